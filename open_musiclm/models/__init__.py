@@ -1,0 +1,1 @@
+"""The transformer, the three stages and the hierarchy that turns a prompt into a wave."""

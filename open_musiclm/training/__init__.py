@@ -1,0 +1,1 @@
+"""One trainer class per part, on one shared loop."""

@@ -1,0 +1,38 @@
+"""Packaging; the versions known to work together are pinned in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="open_musiclm",
+    version="0.3.0",
+    description="Text to music by MusicLM's recipe with open parts: CLAP, MERT + k-means and EnCodec",
+    license="MIT",
+    packages=find_packages(include=["open_musiclm", "open_musiclm.*"]),
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "torch>=2.6",
+        "torchaudio>=2.6",
+        "transformers>=5.0,<6",
+        "encodec>=0.1.1",
+        "vector-quantize-pytorch>=1.27",
+        "scikit-learn>=1.5",
+        "einops>=0.8",
+        "accelerate>=1.0",
+        "beartype>=0.18",
+        "jaxtyping>=0.3",
+        "pydantic>=2.8",
+        "soundfile>=0.13",
+        "pyarrow>=17",
+        "safetensors>=0.5",
+        "huggingface_hub>=0.30",
+        "tensorboard>=2.17",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "demo": ["music21>=9.3", "tinysoundfont>=0.3.6"],
+        "laion": ["laion-clap>=1.1.7", "torchvision>=0.21"],
+        "wandb": ["wandb>=0.17"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"],
+        "lint": ["ruff>=0.9", "mypy>=1.13"],
+    },
+)
