@@ -1,0 +1,79 @@
+"""From logits to the next token: top k, top p, temperature and Gumbel noise."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm.errors import UserError
+
+DEFAULT_TOP_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a stage draws its tokens.
+
+    Temperature 0 takes the likeliest token. `top_k` None keeps the likeliest tenth of the ids; `top_p` keeps
+    the fewest ids whose probabilities add up to it.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature {self.temperature}: expected a number of at least 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top_k {self.top_k}: expected at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top_p {self.top_p}: expected a number above 0, at most 1")
+
+
+def sample(
+    logits: Float[Tensor, "batch classes"], noise: Float[Tensor, "batch classes"], sampling: Sampling
+) -> Int[Tensor, "batch"]:
+    """One id per row; the last class is the end id and is never drawn. `noise` is uniform in [0, 1)."""
+    end = torch.arange(logits.shape[-1], device=logits.device) == logits.shape[-1] - 1
+    logits = logits.float().masked_fill(end, float("-inf"))
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = _keep_top_k(logits, sampling.top_k)
+    if sampling.top_p is not None:
+        logits = _keep_top_p(logits / sampling.temperature, sampling.top_p) * sampling.temperature
+    return (logits / sampling.temperature + _gumbel(noise)).argmax(dim=-1)
+
+
+def sample_stream(seed: int, prompt: str, number: int, stage: str) -> torch.Generator:
+    """The random stream of one sample in one stage; it does not depend on the batch the sample is in."""
+    digest = hashlib.sha256(f"{seed}\n{number}\n{stage}\n{prompt}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def uniform_noise(
+    streams: list[torch.Generator], tokens: int, classes: int, device: torch.device
+) -> Float[Tensor, "tokens batch classes"]:
+    """The next `tokens` draws of every stream; made on the CPU, so that every device gets the same."""
+    return torch.stack([torch.rand(tokens, classes, generator=stream) for stream in streams], dim=1).to(device)
+
+
+def _keep_top_k(logits: Float[Tensor, "batch classes"], top_k: int | None) -> Float[Tensor, "batch classes"]:
+    classes = logits.shape[-1]
+    kept = max(int(DEFAULT_TOP_SHARE * classes), 1) if top_k is None else min(top_k, classes)
+    least = logits.topk(kept, dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < least, float("-inf"))
+
+
+def _keep_top_p(logits: Float[Tensor, "batch classes"], top_p: float) -> Float[Tensor, "batch classes"]:
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p
+    return logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), float("-inf"))
+
+
+def _gumbel(noise: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+    tiny = torch.finfo(torch.float32).tiny
+    return -torch.log((-torch.log(noise.clamp(min=tiny))).clamp(min=tiny))

@@ -1,0 +1,143 @@
+"""A decoder over a list of token sequences, the last one predicted from the earlier ones (DESIGN section 3).
+
+Tokens [batch, time, quantizers] are flattened time-major: t0q0 t0q1 ... t1q0 ...; each sequence is preceded
+by a learned start vector.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from open_musiclm.config import TransformerConfig
+from open_musiclm.models.transformer import Cache, Transformer
+
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One kind of token: its codebook size (which is also its end id) and its number of quantizers."""
+
+    name: str
+    codebook_size: int
+    quantizers: int
+
+    @property
+    def end_id(self) -> int:
+        return self.codebook_size
+
+
+class TokenSequenceDecoder(nn.Module):
+    """Embeds the sequences, runs the transformer over them, and predicts every token from those before it."""
+
+    def __init__(self, sequences: Sequence[TokenSequence], config: TransformerConfig) -> None:
+        super().__init__()
+        self.sequences = tuple(sequences)
+        self.grad_shrink_alpha = config.grad_shrink_alpha
+        dim = config.dim
+        self.start_tokens = nn.ParameterList(nn.Parameter(torch.randn(dim)) for _ in sequences)
+        self.embeddings = nn.ModuleList(nn.Embedding((s.codebook_size + 1) * s.quantizers, dim) for s in sequences)
+        self.position_embeddings = nn.ModuleList(
+            nn.Embedding(config.max_absolute_position_embeddings, dim)
+            for _ in sequences
+            if config.use_absolute_position_embeddings
+        )
+        self.logit_weights = nn.ParameterList(
+            nn.Parameter(torch.randn(s.quantizers, s.codebook_size + 1, dim)) for s in sequences
+        )
+        self.transformer = Transformer(config)
+
+    def forward(
+        self,
+        ids: Sequence[Int[Tensor, "batch _"]],
+        key_mask: Bool[Tensor, "batch positions"] | None = None,
+    ) -> list[Float[Tensor, "batch _ dim"]]:
+        """The transformer's output at each position that predicts, per sequence of flattened ids.
+
+        A conditioning sequence of n tokens has n such positions (its start vector and all tokens but the last),
+        the last sequence n + 1.
+        """
+        embedded = torch.cat([self.embed_sequence(i, sequence) for i, sequence in enumerate(ids)], dim=1)
+        hidden = self.transformer(self._shrink_gradient(embedded), key_mask)
+        outputs = list(hidden.split([sequence.shape[1] + 1 for sequence in ids], dim=1))
+        return [output[:, :-1] for output in outputs[:-1]] + outputs[-1:]
+
+    def embed_sequence(self, index: int, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch positions dim"]:
+        """The start vector of sequence `index`, then its tokens from the first one on."""
+        start = self.start_tokens[index].expand(ids.shape[0], 1, -1)
+        return torch.cat((start, self.embed_tokens(index, ids, first=0)), dim=1)
+
+    def embed_tokens(
+        self, index: int, ids: Int[Tensor, "batch tokens"], first: int
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Tokens number `first`, first + 1, ... of sequence `index`; end ids and padding are looked up as id 0."""
+        sequence = self.sequences[index]
+        number = torch.arange(first, first + ids.shape[1], device=ids.device)
+        known = torch.where(is_token(ids, sequence), ids, 0)
+        embedded = self.embeddings[index](known + number % sequence.quantizers * sequence.codebook_size)
+        if self.position_embeddings:
+            embedded = embedded + self.position_embeddings[index](number)
+        return embedded
+
+    def logits(
+        self, index: int, hidden: Float[Tensor, "batch positions dim"]
+    ) -> Float[Tensor, "batch positions classes"]:
+        """Scores of every id of sequence `index`, the end id last, for its predictions from the first one on."""
+        quantizers = self.sequences[index].quantizers
+        positions = hidden.shape[1]
+        missing = -positions % quantizers
+        by_time = nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, quantizers))
+        scores = torch.einsum("btqd,qcd->btqc", by_time, self.logit_weights[index])
+        return scores.flatten(1, 2)[:, :positions]
+
+    def next_logits(
+        self, index: int, hidden: Float[Tensor, "batch dim"], number: int
+    ) -> Float[Tensor, "batch classes"]:
+        """Scores of token number `number` of sequence `index`, from the position before it."""
+        return hidden @ self.logit_weights[index][number % self.sequences[index].quantizers].t()
+
+    def prefill(
+        self,
+        ids: Sequence[Int[Tensor, "batch _"]],
+        room: int,
+    ) -> tuple[Float[Tensor, "batch dim"], Cache]:
+        """Runs all that is known through an empty cache with room for `room` more tokens.
+
+        Conditioning positions that hold an end id or padding are never seen. Returns the output that predicts
+        the first unknown token of the last sequence.
+        """
+        embedded = torch.cat([self.embed_sequence(i, sequence) for i, sequence in enumerate(ids)], dim=1)
+        mask = nn.functional.pad(conditioning_mask(self.sequences, ids), (0, room), value=True)
+        cache = self.transformer.empty_cache(mask)
+        return self.transformer.extend(embedded, cache)[:, -1], cache
+
+    def _shrink_gradient(self, x: Float[Tensor, "batch positions dim"]) -> Float[Tensor, "batch positions dim"]:
+        alpha = self.grad_shrink_alpha
+        return x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
+
+
+def flatten_ids(ids: Int[Tensor, "batch time quantizers"]) -> Int[Tensor, "batch tokens"]:
+    """Time-major: t0q0 t0q1 ... t1q0 ..."""
+    return ids.flatten(1)
+
+
+def append_end(ids: Int[Tensor, "batch tokens"], sequence: TokenSequence) -> Int[Tensor, "batch tokens_and_end"]:
+    """The tokens followed by the end id."""
+    return nn.functional.pad(ids, (0, 1), value=sequence.end_id)
+
+
+def is_token(ids: Int[Tensor, "*shape"], sequence: TokenSequence) -> Bool[Tensor, "*shape"]:
+    """Whether each id is a token: neither an end id nor padding."""
+    return (ids != sequence.end_id) & (ids != PADDING)
+
+
+def conditioning_mask(
+    sequences: Sequence[TokenSequence], ids: Sequence[Int[Tensor, "batch _"]]
+) -> Bool[Tensor, "batch positions"]:
+    """Which positions are seen as keys: start vectors and tokens, but no end id or padding of the conditioning."""
+    conditioning = [is_token(tokens, sequence) for tokens, sequence in zip(ids[:-1], sequences[:-1], strict=True)]
+    seen = [*conditioning, torch.ones_like(ids[-1], dtype=torch.bool)]
+    return torch.cat([nn.functional.pad(tokens, (1, 0), value=True) for tokens in seen], dim=1)
