@@ -1,0 +1,136 @@
+"""EnCodec of any size as a directory: `config.json` (its architecture) and `model.safetensors` (its weights).
+
+Composed from the classes of the encodec package (Défossez et al. 2022); the defaults are the released 24 kHz
+model. A small one is trained by `scripts/train_encodec.py` and read by `Codec.load`.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import encodec
+from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.quantization import ResidualVectorQuantizer
+from pydantic import ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from open_musiclm.checkpoints import write_json
+from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt, Section
+from open_musiclm.errors import UserError
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class EncodecArchitecture(Section):
+    """The shape of a causal mono EnCodec; names as in the encodec package, bandwidths in kbps."""
+
+    sample_hz: PositiveInt = 24000
+    dimension: PositiveInt = 128
+    n_filters: PositiveInt = 32
+    n_residual_layers: PositiveInt = 1
+    ratios: list[PositiveInt] = [8, 5, 4, 2]
+    kernel_size: PositiveInt = 7
+    last_kernel_size: PositiveInt = 7
+    residual_kernel_size: PositiveInt = 3
+    dilation_base: PositiveInt = 2
+    compress: PositiveInt = 2
+    lstm: NonNegativeInt = 2
+    n_q: PositiveInt = 32
+    bins: PositiveInt = 1024
+    target_bandwidths: list[PositiveFloat] = [1.5, 3.0, 6.0, 12.0, 24.0]
+
+    @model_validator(mode="after")
+    def _whole_frames_and_codebooks(self) -> "EncodecArchitecture":
+        if self.sample_hz % self.hop:
+            raise ValueError(f"sample_hz {self.sample_hz} must be a multiple of the product of ratios, {self.hop}")
+        if self.bins & (self.bins - 1) or self.bins < 2:
+            raise ValueError(f"bins must be a power of two, found {self.bins}")
+        for bandwidth in self.target_bandwidths:
+            if not 1 <= self.quantizers_at(bandwidth) <= self.n_q:
+                raise ValueError(
+                    f"target_bandwidths: {bandwidth} kbps is {self.quantizers_at(bandwidth)} codebooks, "
+                    f"from 1 to n_q = {self.n_q} are possible"
+                )
+        return self
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.ratios)
+
+    def bandwidth_of(self, quantizers: int) -> float:
+        """kbps of the first `quantizers` codebooks."""
+        return quantizers * math.log2(self.bins) * (self.sample_hz // self.hop) / 1000
+
+    def quantizers_at(self, bandwidth: float) -> int:
+        """How many codebooks fit into `bandwidth` kbps."""
+        return math.floor(bandwidth / self.bandwidth_of(1) + 1e-6)
+
+
+def build_encodec(architecture: EncodecArchitecture) -> encodec.EncodecModel:
+    """An EnCodec with random weights; its codebooks start by k-means on the first training batch."""
+    shape = architecture.model_dump(
+        include={
+            "dimension",
+            "n_filters",
+            "n_residual_layers",
+            "kernel_size",
+            "last_kernel_size",
+            "residual_kernel_size",
+            "dilation_base",
+            "compress",
+            "lstm",
+        }
+    )
+    return encodec.EncodecModel(
+        SEANetEncoder(channels=1, causal=True, ratios=list(architecture.ratios), **shape),
+        SEANetDecoder(channels=1, causal=True, ratios=list(architecture.ratios), **shape),
+        ResidualVectorQuantizer(architecture.dimension, architecture.n_q, architecture.bins),
+        list(architecture.target_bandwidths),
+        sample_rate=architecture.sample_hz,
+        channels=1,
+    )
+
+
+def save_encodec(model: encodec.EncodecModel, architecture: EncodecArchitecture, folder: Path) -> None:
+    """Writes a directory that `load_encodec` reads; the weights appear whole or not at all. Raises UserError."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    temporary = folder / f".{os.getpid()}.{WEIGHTS_NAME}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary)
+        os.replace(temporary, folder / WEIGHTS_NAME)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{folder / WEIGHTS_NAME}: cannot write: {error}") from error
+    write_json(folder / CONFIG_NAME, architecture.model_dump())
+
+
+def load_encodec(folder: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:
+    """The model in evaluation mode on the CPU, and its architecture. Raises UserError."""
+    architecture = _read_architecture(folder / CONFIG_NAME)
+    model = build_encodec(architecture)
+    weights = folder / WEIGHTS_NAME
+    try:
+        model.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{weights}: not a whole safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise UserError(f"{weights}: does not fit {CONFIG_NAME} beside it: {_one_line(error)}") from error
+    return model.eval(), architecture
+
+
+def _read_architecture(path: Path) -> EncodecArchitecture:
+    try:
+        return EncodecArchitecture.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this EnCodec config: {error.strerror}") from error
+    except ValidationError as error:
+        problems = (f"{': '.join(map(str, problem['loc']))} {problem['msg']}".strip() for problem in error.errors())
+        raise UserError(f"{path}: not an EnCodec architecture: {'; '.join(problems)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
