@@ -6,12 +6,14 @@ model. A small one is trained by `scripts/train_encodec.py` and read by `Codec.l
 
 import math
 import os
+import warnings
 from pathlib import Path
+from typing import Annotated
 
 import encodec
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -30,7 +32,7 @@ class EncodecArchitecture(Section):
     dimension: PositiveInt = 128
     n_filters: PositiveInt = 32
     n_residual_layers: PositiveInt = 1
-    ratios: list[PositiveInt] = [8, 5, 4, 2]
+    ratios: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (8, 5, 4, 2)
     kernel_size: PositiveInt = 7
     last_kernel_size: PositiveInt = 7
     residual_kernel_size: PositiveInt = 3
@@ -39,7 +41,13 @@ class EncodecArchitecture(Section):
     lstm: NonNegativeInt = 2
     n_q: PositiveInt = 32
     bins: PositiveInt = 1024
-    target_bandwidths: list[PositiveFloat] = [1.5, 3.0, 6.0, 12.0, 24.0]
+    target_bandwidths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (
+        1.5,
+        3.0,
+        6.0,
+        12.0,
+        24.0,
+    )
 
     @model_validator(mode="after")
     def _whole_frames_and_codebooks(self) -> "EncodecArchitecture":
@@ -84,9 +92,13 @@ def build_encodec(architecture: EncodecArchitecture) -> encodec.EncodecModel:
             "lstm",
         }
     )
+    with warnings.catch_warnings():  # the package uses torch's older weight_norm, which works and warns
+        warnings.simplefilter("ignore", FutureWarning)
+        encoder = SEANetEncoder(channels=1, causal=True, ratios=list(architecture.ratios), **shape)
+        decoder = SEANetDecoder(channels=1, causal=True, ratios=list(architecture.ratios), **shape)
     return encodec.EncodecModel(
-        SEANetEncoder(channels=1, causal=True, ratios=list(architecture.ratios), **shape),
-        SEANetDecoder(channels=1, causal=True, ratios=list(architecture.ratios), **shape),
+        encoder,
+        decoder,
         ResidualVectorQuantizer(architecture.dimension, architecture.n_q, architecture.bins),
         list(architecture.target_bandwidths),
         sample_rate=architecture.sample_hz,
