@@ -23,6 +23,8 @@ from open_musiclm.errors import UserError
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+Ratios = Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+Bandwidths = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
 
 
 class EncodecArchitecture(Section):
@@ -32,7 +34,7 @@ class EncodecArchitecture(Section):
     dimension: PositiveInt = 128
     n_filters: PositiveInt = 32
     n_residual_layers: PositiveInt = 1
-    ratios: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (8, 5, 4, 2)
+    ratios: Ratios = (8, 5, 4, 2)
     kernel_size: PositiveInt = 7
     last_kernel_size: PositiveInt = 7
     residual_kernel_size: PositiveInt = 3
@@ -41,7 +43,7 @@ class EncodecArchitecture(Section):
     lstm: NonNegativeInt = 2
     n_q: PositiveInt = 32
     bins: PositiveInt = 1024
-    target_bandwidths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)] = (
+    target_bandwidths: Bandwidths = (
         1.5,
         3.0,
         6.0,
