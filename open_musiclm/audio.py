@@ -34,6 +34,18 @@ class SoundError(UserError):
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A mono wave and its rate."""
+
+    wave: Float[Tensor, "samples"]
+    sample_hz: int
+
+    @property
+    def seconds(self) -> float:
+        return self.wave.shape[0] / self.sample_hz
+
+
+@dataclass(frozen=True)
 class SoundInfo:
     """What the header of a sound file says."""
 
@@ -118,8 +130,17 @@ def read_crop(path: Path, start: float, seconds: float, sample_hz: int) -> Float
 
 def read_wave(path: Path, sample_hz: int) -> Float[Tensor, "samples"]:
     """The whole file as a mono wave at `sample_hz`, round(seconds * sample_hz) samples. Raises SoundError."""
-    info = sound_info(path)
-    return fit_length(resample(read_samples(path), info.sample_hz, sample_hz), samples_of(info.seconds, sample_hz))
+    return resampled(read_sound(path), sample_hz)
+
+
+def read_sound(path: Path) -> Sound:
+    """The whole file as a mono wave at its own rate. Raises SoundError."""
+    return Sound(read_samples(path), sound_info(path).sample_hz)
+
+
+def resampled(sound: Sound, sample_hz: int) -> Float[Tensor, "samples"]:
+    """The wave at another rate, round(seconds * sample_hz) samples."""
+    return fit_length(resample(sound.wave, sound.sample_hz, sample_hz), samples_of(sound.seconds, sample_hz))
 
 
 def wave_statistics(path: Path) -> WaveStatistics:
@@ -137,6 +158,12 @@ def wave_statistics(path: Path) -> WaveStatistics:
     if statistics.silent:
         raise SoundError(f"{path}: silent from beginning to end")
     return statistics
+
+
+def statistics_of(wave: Float[Tensor, "samples"]) -> WaveStatistics:
+    """Mean and unbiased deviation of a wave."""
+    deviation = float(wave.double().std()) if wave.shape[0] > 1 else 0.0
+    return WaveStatistics(float(wave.double().mean()), deviation)
 
 
 def normalize(wave: Float[Tensor, "*batch samples"], statistics: WaveStatistics) -> Float[Tensor, "*batch samples"]:

@@ -13,9 +13,10 @@ from open_musiclm.errors import UserError
 
 MISUSE = 2
 INTERRUPTED = 130
+STAGES = ("semantic", "coarse", "fine")
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str | None) -> argparse.ArgumentParser:
     """An argument parser with the options that every script has: `--device` and `--results_folder`."""
     result = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
@@ -42,6 +43,47 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     """`--rvq_path` and `--kmeans_path`: the CLAP quantizer and the k-means of the semantic tokens."""
     to.add_argument("--rvq_path", type=Path, required=required, help="CLAP RVQ: a checkpoint or its results folder")
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
+
+
+def add_inference_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
+    """The trained parts from `first_stage` on, and how to generate with them."""
+    for stage in STAGES[STAGES.index(first_stage) :]:
+        to.add_argument(
+            f"--{stage}_path", type=Path, required=True, help=f"{stage} stage: a checkpoint or its results folder"
+        )
+    add_tokenizer_arguments(to, required=True)
+    add_model_config_argument(to)
+    to.add_argument("--seed", type=int, default=0, help="the same seed, prompt and number give the same music")
+    to.set_defaults(return_coarse_wave=False)
+    if first_stage != "fine":
+        to.add_argument("--return_coarse_wave", action="store_true", help="leave the fine stage out: quicker, rougher")
+    add_sampling_arguments(to)
+
+
+def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
+    """Temperatures, top k, top p and the batch."""
+    for stage, temperature in zip(STAGES, (1.0, 0.95, 0.4), strict=True):
+        to.add_argument(
+            f"--{stage}_temperature",
+            type=non_negative_float,
+            default=temperature,
+            help=f"of the {stage} stage; 0 takes the likeliest token",
+        )
+    to.add_argument("--top_k", type=positive_int, default=None, help="ids to draw from; by default a tenth of them")
+    to.add_argument("--top_p", type=share, default=None, help="draw from the fewest ids that hold this probability")
+    to.add_argument("--max_batch_size", type=positive_int, default=16, help="samples generated at the same time")
+
+
+def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
+    """How much music, and after what."""
+    to.add_argument("--duration", type=positive_float, default=4.0, help="seconds of new music")
+    to.add_argument("--input_audio", type=Path, default=None, help="a sound file to go on from")
+
+
+def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: str) -> None:
+    """Sound files to regenerate from `first_stage` on."""
+    to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
+    add_inference_arguments(to, first_stage)
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
@@ -71,6 +113,22 @@ def positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number above 0, at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
     return value
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from open_musiclm.config import ModelConfig, TransformerConfig
+from open_musiclm.checkpoints import load_into, load_weights
+from open_musiclm.config import ModelConfig, StageName, TransformerConfig
+from open_musiclm.errors import UserError
 from open_musiclm.models.sampling import Sampling, sample, uniform_noise
 from open_musiclm.models.token_sequences import (
     TokenSequence,
@@ -146,6 +149,37 @@ class FineStage(Stage):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__((clap_sequence(config), coarse_sequence(config), fine_sequence(config)), config.fine_cfg)
+
+
+# Settings of a stage that its weights can be used with only as they were trained.
+_ARCHITECTURE = ("dim", "depth", "heads", "use_conv_ff", "non_causal_prefix_size", "relative_position_bias_type")
+
+
+def build_stage(name: StageName, config: ModelConfig) -> Stage:
+    """Stage `name` with fresh weights."""
+    stages: dict[StageName, Callable[[ModelConfig], Stage]] = {
+        "semantic": SemanticStage,
+        "coarse": CoarseStage,
+        "fine": FineStage,
+    }
+    return stages[name](config)
+
+
+def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
+    """Stage `name` with the weights at `path`, ours or released, in evaluation mode. Raises UserError."""
+    weights = load_weights(path, name)
+    if weights.model_config is not None:
+        there, here = weights.model_config.stage(name), config.stage(name)
+        differing = [
+            f"{key} {getattr(there, key)} there, {getattr(here, key)} here"
+            for key in _ARCHITECTURE
+            if getattr(there, key) != getattr(here, key)
+        ]
+        if differing:
+            raise UserError(f"{weights.path}: made with another {name}_cfg: {'; '.join(differing)}")
+    stage = build_stage(name, config)
+    load_into(stage.decoder, weights)
+    return stage.to(device).eval()
 
 
 def clap_sequence(config: ModelConfig) -> TokenSequence:

@@ -1,0 +1,97 @@
+"""What the inference scripts share: load the model from paths, generate, rank by similarity, write."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from open_musiclm.audio import Sound, read_sound
+from open_musiclm.config import StageName, load_model_config
+from open_musiclm.devices import choose_device
+from open_musiclm.models.musiclm import MusicLM
+from open_musiclm.models.piece import Options
+from open_musiclm.models.sampling import Sampling
+from open_musiclm.models.stages import load_stage
+from open_musiclm.output import Provenance, slug, write_generated
+from open_musiclm.progress import StageBars
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sample of a prompt, and how well CLAP thinks it fits."""
+
+    prompt: str
+    number: int
+    wave: Float[Tensor, "samples"]
+    similarity: float
+
+
+def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> MusicLM:
+    """The model that the command line names, with the stages that the script needs. Raises UserError."""
+    config = load_model_config(arguments.model_config)
+    device = choose_device(arguments.device)
+    paths = {name: getattr(arguments, f"{name}_path") for name in stages}
+    loaded = {name: load_stage(path, name, config, device) for name, path in paths.items()}
+    tokenizer = MusicTokenizer.load(config, arguments.rvq_path, arguments.kmeans_path, device)
+    return MusicLM(config, loaded, tokenizer)
+
+
+def needed_stages(arguments: argparse.Namespace) -> list[StageName]:
+    """All three, or without the fine stage where the coarse wave is all that is asked for."""
+    return ["semantic", "coarse"] if arguments.return_coarse_wave else ["semantic", "coarse", "fine"]
+
+
+def options_from(arguments: argparse.Namespace) -> Options:
+    """How to generate, as the command line says."""
+    stages: tuple[StageName, ...] = ("semantic", "coarse", "fine")
+    temperatures = {name: getattr(arguments, f"{name}_temperature") for name in stages}
+    sampling = {name: Sampling(value, arguments.top_k, arguments.top_p) for name, value in temperatures.items()}
+    return Options(arguments.seed, sampling, arguments.return_coarse_wave, arguments.max_batch_size)
+
+
+def generate_candidates(
+    model: MusicLM, prompts: Sequence[str], arguments: argparse.Namespace, num_samples: int
+) -> list[list[Candidate]]:
+    """`num_samples` candidates of each prompt, the best match first."""
+    given = read_sound(arguments.input_audio) if arguments.input_audio else None
+    with StageBars() as bars:
+        waves = model.generate(prompts, arguments.duration, num_samples, options_from(arguments), given, bars)
+    ranked = []
+    for index, prompt in enumerate(prompts):
+        candidates = []
+        for number, wave in enumerate(waves[index * num_samples : (index + 1) * num_samples]):
+            new = wave[-round(arguments.duration * model.sample_hz) :]
+            candidates.append(Candidate(prompt, number, wave, model.similarity(prompt, new)))
+        ranked.append(sorted(candidates, key=lambda candidate: -candidate.similarity))
+    return ranked
+
+
+def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> Iterator[Path]:
+    """Regenerates the sound files that the command line names; yields the waves' paths. Raises UserError."""
+    stages = needed_stages(arguments)
+    model = load_musiclm(arguments, stages[stages.index(first_stage) :])
+    for source in arguments.sounds:
+        given = read_sound(source)
+        with StageBars() as bars:
+            wave = model.regenerate(given, first_stage, source.name, options_from(arguments), bars)
+        heard = model.embed_sound(given) @ model.embed_sound(Sound(wave, model.sample_hz))
+        provenance = Provenance(source.name, arguments.seed, 0, float(heard), _paths(arguments))
+        name = f"{slug(source.stem)}_seed{arguments.seed}_{first_stage}"
+        yield write_generated(arguments.results_folder, name, wave, model.sample_hz, provenance)
+
+
+def write_candidate(model: MusicLM, candidate: Candidate, rank: int, arguments: argparse.Namespace) -> Path:
+    """Writes one candidate under a name made from its prompt; returns the wave's path."""
+    provenance = Provenance(candidate.prompt, arguments.seed, candidate.number, candidate.similarity, _paths(arguments))
+    name = f"{slug(candidate.prompt)}_seed{arguments.seed}_{rank}"
+    return write_generated(arguments.results_folder, name, candidate.wave, model.sample_hz, provenance)
+
+
+def _paths(arguments: argparse.Namespace) -> dict[str, str]:
+    """The files that decided what was generated."""
+    named = {key: value for key, value in vars(arguments).items() if isinstance(value, Path)}
+    return {key: str(value) for key, value in named.items() if key != "results_folder"}

@@ -1,0 +1,132 @@
+"""The hierarchy: a prompt, or a given wave, to a wave (DESIGN sections 1 and 4).
+
+A prompt's walk: text to CLAP tokens, then three tracks of tokens, each pulled window by window by the next,
+then EnCodec's decoder. Sound comes out window by window; a whole wave is the joined chunks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm import audio
+from open_musiclm.audio import Sound
+from open_musiclm.config import ModelConfig, StageName
+from open_musiclm.errors import UserError
+from open_musiclm.models.piece import Options, Parts, Piece, Progress, Quiet, Row
+from open_musiclm.models.stages import Stage
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+
+
+class MusicLM:
+    """The three stages and the tokenizers around them."""
+
+    def __init__(self, config: ModelConfig, stages: Mapping[StageName, Stage], tokenizer: MusicTokenizer) -> None:
+        """`stages` may lack those that will not be asked for."""
+        self.parts = Parts(config, stages, tokenizer)
+        self.config = config
+        self.tokenizer = tokenizer
+        self.sample_hz = config.encodec_cfg.sample_hz
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        duration: float,
+        num_samples: int = 1,
+        options: Options | None = None,
+        given: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> list[Float[Tensor, "samples"]]:
+        """Waves of exactly `duration` seconds at `sample_hz`: all samples of the first prompt, then of the next.
+
+        With a `given` sound each is that sound followed by `duration` seconds of new music.
+        Raises UserError for a bad duration, prompt or number.
+        """
+        chunks = self.stream(prompts, duration, num_samples, options, given, progress)
+        waves: list[Float[Tensor, "samples"]] = []
+        for batch in _by_batch(chunks):
+            waves += list(batch)
+        return waves
+
+    def stream(
+        self,
+        prompts: str | Sequence[str],
+        duration: float,
+        num_samples: int = 1,
+        options: Options | None = None,
+        given: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
+        """(number of the batch, next chunk of sound of all its rows), window by window; see `generate`."""
+        options = options or Options()
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        _check_request(prompts, duration, num_samples)
+        rows = [Row(prompt, number) for prompt in prompts for number in range(num_samples)]
+        for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
+            batch = rows[first : first + options.max_batch_size]
+            clap_ids = self.clap_ids_of_text([row.prompt for row in batch])
+            piece = Piece(self.parts, batch, clap_ids, duration, options, progress or Quiet())
+            chunks = piece.from_nothing() if given is None else piece.continuing(given)
+            for chunk in chunks:
+                yield number, chunk
+
+    def regenerate(
+        self,
+        given: Sound,
+        first_stage: StageName,
+        name: str,
+        options: Options | None = None,
+        progress: Progress | None = None,
+    ) -> Float[Tensor, "samples"]:
+        """A given sound made anew from the coarse or from the fine stage on; what comes before is heard from it.
+
+        `name` (of its file) is what the random streams depend on, besides the seed.
+        """
+        embedding = self.embed_sound(given).unsqueeze(0)
+        clap_ids = self.tokenizer.quantizer.encode(embedding).unsqueeze(1)
+        piece = Piece(self.parts, [Row(name, 0)], clap_ids, given.seconds, options or Options(), progress or Quiet())
+        return torch.cat(list(piece.regenerating(given, first_stage)), dim=1)[0].cpu()
+
+    def clap_ids_of_text(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
+        """CLAP tokens of prompts, through the text tower."""
+        return self.tokenizer.quantizer.encode(self.tokenizer.clap.embed_text(prompts)).unsqueeze(1)
+
+    def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
+        """The CLAP embedding of a sound: the mean over its windows, normalised."""
+        clap = self.tokenizer.clap
+        wave = audio.resampled(sound, clap.sample_hz)
+        window = audio.samples_of(self.config.global_cfg.clap_audio_length_seconds, clap.sample_hz)
+        windows = list(audio.repeat_to(wave, max(wave.shape[0], window)).split(window))
+        if windows[-1].shape[0] < window:
+            windows[-1] = wave[-window:]
+        embeddings = torch.cat([clap.embed_audio(part.unsqueeze(0).to(clap.device)) for part in windows])
+        return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1)
+
+    def similarity(self, prompt: str, wave: Float[Tensor, "samples"]) -> float:
+        """Cosine similarity of a prompt and a wave at `sample_hz`, as CLAP hears them."""
+        text = self.tokenizer.clap.embed_text([prompt])[0]
+        return float(torch.dot(text, self.embed_sound(Sound(wave, self.sample_hz))))
+
+
+def _by_batch(
+    chunks: Iterator[tuple[int, Float[Tensor, "batch _"]]],
+) -> Iterator[Float[Tensor, "batch samples"]]:
+    """Joins the chunks of each batch along time."""
+    current = 0
+    joined: list[Tensor] = []
+    for number, chunk in chunks:
+        if number != current:
+            yield torch.cat(joined, dim=1)
+            current, joined = number, []
+        joined.append(chunk.cpu())
+    yield torch.cat(joined, dim=1)
+
+
+def _check_request(prompts: Sequence[str], duration: float, num_samples: int) -> None:
+    if not 0 < duration < float("inf"):
+        raise UserError(f"duration {duration}: expected a number of seconds above 0")
+    if num_samples < 1:
+        raise UserError(f"num_samples {num_samples}: expected at least 1")
+    if not prompts or any(not prompt.strip() for prompt in prompts):
+        raise UserError("a prompt is empty; describe the music in a few words")

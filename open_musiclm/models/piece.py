@@ -1,0 +1,236 @@
+"""One batch of music in the making: three tracks of tokens, each pulled window by window by the next.
+
+The order of the walk is the other way round from the prompt's: the decoder asks for fine tokens, those for
+coarse ones, those for semantic ones; so sound comes out as soon as it can, and nothing is made too early.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm import audio
+from open_musiclm.audio import Sound
+from open_musiclm.config import ModelConfig, StageName
+from open_musiclm.models.sampling import Sampling, sample_stream
+from open_musiclm.models.stages import Stage
+from open_musiclm.models.timeline import (
+    STEP_FRACTION,
+    GeneratedTrack,
+    HeardTrack,
+    Ids,
+    Track,
+    Window,
+    acoustic_rate,
+    plan_windows,
+    semantic_rate,
+    ticks_in,
+)
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+
+# Sound before a chunk that the codec decodes again, so that its LSTM has settled where the chunk begins.
+DECODER_WARM_UP_SECONDS = 1.0
+
+
+class Progress(Protocol):
+    """Is told how much music each stage has made."""
+
+    def begin(self, stage: str, seconds: float) -> None:
+        """A stage has `seconds` of music before it."""
+
+    def advance(self, stage: str, seconds: float) -> None:
+        """It has made `seconds` more."""
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def begin(self, stage: str, seconds: float) -> None: ...
+
+    def advance(self, stage: str, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to generate: the seed, how each stage samples, and whether the fine stage is left out."""
+
+    seed: int = 0
+    sampling: Mapping[StageName, Sampling] = field(default_factory=dict)
+    coarse_wave_only: bool = False
+    max_batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample of one prompt: what its random streams depend on, besides the seed."""
+
+    prompt: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What music is made with; `stages` may lack those that are not asked for."""
+
+    config: ModelConfig
+    stages: Mapping[StageName, Stage]
+    tokenizer: MusicTokenizer
+
+
+class Piece:
+    """One batch of music in the making: its tracks, all counted in ticks from the same instant."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        rows: list[Row],
+        clap_ids: Int[Tensor, "batch 1 quantizers"],
+        duration: float,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self.config, self.stages, self.tokenizer = parts.config, parts.stages, parts.tokenizer
+        self.sample_hz = parts.config.encodec_cfg.sample_hz
+        self.rows = rows
+        self.clap_ids = clap_ids
+        self.samples = audio.samples_of(duration, self.sample_hz)
+        self.options = options
+        self.progress = progress
+        self.new_ticks = ticks_in(duration, self.config)
+        windows: tuple[StageName, ...] = ("semantic", "coarse", "fine")
+        self.window = {name: ticks_in(self.config.window_seconds(name), self.config) for name in windows}
+
+    def from_nothing(self) -> Iterator[Float[Tensor, "batch samples"]]:
+        """A new piece."""
+        nothing = {name: self._no_ids(name) for name in self.window}
+        coarse, fine = self._tracks(nothing, known=0)
+        return self._sound(coarse, fine, known=0)
+
+    def continuing(self, given: Sound) -> Iterator[Float[Tensor, "batch samples"]]:
+        """The given sound, then new music whose context are its last seconds."""
+        context = self.window["semantic"] - self._step("semantic")
+        known = min(context, int(given.seconds / self.config.token_grid + 1e-6))
+        wave = audio.resampled(given, self.sample_hz).to(self.clap_ids.device)
+        yield wave.expand(len(self.rows), -1)
+        coarse, fine = self._tracks(self._heard_ids(given, wave, known), known)
+        yield from self._sound(coarse, fine, known)
+
+    def regenerating(self, given: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
+        """The given sound made anew from `first_stage` on; it is repeated up to the last window's end."""
+        ticks = max(self.new_ticks, self.window["coarse"])
+        semantic_hz, acoustic_hz = self.tokenizer.semantic.sample_hz, self.sample_hz
+        semantic_wave = self._repeated(self._normalized(given), ticks, semantic_hz)
+        acoustic_wave = self._repeated(audio.resampled(given, acoustic_hz), ticks, acoustic_hz)
+
+        def semantic_between(start: int, end: int) -> Ids:
+            return self.tokenizer.semantic_ids(self._stretch(semantic_wave, start, end, semantic_hz))
+
+        def coarse_between(start: int, end: int) -> Ids:
+            acoustic = self.tokenizer.acoustic_ids(self._stretch(acoustic_wave, start, end, acoustic_hz))
+            return acoustic[..., : self.config.global_cfg.num_coarse_quantizers]
+
+        coarse: Track = HeardTrack(coarse_between)
+        if first_stage == "coarse":
+            total = max(self.new_ticks, self.window["fine"])
+            coarse = self._track("coarse", HeardTrack(semantic_between), self._no_ids("coarse"), 0, total)
+        fine = None
+        if not self.options.coarse_wave_only:
+            fine = self._track("fine", coarse, self._no_ids("fine"), 0, self.new_ticks)
+        return self._sound(coarse, fine, known=0)
+
+    def _tracks(self, known_ids: Mapping[StageName, Ids], known: int) -> tuple[Track, Track | None]:
+        """The coarse and the fine track over the ticks known and new.
+
+        Earlier stages go on at least to the end of the next one's window: its conditioning is always whole.
+        """
+        total = known + self.new_ticks
+        coarse_total = max(total, self.window["fine"])
+        semantic_total = max(coarse_total, self.window["coarse"])
+        semantic = self._track("semantic", None, known_ids["semantic"], known, semantic_total)
+        coarse = self._track("coarse", semantic, known_ids["coarse"], known, coarse_total)
+        if self.options.coarse_wave_only:
+            return coarse, None
+        return coarse, self._track("fine", coarse, known_ids["fine"], known, total)
+
+    def _track(self, name: StageName, source: Track | None, known_ids: Ids, known: int, total: int) -> GeneratedTrack:
+        stage, config = self.stages[name], self.config
+        length = self.window[name]
+        rate = semantic_rate(config) if name == "semantic" else acoustic_rate(config)
+        streams = [sample_stream(self.options.seed, row.prompt, row.number, name) for row in self.rows]
+        sampling = self.options.sampling.get(name, stage.default_sampling)
+        seconds_per_step = float(config.token_grid) / rate.per_tick
+        self.progress.begin(name, float((total - known) * config.token_grid))
+
+        def advanced(steps: int) -> None:
+            self.progress.advance(name, steps * seconds_per_step)
+
+        def extend(window: Window, context: Ids, steps: int) -> Ids:
+            conditioning = [self.clap_ids]
+            if source is not None:
+                conditioning.append(source.between(window.start, window.start + length))
+            return stage.generate(conditioning, context, steps, sampling, streams, advanced)
+
+        windows = plan_windows(known, total, length, length - self._step(name))
+        return GeneratedTrack(rate, windows, known_ids, extend)
+
+    def _sound(self, coarse: Track, fine: Track | None, known: int) -> Iterator[Float[Tensor, "batch samples"]]:
+        """Decodes the new ticks chunk by chunk, exactly as many samples as were asked for."""
+        codec, per_tick = self.tokenizer.codec, acoustic_rate(self.config).per_tick
+        samples_per_tick = round(self.sample_hz * self.config.token_grid)
+        warm_up = ticks_in(DECODER_WARM_UP_SECONDS, self.config)
+        chunk = self.window["fine"]
+        left = self.samples
+        for start in range(known, known + self.new_ticks, chunk):
+            end = min(start + chunk, known + self.new_ticks)
+            first = max(start - warm_up, 0)
+            # Asking for the new ticks first lets every stage run only as far as this chunk needs.
+            ids = [track.between(first, end) for track in (coarse, fine) if track is not None]
+            decoded = codec.decode(torch.cat(ids, dim=-1)[:, : (end - first) * per_tick])
+            sound = decoded[:, (start - first) * samples_per_tick :][:, :left]
+            left -= sound.shape[1]
+            yield sound
+
+    def _heard_ids(self, given: Sound, acoustic_wave: Float[Tensor, "samples"], known: int) -> dict[StageName, Ids]:
+        """The tokens of the last `known` ticks of a given sound, the same for every row."""
+        if known == 0:
+            return {name: self._no_ids(name) for name in self.window}
+        seconds = float(known * self.config.token_grid)
+        semantic_samples = audio.samples_of(seconds, self.tokenizer.semantic.sample_hz)
+        semantic = self.tokenizer.semantic_ids(self._normalized(given)[-semantic_samples:].unsqueeze(0))
+        acoustic_samples = audio.samples_of(seconds, self.sample_hz)
+        acoustic = self.tokenizer.acoustic_ids(acoustic_wave[-acoustic_samples:].unsqueeze(0))
+        coarse = self.config.global_cfg.num_coarse_quantizers
+        ids: dict[StageName, Ids] = {
+            "semantic": semantic,
+            "coarse": acoustic[..., :coarse],
+            "fine": acoustic[..., coarse:],
+        }
+        return {name: tokens.expand(len(self.rows), -1, -1) for name, tokens in ids.items()}
+
+    def _no_ids(self, name: StageName) -> Ids:
+        quantizers = self.stages[name].predicted.quantizers if name in self.stages else 1
+        return self.clap_ids.new_zeros(len(self.rows), 0, quantizers)
+
+    def _step(self, name: StageName) -> int:
+        return max(int(self.window[name] * STEP_FRACTION[name]), 1)
+
+    def _normalized(self, given: Sound) -> Float[Tensor, "samples"]:
+        """MERT's input: normalised over the whole given sound, then resampled."""
+        normalized = audio.normalize(given.wave, audio.statistics_of(given.wave))
+        return audio.resampled(Sound(normalized, given.sample_hz), self.tokenizer.semantic.sample_hz).to(
+            self.clap_ids.device
+        )
+
+    def _repeated(self, wave: Float[Tensor, "samples"], ticks: int, sample_hz: int) -> Float[Tensor, "repeated"]:
+        seconds = float(ticks * self.config.token_grid)
+        return audio.repeat_to(wave, audio.samples_of(seconds, sample_hz)).to(self.clap_ids.device)
+
+    def _stretch(
+        self, wave: Float[Tensor, "samples"], start: int, end: int, sample_hz: int
+    ) -> Float[Tensor, "1 stretch"]:
+        """The samples of ticks [start, end)."""
+        per_tick = self.config.token_grid * sample_hz
+        return wave[None, round(start * per_tick) : round(end * per_tick)]

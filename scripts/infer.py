@@ -1,0 +1,55 @@
+"""Generate one sample for each of a list of prompts: a quick listen to a model."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+from open_musiclm.errors import UserError
+
+TEST_PROMPTS = (
+    "slow and peaceful solo piano in a minor key",
+    "a fast fiddle tune, bright and dance-like",
+    "string quartet, moderate tempo, warm and flowing",
+    "a lively accordion with a steady bass",
+    "calm church organ, long chords in a major key",
+    "a melancholic cello melody over soft strings",
+    "energetic electronic dance music with a strong beat",
+    "acoustic guitar fingerpicking, gentle and quiet",
+    "brass fanfare, loud and triumphant",
+    "a flute and a harp playing a light melody",
+)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.set_defaults(results_folder=Path("results/infer"))
+    parser.add_argument(
+        "--prompts_file", type=Path, default=None, help="text file with a prompt on each line; default: a varied list"
+    )
+    cli.add_prompt_arguments(parser)
+    cli.add_inference_arguments(parser)
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    prompts = read_prompts(arguments.prompts_file) if arguments.prompts_file else list(TEST_PROMPTS)
+    from open_musiclm import inference
+
+    model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
+    for (candidate,) in inference.generate_candidates(model, prompts, arguments, num_samples=1):
+        path = inference.write_candidate(model, candidate, 1, arguments)
+        cli.say(f"similarity {candidate.similarity:.3f}  {path}")
+
+
+def read_prompts(path: Path) -> list[str]:
+    try:
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--prompts_file {path}: cannot read: {error}") from error
+    if not prompts:
+        raise UserError(f"--prompts_file {path}: holds no prompt; write one on each line")
+    return prompts
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())

@@ -1,0 +1,24 @@
+"""Regenerate sound files from the coarse stage on, to judge it alone: their own CLAP and semantic tokens are given."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.set_defaults(results_folder=Path("results/infer_coarse"))
+    cli.add_regeneration_arguments(parser, "coarse")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from open_musiclm import inference
+
+    for path in inference.regenerate_files(arguments, "coarse"):
+        cli.say(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
