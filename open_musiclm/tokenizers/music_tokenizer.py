@@ -1,0 +1,54 @@
+"""All tokenizers of a model together: one wave becomes CLAP, semantic and acoustic tokens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm.config import ModelConfig
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap import Clap
+from open_musiclm.tokenizers.encodec import Codec
+from open_musiclm.tokenizers.mert import SemanticTokenizer
+from open_musiclm.tokenizers.rvq import ClapQuantizer
+
+
+@dataclass(frozen=True)
+class MusicTokenizer:
+    """The three kinds of tokens, each from waves at its own tokenizer's sample rate."""
+
+    clap: Clap
+    quantizer: ClapQuantizer
+    semantic: SemanticTokenizer
+    codec: Codec
+
+    @classmethod
+    def load(cls, config: ModelConfig, rvq_path: Path, kmeans_path: Path, device: torch.device) -> "MusicTokenizer":
+        """All four parts; small files first, so that a wrong path is found before the backbones load.
+
+        Raises UserError.
+        """
+        quantizer = ClapQuantizer.load(rvq_path, config, device)
+        semantic = SemanticTokenizer.load(kmeans_path, config, device)
+        codec = Codec.load(config, device)
+        clap = Clap.load(config, device)
+        if quantizer.dim != clap.embedding_dim:
+            raise UserError(
+                f"{rvq_path}: quantizes embeddings of {quantizer.dim} numbers, the config's CLAP has "
+                f"{clap.embedding_dim}; they were not trained together"
+            )
+        return cls(clap, quantizer, semantic, codec)
+
+    def clap_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch 1 quantizers"]:
+        """CLAP tokens of waves at `clap.sample_hz`."""
+        return self.quantizer.encode(self.clap.embed_audio(waves)).unsqueeze(1)
+
+    def semantic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time 1"]:
+        """Semantic tokens of normalised waves at `semantic.mert.sample_hz`."""
+        return self.semantic.encode(waves).unsqueeze(-1)
+
+    def acoustic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]:
+        """Acoustic tokens of waves at `codec.sample_hz`, coarse and fine."""
+        return self.codec.encode(waves)
