@@ -121,7 +121,7 @@ class Piece:
     def regenerating(self, given: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
         """The given sound made anew from `first_stage` on; it is repeated up to the last window's end."""
         ticks = max(self.new_ticks, self.window["coarse"])
-        semantic_hz, acoustic_hz = self.tokenizer.semantic.sample_hz, self.sample_hz
+        semantic_hz, acoustic_hz = self.tokenizer.semantic.mert.sample_hz, self.sample_hz
         semantic_wave = self._repeated(self._normalized(given), ticks, semantic_hz)
         acoustic_wave = self._repeated(audio.resampled(given, acoustic_hz), ticks, acoustic_hz)
 
@@ -198,7 +198,7 @@ class Piece:
         if known == 0:
             return {name: self._no_ids(name) for name in self.window}
         seconds = float(known * self.config.token_grid)
-        semantic_samples = audio.samples_of(seconds, self.tokenizer.semantic.sample_hz)
+        semantic_samples = audio.samples_of(seconds, self.tokenizer.semantic.mert.sample_hz)
         semantic = self.tokenizer.semantic_ids(self._normalized(given)[-semantic_samples:].unsqueeze(0))
         acoustic_samples = audio.samples_of(seconds, self.sample_hz)
         acoustic = self.tokenizer.acoustic_ids(acoustic_wave[-acoustic_samples:].unsqueeze(0))
@@ -220,7 +220,7 @@ class Piece:
     def _normalized(self, given: Sound) -> Float[Tensor, "samples"]:
         """MERT's input: normalised over the whole given sound, then resampled."""
         normalized = audio.normalize(given.wave, audio.statistics_of(given.wave))
-        return audio.resampled(Sound(normalized, given.sample_hz), self.tokenizer.semantic.sample_hz).to(
+        return audio.resampled(Sound(normalized, given.sample_hz), self.tokenizer.semantic.mert.sample_hz).to(
             self.clap_ids.device
         )
 

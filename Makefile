@@ -1,0 +1,72 @@
+# make demo [PROMPT="..."]   install, train small models on rendered music, generate for the prompt
+# make test                  install, lint, type-check, run the tests
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+PROMPT ?= slow and gentle piano in a major key
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/installed
+DEMO = results/demo
+DEMO_HOURS ?= 0.5
+MODEL = configs/demo/model.json
+TRAINING = configs/demo/training.json
+TRAIN = --model_config $(MODEL) --training_config $(TRAINING) --overwrite
+TOKENIZERS = --rvq_path $(DEMO)/clap_rvq --kmeans_path $(DEMO)/hubert_kmeans
+
+.PHONY: install demo test lint clean
+.DELETE_ON_ERROR:
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; name it with make PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[demo,test,lint]"
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps tinysoundfont
+	touch $@
+
+demo: $(DEMO)/fine/done
+	$(BIN)/python scripts/infer_top_match.py "$(PROMPT)" --num_samples 4 --num_top_matches 2 --duration 4 \
+		--model_config $(MODEL) $(TOKENIZERS) --semantic_path $(DEMO)/semantic --coarse_path $(DEMO)/coarse \
+		--fine_path $(DEMO)/fine --results_folder $(DEMO)/generated
+
+$(DEMO)/corpus/done: $(INSTALLED)
+	$(BIN)/python scripts/make_demo_corpus.py --output $(DEMO)/corpus --hours $(DEMO_HOURS) --seed 0
+	touch $@
+
+$(DEMO)/clap_rvq/done: $(DEMO)/corpus/done $(MODEL)
+	$(BIN)/python scripts/train_clap_rvq.py --results_folder $(DEMO)/clap_rvq $(TRAIN)
+	touch $@
+
+$(DEMO)/hubert_kmeans/done: $(DEMO)/clap_rvq/done
+	$(BIN)/python scripts/train_hubert_kmeans.py --results_folder $(DEMO)/hubert_kmeans $(TRAIN)
+	touch $@
+
+$(DEMO)/tokens/done: $(DEMO)/hubert_kmeans/done
+	$(BIN)/python scripts/preprocess_data.py --model_config $(MODEL) --training_config $(TRAINING) $(TOKENIZERS)
+	touch $@
+
+$(DEMO)/semantic/done: $(DEMO)/tokens/done
+	$(BIN)/python scripts/train_semantic_stage.py --results_folder $(DEMO)/semantic $(TRAIN) $(TOKENIZERS)
+	touch $@
+
+$(DEMO)/coarse/done: $(DEMO)/semantic/done
+	$(BIN)/python scripts/train_coarse_stage.py --results_folder $(DEMO)/coarse $(TRAIN) $(TOKENIZERS)
+	touch $@
+
+$(DEMO)/fine/done: $(DEMO)/coarse/done
+	$(BIN)/python scripts/train_fine_stage.py --results_folder $(DEMO)/fine $(TRAIN) $(TOKENIZERS)
+	touch $@
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+clean:
+	rm -rf $(DEMO)

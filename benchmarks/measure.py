@@ -1,0 +1,51 @@
+"""Time and peak memory of one piece of work, in a process of its own."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The median seconds of one repetition, and the peak memory of the process or, on a GPU, of the device."""
+
+    seconds: float
+    megabytes: float
+
+
+def measure_alone(work: Callable[..., Callable[[], object]], arguments: tuple, repetitions: int) -> Measured:
+    """`work(*arguments)` prepares and returns what is timed: once to warm up, then `repetitions` times.
+
+    Runs in a fresh process, so that the peak memory is this work's own.
+    """
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_measure, (work, arguments, repetitions))
+
+
+def _measure(work: Callable[..., Callable[[], object]], arguments: tuple, repetitions: int) -> Measured:
+    timed = work(*arguments)
+    timed()
+    seconds = []
+    for _ in range(repetitions):
+        _wait_for_device()
+        begun = time.perf_counter()
+        timed()
+        _wait_for_device()
+        seconds.append(time.perf_counter() - begun)
+    return Measured(sorted(seconds)[len(seconds) // 2], _peak_megabytes())
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak_megabytes() -> float:
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,193 @@
+"""Generation of one window: equal to full forward passes, whatever the options of the transformer."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from golden_cases import CPU
+
+from open_musiclm.config import (
+    ClapRvqConfig,
+    CoarseConfig,
+    EncodecConfig,
+    FineConfig,
+    GlobalConfig,
+    HubertKmeansConfig,
+    ModelConfig,
+    SemanticConfig,
+)
+from open_musiclm.errors import UserError
+from open_musiclm.models.sampling import Sampling, sample, sample_stream, uniform_noise
+from open_musiclm.models.stages import Stage, build_stage, forgotten
+
+OPTIONS: dict[str, dict] = {
+    "continuous": {},
+    "t5": {"relative_position_bias_type": "t5"},
+    "none_absolute": {"relative_position_bias_type": "none", "use_absolute_position_embeddings": True},
+    "plain_feed_forward": {"use_conv_ff": False},
+    "prefix": {"non_causal_prefix_size": 5},
+    "prefix_beyond_the_conditioning": {"non_causal_prefix_size": 21, "relative_position_bias_type": "t5"},
+}
+
+
+def small_config(**transformer: object) -> ModelConfig:
+    transformer = {"dim": 32, "depth": 2, "heads": 3, "max_absolute_position_embeddings": 80, **transformer}
+    return ModelConfig(
+        global_cfg=GlobalConfig(num_coarse_quantizers=2, num_fine_quantizers=3),
+        clap_rvq_cfg=ClapRvqConfig(codebook_size=11, rq_num_quantizers=4),
+        hubert_kmeans_cfg=HubertKmeansConfig(codebook_size=13),
+        encodec_cfg=EncodecConfig(codebook_size=17),
+        semantic_cfg=SemanticConfig.model_validate(transformer),
+        coarse_cfg=CoarseConfig.model_validate(transformer),
+        fine_cfg=FineConfig.model_validate(transformer),
+    )
+
+
+def random_ids(stage: Stage, index: int, batch: int, time: int) -> torch.Tensor:
+    kind = stage.sequences[index]
+    return torch.randint(kind.codebook_size, (batch, 1 if kind.name == "clap" else time, kind.quantizers))
+
+
+def conditioning_of(stage: Stage, batch: int) -> list[torch.Tensor]:
+    return [random_ids(stage, index, batch, time=5) for index in range(len(stage.sequences) - 1)]
+
+
+def made_anew_for_every_token(
+    stage: Stage,
+    conditioning: list[torch.Tensor],
+    known: torch.Tensor,
+    frames: int,
+    sampling: Sampling,
+    streams: list[torch.Generator],
+) -> torch.Tensor:
+    """What generation must equal: the whole sequence through the training forward for each token."""
+    quantizers = stage.predicted.quantizers
+    noise = uniform_noise(streams, frames * quantizers, stage.predicted.codebook_size + 1, CPU)
+    tokens = known.flatten(1)
+    for draw in noise:
+        missing = -tokens.shape[1] % quantizers
+        padded = torch.nn.functional.pad(tokens, (0, missing)).unflatten(1, (-1, quantizers))
+        # Whole time steps only: what is behind the last token cannot be seen by the position that predicts the next,
+        # except in a non-causal prefix, which the caller keeps within the known tokens.
+        logits, _ = stage.training_logits([*conditioning, padded], [False] * len(stage.sequences))
+        assert logits[-1] is not None
+        tokens = torch.cat((tokens, sample(logits[-1][:, tokens.shape[1]], draw, sampling).unsqueeze(1)), dim=1)
+    return tokens[:, known.flatten(1).shape[1] :].unflatten(1, (-1, quantizers))
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
+@torch.no_grad()
+def test_generation_equals_full_forward_passes(name: str, options: dict) -> None:
+    torch.manual_seed(3)
+    stage = build_stage(name, small_config(**options)).eval()
+    if options.get("non_causal_prefix_size", 0) > 5 and stage.predicted.quantizers > 1:
+        pytest.skip("the comparison pads to whole time steps, which a prefix would see")
+    conditioning = conditioning_of(stage, batch=3)
+    for known_frames in (0, 4):
+        known = random_ids(stage, len(stage.sequences) - 1, 3, known_frames)[:, :known_frames]
+        for sampling in (Sampling(), Sampling(0.4, top_k=5), Sampling(1.3, top_p=0.7), Sampling(0.0)):
+            streams = [[sample_stream(1, "a prompt", row, name) for row in range(3)] for _ in range(2)]
+            generated = stage.generate(conditioning, known, 7, sampling, streams[0], _nobody)
+            expected = made_anew_for_every_token(stage, conditioning, known, 7, sampling, streams[1])
+            assert torch.equal(generated, expected)
+            assert int(generated.max()) < stage.predicted.codebook_size  # never an end id
+
+
+@torch.no_grad()
+def test_a_sample_does_not_change_with_its_batch() -> None:
+    torch.manual_seed(5)
+    stage = build_stage("coarse", small_config()).eval()
+    conditioning = conditioning_of(stage, batch=4)
+    known = random_ids(stage, 2, 4, 3)
+
+    def generate(rows: list[int]) -> torch.Tensor:
+        streams = [sample_stream(7, "p", row, "coarse") for row in rows]
+        return stage.generate([ids[rows] for ids in conditioning], known[rows], 6, Sampling(), streams, _nobody)
+
+    together = generate([0, 1, 2, 3])
+    assert torch.equal(generate([2]), together[2:3])
+    assert torch.equal(generate([3, 1]), together[[3, 1]])
+    assert not torch.equal(together[0], together[1])
+
+
+def test_progress_is_told_of_every_time_step() -> None:
+    stage = build_stage("fine", small_config()).eval()
+    told: list[int] = []
+    known = random_ids(stage, 2, 1, 2)[:, :0]
+    stage.generate(conditioning_of(stage, 1), known, 5, Sampling(), [sample_stream(0, "", 0, "fine")], told.append)
+    assert sum(told) == 5
+
+
+def test_forgetful_masking_hides_a_fixed_share_but_never_the_first() -> None:
+    hidden = forgotten(64, 101, CPU)
+    assert not hidden[:, 0].any()
+    assert (hidden.sum(dim=1) == 15).all()
+    assert hidden.any(dim=0)[1:].all()
+
+
+def test_forgetful_masking_acts_in_training_and_goes_on_after_validation() -> None:
+    torch.manual_seed(0)
+    stage = build_stage("semantic", small_config(ff_dropout=0.0))
+    ids = [random_ids(stage, 0, 2, 1), random_ids(stage, 1, 2, 20)]
+    losses = {float(stage.train()(ids).loss) for _ in range(4)}
+    steady = {float(stage.eval()(ids).loss) for _ in range(4)}
+    again = {float(stage.train()(ids).loss) for _ in range(4)}
+    assert len(losses) == 4
+    assert len(steady) == 1
+    assert len(again) == 4
+
+
+def test_end_ids_and_padding_of_the_conditioning_are_not_seen() -> None:
+    torch.manual_seed(0)
+    stage = build_stage("coarse", small_config(use_conv_ff=False)).eval()
+    ids = [random_ids(stage, 0, 1, 1), random_ids(stage, 1, 1, 6), random_ids(stage, 2, 1, 4)]
+    padded = ids[1].clone()
+    padded[:, 3:] = -1
+    other = ids[1].clone()
+    other[:, 3:] = stage.sequences[1].end_id
+    assert float(stage([ids[0], padded, ids[2]]).loss) == float(stage([ids[0], other, ids[2]]).loss)
+    assert float(stage([ids[0], padded, ids[2]]).loss) != float(stage(ids).loss)
+
+
+def test_gradients_reach_every_parameter_and_shrink_at_the_embeddings() -> None:
+    torch.manual_seed(0)
+    gradients = {}
+    for alpha in (0.1, 1.0):
+        torch.manual_seed(0)
+        stage = build_stage("fine", small_config(grad_shrink_alpha=alpha)).eval()
+        ids = [random_ids(stage, 0, 2, 1), random_ids(stage, 1, 2, 4), random_ids(stage, 2, 2, 4)]
+        stage(ids, [0.2, 0.3, 1.0]).loss.backward()
+        assert all(parameter.grad is not None for parameter in stage.parameters())
+        gradients[alpha] = stage.decoder.embeddings[2].weight.grad
+    torch.testing.assert_close(gradients[0.1], gradients[1.0] * 0.1, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Sampling(-1.0), lambda: Sampling(top_k=0), lambda: Sampling(top_p=0.0), lambda: Sampling(top_p=1.5)],
+)
+def test_impossible_sampling_is_refused(make: Callable[[], Sampling]) -> None:
+    with pytest.raises(UserError):
+        make()
+
+
+def test_sampling_keeps_to_its_bounds() -> None:
+    logits = torch.arange(21.0).repeat(200, 1) / 4
+    noise = torch.rand(200, 21, generator=torch.Generator().manual_seed(0))
+    assert set(sample(logits, noise, Sampling(top_k=3)).tolist()) == {17, 18, 19}
+    assert set(sample(logits, noise, Sampling(0.0)).tolist()) == {19}
+    assert len(set(sample(logits, noise, Sampling()).tolist())) == 2  # a tenth of the ids
+    assert set(sample(logits, noise, Sampling(top_k=20, top_p=1e-6)).tolist()) == {19}
+
+
+def test_sampling_follows_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, 9.0]]).expand(20000, -1)
+    noise = torch.rand(20000, 4, generator=torch.Generator().manual_seed(1))
+    drawn = sample(logits, noise, Sampling(0.5, top_k=3)).bincount(minlength=4) / 20000
+    expected = (torch.tensor([0.0, 1.0, 2.0]) / 0.5).softmax(0)
+    assert torch.allclose(drawn[:3], expected, atol=0.015)
+
+
+def _nobody(steps: int) -> None:
+    """Progress that nobody watches."""
