@@ -130,9 +130,9 @@ def test_forgetful_masking_acts_in_training_and_goes_on_after_validation() -> No
     torch.manual_seed(0)
     stage = build_stage("semantic", small_config(ff_dropout=0.0))
     ids = [random_ids(stage, 0, 2, 1), random_ids(stage, 1, 2, 20)]
-    losses = {float(stage.train()(ids).loss) for _ in range(4)}
-    steady = {float(stage.eval()(ids).loss) for _ in range(4)}
-    again = {float(stage.train()(ids).loss) for _ in range(4)}
+    losses = {float(stage.train()(ids).loss.detach()) for _ in range(4)}
+    steady = {float(stage.eval()(ids).loss.detach()) for _ in range(4)}
+    again = {float(stage.train()(ids).loss.detach()) for _ in range(4)}
     assert len(losses) == 4
     assert len(steady) == 1
     assert len(again) == 4
