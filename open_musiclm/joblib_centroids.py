@@ -70,7 +70,7 @@ def read_centroids(path: Path) -> Float[Tensor, "codebook features"]:
     centroids = state.get("cluster_centers_") if isinstance(state, dict) else None
     if not isinstance(centroids, np.ndarray) or centroids.ndim != 2 or centroids.dtype.kind != "f":
         raise UserError(f"{path}: holds no fitted k-means with a table of centroids")
-    return torch.from_numpy(np.ascontiguousarray(centroids, dtype=np.float32))
+    return torch.from_numpy(np.array(centroids, dtype=np.float32, order="C"))
 
 
 def _content(path: Path) -> bytes:

@@ -6,9 +6,11 @@ on its whole length (the front end normalises over time), so waves of one batch 
 
 import math
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, HubertConfig, HubertModel, PretrainedConfig
 
@@ -152,7 +154,7 @@ def _pretrained(name: str, section: HubertKmeansConfig, description: dict) -> Hu
         else:
             configured = HubertConfig.from_dict(description)
             loaded = HubertModel.from_pretrained(name, config=configured, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError, UnpicklingError) as error:
         raise _cannot_load(name, error) from error
     model, loading = loaded
     missing = sorted(set(loading["missing_keys"]) - _UNUSED)
