@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.errors import UserError
+from open_musiclm.files import appearing_whole
 
 SOUND_EXTENSIONS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au"))
 # What a header may promise beyond the last sample before the file counts as truncated (mp3 headers are loose).
@@ -200,15 +201,12 @@ def to_int16_and_back(wave: Float[Tensor, "*batch samples"]) -> Float[Tensor, "*
 
 def write_wave(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
     """Writes 16-bit sound, by suffix (.wav or .flac); the file appears whole or not at all. Raises UserError."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     samples = wave.detach().to("cpu", torch.float32).clamp(-1, 1).numpy()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(temporary, samples, sample_hz, subtype="PCM_16", format=path.suffix[1:].upper())
-        os.replace(temporary, path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot write: {error}") from error
+    with appearing_whole(path) as temporary:
+        try:
+            soundfile.write(temporary, samples, sample_hz, subtype="PCM_16", format=path.suffix[1:].upper())
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{path}: cannot write: {error.error_string}") from error
 
 
 def _open(path: Path) -> soundfile.SoundFile:

@@ -3,8 +3,6 @@
 Nothing here unpickles: released `.pt` files go through `open_musiclm.released`, which reads tensors only.
 """
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from open_musiclm import __version__, released
 from open_musiclm.config import ModelConfig, model_config_from_json
 from open_musiclm.errors import UserError
+from open_musiclm.files import appearing_whole
 
 Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans"]
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -77,15 +76,11 @@ def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: 
         "model_config": config.model_dump_json(),
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(contiguous, temporary, metadata)
-        sync(temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot write: {error}") from error
+    with appearing_whole(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise UserError(f"{path}: cannot write: {error}") from error
 
 
 def load_weights(path: Path, kind: Kind) -> Weights:
@@ -128,27 +123,6 @@ def differing_keys(found: ModelConfig, expected: ModelConfig, section: str) -> l
     """The keys of a section that differ between two model configs, as 'section.key: found, expected'."""
     left, right = (getattr(config, section).model_dump() for config in (found, expected))
     return [f"{section}.{key}: {left[key]} there, {right[key]} here" for key in left if left[key] != right[key]]
-
-
-def sync(path: Path) -> None:
-    """Makes sure that a file or folder is on the disk before it is renamed. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes JSON that appears whole or not at all. Raises UserError."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        sync(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write: {error.strerror}") from error
 
 
 def _shortened(items: list[str], separator: str = ", ", most: int = 6) -> str:

@@ -136,6 +136,8 @@ def prompt(text: str) -> str:
     """An argparse type: a prompt that holds at least one visible character."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the prompt is empty; describe the music in a few words")
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise argparse.ArgumentTypeError("the prompt is not valid text in this terminal's encoding")
     return text
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.audio import write_wave
-from open_musiclm.checkpoints import write_json
+from open_musiclm.files import write_json
 
 MAX_SLUG_BYTES = 80
 _LIBRARIES = ("open_musiclm", "torch", "transformers", "encodec", "vector-quantize-pytorch")
@@ -37,7 +37,7 @@ def slug(text: str) -> str:
     composed = unicodedata.normalize("NFC", text)
     plain = re.sub(r"\W+", "_", composed).strip("_").lower()
     short = plain.encode()[:MAX_SLUG_BYTES].decode(errors="ignore").strip("_")
-    if short == composed.strip().replace(" ", "_"):
+    if short and short == composed.strip().replace(" ", "_"):
         return short
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{short}_{digest}" if short else digest

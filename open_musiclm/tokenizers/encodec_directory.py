@@ -17,9 +17,9 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from open_musiclm.checkpoints import write_json
 from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt, Section
 from open_musiclm.errors import UserError
+from open_musiclm.files import write_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from open_musiclm.errors import UserError
+
+
+@contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """Yields a temporary path to write to; it is synced and renamed to `path` when the block ends well.
+
+    Raises UserError where the disk refuses.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON. Raises UserError."""
+    with appearing_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sync(path: Path) -> None:
+    """Makes sure that a file or folder is on the disk before it is renamed. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

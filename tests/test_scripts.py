@@ -1,0 +1,57 @@
+"""Every script as it is run: quick help, and misuse that ends with one line and exit status 2."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
+BUDGET_SECONDS = 0.5
+TRAINED = ["semantic", "coarse", "fine", "rvq", "kmeans"]
+PATHS = [word for part in TRAINED for word in (f"--{part}_path", "nowhere")]
+MODEL = ["--model_config", str(REPOSITORY / "configs/model/musiclm_small.json")]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "scripts" / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_help_comes_at_once(script: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        answer = run(script.name, "--help")
+        seconds.append(time.perf_counter() - begun)
+        assert answer.returncode == 0
+        assert "--device" in answer.stdout
+        assert "--results_folder" in answer.stdout
+    assert min(seconds) < BUDGET_SECONDS
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_the_readme_mentions_every_script(script: Path) -> None:
+    assert f"scripts/{script.name}" in (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([""], "prompt"),
+        (["a tune", "--duration", "0"], "--duration"),
+        (["a tune", "--duration", "-1"], "--duration"),
+        (["a tune", "--num_samples", "2", "--num_top_matches", "3"], "--num_top_matches"),
+        (["a tune", "--top_p", "1.5"], "--top_p"),
+        (["a tune", "--device", "abacus"], "--device abacus"),
+        (["a tune"], "nowhere"),
+    ],
+)
+def test_misuse_of_inference_is_one_clear_line(arguments: list[str], named: str) -> None:
+    answer = run("infer_top_match.py", *arguments, *PATHS, *MODEL)
+    assert answer.returncode == 2
+    assert named in answer.stderr.splitlines()[-1]
+    assert "Traceback" not in answer.stderr
