@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
-_CONFIGURATION = '''
+_CONFIGURATION = """
 from transformers import HubertConfig
 
 
 class MERTConfig(HubertConfig):
     model_type = "mert_model"
-'''
+"""
 
-_MODELING = '''
+_MODELING = """
 from transformers import HubertModel
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -25,7 +25,7 @@ class MERTModel(HubertModel):
         features = self.feature_extractor(input_values).transpose(1, 2)
         hidden_states = self.encoder(self.feature_projection(features))[0]
         return BaseModelOutput(last_hidden_state=hidden_states, hidden_states=None)
-'''
+"""
 
 
 def add_remote_code(folder: Path) -> Path:

@@ -1,17 +1,19 @@
 """EnCodec as a tokenizer: small models in our directory format against the encodec package itself."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from encodec import EncodecModel
 from golden_cases import CPU, closest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from small_backbones import ENCODEC, build_codec, model_config
+from small_backbones import ENCODEC, build_codec, fill_codebooks, model_config
 
 from open_musiclm.config import EncodecConfig, GlobalConfig, ModelConfig
 from open_musiclm.errors import UserError
@@ -151,3 +153,31 @@ def test_bandwidths_of_the_released_model() -> None:
     released = EncodecArchitecture()
     assert [released.quantizers_at(bandwidth) for bandwidth in released.target_bandwidths] == [2, 4, 8, 16, 32]
     assert [released.bandwidth_of(quantizers) for quantizers in (2, 8, 32)] == [1.5, 6.0, 24.0]
+
+
+@pytest.mark.upstream
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("place", ["directory", "cache of torch.hub"])
+def test_full_size_encodec_equals_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    torch.manual_seed(0)
+    upstream = EncodecModel.encodec_model_24khz(pretrained=False)
+    fill_codebooks(upstream)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    torch.save(upstream.state_dict(), folder / "new.th")
+    digest = hashlib.sha256((folder / "new.th").read_bytes()).hexdigest()[:8]
+    (folder / "new.th").rename(folder / f"encodec_24khz-{digest}.th")
+    monkeypatch.setattr("open_musiclm.tokenizers.encodec.RELEASED_FILE", f"encodec_24khz-{digest}.th")
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    name = "encodec_24khz" if place == "cache of torch.hub" else folder
+    waves = torch.randn(1, 24001)
+    for bandwidth, quantizers in ((1.5, 2), (3.0, 4), (6.0, 8), (12.0, 16), (24.0, 32)):
+        codec = Codec.load(_config(name, 1, quantizers - 1, bandwidth=bandwidth, codebook_size=1024), CPU)
+        upstream.set_target_bandwidth(bandwidth)
+        with torch.no_grad():
+            frames = upstream.encode(waves.unsqueeze(1))
+            decoded = upstream.decode(frames).squeeze(1)
+        codes = codec.encode(waves)
+        assert torch.equal(codes, frames[0][0].transpose(1, 2))
+        assert codes.shape == (1, 76, quantizers)
+        assert closest(codec.decode(codes), decoded) < 1e-6

@@ -191,3 +191,56 @@ def test_centroids_of_another_shape(folder: Path, tmp_path: Path, shape: tuple[i
     save_weights(path, "hubert_kmeans", {"centroids": torch.randn(shape)}, config)
     with pytest.raises(UserError, match=r"hubert_kmeans\.safetensors: centroids are .* the config wants \[8, 16\]"):
         SemanticTokenizer.load(path, config, CPU)
+
+
+MERT_V1_KEYS = {
+    "architectures": ["MERTModel"],
+    "attention_relax": -1.0,
+    "deepnorm": False,
+    "feature_extractor_cqt": False,
+    "cqt_bins": 336,
+    "model_type": "mert_model",
+    "mask_time_prob": 0.05,
+    "transformers_version": "4.24.0",
+}
+
+
+def _full_size(folder: Path, **keys: object) -> HubertModel:
+    """Random weights of MERT's 95 million parameters, saved as pytorch_model.bin with the names of its time."""
+    torch.manual_seed(0)
+    config = HubertConfig()
+    model = HubertModel(config).eval()
+    (folder / "config.json").write_text(json.dumps(config.to_dict() | MERT_V1_KEYS | keys))
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        state[name] = tensor
+    torch.save(state, folder / "pytorch_model.bin")
+    return model
+
+
+@pytest.mark.upstream
+@pytest.mark.parametrize("version", ["v0", "v1", "v1 with code of its own"])
+def test_full_size_mert_equals_transformers(tmp_path: Path, version: str) -> None:
+    sample_hz = 16000 if version == "v0" else 24000
+    own_code = "own" in version
+    edits = {"deepnorm": True} if own_code else {}
+    edits |= {} if version == "v0" else {"sample_rate": sample_hz}
+    upstream = _full_size(tmp_path, **edits)
+    if own_code:
+        add_remote_code(tmp_path)
+    section = HubertKmeansConfig(
+        model_name=str(tmp_path),
+        target_sample_hz=sample_hz,
+        output_hz=sample_hz // 320,
+        trust_remote_code=own_code,
+        normalize_embeds=False,
+    )
+    mert = Mert.load(model_config(section), CPU)
+    waves = torch.randn(2, 2 * sample_hz)
+    with torch.no_grad():
+        expected = upstream(waves, output_hidden_states=True).hidden_states[7]
+    assert expected.shape[1] == mert.frames(2 * sample_hz) == 2 * sample_hz // 320 - 1
+    assert closest(mert.features(waves), expected) < 1e-5
