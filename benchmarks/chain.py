@@ -19,10 +19,8 @@ from open_musiclm.config import ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.models.sampling import sample_stream
-from open_musiclm.models.stages import Stage, build_stage
+from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
 from open_musiclm.models.timeline import acoustic_rate, semantic_rate, ticks_in
-
-STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -39,10 +37,10 @@ def main(arguments: argparse.Namespace) -> None:
     load_model_config(path)
     cli.say(f"{path}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     cli.say(f"{'':34}{'seconds':>10}{'per second of sound':>21}{'peak MB':>9}")
-    for name in STAGES:
+    for name in STAGE_NAMES:
         sound = arguments.seconds * batch
         _row(f"generate {name}", sound, generation, (path, name, device, batch, arguments.seconds), arguments)
-    for name in STAGES:
+    for name in STAGE_NAMES:
         window = load_model_config(path).window_seconds(name)
         _row(f"training step {name}", window * batch, training_step, (path, name, device, batch), arguments)
     for part in ("clap", "mert", "encodec"):
@@ -82,7 +80,6 @@ def training_step(path: Path, name: StageName, device: str, batch: int) -> Calla
 def tokenizing(path: Path, part: str, device: str, batch: int) -> Callable[[], object]:
     """Ten seconds of noise through one backbone."""
     from open_musiclm.tokenizers.clap import Clap
-
     from open_musiclm.tokenizers.encodec import Codec
     from open_musiclm.tokenizers.mert import Mert
 

@@ -6,7 +6,7 @@ Imports nothing heavy, so that every script answers `--help` at once; scripts im
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from open_musiclm.errors import UserError
@@ -45,19 +45,30 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
 
 
-def add_inference_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
-    """The trained parts from `first_stage` on, and how to generate with them."""
+def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
+    """The trained parts from `first_stage` on, one path each."""
     for stage in STAGES[STAGES.index(first_stage) :]:
-        to.add_argument(
-            f"--{stage}_path", type=Path, required=True, help=f"{stage} stage: a checkpoint or its results folder"
-        )
-    add_tokenizer_arguments(to, required=True)
-    add_model_config_argument(to)
+        to.add_argument(f"--{stage}_path", type=Path, help=f"{stage} stage: a checkpoint or its results folder")
+    add_tokenizer_arguments(to, required=False)
+
+
+def add_inference_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
+    """The trained parts, by one folder or one by one, and how to generate with them."""
+    to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
+    to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
+    add_checkpoint_arguments(to, first_stage)
     to.add_argument("--seed", type=int, default=0, help="the same seed, prompt and number give the same music")
     to.set_defaults(return_coarse_wave=False)
     if first_stage != "fine":
         to.add_argument("--return_coarse_wave", action="store_true", help="leave the fine stage out: quicker, rougher")
     add_sampling_arguments(to)
+
+
+def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raises UserError where one of these arguments was not given."""
+    missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
+    if missing:
+        raise UserError(f"missing {', '.join(missing)}")
 
 
 def add_sampling_arguments(to: argparse.ArgumentParser) -> None:

@@ -9,12 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.audio import Sound, read_sound
+from open_musiclm.bundle import CONFIG_NAME, open_bundle
+from open_musiclm.cli import require_arguments
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options
 from open_musiclm.models.sampling import Sampling
-from open_musiclm.models.stages import load_stage
+from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.output import Provenance, slug, write_generated
 from open_musiclm.progress import StageBars
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -32,23 +34,28 @@ class Candidate:
 
 def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> MusicLM:
     """The model that the command line names, with the stages that the script needs. Raises UserError."""
+    needed = ["model_config", "rvq_path", "kmeans_path", *(f"{name}_path" for name in stages)]
+    if arguments.checkpoint_dir is not None:
+        bundle = open_bundle(arguments.checkpoint_dir)
+        for name in needed:
+            if getattr(arguments, name) is None:
+                setattr(arguments, name, bundle / CONFIG_NAME if name == "model_config" else bundle)
+    require_arguments(arguments, needed)
     config = load_model_config(arguments.model_config)
     device = choose_device(arguments.device)
-    paths = {name: getattr(arguments, f"{name}_path") for name in stages}
-    loaded = {name: load_stage(path, name, config, device) for name, path in paths.items()}
+    loaded = {name: load_stage(getattr(arguments, f"{name}_path"), name, config, device) for name in stages}
     tokenizer = MusicTokenizer.load(config, arguments.rvq_path, arguments.kmeans_path, device)
     return MusicLM(config, loaded, tokenizer)
 
 
 def needed_stages(arguments: argparse.Namespace) -> list[StageName]:
     """All three, or without the fine stage where the coarse wave is all that is asked for."""
-    return ["semantic", "coarse"] if arguments.return_coarse_wave else ["semantic", "coarse", "fine"]
+    return [name for name in STAGE_NAMES if name != "fine" or not arguments.return_coarse_wave]
 
 
 def options_from(arguments: argparse.Namespace) -> Options:
     """How to generate, as the command line says."""
-    stages: tuple[StageName, ...] = ("semantic", "coarse", "fine")
-    temperatures = {name: getattr(arguments, f"{name}_temperature") for name in stages}
+    temperatures = {name: getattr(arguments, f"{name}_temperature") for name in STAGE_NAMES}
     sampling = {name: Sampling(value, arguments.top_k, arguments.top_p) for name, value in temperatures.items()}
     return Options(arguments.seed, sampling, arguments.return_coarse_wave, arguments.max_batch_size)
 

@@ -16,7 +16,7 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.models.sampling import Sampling, sample_stream
-from open_musiclm.models.stages import Stage
+from open_musiclm.models.stages import STAGE_NAMES, Stage
 from open_musiclm.models.timeline import (
     STEP_FRACTION,
     GeneratedTrack,
@@ -100,8 +100,7 @@ class Piece:
         self.options = options
         self.progress = progress
         self.new_ticks = ticks_in(duration, self.config)
-        windows: tuple[StageName, ...] = ("semantic", "coarse", "fine")
-        self.window = {name: ticks_in(self.config.window_seconds(name), self.config) for name in windows}
+        self.window = {name: ticks_in(self.config.window_seconds(name), self.config) for name in STAGE_NAMES}
 
     def from_nothing(self) -> Iterator[Float[Tensor, "batch samples"]]:
         """A new piece."""

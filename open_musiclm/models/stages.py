@@ -22,6 +22,7 @@ from open_musiclm.models.token_sequences import (
 )
 from open_musiclm.models.transformer import Cache
 
+STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
 
 Ids = Int[Tensor, "batch _ _"]

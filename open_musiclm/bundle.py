@@ -1,0 +1,83 @@
+"""One folder for a whole model: `model_config.json`, the five trained parts, and the backbones it names locally.
+
+Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from open_musiclm.checkpoints import Kind, load_weights, save_weights, weights_name
+from open_musiclm.config import ModelConfig, load_model_config
+from open_musiclm.errors import UserError
+from open_musiclm.files import write_json
+from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.tokenizers.mert import SemanticTokenizer
+from open_musiclm.tokenizers.rvq import ClapQuantizer
+
+CONFIG_NAME = "model_config.json"
+KINDS: tuple[Kind, ...] = (*STAGE_NAMES, "clap_rvq", "hubert_kmeans")
+# The section of the model config and the folder of the bundle that hold each backbone.
+_BACKBONES = {"clap_rvq_cfg": "clap", "hubert_kmeans_cfg": "mert", "encodec_cfg": "encodec"}
+
+
+def pack(model_config: Path, paths: Mapping[Kind, Path], folder: Path) -> list[Path]:
+    """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
+
+    Backbones that the config names by a local directory come along. Returns the files written. Raises UserError,
+    also where the folder is not empty.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: not empty; name a new folder for the bundle")
+    config = load_model_config(model_config)
+    converted = {kind: convert(path, kind, config, folder / weights_name(kind)) for kind, path in paths.items()}
+    content = json.loads(model_config.read_text(encoding="utf-8"))
+    for section, name in _BACKBONES.items():
+        local = _local_backbone(config, section)
+        if local is not None:
+            shutil.copytree(local, folder / name)
+            content[section]["model_name"] = f"./{name}"
+    write_json(folder / CONFIG_NAME, content)
+    return [folder / CONFIG_NAME, *converted.values()]
+
+
+def convert(path: Path, kind: Kind, config: ModelConfig, target: Path) -> Path:
+    """Any checkpoint of ours or released as safetensors with its config inside. Raises UserError where it does not
+    fit the config."""
+    cpu = torch.device("cpu")
+    if kind == "clap_rvq":
+        ClapQuantizer.load(path, config, cpu)
+    elif kind == "hubert_kmeans":
+        SemanticTokenizer.load_centroids(path, config)
+    else:
+        load_stage(path, kind, config, cpu)
+    save_weights(target, kind, load_weights(path, kind).tensors, config)
+    return target
+
+
+def open_bundle(name: str) -> Path:
+    """The folder of a bundle: a local one, or downloaded from the hub. Raises UserError."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / CONFIG_NAME).exists():
+            raise UserError(f"--checkpoint_dir {name}: holds no {CONFIG_NAME}; make one with scripts/bundle.py")
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--checkpoint_dir {name}: no such folder, and not to be had from the hub: {reason}") from error
+
+
+def _local_backbone(config: ModelConfig, section: str) -> Path | None:
+    name = getattr(config, section).model_name
+    if name is None:
+        return None
+    folder = Path(config.backbone(name))
+    return folder if folder.is_dir() else None

@@ -1,0 +1,32 @@
+"""Turn a released checkpoint (.pt, .joblib) into safetensors with its model config inside. Nothing is unpickled."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+
+KINDS = (*cli.STAGES, "clap_rvq", "hubert_kmeans")
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("checkpoint", type=Path, help="the released file")
+    parser.add_argument("--kind", choices=KINDS, required=True, help="which part of the model it holds")
+    parser.add_argument("--output", type=Path, default=None, help="default: the same name with .safetensors")
+    cli.add_model_config_argument(parser)
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from open_musiclm.bundle import convert
+    from open_musiclm.config import load_model_config
+
+    name = arguments.checkpoint.with_suffix(".safetensors")
+    if arguments.results_folder is not None:
+        name = arguments.results_folder / name.name
+    target = arguments.output or name
+    cli.say(f"wrote {convert(arguments.checkpoint, arguments.kind, load_model_config(arguments.model_config), target)}")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
