@@ -1,0 +1,137 @@
+"""LAION's own CLAP files (`630k-audioset-best.pt` and its like) as transformers' ClapModel.
+
+Both are the same network (Wu et al. 2023) under other parameter names; every parameter must find its place.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import ClapConfig, ClapModel
+
+from open_musiclm.config import ClapRvqConfig
+from open_musiclm.errors import UserError
+from open_musiclm.restricted_pickle import read_torch_file
+
+_SECTION = "clap_rvq_cfg"
+_RENAMED = (
+    ("text_branch", "text_model"),
+    ("audio_branch", "audio_model.audio_encoder"),
+    (".attn.relative_position", ".attention.self.relative_position"),
+    (".attn.qkv", ".attention.self.qkv"),
+    (".attn.proj", ".attention.output.dense"),
+    (".mlp.fc1", ".intermediate.dense"),
+    (".mlp.fc2", ".output.dense"),
+    (".norm1", ".layernorm_before"),
+    (".norm2", ".layernorm_after"),
+    (".bn0.", ".batch_norm."),
+    ("_projection.0.", "_projection.linear1."),
+    ("_projection.2.", "_projection.linear2."),
+)
+# The front end, which is computed elsewhere, classes of AudioSet, heads of the loss, and masks that the shapes imply.
+_UNUSED = re.compile(
+    r"audio_model\.audio_encoder\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\..*"
+    r"|audio_model\.audio_encoder\.layers\.\d+\.blocks\.\d+\.attn_mask"
+    r"|(text|audio)_transform\.sequential\.[03]\.(weight|bias)"
+    r"|text_model\.embeddings\.position_ids"
+)
+_CONSTANT = frozenset(("text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids"))
+_PATCHES = "audio_model.audio_encoder.patch_embed.proj.weight"
+_FUSION = "audio_model.audio_encoder.patch_embed.mel_conv2d.weight"
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What differs between LAION's audio towers: channels of a patch, and blocks of each of the four layers."""
+
+    channels: int
+    depths: tuple[int, int, int, int]
+
+
+_SHAPES = {
+    "HTSAT-tiny": _Shape(96, (2, 2, 6, 2)),
+    "HTSAT-base": _Shape(128, (2, 2, 12, 2)),
+    "HTSAT-large": _Shape(256, (2, 2, 12, 2)),
+}
+
+
+def laion_architecture(amodel_type: str, enable_fusion: bool) -> ClapConfig:
+    """The ClapConfig of LAION's network of this shape; RoBERTa keeps its own layer norm, unlike ClapConfig's."""
+    shape = _SHAPES[amodel_type]
+    audio = {
+        "patch_embeds_hidden_size": shape.channels,
+        "hidden_size": shape.channels * 8,
+        "depths": list(shape.depths),
+        "enable_fusion": enable_fusion,
+    }
+    return ClapConfig(text_config={"layer_norm_eps": 1e-5}, audio_config=audio)
+
+
+def load_laion(path: Path, section: ClapRvqConfig) -> ClapModel:
+    """The model in a LAION file, of the shape that the config names. Raises UserError."""
+    content = read_torch_file(path)
+    tensors = content.get("state_dict", content)
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise UserError(f"{path}: holds no weights of LAION's CLAP (a state_dict of tensors)")
+    renamed = rename_laion(tensors)
+    _check_shape(path, renamed, section)
+    return model_of(path, renamed, laion_architecture(section.amodel_type, section.enable_fusion))
+
+
+def rename_laion(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """LAION's tensors under the names of ClapModel; what that has no place for keeps a name of its own."""
+    renamed = {}
+    for laions, tensor in tensors.items():
+        name = laions.removeprefix("module.")
+        for old, new in _RENAMED:
+            name = name.replace(old, new)
+        if ".qkv." in name and len(tensor) % 3 == 0:
+            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                renamed[name.replace("qkv", part)] = third
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+def model_of(path: Path, tensors: Mapping[str, Tensor], architecture: ClapConfig) -> ClapModel:
+    """A model of this architecture with these weights: all there, none too many, each of its shape.
+
+    Raises UserError, which names the file.
+    """
+    model = ClapModel(architecture)
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - tensors.keys() - _CONSTANT)
+    unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _UNUSED.fullmatch(name))
+    shared = expected.keys() & tensors.keys()
+    shapes = sorted(
+        f"{name} is {list(tensors[name].shape)} instead of {list(expected[name].shape)}"
+        for name in shared
+        if tensors[name].shape != expected[name].shape
+    )
+    problems = [
+        f"{len(names)} {what}, such as {names[0]}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{path}: not the weights of LAION's CLAP: " + "; ".join(problems))
+    model.load_state_dict({name: tensors[name] for name in shared}, strict=False)
+    return model
+
+
+def _check_shape(path: Path, tensors: Mapping[str, Tensor], section: ClapRvqConfig) -> None:
+    """The two keys of the config that describe the file. Raises UserError."""
+    if _PATCHES not in tensors:
+        raise UserError(f"{path}: not the weights of LAION's CLAP (no audio_branch.patch_embed.proj.weight)")
+    channels = len(tensors[_PATCHES])
+    found = next((name for name, shape in _SHAPES.items() if shape.channels == channels), "no HTSAT known here")
+    if found != section.amodel_type:
+        raise UserError(f"{_SECTION}: amodel_type: {section.amodel_type}, but {path} holds {found}")
+    fusion = _FUSION in tensors
+    if fusion != section.enable_fusion:
+        raise UserError(
+            f"{_SECTION}: enable_fusion: {str(section.enable_fusion).lower()}, but {path} was trained "
+            f"{'with' if fusion else 'without'} fusion"
+        )
