@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from golden_cases import CPU, closest, golden_file, golden_settings, golden_tensors
-
 from small_backbones import model_config
 
 from open_musiclm.config import ClapRvqConfig, HubertKmeansConfig
