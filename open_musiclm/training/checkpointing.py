@@ -1,0 +1,179 @@
+"""Checkpoints of a run: written aside, synced, renamed; the last few and the best are kept; resuming is exact.
+
+results_folder/checkpoints/step_00001000/ holds the weights, one .pt per resumable part (tensors only),
+random_<process>.safetensors and state.json; checkpoints/best.json names the best by validation loss.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps, step_folder
+from open_musiclm.errors import UserError
+from open_musiclm.files import sync, write_json
+from open_musiclm.training.random_states import random_states, restore_random_states
+from open_musiclm.training.trainer import Resumable, Trainer
+
+STATE_NAME = "state.json"
+BEST_NAME = "best.json"
+_UNFINISHED = ".unfinished_"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """How far a run is: steps made, examples drawn by all processes, and its best validated checkpoint."""
+
+    step: int = 0
+    draws: int = 0
+    skipped_steps: int = 0
+    best_step: int | None = None
+    best_validation_loss: float | None = None
+
+
+def find_checkpoint(path: Path, step: int | None) -> Path:
+    """The checkpoint folder to go on from: of `step`, or the newest, in a results folder; or `path` itself.
+
+    Raises UserError where there is none.
+    """
+    if (path / STATE_NAME).is_file():
+        if step is not None and _step_of(path) != step:
+            raise UserError(
+                f"--continue_from_step {step}: {path} is the checkpoint of step {_step_of(path)}; "
+                "give the results folder, or leave the step out"
+            )
+        return path
+    steps = saved_steps(path)
+    if not steps:
+        raise UserError(f"{path}: holds no checkpoint to go on from; give a results folder or a checkpoint folder")
+    if step is not None and step not in steps:
+        raise UserError(f"--continue_from_step {step}: {path} has {', '.join(map(str, steps))}")
+    return step_folder(path, steps[-1] if step is None else step)
+
+
+def results_folder_of(checkpoint: Path) -> Path:
+    """The results folder that a checkpoint folder lies in."""
+    return checkpoint.resolve().parent.parent
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    """How far the run of this checkpoint was. Raises UserError."""
+    file = checkpoint / STATE_NAME
+    try:
+        return TrainingState(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: not the state of a training run: {error}") from error
+
+
+def save_checkpoint(
+    results_folder: Path, trainer: Trainer, state: TrainingState, accelerator: Accelerator, keep_last: int
+) -> Path:
+    """Writes the checkpoint of `state` (every process calls this), then removes what need not be kept.
+
+    The folder appears whole or not at all. Raises UserError, and leaves the older checkpoints as they are, where it
+    cannot be written.
+    """
+    folder = step_folder(results_folder, state.step)
+    unfinished = folder.with_name(_UNFINISHED + folder.name)
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        save_file(random_states(accelerator.device), unfinished / _random_name(accelerator.process_index))
+        if accelerator.is_main_process:
+            _write_parts(unfinished, trainer, state)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _publish(unfinished, folder)
+            _remove_old(results_folder, state, keep_last)
+    except (OSError, RuntimeError, SafetensorError, UserError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        kept = saved_steps(results_folder)
+        remains = f"; the checkpoint of step {kept[-1]} is whole" if kept else ""
+        raise UserError(f"{folder}: cannot write this checkpoint: {_reason(error)}{remains}") from error
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelerator) -> TrainingState:
+    """Puts the trainer and this process's random states back to where they were. Raises UserError.
+
+    With more processes than there were, the new ones keep the random states they have.
+    """
+    state = read_state(checkpoint)
+    trainer.read_weights(checkpoint)
+    for name, part in trainer.resumable().items():
+        file = checkpoint / f"{name}.pt"
+        try:
+            part.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError, EOFError) as error:
+            raise UserError(f"{file}: does not fit this training: {_reason(error)}") from error
+    file = checkpoint / _random_name(accelerator.process_index)
+    if file.exists():
+        try:
+            restore_random_states(load_file(file), accelerator.device)
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"{file}: not the random states of a process: {error}") from error
+    return state
+
+
+def remove_unfinished(results_folder: Path) -> None:
+    """Removes what a run that was killed while it wrote a checkpoint has left behind."""
+    for leftover in (results_folder / CHECKPOINTS_FOLDER).glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_checkpoint(results_folder: Path, step: int) -> None:
+    """Removes a checkpoint; one that is half removed is not taken for a whole one."""
+    folder = step_folder(results_folder, step)
+    doomed = folder.with_name(_UNFINISHED + folder.name)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def _write_parts(folder: Path, trainer: Trainer, state: TrainingState) -> None:
+    trainer.write_weights(folder)
+    parts: Mapping[str, Resumable] = trainer.resumable()
+    for name, part in parts.items():
+        with (folder / f"{name}.pt").open("wb") as file:
+            torch.save(part.state_dict(), file)
+    write_json(folder / STATE_NAME, asdict(state))
+
+
+def _publish(unfinished: Path, folder: Path) -> None:
+    """Makes a written folder the checkpoint."""
+    for entry in sorted(unfinished.rglob("*")):
+        sync(entry)
+    sync(unfinished)
+    os.replace(unfinished, folder)
+    sync(folder.parent)
+
+
+def _remove_old(results_folder: Path, state: TrainingState, keep_last: int) -> None:
+    if state.best_step is not None:
+        best = {"step": state.best_step, "validation_loss": state.best_validation_loss}
+        write_json(results_folder / CHECKPOINTS_FOLDER / BEST_NAME, best)
+    for step in saved_steps(results_folder)[:-keep_last]:
+        if step != state.best_step:
+            remove_checkpoint(results_folder, step)
+
+
+def _random_name(process: int) -> str:
+    return f"random_{process}.safetensors"
+
+
+def _step_of(checkpoint: Path) -> int:
+    return read_state(checkpoint).step
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

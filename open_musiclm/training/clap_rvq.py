@@ -1,0 +1,72 @@
+"""The trainer of the residual quantizer over CLAP's audio embeddings."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
+from open_musiclm.config import ClapRvqTrainerConfig, ModelConfig
+from open_musiclm.tokenizers.clap import Clap
+from open_musiclm.tokenizers.rvq import ClapQuantizer
+from open_musiclm.training.sound_batches import SoundBatch
+from open_musiclm.training.trainer import Learned, Trainer
+
+
+class ClapRvqTrainer(Trainer[SoundBatch]):
+    """One step: embeddings of `accumulate_batches` batches, and one update of the codebooks with all of them."""
+
+    name = "clap_rvq"
+    unit = "examples"
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        clap: Clap,
+        quantizer: ClapQuantizer,
+        model_config: ModelConfig,
+        config: ClapRvqTrainerConfig,
+    ) -> None:
+        self.accelerator, self.clap, self.model_config = accelerator, clap, model_config
+        self.quantizer = quantizer.to(accelerator.device)
+        self.batches_per_step = config.accumulate_batches
+        self._validation_embeddings: Float[Tensor, "examples dim"] | None = None
+
+    def learn(self, batches: Iterator[SoundBatch], step: int) -> Learned:
+        """One update of the codebooks; the loss is the mean squared error of the quantized embeddings."""
+        embeddings = torch.cat([self.clap.embed_audio(batch.waves["clap"]) for batch in batches])
+        finite = self.accelerator.reduce(embeddings.isfinite().all().float(), reduction="mean").item() == 1.0
+        if not finite:
+            return Learned(float("nan"), len(embeddings), {}, skipped=True)
+        loss = self.accelerator.reduce(self.quantizer.update(embeddings), reduction="mean").item()
+        return Learned(loss, len(embeddings), {})
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[SoundBatch]) -> Mapping[str, float]:
+        """The quantization error, and the share of all codes that the validation set uses."""
+        if self._validation_embeddings is None:  # they never change: CLAP is frozen
+            embedded = [self.clap.embed_audio(batch.waves["clap"]) for batch in batches]
+            dim = self.clap.embedding_dim
+            self._validation_embeddings = (
+                torch.cat(embedded) if embedded else torch.zeros(0, dim, device=self.accelerator.device)
+            )
+        embeddings = self._validation_embeddings
+        tokens = self.quantizer.encode(embeddings)
+        codebooks = self.quantizer.residual_vq.codebooks
+        quantized = sum(codebook[column] for codebook, column in zip(codebooks, tokens.unbind(-1), strict=True))
+        sums = torch.stack(((quantized - embeddings).square().sum(), embeddings.new_tensor(embeddings.numel())))
+        error, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        used = torch.zeros(codebooks.shape[:2], device=embeddings.device).scatter(1, tokens.t(), 1.0)
+        usage = self.accelerator.reduce(used, reduction="sum").clamp(max=1.0).mean().item()
+        return {"loss": error / count, "codebook_usage": usage}
+
+    def write_weights(self, folder: Path) -> None:
+        """clap_rvq.safetensors: the codebooks and their moving averages."""
+        save_weights(folder / weights_name("clap_rvq"), "clap_rvq", self.quantizer.state_dict(), self.model_config)
+
+    def read_weights(self, folder: Path) -> None:
+        """Takes clap_rvq.safetensors."""
+        load_into(self.quantizer, load_weights(folder / weights_name("clap_rvq"), "clap_rvq"))

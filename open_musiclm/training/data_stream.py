@@ -1,0 +1,136 @@
+"""Batches for the loop: an endless training stream that knows its position, and a validation set that never varies."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from open_musiclm.data.draw_sampler import DrawSampler
+from open_musiclm.errors import UserError
+from open_musiclm.training.sound_batches import FailureList, SoundBatch
+
+MAX_VALIDATION_BATCHES = 64
+MAX_WORKER_DEATHS = 3
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Datasets and how to make batches of them.
+
+    `training[draw]` is an example for every draw >= 0; `validation[i]` for i < `validation_examples`, each of them
+    once the whole set. `collate` makes a batch (of anything that holds tensors) out of a list of examples.
+    """
+
+    training: Dataset
+    validation: Dataset | None
+    validation_examples: int
+    collate: Callable[[list[Any]], Any]
+    batch_size: int
+    num_workers: int
+
+
+class TrainingStream:
+    """This process's training batches from position `draws` on, counted over all processes.
+
+    `waited_seconds` is the time spent waiting for data. A worker that dies is replaced; the batches stay the same.
+    """
+
+    def __init__(self, data: TrainingData, accelerator: Accelerator, failures: FailureList, draws: int) -> None:
+        self.data = data
+        self.accelerator = accelerator
+        self.failures = failures
+        self.draws = draws
+        self.waited_seconds = 0.0
+        self.worker_deaths = 0
+        self._batches = self._open()
+
+    def take(self, count: int) -> Iterator[Any]:
+        """The next `count` batches, on the device."""
+        for _ in range(count):
+            begun = time.perf_counter()
+            batch = self._next()
+            self.waited_seconds += time.perf_counter() - begun
+            self.draws += self.data.batch_size * self.accelerator.num_processes
+            if isinstance(batch, SoundBatch):
+                self.failures.add(batch.failures)
+            yield send_to_device(batch, self.accelerator.device, non_blocking=True)
+
+    def _next(self) -> Any:
+        while True:
+            try:
+                return next(self._batches)
+            except UserError as error:
+                raise _from_worker(error) from error
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                self.worker_deaths += 1
+                if self.worker_deaths >= MAX_WORKER_DEATHS:
+                    raise UserError(
+                        f"data workers died {self.worker_deaths} times, the last near example {self.draws} "
+                        "(often for lack of memory); set num_workers lower and go on with --continue_from_dir"
+                    ) from error
+                self._batches = self._open()
+
+    def _open(self) -> Iterator[Any]:
+        sampler = DrawSampler(
+            self.draws, self.data.batch_size, self.accelerator.process_index, self.accelerator.num_processes
+        )
+        return iter(_loader(self.data, self.data.training, sampler))
+
+
+class ValidationSet:
+    """This process's part of the validation set: each example once, at most `MAX_VALIDATION_BATCHES` batches."""
+
+    def __init__(self, data: TrainingData, accelerator: Accelerator, failures: FailureList) -> None:
+        self.data = data
+        self.accelerator = accelerator
+        self.failures = failures
+        count = min(data.validation_examples, MAX_VALIDATION_BATCHES * data.batch_size)
+        self._own = range(accelerator.process_index, count, accelerator.num_processes)
+
+    def __iter__(self) -> Iterator[Any]:
+        assert self.data.validation is not None
+        for batch in _loader(self.data, self.data.validation, _Listed(self._own)):
+            if isinstance(batch, SoundBatch):
+                self.failures.add(batch.failures)
+            yield send_to_device(batch, self.accelerator.device)
+
+
+class _Listed(Sampler[int]):
+    def __init__(self, positions: range) -> None:
+        self.positions = positions
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def _loader(data: TrainingData, dataset: Dataset, sampler: Sampler[int]) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_size=data.batch_size,
+        sampler=sampler,
+        num_workers=data.num_workers,
+        collate_fn=data.collate,
+        worker_init_fn=_leave_signals_to_the_trainer,
+        generator=torch.Generator(),  # a loader that opens takes a number, which must not be one of the training's
+    )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _from_worker(error: UserError) -> UserError:
+    """An error that crossed over from a worker has that worker's traceback before its message."""
+    return UserError(str(error).strip().splitlines()[-1].removeprefix("open_musiclm.errors.UserError: "))

@@ -1,0 +1,94 @@
+"""k-means over MERT's features, in memory bounded by one batch (Sculley 2010, web-scale k-means)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from sklearn.cluster import MiniBatchKMeans
+
+from open_musiclm.audio import SoundError, sound_info
+from open_musiclm.checkpoints import save_weights, weights_name
+from open_musiclm.config import HubertKmeansTrainerConfig, ModelConfig
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.mert import Mert
+from open_musiclm.training.data_stream import TrainingData, TrainingStream
+from open_musiclm.training.run import Run
+from open_musiclm.training.run_folder import FAILURES_NAME
+from open_musiclm.training.sound_batches import FailureList, SoundBatch
+from open_musiclm.training.tracking import RunLog
+
+
+class HubertKmeansTrainer:
+    """Fits the centroids to the features of `feature_extraction_num_steps` batches of crops."""
+
+    def __init__(
+        self, accelerator: Accelerator, mert: Mert, model_config: ModelConfig, config: HubertKmeansTrainerConfig
+    ) -> None:
+        self.accelerator, self.mert, self.model_config, self.config = accelerator, mert, model_config, config
+        self.clusters = model_config.hubert_kmeans_cfg.codebook_size
+        self.kmeans = MiniBatchKMeans(self.clusters, random_state=config.seed, n_init=1, reassignment_ratio=0.01)
+        self._held: list[np.ndarray] = []
+
+    def train(self, data: TrainingData, run: Run) -> Path:
+        """Fits, and writes hubert_kmeans.safetensors straight into the run's folder. Raises UserError."""
+        run.describe()
+        steps = self.config.feature_extraction_num_steps
+        log = RunLog(self.accelerator, run.folder, "hubert_kmeans", step=0, steps=steps)
+        failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
+        stream = TrainingStream(data, self.accelerator, failures, draws=0)
+        try:
+            for step, batch in enumerate(stream.take(steps), start=1):
+                log.step(step, self.learn(batch))
+        finally:
+            log.close()
+            self.accelerator.end_training()
+        failures.report()
+        path = run.folder / weights_name("hubert_kmeans")
+        if self.accelerator.is_main_process:
+            save_weights(path, "hubert_kmeans", {"centroids": self._centroids()}, self.model_config)
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def learn(self, batch: SoundBatch) -> dict[str, float]:
+        """One update with the frames of a batch; the first one waits for as many frames as there are clusters.
+
+        Returns the batch's mean squared distance from its centroids, and the share of clusters it falls into.
+        """
+        features = self.accelerator.gather(self.mert.features(batch.waves["semantic"]).flatten(0, 1))
+        if not self.accelerator.is_main_process:
+            return {}
+        self._held.append(features.cpu().numpy())
+        if sum(len(frames) for frames in self._held) < self.clusters:
+            return {}
+        frames = np.concatenate(self._held)
+        self._held = []
+        self.kmeans.partial_fit(frames)
+        used = len(np.unique(self.kmeans.labels_))
+        return {"inertia": float(self.kmeans.inertia_) / len(frames), "cluster_usage": used / self.clusters}
+
+    def _centroids(self) -> Float[torch.Tensor, "codebook features"]:
+        if not hasattr(self.kmeans, "cluster_centers_"):
+            found = sum(len(frames) for frames in self._held)
+            raise UserError(
+                f"hubert_kmeans_cfg: codebook_size: {self.clusters} clusters, but only {found} frames were extracted; "
+                "raise feature_extraction_num_steps or feature_extraction_batch_size"
+            )
+        return torch.from_numpy(self.kmeans.cluster_centers_).float()
+
+
+def check_enough_frames(paths: list[Path], config: ModelConfig) -> None:
+    """Raises UserError where all files together have fewer frames than there are clusters; reads few headers."""
+    clusters, frames = config.hubert_kmeans_cfg.codebook_size, 0
+    for path in paths:
+        try:
+            frames += int(sound_info(path).seconds * config.hubert_kmeans_cfg.output_hz)
+        except SoundError:
+            continue
+        if frames >= clusters:
+            return
+    raise UserError(
+        f"hubert_kmeans_cfg: codebook_size: {clusters} clusters, but the sound found has only {frames} frames; "
+        "give more music or lower codebook_size"
+    )

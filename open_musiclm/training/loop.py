@@ -1,0 +1,134 @@
+"""The loop that every trainer shares: steps, validation, samples, checkpoints, resuming, an orderly end."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from open_musiclm.checkpoints import saved_steps
+from open_musiclm.config import TrainerConfig
+from open_musiclm.errors import UserError
+from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
+from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
+from open_musiclm.training.interruption import Interruption
+from open_musiclm.training.run import Run, resume_command
+from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
+from open_musiclm.training.sound_batches import FailureList
+from open_musiclm.training.tracking import RunLog, peak_memory_gb
+from open_musiclm.training.trainer import Learned, Trainer
+
+MAX_SKIPPED_IN_A_ROW = 10
+
+
+class Loop:
+    """Trains `trainer` on `data` for `config.num_train_steps` steps in `run`'s folder.
+
+    Going on from a checkpoint gives, on the same number of processes, the losses that an uninterrupted run would
+    have had. Raises UserError, with the checkpoints on disk whole.
+    """
+
+    def __init__(self, trainer: Trainer, data: TrainingData, run: Run, config: TrainerConfig) -> None:
+        self.trainer, self.data, self.run, self.config = trainer, data, run, config
+        self.accelerator = run.accelerator
+        self.state = TrainingState()
+        self.failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
+        self.validation = ValidationSet(data, self.accelerator, self.failures) if data.validation is not None else None
+        self._validated: tuple[int, Mapping[str, float]] | None = None
+        self._skipped_in_a_row = 0
+
+    def train(self) -> bool:
+        """Runs to the last step, or to a signal; saves in either case. Returns whether the last step was reached."""
+        if self.run.checkpoint is not None:
+            self._restore()
+        self.run.describe()
+        self.log = RunLog(
+            self.accelerator, self.run.folder, self.trainer.name, self.state.step, self.config.num_train_steps
+        )
+        self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
+        try:
+            with Interruption(self.accelerator) as interruption:
+                while self.state.step < self.config.num_train_steps:
+                    self._step()
+                    if interruption.asked():
+                        break
+                finished = self.state.step >= self.config.num_train_steps
+                self._save(validated=finished)
+            self.failures.report()
+        finally:
+            self.log.close()
+            self.accelerator.end_training()
+        if not finished:
+            self.log.say(f"stopped after step {self.state.step}; go on with: {resume_command(self.run.folder)}")
+        return finished
+
+    def _step(self) -> None:
+        begun, waited = time.perf_counter(), self.stream.waited_seconds
+        learned = self.trainer.learn(self.stream.take(self.trainer.batches_per_step), self.state.step)
+        first_draw = self.state.draws
+        self.state = replace(self.state, step=self.state.step + 1, draws=self.stream.draws)
+        seconds = time.perf_counter() - begun
+        amount = learned.amount * self.accelerator.num_processes
+        self.log.step(
+            self.state.step,
+            {
+                "loss": learned.loss,
+                **learned.metrics,
+                f"{self.trainer.unit.replace(' ', '_')}_per_second": amount / seconds,
+                "data_wait_share": (self.stream.waited_seconds - waited) / seconds,
+                "memory_gb": peak_memory_gb(self.accelerator.device),
+            },
+        )
+        self._count_skipped(learned, first_draw)
+        if self.state.step % self.config.save_results_every == 0:
+            self._validate()
+            self._write_samples()
+        if self.state.step % self.config.save_model_every == 0:
+            self._save(validated=True)
+
+    def _count_skipped(self, learned: Learned, first_draw: int) -> None:
+        if not learned.skipped:
+            self._skipped_in_a_row = 0
+            return
+        self._skipped_in_a_row += 1
+        self.state = replace(self.state, skipped_steps=self.state.skipped_steps + 1)
+        batch = f"examples {first_draw} to {self.state.draws - 1} of the training stream"
+        self.log.say(f"step {self.state.step}: loss or gradient is not finite ({batch}): skipped")
+        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise UserError(
+                f"{self.trainer.name}: the loss was not finite {MAX_SKIPPED_IN_A_ROW} times in a row, last in step "
+                f"{self.state.step} ({batch}); nothing of these steps was learned or saved. Lower lr, or set precision "
+                "to float32, and go on from the last checkpoint"
+            )
+
+    def _validate(self) -> None:
+        """Validates after this step, once; with a validation set the loss decides on the best checkpoint."""
+        if self.validation is None or (self._validated is not None and self._validated[0] == self.state.step):
+            return
+        values = self.trainer.validate(self.validation)
+        self._validated = (self.state.step, values)
+        self.log.validated(self.state.step, values)
+
+    def _write_samples(self) -> None:
+        if self.validation is None or not self.accelerator.is_main_process:
+            return
+        folder = self.run.folder / SAMPLES_FOLDER / f"step_{self.state.step:08d}"
+        batch = next(iter(self.validation))
+        self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
+
+    def _save(self, validated: bool) -> None:
+        """Writes the checkpoint of this step, unless it is there already."""
+        if self.state.step in saved_steps(self.run.folder):
+            return
+        if validated:
+            self._validate()
+        if self._validated is not None and self._validated[0] == self.state.step:
+            loss, best = self._validated[1]["loss"], self.state.best_validation_loss
+            if best is None or loss < best:
+                self.state = replace(self.state, best_step=self.state.step, best_validation_loss=loss)
+        folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
+        self.log.say(f"saved {folder}")
+
+    def _restore(self) -> None:
+        assert self.run.checkpoint is not None
+        self.state = restore_checkpoint(self.run.checkpoint, self.trainer, self.accelerator)
+        if not self.run.goes_on_in_place:
+            self.state = replace(self.state, best_step=None, best_validation_loss=None)

@@ -1,0 +1,66 @@
+"""Examples of sound as batches, and the list of the files that could not be used."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from open_musiclm.data.sound_dataset import SoundExample, SoundFailure
+from open_musiclm.files import appearing_whole
+
+SHOWN_AT_THE_END = 10
+
+
+@dataclass(frozen=True)
+class SoundBatch:
+    """Waves [batch, samples] by the name of their crop, and the files that failed on the way."""
+
+    waves: dict[str, Float[Tensor, "batch _"]]
+    failures: list[SoundFailure]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "SoundBatch":
+        """The same batch with its waves on a device."""
+        moved = {name: wave.to(device, non_blocking=non_blocking) for name, wave in self.waves.items()}
+        return SoundBatch(moved, self.failures)
+
+
+def collate_sound(examples: Sequence[SoundExample]) -> SoundBatch:
+    """A batch of examples that have the same crops."""
+    names = examples[0].waves
+    waves = {name: torch.stack([example.waves[name] for example in examples]) for name in names}
+    return SoundBatch(waves, [failure for example in examples for failure in example.failures])
+
+
+class FailureList:
+    """Sound files that could not be used: each is told of once, and all are listed at the end and in `file`."""
+
+    def __init__(self, file: Path, accelerator: Accelerator) -> None:
+        self.file = file
+        self.accelerator = accelerator
+        self.reasons: dict[str, str] = {}
+
+    def add(self, failures: Sequence[SoundFailure]) -> None:
+        """Takes what failed in a batch."""
+        for failure in failures:
+            if str(failure.path) not in self.reasons:
+                self.reasons[str(failure.path)] = failure.reason
+                tqdm.write(f"skipped: {failure.reason}", file=sys.stderr)
+
+    def report(self) -> None:
+        """Lists the files that all processes met (every process calls this). Raises UserError."""
+        gathered: dict[str, str] = dict(gather_object(list(self.reasons.items())))
+        if not gathered or not self.accelerator.is_main_process:
+            return
+        lines = [gathered[path] for path in sorted(gathered)]
+        with appearing_whole(self.file) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        tqdm.write(f"{len(lines)} sound files could not be used, see {self.file}:", file=sys.stderr)
+        for line in lines[:SHOWN_AT_THE_END]:
+            tqdm.write(f"  {line}", file=sys.stderr)

@@ -1,0 +1,158 @@
+"""What the trainers of the three stages share: tokens out of a batch, the loss, validation, samples, weights."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float, Int
+from safetensors.torch import save_file
+from torch import Tensor
+
+from open_musiclm.audio import write_wave
+from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
+from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
+from open_musiclm.data.sound_dataset import Crop
+from open_musiclm.models.stages import Ids, Stage, StageLoss
+from open_musiclm.tokenizers.encodec import Codec
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.training.optimization import Optimization, OptimizerSettings
+from open_musiclm.training.sound_batches import SoundBatch
+from open_musiclm.training.trainer import Learned, Resumable, Trainer
+
+SAMPLES_WRITTEN = 4
+
+
+@dataclass(frozen=True)
+class StageTools:
+    """What a stage's trainer takes beside the stage: the tokenizers where batches are sound, None where they are
+    tokens; the codec where waves are wanted."""
+
+    model_config: ModelConfig
+    tokenizer: MusicTokenizer | None
+    codec: Codec | None
+
+
+class StageTrainer(Trainer[SoundBatch | list[Ids]]):
+    """Trains a stage on batches of sound, or of tokens in the order of the stage's sequences."""
+
+    name: StageName
+
+    def __init__(self, accelerator: Accelerator, stage: Stage, tools: StageTools, config: StageTrainerConfig) -> None:
+        self.accelerator, self.tools, self.config = accelerator, tools, config
+        self.batches_per_step = config.grad_accum_every
+        settings = OptimizerSettings(config.lr, config.lr_warmup, config.wd, config.max_grad_norm)
+        self.optimization = Optimization(accelerator, stage.to(accelerator.device), settings)
+
+    @classmethod
+    @abstractmethod
+    def crops(cls, config: ModelConfig) -> list[Crop]:
+        """What is cut out of a sound file for one example."""
+
+    @abstractmethod
+    def tokenize(self, waves: Mapping[str, Float[Tensor, "batch _"]], tokenizer: MusicTokenizer) -> list[Ids]:
+        """The stage's token sequences of the waves of `crops`."""
+
+    def acoustic_ids(
+        self, ids: list[Ids], last: Int[Tensor, "batch time _"]
+    ) -> Int[Tensor, "batch time quantizers"] | None:
+        """The codec's tokens when `last` takes the place of the last sequence; None for a stage without any."""
+        return None
+
+    @property
+    def stage(self) -> Stage:
+        """The stage in training."""
+        plain = self.optimization.plain_module
+        assert isinstance(plain, Stage)
+        return plain
+
+    def learn(self, batches: Iterator[SoundBatch | list[Ids]], step: int) -> Learned:
+        """One optimizer step on the mean loss of the batches."""
+        self.stage.train()
+        tokens, accuracies = 0, []
+        for batch in batches:
+            ids = self._ids(batch)
+            with self.accelerator.accumulate(self.optimization.module):
+                result: StageLoss = self.optimization.module(ids, self.config.cross_entropy_loss_weights)
+                self.optimization.backward(result.loss)
+            accuracies.append(result.accuracy)
+            tokens += sum(sequence.numel() for sequence in ids)
+        update = self.optimization.update(step)
+        accuracy = self.accelerator.reduce(torch.stack(accuracies).mean(), reduction="mean").item()
+        metrics = {
+            "accuracy": accuracy,
+            "learning_rate": update.learning_rate,
+            "gradient_norm": update.gradient_norm,
+        }
+        return Learned(update.loss, tokens, metrics, update.skipped)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[SoundBatch | list[Ids]]) -> Mapping[str, float]:
+        """Loss and accuracy over the examples of all processes."""
+        stage = self.stage.eval()
+        sums = torch.zeros(3, device=self.accelerator.device)
+        for batch in batches:
+            ids = self._ids(batch)
+            result = stage(ids, self.config.cross_entropy_loss_weights)
+            count = ids[0].shape[0]
+            sums += torch.stack((result.loss * count, result.accuracy * count, sums.new_tensor(count)))
+        loss, accuracy, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        return {"loss": loss / count, "accuracy": accuracy / count}
+
+    @torch.no_grad()
+    def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
+        """Teacher-forced likeliest tokens of a batch beside the true ones, and both as waves."""
+        ids = [sequence[:SAMPLES_WRITTEN] for sequence in self._ids(batch)]
+        predicted = self.stage.eval()(ids).predicted_ids
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.config.save_predicted_tokens:
+            tokens = {"predicted": predicted, "true": ids[-1]}
+            save_file({name: x.cpu().contiguous() for name, x in tokens.items()}, folder / "tokens.safetensors")
+        codec = self.tools.codec
+        if not self.config.save_reconstructed_wave or codec is None:
+            return []
+        paths = []
+        for name, last in (("predicted", predicted), ("true", ids[-1])):
+            acoustic = self.acoustic_ids(ids, last)
+            if acoustic is None:
+                continue
+            for number, wave in enumerate(codec.decode(acoustic)):
+                paths.append(folder / f"{number}_{name}.wav")
+                write_wave(paths[-1], wave, codec.sample_hz)
+        return paths
+
+    def write_weights(self, folder: Path) -> None:
+        """{stage}.safetensors, as inference reads it."""
+        path = folder / weights_name(self.name)
+        save_weights(path, self.name, self.stage.decoder.state_dict(), self.tools.model_config)
+
+    def read_weights(self, folder: Path) -> None:
+        """Takes {stage}.safetensors."""
+        load_into(self.stage.decoder, load_weights(folder / weights_name(self.name), self.name))
+
+    def resumable(self) -> Mapping[str, Resumable]:
+        """The optimizer."""
+        return {"optimizer": self.optimization}
+
+    def _ids(self, batch: SoundBatch | list[Ids]) -> list[Ids]:
+        if not isinstance(batch, SoundBatch):
+            return batch
+        assert self.tools.tokenizer is not None
+        return self.tokenize(batch.waves, self.tools.tokenizer)
+
+
+def clap_crop(config: ModelConfig) -> Crop:
+    """The sound that CLAP hears."""
+    return Crop("clap", config.global_cfg.clap_audio_length_seconds, config.clap_rvq_cfg.sample_hz, normalized=False)
+
+
+def semantic_crop(config: ModelConfig, seconds: float) -> Crop:
+    """The sound that MERT hears."""
+    return Crop("semantic", seconds, config.hubert_kmeans_cfg.target_sample_hz, normalized=True)
+
+
+def acoustic_crop(config: ModelConfig, seconds: float) -> Crop:
+    """The sound that EnCodec hears."""
+    return Crop("acoustic", seconds, config.encodec_cfg.sample_hz, normalized=False)

@@ -1,0 +1,111 @@
+"""What a person sees of a run: a bar or lines on the terminal, a line per step in log.jsonl, curves in a tracker."""
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import soundfile
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import TensorBoardTracker, WandBTracker
+from tqdm import tqdm
+
+from open_musiclm.errors import UserError
+from open_musiclm.training.run_folder import LOG_NAME
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class RunLog:
+    """The log of one run; processes other than the main one stay silent."""
+
+    def __init__(self, accelerator: Accelerator, folder: Path, name: str, step: int, steps: int) -> None:
+        self.accelerator = accelerator
+        self.name = name
+        self.first_step, self.steps = step, steps
+        self.begun = time.monotonic()
+        self._last_line = -math.inf
+        self._file = (folder / LOG_NAME).open("a", encoding="utf-8") if accelerator.is_main_process else None
+        terminal = sys.stderr.isatty() and accelerator.is_main_process
+        self._bar = tqdm(total=steps, initial=step, desc=name, unit="step", disable=not terminal)
+
+    def close(self) -> None:
+        """Ends the bar and the file."""
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """The numbers after `step` steps."""
+        left = (time.monotonic() - self.begun) / (step - self.first_step) * (self.steps - step)
+        values = {**values, "seconds_to_end": left}
+        self._write(step, values)
+        self.accelerator.log(values, step=step)
+        self._bar.update(step - self._bar.n)
+        self._bar.set_postfix_str(_sentence(values))
+        if self._bar.disable and (time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES or step == self.steps):
+            self._last_line = time.monotonic()
+            self.say(f"step {step}/{self.steps}: {_sentence(values)}")
+
+    def validated(self, step: int, values: Mapping[str, float]) -> None:
+        """The numbers of a validation."""
+        named = {f"validation_{name}": value for name, value in values.items()}
+        self._write(step, named)
+        self.accelerator.log(named, step=step)
+        self.say(f"step {step}/{self.steps}: {_sentence(named)}")
+
+    def waves(self, step: int, paths: list[Path]) -> None:
+        """Shows waves in the tracker."""
+        for tracker in self.accelerator.trackers:
+            for path in paths:
+                samples, sample_hz = soundfile.read(path, dtype="float32")
+                if isinstance(tracker, TensorBoardTracker):
+                    tracker.writer.add_audio(path.stem, torch.from_numpy(samples), step, sample_hz)
+                elif isinstance(tracker, WandBTracker):
+                    import wandb
+
+                    tracker.log({path.stem: wandb.Audio(samples, sample_rate=sample_hz)}, step=step)
+
+    def say(self, line: str) -> None:
+        """A line for the person at the terminal."""
+        if self.accelerator.is_main_process:
+            tqdm.write(f"{self.name}: {line}", file=sys.stderr)
+            sys.stderr.flush()
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        if self._file is not None:
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            try:
+                self._file.write(json.dumps({"step": step, **finite}) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise UserError(f"{self._file.name}: cannot write: {error.strerror}") from error
+
+
+def check_tracker(log_with: str) -> None:
+    """Raises UserError where the tracker is not installed."""
+    if log_with == "wandb" and find_spec("wandb") is None:
+        raise UserError("--log_with wandb: not installed; pip install wandb, or use tensorboard or none")
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory used so far, in GB: the GPU's, or this process's where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _sentence(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_number(name, value)}" for name, value in values.items())
+
+
+def _number(name: str, value: float) -> str:
+    if name == "seconds_to_end":
+        return f"{int(value) // 3600}:{int(value) % 3600 // 60:02}:{int(value) % 60:02}"
+    return f"{value:.4g}"

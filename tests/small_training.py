@@ -1,0 +1,131 @@
+"""A semantic stage of a few thousand weights trained on made-up tokens: run as a process that tests may kill.
+
+python tests/small_training.py RESULTS_FOLDER [--steps 30] [--continue_from_dir ...] ...
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from open_musiclm import cli
+from open_musiclm.config import (
+    ClapRvqConfig,
+    CoarseConfig,
+    EncodecConfig,
+    FineConfig,
+    GlobalConfig,
+    HubertKmeansConfig,
+    ModelConfig,
+    SemanticConfig,
+    StageTrainerConfig,
+)
+from open_musiclm.models.stages import SemanticStage
+from open_musiclm.training.data_stream import TrainingData
+from open_musiclm.training.loop import Loop
+from open_musiclm.training.run import Run, RunOptions
+from open_musiclm.training.semantic import SemanticTrainer
+from open_musiclm.training.stage_trainer import StageTools
+
+CODES = 16
+
+
+class MadeUpTokens(Dataset):
+    """Every draw has its own CLAP tokens and a semantic sequence that follows from them."""
+
+    def __init__(self, slow_seconds: float = 0.0, dies_at: int | None = None) -> None:
+        self.slow_seconds = slow_seconds
+        self.dies_at = dies_at
+
+    def __getitem__(self, draw: int) -> list[torch.Tensor]:
+        time.sleep(self.slow_seconds)
+        if draw == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        generator = torch.Generator().manual_seed(draw)
+        clap = torch.randint(CODES, (1, 2), generator=generator)
+        return [clap, (torch.arange(10).unsqueeze(1) + clap.sum()) % CODES]
+
+
+def collate(examples: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    return [torch.stack(tokens) for tokens in zip(*examples, strict=True)]
+
+
+def model_config(dim: int = 16) -> ModelConfig:
+    return ModelConfig(
+        global_cfg=GlobalConfig(),
+        clap_rvq_cfg=ClapRvqConfig(rq_num_quantizers=2, codebook_size=CODES),
+        hubert_kmeans_cfg=HubertKmeansConfig(codebook_size=CODES),
+        encodec_cfg=EncodecConfig(codebook_size=CODES),
+        semantic_cfg=SemanticConfig(dim=dim, depth=1, heads=2, relative_position_bias_type="t5"),
+        coarse_cfg=CoarseConfig(dim=16, depth=1, heads=2),
+        fine_cfg=FineConfig(dim=16, depth=1, heads=2),
+    )
+
+
+def trainer_config(**changes: object) -> StageTrainerConfig:
+    """30 steps of 2 batches of 4, a checkpoint every 5."""
+    values = {
+        "stage": "semantic",
+        "folder": "made up",
+        "num_train_steps": 30,
+        "batch_size": 4,
+        "grad_accum_every": 2,
+        "lr": 1e-2,
+        "lr_warmup": 5,
+        "save_model_every": 5,
+        "save_results_every": 10,
+        "num_workers": 0,
+        "save_reconstructed_wave": False,
+    }
+    return StageTrainerConfig.model_validate({**values, **changes})
+
+
+def training_data(config: StageTrainerConfig, training: Dataset | None = None) -> TrainingData:
+    return TrainingData(
+        training=training or MadeUpTokens(),
+        validation=MadeUpTokens(),
+        validation_examples=10,
+        collate=collate,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    config = trainer_config(num_train_steps=arguments.steps, num_workers=arguments.workers)
+    options = RunOptions(
+        arguments.results_folder,
+        overwrite=arguments.overwrite,
+        log_with="none",
+        device="cpu",
+        continue_from=arguments.continue_from_dir,
+        continue_from_step=arguments.continue_from_step,
+    )
+    run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    tools = StageTools(model_config(), tokenizer=None, codec=None)
+    trainer = SemanticTrainer(run.accelerator, SemanticStage(model_config()), tools, config)
+    tokens = MadeUpTokens(arguments.slow_seconds, arguments.dies_at)
+    Loop(trainer, training_data(config, tokens), run, config).train()
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--slow_seconds", type=float, default=0.0)
+    parser.add_argument("--dies_at", type=int, default=None)
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--continue_from_dir", type=Path, default=None)
+    parser.add_argument("--continue_from_step", type=int, default=None)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    cli.run(main, arguments())
