@@ -15,7 +15,7 @@ from open_musiclm.config import ModelConfig, load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
-from open_musiclm.tokenizers.mert import SemanticTokenizer
+from open_musiclm.tokenizers.mert import load_centroids
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 CONFIG_NAME = "model_config.json"
@@ -51,7 +51,7 @@ def convert(path: Path, kind: Kind, config: ModelConfig, target: Path) -> Path:
     if kind == "clap_rvq":
         ClapQuantizer.load(path, config, cpu)
     elif kind == "hubert_kmeans":
-        SemanticTokenizer.load_centroids(path, config)
+        load_centroids(path, config)
     else:
         load_stage(path, kind, config, cpu)
     save_weights(target, kind, load_weights(path, kind).tensors, config)

@@ -4,8 +4,10 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from open_musiclm.models.piece import Progress
 
-class StageBars:
+
+class StageBars(Progress):
     """A bar for every stage that begins; a stage that begins again (the next batch) goes on in its bar."""
 
     def __init__(self) -> None:

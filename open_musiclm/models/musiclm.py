@@ -14,7 +14,7 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.models.piece import Options, Parts, Piece, Progress, Quiet, Row
+from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -66,7 +66,7 @@ class MusicLM:
         for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
             batch = rows[first : first + options.max_batch_size]
             clap_ids = self.clap_ids_of_text([row.prompt for row in batch])
-            piece = Piece(self.parts, batch, clap_ids, duration, options, progress or Quiet())
+            piece = Piece(self.parts, batch, clap_ids, duration, options, progress or Progress())
             chunks = piece.from_nothing() if given is None else piece.continuing(given)
             for chunk in chunks:
                 yield number, chunk
@@ -85,7 +85,7 @@ class MusicLM:
         """
         embedding = self.embed_sound(given).unsqueeze(0)
         clap_ids = self.tokenizer.quantizer.encode(embedding).unsqueeze(1)
-        piece = Piece(self.parts, [Row(name, 0)], clap_ids, given.seconds, options or Options(), progress or Quiet())
+        piece = Piece(self.parts, [Row(name, 0)], clap_ids, given.seconds, options or Options(), progress or Progress())
         return torch.cat(list(piece.regenerating(given, first_stage)), dim=1)[0].cpu()
 
     def clap_ids_of_text(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
@@ -100,7 +100,7 @@ class MusicLM:
         windows = list(audio.repeat_to(wave, max(wave.shape[0], window)).split(window))
         if windows[-1].shape[0] < window:
             windows[-1] = wave[-window:]
-        embeddings = torch.cat([clap.embed_audio(part.unsqueeze(0).to(clap.device)) for part in windows])
+        embeddings = torch.cat([clap.embed_audio(part.unsqueeze(0).to(clap.model.device)) for part in windows])
         return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1)
 
     def similarity(self, prompt: str, wave: Float[Tensor, "samples"]) -> float:

@@ -6,7 +6,6 @@ coarse ones, those for semantic ones; so sound comes out as soon as it can, and 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -35,22 +34,14 @@ from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 DECODER_WARM_UP_SECONDS = 1.0
 
 
-class Progress(Protocol):
-    """Is told how much music each stage has made."""
+class Progress:
+    """Is told how much music each stage has made; this one keeps it to itself."""
 
     def begin(self, stage: str, seconds: float) -> None:
         """A stage has `seconds` of music before it."""
 
     def advance(self, stage: str, seconds: float) -> None:
         """It has made `seconds` more."""
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def begin(self, stage: str, seconds: float) -> None: ...
-
-    def advance(self, stage: str, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True)

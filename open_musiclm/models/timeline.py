@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -24,7 +24,7 @@ STEP_FRACTION: dict[StageName, Fraction] = {
     "fine": Fraction(1),
 }
 
-Ids = Int[Tensor, "batch time quantizers"]
+Ids = Int[Tensor, "batch _ quantizers"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def plan_windows(known: int, total: int, window: int, context: int) -> list[Wind
     return planned
 
 
+@runtime_checkable
 class Track(Protocol):
     """Tokens along time that a later stage is conditioned on."""
 

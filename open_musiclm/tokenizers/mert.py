@@ -94,17 +94,14 @@ class SemanticTokenizer(nn.Module):
     @classmethod
     def load(cls, kmeans_path: Path, config: ModelConfig, device: torch.device) -> "SemanticTokenizer":
         """MERT by the config, centroids from a checkpoint of ours or a released joblib file. Raises UserError."""
-        weights = load_weights(kmeans_path, "hubert_kmeans")
+        centroids = load_centroids(kmeans_path, config)
         mert = Mert.load(config, device)
-        expected = [config.hubert_kmeans_cfg.codebook_size, mert.feature_dim]
-        centroids = weights.tensors.get("centroids")
-        if centroids is None or list(centroids.shape) != expected:
-            found = "missing" if centroids is None else str(list(centroids.shape))
+        if centroids.shape[1] != mert.feature_dim:
             raise UserError(
-                f"{weights.path}: centroids are {found}; the config wants {expected} "
-                f"({_SECTION}: codebook_size, features of {config.hubert_kmeans_cfg.model_name})"
+                f"{kmeans_path}: centroids of {centroids.shape[1]} numbers; the features of "
+                f"{config.hubert_kmeans_cfg.model_name} ({_SECTION}: model_name) have {mert.feature_dim}"
             )
-        return cls(mert, centroids.float()).to(device)
+        return cls(mert, centroids).to(device)
 
     @torch.no_grad()
     def encode(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time"]:
@@ -114,6 +111,19 @@ class SemanticTokenizer(nn.Module):
     def assign(self, features: Float[Tensor, "batch time features"]) -> Int[Tensor, "batch time"]:
         """The nearest centroid of each frame, as scikit-learn's predict."""
         return (self.centroids.square().sum(-1) - 2 * features @ self.centroids.t()).argmin(-1)
+
+
+def load_centroids(kmeans_path: Path, config: ModelConfig) -> Float[Tensor, "codebook features"]:
+    """The centroids of a checkpoint of ours or of a released joblib file. Raises UserError."""
+    weights = load_weights(kmeans_path, "hubert_kmeans")
+    centroids = weights.tensors.get("centroids")
+    expected = config.hubert_kmeans_cfg.codebook_size
+    if centroids is None or centroids.ndim != 2 or centroids.shape[0] != expected:
+        found = "missing" if centroids is None else str(list(centroids.shape))
+        raise UserError(
+            f"{weights.path}: centroids are {found}; the config wants {expected} ({_SECTION}: codebook_size)"
+        )
+    return centroids.float()
 
 
 def _description(name: str) -> dict:

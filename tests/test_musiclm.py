@@ -1,0 +1,155 @@
+"""The hierarchy on a small model: durations, continuation, batches, streaming, regeneration."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_stack import Stack
+
+from open_musiclm.audio import Sound
+from open_musiclm.errors import UserError
+from open_musiclm.models.musiclm import MusicLM
+from open_musiclm.models.piece import Options, Progress
+from open_musiclm.models.sampling import Sampling
+
+HZ = 24000
+PROMPT = "a slow piano piece"
+
+
+@pytest.fixture(scope="module")
+def musiclm(stack: Stack) -> MusicLM:
+    return stack.musiclm()
+
+
+def tune(seconds: float, sample_hz: int = 22050) -> Sound:
+    time = torch.arange(round(seconds * sample_hz)) / sample_hz
+    return Sound(0.3 * torch.sin(440 * 2 * torch.pi * time) + 0.1 * torch.sin(660 * 2 * torch.pi * time), sample_hz)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 0.5, 0.8, 1.0, 1.2, 1.999, 2.0, 3.3, 5.0001])
+def test_any_duration_is_exact_to_the_sample(musiclm: MusicLM, seconds: float) -> None:
+    (wave,) = musiclm.generate(PROMPT, seconds)
+    assert wave.shape == (round(seconds * HZ),)
+    assert wave.isfinite().all()
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.floats(0.01, 4))
+def test_any_duration_at_all(musiclm_of_module: None, seconds: float) -> None:
+    (wave,) = _KEPT[0].generate(PROMPT, seconds, options=Options(coarse_wave_only=True))
+    assert wave.shape == (round(seconds * HZ),)
+
+
+_KEPT: list[MusicLM] = []
+
+
+@pytest.fixture(scope="module")
+def musiclm_of_module(musiclm: MusicLM) -> None:
+    _KEPT.append(musiclm)
+
+
+def test_a_longer_piece_begins_like_a_shorter_one(musiclm: MusicLM) -> None:
+    """Until the windows that end with the shorter one, which begin earlier so as to be whole."""
+    (long,) = musiclm.generate(PROMPT, 4.0)
+    (short,) = musiclm.generate(PROMPT, 2.0)
+    same = round(0.8 * HZ)
+    assert torch.equal(long[:same], short[:same])
+
+
+def test_a_sample_depends_on_seed_prompt_and_number_only(musiclm: MusicLM) -> None:
+    prompts = [PROMPT, "fast violin"]
+    together = musiclm.generate(prompts, 1.0, num_samples=3)
+    assert len(together) == 6
+    for batch in (1, 2, 4):
+        apart = musiclm.generate(prompts, 1.0, num_samples=3, options=Options(max_batch_size=batch))
+        for left, right in zip(together, apart, strict=True):
+            torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
+    (alone,) = musiclm.generate("fast violin", 1.0)
+    torch.testing.assert_close(alone, together[3], atol=1e-5, rtol=0)
+    assert not torch.equal(together[3], together[4])
+    assert not torch.equal(together[0], musiclm.generate(PROMPT, 1.0, options=Options(seed=1))[0])
+
+
+def test_chunks_join_to_the_whole_wave(musiclm: MusicLM) -> None:
+    whole = torch.stack(musiclm.generate(PROMPT, 3.3, num_samples=2))
+    chunks = [chunk for _, chunk in musiclm.stream(PROMPT, 3.3, num_samples=2)]
+    assert len(chunks) > 3
+    assert torch.equal(torch.cat(chunks, dim=1), whole)
+
+
+def test_the_first_sound_is_out_before_the_last_token_is_sampled(musiclm: MusicLM) -> None:
+    class Heard(Progress):
+        seconds = 0.0
+
+        def advance(self, stage: str, seconds: float) -> None:
+            self.seconds += seconds if stage == "coarse" else 0.0
+
+    heard = Heard()
+    chunks = musiclm.stream(PROMPT, 8.0, progress=heard)
+    next(chunks)
+    assert heard.seconds <= 1.2 + 1e-6
+    for _ in chunks:
+        pass
+    assert heard.seconds == pytest.approx(8.0, abs=0.05)
+
+
+@pytest.mark.parametrize("given_seconds", [0.01, 0.1, 0.77, 1.0, 2.345, 7.0])
+def test_continuation_keeps_the_given_sound_and_adds_the_duration(musiclm: MusicLM, given_seconds: float) -> None:
+    given = tune(given_seconds)
+    waves = musiclm.generate(PROMPT, 1.3, num_samples=2, given=given)
+    kept = round(given.seconds * HZ)
+    for wave in waves:
+        assert wave.shape == (kept + round(1.3 * HZ),)
+        assert torch.equal(wave[:kept], waves[0][:kept])
+    assert not torch.equal(waves[0][kept:], waves[1][kept:])
+
+
+def test_continuation_of_sound_at_the_codec_rate_is_untouched(musiclm: MusicLM) -> None:
+    given = tune(1.5, HZ)
+    (wave,) = musiclm.generate(PROMPT, 0.5, given=given)
+    assert torch.equal(wave[: given.wave.shape[0]], given.wave)
+
+
+def test_continuation_hears_the_last_seconds(musiclm: MusicLM) -> None:
+    """With the likeliest tokens everywhere, only what was heard can make a difference."""
+    options = Options(sampling={name: Sampling(0.0) for name in ("semantic", "coarse", "fine")})
+    given = tune(3.0, HZ)
+    early, late = given.wave.clone(), given.wave.clone()
+    early[:HZ] = 0.0  # the semantic context is the last second only; earlier sound is not heard ...
+    late[-HZ // 2 :] = torch.rand(HZ // 2) - 0.5
+    new = [musiclm.generate(PROMPT, 1.0, options=options, given=Sound(w, HZ))[0][-HZ:] for w in (early, late)]
+    assert not torch.equal(new[0], new[1])
+
+
+def test_the_coarse_wave_leaves_the_fine_stage_out(stack: Stack, musiclm: MusicLM) -> None:
+    stages = {name: stage for name, stage in musiclm.parts.stages.items() if name != "fine"}
+    without = MusicLM(stack.config, stages, musiclm.tokenizer)
+    (wave,) = without.generate(PROMPT, 1.7, options=Options(coarse_wave_only=True))
+    assert wave.shape == (round(1.7 * HZ),)
+
+
+@pytest.mark.parametrize("first_stage", ["coarse", "fine"])
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 2.72])
+def test_regeneration_keeps_the_length(musiclm: MusicLM, first_stage: str, seconds: float) -> None:
+    wave = musiclm.regenerate(tune(seconds), first_stage, "tune.wav")
+    assert wave.shape == (round(seconds * HZ),)
+    again = musiclm.regenerate(tune(seconds), first_stage, "tune.wav")
+    assert torch.equal(wave, again)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "duration", "samples"),
+    [("", 1.0, 1), (" ", 1.0, 1), ("x", 0.0, 1), ("x", -1.0, 1), ("x", 1.0, 0), ([], 1.0, 1)],
+)
+def test_impossible_requests_are_refused(
+    musiclm: MusicLM, prompts: str | list[str], duration: float, samples: int
+) -> None:
+    with pytest.raises(UserError):
+        musiclm.generate(prompts, duration, samples)
+
+
+def test_similarity_is_a_cosine(musiclm: MusicLM) -> None:
+    assert -1.0 <= musiclm.similarity(PROMPT, tune(0.5, HZ).wave) <= 1.0
+    sound = tune(5.0)
+    assert float(musiclm.embed_sound(sound).norm()) == pytest.approx(1.0, abs=1e-5)
+    assert float(musiclm.embed_sound(sound) @ musiclm.embed_sound(sound)) == pytest.approx(1.0, abs=1e-5)
