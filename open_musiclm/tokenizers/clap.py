@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -107,9 +108,10 @@ def _pretrained(name: str) -> tuple[ClapModel, ClapFeatureExtractor]:
     """The whole model in float32 and its front end's settings. Raises UserError."""
     try:
         extractor = ClapFeatureExtractor.from_pretrained(name)
-        model, loading = ClapModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = ClapModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise _cannot_load(name, "its config.json, preprocessor_config.json, tokenizer and weights", error) from error
+    model, loading = loaded
     missing = sorted(set(loading["missing_keys"]) - _CONSTANT)
     if missing:
         raise UserError(f"{_SECTION}: model_name: the weights of {name} lack {len(missing)} keys: {missing[0]}, ...")
@@ -127,7 +129,7 @@ def _tokenizer(name: str, architecture: ClapConfig) -> RobertaTokenizer:
         tokenizer = RobertaTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, "vocab.json and merges.txt", error) from error
-    text = architecture.text_config
+    text: Any = architecture.text_config
     found = (len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     expected = (text.vocab_size, text.pad_token_id, text.bos_token_id, text.eos_token_id)
     if found != expected:  # without its files transformers quietly makes up a tokenizer of five tokens
