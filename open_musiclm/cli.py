@@ -45,6 +45,23 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
 
 
+def add_run_arguments(to: argparse.ArgumentParser) -> None:
+    """`--overwrite` and `--log_with`: what every training script takes."""
+    to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
+    to.add_argument(
+        "--log_with", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="where curves are drawn"
+    )
+
+
+def add_continue_arguments(to: argparse.ArgumentParser) -> None:
+    """`--fine_tune_from`, `--continue_from_dir` and `--continue_from_step`."""
+    to.add_argument("--fine_tune_from", type=Path, default=None, help="begin with these weights: a file or a folder")
+    to.add_argument(
+        "--continue_from_dir", type=Path, default=None, help="go on with the run of this results or checkpoint folder"
+    )
+    to.add_argument("--continue_from_step", type=positive_int, default=None, help="at this step, not at the newest")
+
+
 def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
     """The trained parts from `first_stage` on, one path each."""
     for stage in STAGES[STAGES.index(first_stage) :]:

@@ -4,13 +4,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+from accelerate.utils import set_seed
+
 from open_musiclm.checkpoints import saved_steps
 from open_musiclm.config import TrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
 from open_musiclm.training.interruption import Interruption
-from open_musiclm.training.run import Run, resume_command
+from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
 from open_musiclm.training.sound_batches import FailureList
 from open_musiclm.training.tracking import RunLog, peak_memory_gb
@@ -37,9 +39,10 @@ class Loop:
 
     def train(self) -> bool:
         """Runs to the last step, or to a signal; saves in either case. Returns whether the last step was reached."""
+        set_seed(self.config.seed, device_specific=True)
         if self.run.checkpoint is not None:
             self._restore()
-        self.run.describe()
+        self.run.open_folder()
         self.log = RunLog(
             self.accelerator, self.run.folder, self.trainer.name, self.state.step, self.config.num_train_steps
         )
@@ -57,7 +60,7 @@ class Loop:
             self.log.close()
             self.accelerator.end_training()
         if not finished:
-            self.log.say(f"stopped after step {self.state.step}; go on with: {resume_command(self.run.folder)}")
+            self.log.say(f"stopped after step {self.state.step}; go on with: {self.run.resume_command()}")
         return finished
 
     def _step(self) -> None:

@@ -17,10 +17,24 @@ from open_musiclm.training import run_folder
 from open_musiclm.training.checkpointing import find_checkpoint, read_state, results_folder_of
 from open_musiclm.training.tracking import check_tracker
 
+_REPLACED_WHEN_RESUMING = frozenset(
+    (
+        "--results_folder",
+        "--continue_from",
+        "--continue_from_dir",
+        "--continue_from_step",
+        "--fine_tune_from",
+        "--overwrite",
+    )
+)
+
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line says about any run, whatever it trains."""
+    """What the command line says about any run, whatever it trains.
+
+    `products` are names in the results folder that this kind of run writes beside what every run does.
+    """
 
     results_folder: Path
     overwrite: bool = False
@@ -28,6 +42,8 @@ class RunOptions:
     device: str | None = None
     continue_from: Path | None = None
     continue_from_step: int | None = None
+    products: tuple[str, ...] = ()
+    continue_option: str = "--continue_from_dir"
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class Run:
     """A run that may begin: `checkpoint` is what it goes on from, None for a fresh start."""
 
     accelerator: Accelerator
-    folder: Path
+    options: RunOptions
     checkpoint: Path | None
     configs: tuple[Section, Section]
     facts: Mapping[str, Any]
@@ -50,46 +66,71 @@ class Run:
         precision: Precision = "float32",
         batches_per_step: int = 1,
     ) -> "Run":
-        """Checks the options, prepares the results folder and seeds everything (models are built after this).
+        """Checks the options and seeds everything, so that models can be built. Nothing is written or removed yet.
 
         Raises UserError.
         """
         check_tracker(options.log_with)
         checkpoint = _checkpoint(options)
         accelerator = _accelerator(options, precision, batches_per_step)
-        if accelerator.is_main_process:
-            _prepare_folder(options, checkpoint)
-        accelerator.wait_for_everyone()
         set_seed(seed)
         facts = {"seed": seed, "processes": accelerator.num_processes, "device": str(accelerator.device)}
         facts |= {"precision": precision, "continued_from": None if checkpoint is None else str(checkpoint)}
-        return cls(accelerator, options.results_folder, checkpoint, (model_config, training_config), facts)
+        run = cls(accelerator, options, checkpoint, (model_config, training_config), facts)
+        if accelerator.is_main_process:
+            run._check_folder()
+        return run
 
-    def describe(self) -> None:
-        """Writes what the run is into its folder, and opens the tracker."""
-        if self.accelerator.is_main_process:
-            run_folder.describe(self.folder, *self.configs, self.facts)
-        self.accelerator.init_trackers(run_folder.TRACKER_FOLDER)
+    @property
+    def folder(self) -> Path:
+        """The results folder."""
+        return self.options.results_folder
 
     @property
     def goes_on_in_place(self) -> bool:
         """Whether this run goes on in the results folder that it was stopped in."""
         return self.checkpoint is not None and results_folder_of(self.checkpoint) == self.folder.resolve()
 
+    def open_folder(self) -> None:
+        """Makes the results folder ready, writes into it what this run is, and opens the tracker."""
+        if self.accelerator.is_main_process:
+            if self.goes_on_in_place:
+                run_folder.forget_after(self.folder, self._first_step())
+            else:
+                run_folder.clear(self.folder, self.options.products)
+            run_folder.describe(self.folder, *self.configs, self.facts)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.init_trackers(run_folder.TRACKER_FOLDER)
 
-def resume_command(folder: Path) -> str:
-    """The command that goes on with the run of this process in its results folder."""
-    words = shlex.split(run_folder.command_line())
-    kept, skip = [], False
-    for word in words:
-        name = word.split("=")[0]
-        dropped = name in ("--results_folder", "--continue_from_dir", "--continue_from_step", "--continue_from")
-        dropped = dropped or name in ("--fine_tune_from", "--overwrite")
-        if not dropped and not skip:
-            kept.append(word)
-        skip = dropped and name != "--overwrite" and "=" not in word
-    option = "--continue_from" if "train_clap_rvq" in words[1] else "--continue_from_dir"
-    return shlex.join([*kept, "--results_folder", str(folder), option, str(folder)])
+    def resume_command(self) -> str:
+        """The command that goes on with this run in its results folder."""
+        kept, value_follows = [], False
+        for word in run_folder.command_line():
+            name, equals, _ = word.partition("=")
+            replaced = name in _REPLACED_WHEN_RESUMING
+            if not replaced and not value_follows:
+                kept.append(word)
+            value_follows = replaced and not equals and name != "--overwrite"
+        folder = str(self.folder)
+        return shlex.join([*kept, "--results_folder", folder, self.options.continue_option, folder])
+
+    def _first_step(self) -> int:
+        return 0 if self.checkpoint is None else read_state(self.checkpoint).step
+
+    def _check_folder(self) -> None:
+        if self.goes_on_in_place:
+            run_folder.check_going_on(self.folder, self._first_step(), self.options.overwrite)
+        else:
+            run_folder.check_new(self.folder, self.options.overwrite)
+
+
+def choose_results_folder(given: Path | None, continue_from: Path | None, name: str) -> Path:
+    """The results folder: the one given, that of the run to go on with, or results/`name`."""
+    if given is not None:
+        return given
+    if continue_from is not None and continue_from.is_dir():
+        return results_folder_of(find_checkpoint(continue_from, None))
+    return Path("results") / name
 
 
 def _checkpoint(options: RunOptions) -> Path | None:
@@ -98,15 +139,8 @@ def _checkpoint(options: RunOptions) -> Path | None:
             raise UserError("--continue_from_step: needs --continue_from_dir, the results folder of that step")
         return None
     if not options.continue_from.is_dir():
-        raise UserError(f"--continue_from_dir {options.continue_from}: no such folder")
+        raise UserError(f"{options.continue_option} {options.continue_from}: no such folder")
     return find_checkpoint(options.continue_from, options.continue_from_step)
-
-
-def _prepare_folder(options: RunOptions, checkpoint: Path | None) -> None:
-    if checkpoint is not None and results_folder_of(checkpoint) == options.results_folder.resolve():
-        run_folder.go_on_in(options.results_folder, read_state(checkpoint).step, options.overwrite)
-    else:
-        run_folder.begin_anew(options.results_folder, options.overwrite)
 
 
 def _accelerator(options: RunOptions, precision: Precision, batches_per_step: int) -> Accelerator:

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +26,39 @@ _CONFIGS = ("model_config.json", "training_config.json", "run.json")
 _WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, *_CONFIGS)
 
 
-def begin_anew(folder: Path, overwrite: bool, results: tuple[str, ...] = ()) -> None:
-    """Makes `folder` fit for a new run: it is empty, or with `overwrite` loses what a run writes.
-
-    `results` are further files of this kind of run. Raises UserError where the folder holds anything.
-    """
-    if _holds_something(folder):
-        if not overwrite:
-            raise UserError(
-                f"--results_folder {folder}: not empty; choose another, start anew with --overwrite, or go on with "
-                f"--continue_from_dir {folder}"
-            )
-        for name in (*_WRITTEN, *results):
-            _remove(folder / name)
-    _make(folder)
+def check_new(folder: Path, overwrite: bool) -> None:
+    """Raises UserError where a new run would meet anything in `folder`, unless `overwrite`, or cannot write there."""
+    if _holds_something(folder) and not overwrite:
+        raise UserError(
+            f"--results_folder {folder}: not empty; choose another, start anew with --overwrite, or go on with what "
+            "is there (--continue_from_dir where the script has it)"
+        )
+    _check_writable(folder)
 
 
-def go_on_in(folder: Path, step: int, overwrite: bool) -> None:
-    """Makes `folder` fit for going on in it after `step`: what came later in it must not stand beside what comes now.
+def clear(folder: Path, products: Iterable[str]) -> None:
+    """Removes what an earlier run wrote, `products` included; files of any other name stay."""
+    for name in (*_WRITTEN, *products):
+        _remove(folder / name)
 
-    Raises UserError where it holds later checkpoints; with `overwrite` they are removed.
-    """
-    remove_unfinished(folder)
+
+def check_going_on(folder: Path, step: int, overwrite: bool) -> None:
+    """Raises UserError where `folder` holds checkpoints later than `step`, unless `overwrite`, or is not writable."""
     later = [saved for saved in saved_steps(folder) if saved > step]
     if later and not overwrite:
         raise UserError(
             f"--results_folder {folder}: holds later checkpoints (up to step {later[-1]}); choose another folder, "
             "or remove them with --overwrite"
         )
-    for saved in later:
-        remove_checkpoint(folder, saved)
+    _check_writable(folder)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Removes what came after `step`, and what a kill left half done: neither may stand beside what comes now."""
+    remove_unfinished(folder)
+    for saved in saved_steps(folder):
+        if saved > step:
+            remove_checkpoint(folder, saved)
     best = folder / CHECKPOINTS_FOLDER / BEST_NAME
     if best.exists() and json.loads(best.read_text(encoding="utf-8"))["step"] > step:
         best.unlink()
@@ -69,13 +72,14 @@ def describe(folder: Path, model_config: Section, training_config: Section, fact
     """
     write_json(folder / "model_config.json", model_config.model_dump(mode="json"))
     write_json(folder / "training_config.json", training_config.model_dump(mode="json"))
-    start = {**facts, "command": command_line(), "versions": versions(), "commit": _commit()}
+    start = {**facts, "command": shlex.join(command_line()), "versions": versions(), "commit": _commit()}
     write_json(folder / "run.json", {"starts": [*_earlier_starts(folder / "run.json"), start]})
 
 
-def command_line() -> str:
-    """The command that runs, as one would type it."""
-    return shlex.join(["python", *sys.argv])
+def command_line() -> list[str]:
+    """The words of the command that runs, as one would type it."""
+    launcher = ["accelerate", "launch"] if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ["python"]
+    return [*launcher, *sys.argv]
 
 
 def _earlier_starts(path: Path) -> list[Any]:
@@ -115,7 +119,7 @@ def _holds_something(folder: Path) -> bool:
         raise UserError(f"--results_folder {folder}: cannot use it: {error.strerror}") from error
 
 
-def _make(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     """Makes the folder and finds out now, not after hours, whether it can be written to."""
     probe = folder / f".{os.getpid()}.probe"
     try:
