@@ -74,10 +74,11 @@ class ClapMel(nn.Module):
 
     def _clip(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch clip"]:
         samples = waves.shape[1]
-        if samples > self.samples:
-            start = (samples - self.samples) // 2
-            return waves if self.fusion else waves[:, start : start + self.samples]
-        return fit_length(waves.repeat(1, self.samples // samples), self.samples)
+        if samples > self.samples and not self.fusion:
+            return waves.narrow(1, (samples - self.samples) // 2, self.samples)
+        if samples < self.samples:
+            return fit_length(waves.repeat(1, self.samples // samples), self.samples)
+        return waves
 
     def _spectrograms(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch time mels"]:
         half = self._fft_samples // 2
