@@ -10,9 +10,9 @@ from torch import Tensor
 
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ClapRvqTrainerConfig, ModelConfig
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.rvq import ClapQuantizer
-from open_musiclm.training.sound_batches import SoundBatch
 from open_musiclm.training.trainer import Learned, Trainer
 
 

@@ -12,8 +12,9 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from open_musiclm.data.draw_sampler import DrawSampler
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
-from open_musiclm.training.sound_batches import FailureList, SoundBatch
+from open_musiclm.training.failure_list import FailureList
 
 MAX_VALIDATION_BATCHES = 64
 MAX_WORKER_DEATHS = 3

@@ -11,12 +11,13 @@ from sklearn.cluster import MiniBatchKMeans
 from open_musiclm.audio import SoundError, sound_info
 from open_musiclm.checkpoints import save_weights, weights_name
 from open_musiclm.config import HubertKmeansTrainerConfig, ModelConfig
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.mert import Mert
 from open_musiclm.training.data_stream import TrainingData, TrainingStream
+from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME
-from open_musiclm.training.sound_batches import FailureList, SoundBatch
 from open_musiclm.training.tracking import RunLog
 
 

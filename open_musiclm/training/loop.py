@@ -11,10 +11,10 @@ from open_musiclm.config import TrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
+from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.interruption import Interruption
 from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
-from open_musiclm.training.sound_batches import FailureList
 from open_musiclm.training.tracking import RunLog, peak_memory_gb
 from open_musiclm.training.trainer import Learned, Trainer
 

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from open_musiclm.config import Precision, Section
+from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.training import run_folder
@@ -90,6 +91,10 @@ class Run:
     def goes_on_in_place(self) -> bool:
         """Whether this run goes on in the results folder that it was stopped in."""
         return self.checkpoint is not None and results_folder_of(self.checkpoint) == self.folder.resolve()
+
+    def wave_statistics(self) -> StatisticsCache:
+        """The means and deviations of sound files, remembered in the results folder."""
+        return StatisticsCache(self.folder / run_folder.STATISTICS_NAME)
 
     def open_folder(self) -> None:
         """Makes the results folder ready, writes into it what this run is, and opens the tracker."""

@@ -21,9 +21,10 @@ LOG_NAME = "log.jsonl"
 SAMPLES_FOLDER = "samples"
 TRACKER_FOLDER = "tracker"
 FAILURES_NAME = "failed_sounds.txt"
+STATISTICS_NAME = "wave_statistics.sqlite"
 _CONFIGS = ("model_config.json", "training_config.json", "run.json")
 # All that a run writes: what starting anew removes, and nothing else.
-_WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, *_CONFIGS)
+_WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, STATISTICS_NAME, *_CONFIGS)
 
 
 def check_new(folder: Path, overwrite: bool) -> None:

@@ -4,21 +4,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_musiclm.audio import find_sounds
-from open_musiclm.data.sound_dataset import Crop, SoundDataset, split
+from open_musiclm.data.sound_dataset import Crop, SoundDataset, collate_sounds, split
+from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.training.data_stream import TrainingData
-from open_musiclm.training.sound_batches import collate_sound
 
 
 def sound_data(
-    folder: Path, crops: Sequence[Crop], batch_size: int, num_workers: int, valid_frac: float, seed: int
+    folder: Path,
+    crops: Sequence[Crop],
+    batch_size: int,
+    num_workers: int,
+    valid_frac: float,
+    seed: int,
+    statistics: StatisticsCache,
 ) -> TrainingData:
-    """Crops of the files below `folder`, a share of `valid_frac` of the files kept for validation. Raises UserError."""
+    """Crops of the files below `folder`, a share of `valid_frac` of the files kept for validation.
+
+    Raises UserError.
+    """
     training, validation = split(find_sounds(folder), valid_frac, seed)
     return TrainingData(
-        training=SoundDataset(training, crops, seed),
-        validation=SoundDataset(validation, crops, seed) if validation else None,
+        training=SoundDataset(training, crops, seed, statistics),
+        validation=SoundDataset(validation, crops, seed, statistics) if validation else None,
         validation_examples=len(validation),
-        collate=collate_sound,
+        collate=collate_sounds,
         batch_size=batch_size,
         num_workers=num_workers,
     )

@@ -14,12 +14,11 @@ from torch import Tensor
 from open_musiclm.audio import write_wave
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
-from open_musiclm.data.sound_dataset import Crop
+from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.models.stages import Ids, Stage, StageLoss
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.optimization import Optimization, OptimizerSettings
-from open_musiclm.training.sound_batches import SoundBatch
 from open_musiclm.training.trainer import Learned, Resumable, Trainer
 
 SAMPLES_WRITTEN = 4

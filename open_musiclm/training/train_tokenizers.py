@@ -47,6 +47,7 @@ def train_clap_rvq(arguments: argparse.Namespace) -> None:
         config.num_workers,
         config.valid_frac,
         config.seed,
+        run.wave_statistics(),
     )
     clap = Clap.load(model_config, run.accelerator.device)
     quantizer = ClapQuantizer(model_config.clap_rvq_cfg, clap.embedding_dim)
@@ -76,7 +77,13 @@ def train_hubert_kmeans(arguments: argparse.Namespace) -> None:
     check_enough_frames(find_sounds(Path(config.folder)), model_config)
     crop = semantic_crop(model_config, model_config.window_seconds("semantic"))
     data = sound_data(
-        Path(config.folder), [crop], config.feature_extraction_batch_size, config.num_workers, 0.0, config.seed
+        Path(config.folder),
+        [crop],
+        config.feature_extraction_batch_size,
+        config.num_workers,
+        valid_frac=0.0,
+        seed=config.seed,
+        statistics=run.wave_statistics(),
     )
     mert = Mert.load(model_config, run.accelerator.device)
     written = HubertKmeansTrainer(run.accelerator, mert, model_config, config).train(data, run)

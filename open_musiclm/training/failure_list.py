@@ -1,41 +1,17 @@
-"""Examples of sound as batches, and the list of the files that could not be used."""
+"""The sound files that a run could not use."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
-from open_musiclm.data.sound_dataset import SoundExample, SoundFailure
+from open_musiclm.data.sound_dataset import SoundFailure
 from open_musiclm.files import appearing_whole
 
 SHOWN_AT_THE_END = 10
-
-
-@dataclass(frozen=True)
-class SoundBatch:
-    """Waves [batch, samples] by the name of their crop, and the files that failed on the way."""
-
-    waves: dict[str, Float[Tensor, "batch _"]]
-    failures: list[SoundFailure]
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> "SoundBatch":
-        """The same batch with its waves on a device."""
-        moved = {name: wave.to(device, non_blocking=non_blocking) for name, wave in self.waves.items()}
-        return SoundBatch(moved, self.failures)
-
-
-def collate_sound(examples: Sequence[SoundExample]) -> SoundBatch:
-    """A batch of examples that have the same crops."""
-    names = examples[0].waves
-    waves = {name: torch.stack([example.waves[name] for example in examples]) for name in names}
-    return SoundBatch(waves, [failure for example in examples for failure in example.failures])
 
 
 class FailureList:
