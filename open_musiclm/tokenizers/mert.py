@@ -121,7 +121,8 @@ def load_centroids(kmeans_path: Path, config: ModelConfig) -> Float[Tensor, "cod
     if centroids is None or centroids.ndim != 2 or centroids.shape[0] != expected:
         found = "missing" if centroids is None else str(list(centroids.shape))
         raise UserError(
-            f"{weights.path}: centroids are {found}; the config wants [{expected}, features] ({_SECTION}: codebook_size)"
+            f"{weights.path}: centroids are {found}; "
+            f"the config wants [{expected}, features] ({_SECTION}: codebook_size)"
         )
     return centroids.float()
 
