@@ -125,7 +125,7 @@ def test_tensor_that_spans_more_than_its_data_is_refused(tmp_path: Path) -> None
         read_torch_file(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("place", [dict(offset=9), dict(offset=-1), dict(stride=(3,)), dict(size=(5,))])
+@pytest.mark.parametrize("place", [{"offset": 9}, {"offset": -1}, {"stride": (3,)}, {"size": (5,)}])
 def test_tensor_outside_its_data_is_refused(tmp_path: Path, place: dict) -> None:
     class Elsewhere:
         def __reduce__(self):
