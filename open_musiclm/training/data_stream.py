@@ -18,6 +18,7 @@ from open_musiclm.training.failure_list import FailureList
 
 MAX_VALIDATION_BATCHES = 64
 MAX_WORKER_DEATHS = 3
+_DEATH = "DataLoader worker"
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,18 @@ class TrainingStream:
     def _next(self) -> Any:
         while True:
             try:
-                return next(self._batches)
+                batch = next(self._batches)
+                self.worker_deaths = 0
+                return batch
             except UserError as error:
                 raise _from_worker(error) from error
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+                if self.data.num_workers == 0 or (isinstance(error, RuntimeError) and _DEATH not in str(error)):
                     raise
-                self.worker_deaths += 1
+                self.worker_deaths += 1  # the other errors come of a worker that dies while it hands a batch over
                 if self.worker_deaths >= MAX_WORKER_DEATHS:
                     raise UserError(
-                        f"data workers died {self.worker_deaths} times, the last near example {self.draws} "
+                        f"data workers died {self.worker_deaths} times in a row at example {self.draws} "
                         "(often for lack of memory); set num_workers lower and go on with --continue_from_dir"
                     ) from error
                 self._batches = self._open()

@@ -1,9 +1,12 @@
 """From the command line of a stage's script to its training: what the three scripts share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from open_musiclm import cli
 from open_musiclm.config import (
@@ -14,15 +17,19 @@ from open_musiclm.config import (
     load_training_config,
     require,
 )
+from open_musiclm.data.token_dataset import TokenDataset, split_rows
+from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import build_stage, load_stage
+from open_musiclm.models.stages import Ids, build_stage, load_stage
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.coarse import CoarseTrainer
+from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.fine import FineTrainer
 from open_musiclm.training.loop import Loop
 from open_musiclm.training.run import Run, RunOptions, choose_results_folder
 from open_musiclm.training.semantic import SemanticTrainer
+from open_musiclm.training.sound_data import sound_data
 from open_musiclm.training.stage_trainer import StageTools, StageTrainer
 
 TRAINERS: dict[StageName, type[StageTrainer]] = {
@@ -47,7 +54,11 @@ def train_stage(name: StageName, arguments: argparse.Namespace) -> None:
     else:
         stage = build_stage(name, model_config)
     trainer_class = TRAINERS[name]
-    data = stage_data(trainer_class, model_config, config)
+    data = (
+        preprocessed_data(config, model_config)
+        if config.use_preprocessed_data
+        else crops_data(run, config, model_config)
+    )
     tools = stage_tools(model_config, config, arguments, device)
     finished = Loop(trainer_class(run.accelerator, stage, tools, config), data, run, config).train()
     if finished and run.accelerator.is_main_process:
@@ -80,6 +91,38 @@ def stage_options(name: StageName, arguments: argparse.Namespace) -> RunOptions:
         continue_from=arguments.continue_from_dir,
         continue_from_step=arguments.continue_from_step,
     )
+
+
+def crops_data(run: Run, config: StageTrainerConfig, model_config: ModelConfig) -> TrainingData:
+    """Crops of a folder of sound, to be made tokens in training. Raises UserError."""
+    return sound_data(
+        Path(config.folder),
+        TRAINERS[config.stage].crops(model_config),
+        config.batch_size,
+        config.num_workers,
+        config.valid_frac,
+        config.seed,
+        run.wave_statistics(),
+    )
+
+
+def preprocessed_data(config: StageTrainerConfig, model_config: ModelConfig) -> TrainingData:
+    """Windows out of a token store. Raises UserError, also where the store does not fit the config."""
+    store = TokenStore(Path(config.folder), model_config)
+    training, validation = split_rows(store, config.valid_frac, config.seed)
+    return TrainingData(
+        training=TokenDataset(store, training, config.stage, model_config, config.seed),
+        validation=TokenDataset(store, validation, config.stage, model_config, config.seed) if validation else None,
+        validation_examples=len(validation),
+        collate=collate_tokens,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+
+
+def collate_tokens(examples: Sequence[Sequence[Int[Tensor, "_ _"]]]) -> list[Ids]:
+    """A batch of each sequence [batch, time, quantizers]."""
+    return [torch.stack(sequences) for sequences in zip(*examples, strict=True)]
 
 
 def stage_tools(

@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 Batch = TypeVar("Batch")
 
 
+@runtime_checkable
 class Resumable(Protocol):
     """What a checkpoint keeps beside the weights: an optimizer, a discriminator."""
 

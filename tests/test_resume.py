@@ -1,0 +1,92 @@
+"""Runs as real processes that are killed or asked to stop: what goes on equals what was never interrupted."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from open_musiclm.checkpoints import saved_steps
+
+SCRIPT = Path(__file__).parent / "small_training.py"
+STEPS = 30
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    words = [sys.executable, str(SCRIPT), "--results_folder", str(folder), "--steps", str(STEPS), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Step and loss of every whole line of the log."""
+    lines = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+    numbers = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(line["step"], line["loss"]) for line in numbers if "loss" in line]
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not ((folder / "log.jsonl").exists() and losses(folder) and losses(folder)[-1][0] >= step):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float]]:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finish(start(folder))
+    assert len(losses(folder)) == STEPS
+    return losses(folder)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_goes_on_exactly(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
+    folder = tmp_path / "run"
+    moment = random.Random()
+    first = moment.randint(6, 14)
+    process = start(folder, "--slow_seconds", "0.01")
+    wait_for_step(folder, first, process)
+    time.sleep(moment.uniform(0, 0.2))
+    process.kill()
+    process.communicate()
+    for kills_left in (1, 0):
+        resumed = start(folder, "--slow_seconds", "0.01", "--workers", "2", "--continue_from_dir", str(folder))
+        if kills_left:
+            wait_for_step(folder, saved_steps(folder)[-1] + moment.randint(1, 6), resumed)
+            resumed.kill()
+            resumed.communicate()
+        else:
+            finish(resumed)
+    assert losses(folder) == uninterrupted
+    assert not list((folder / "checkpoints").glob(".unfinished*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_says_how_to_go_on(
+    tmp_path: Path, uninterrupted: list[tuple[int, float]], number: signal.Signals
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, "--slow_seconds", "0.01", "--workers", "2")
+    wait_for_step(folder, 7, process)
+    process.send_signal(number)
+    output = finish(process)
+    stopped_at = losses(folder)[-1][0]
+    assert saved_steps(folder)[-1] == stopped_at < STEPS
+    command = output.splitlines()[-1].split("go on with: python ")[1]
+    assert f"--continue_from_dir {folder}" in command
+    finish(subprocess.Popen([sys.executable, *command.split()], stdout=subprocess.PIPE, text=True))
+    assert losses(folder) == uninterrupted

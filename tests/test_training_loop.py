@@ -1,0 +1,239 @@
+"""The loop, in one process: what it writes, keeps, refuses and skips; schedule and weight decay; data streams."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from small_training import MadeUpTokens, model_config, trainer_config, training_data
+from torch import nn
+
+from open_musiclm.checkpoints import load_weights, saved_steps
+from open_musiclm.config import StageTrainerConfig
+from open_musiclm.errors import UserError
+from open_musiclm.models.stages import SemanticStage, load_stage
+from open_musiclm.training.data_stream import TrainingStream, ValidationSet
+from open_musiclm.training.failure_list import FailureList
+from open_musiclm.training.interruption import Interruption
+from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
+from open_musiclm.training.optimization import parameter_groups, warm_up
+from open_musiclm.training.random_states import random_states, restore_random_states
+from open_musiclm.training.run import Run, RunOptions
+from open_musiclm.training.semantic import SemanticTrainer
+from open_musiclm.training.stage_trainer import StageTools
+from open_musiclm.training.trainer import Learned
+
+CPU = torch.device("cpu")
+
+
+class BrokenTrainer(SemanticTrainer):
+    """Weights become NaN for the steps of `broken` only, so that loss and gradient are not finite there."""
+
+    broken: range = range(0)
+
+    def learn(self, batches: Iterator, step: int) -> Learned:
+        scale = self.stage.decoder.transformer.norm.gamma
+        kept = scale.detach().clone()
+        if step in self.broken:
+            scale.data.fill_(float("nan"))
+        learned = super().learn(batches, step)
+        if step in self.broken:
+            scale.data.copy_(kept)
+        return learned
+
+
+def train(
+    folder: Path,
+    config: StageTrainerConfig,
+    options: RunOptions | None = None,
+    broken: range = range(0),
+) -> BrokenTrainer:
+    options = options or RunOptions(folder, log_with="none", device="cpu")
+    run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    tools = StageTools(model_config(), tokenizer=None, codec=None)
+    trainer = BrokenTrainer(run.accelerator, SemanticStage(model_config()), tools, config)
+    trainer.broken = broken
+    Loop(trainer, training_data(config), run, config).train()
+    return trainer
+
+
+def logged(folder: Path, key: str = "loss") -> list[float]:
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line[key] for line in lines if key in line]
+
+
+def test_run_learns_and_its_folder_is_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, trainer_config(), RunOptions(folder, device="cpu"))
+    losses, validation = logged(folder), logged(folder, "validation_loss")
+    assert len(losses) == 30
+    assert losses[-1] < losses[0] / 3
+    assert logged(folder, "learning_rate")[:6] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01, 0.01])
+    for key in ("gradient_norm", "tokens_per_second", "data_wait_share", "memory_gb", "seconds_to_end"):
+        assert len(logged(folder, key)) == 30
+    best = json.loads((folder / "checkpoints/best.json").read_text())
+    assert best["validation_loss"] == min(validation)
+    assert set(saved_steps(folder)) == {20, 25, 30} | {best["step"]}
+    assert json.loads((folder / "run.json").read_text())["starts"][0]["seed"] == 0
+    assert json.loads((folder / "model_config.json").read_text())["semantic_cfg"]["dim"] == 16
+    assert list((folder / "tracker").rglob("events.out.*"))
+    tokens = load_file(folder / "samples/step_00000030/tokens.safetensors")
+    assert tokens["predicted"].shape == tokens["true"].shape == (4, 10, 1)
+
+
+def test_weights_are_for_inference_too(tmp_path: Path) -> None:
+    trainer = train(tmp_path / "run", trainer_config(num_train_steps=2))
+    stage = load_stage(tmp_path / "run", "semantic", model_config(), CPU)
+    for name, value in trainer.stage.decoder.state_dict().items():
+        assert torch.equal(stage.decoder.state_dict()[name], value), name
+    assert load_weights(tmp_path / "run", "semantic").model_config == model_config()
+
+
+def test_folder_with_something_in_it_is_refused_and_overwriting_keeps_what_is_not_a_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, trainer_config(num_train_steps=6))
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"not empty.*--overwrite"):
+        train(folder, trainer_config(num_train_steps=3))
+    assert saved_steps(folder) == [5, 6]
+    train(folder, trainer_config(num_train_steps=3), RunOptions(folder, True, "none", "cpu"))
+    assert saved_steps(folder) == [3]
+    assert len(logged(folder)) == 3
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_that_cannot_begin_removes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, trainer_config(num_train_steps=3))
+    config = trainer_config(num_train_steps=3)
+    Run.begin(RunOptions(folder, True, "none", "cpu"), model_config(), config, config.seed, batches_per_step=2)
+    assert saved_steps(folder) == [3]
+
+
+def test_going_on_where_later_checkpoints_are(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "other"
+    train(folder, trainer_config(num_train_steps=15, keep_last=5))
+    before = logged(folder)
+
+    def options(into: Path, overwrite: bool = False, step: int = 5) -> RunOptions:
+        return RunOptions(into, overwrite, "none", "cpu", folder, step)
+
+    config = trainer_config(num_train_steps=15, keep_last=5)
+    with pytest.raises(UserError, match=r"holds later checkpoints \(up to step 15\)"):
+        train(folder, config, options(folder))
+    with pytest.raises(UserError, match=r"--continue_from_step 7: .* has 5, 10, 15"):
+        train(folder, config, options(folder, step=7))
+    train(elsewhere, config, options(elsewhere))
+    assert logged(elsewhere) == before[5:]
+    assert saved_steps(folder) == [5, 10, 15]
+    train(folder, config, options(folder, overwrite=True))
+    assert logged(folder) == before
+
+
+def test_loss_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    config = trainer_config(num_train_steps=8)
+    trainer = train(tmp_path / "run", config, broken=range(2, 4))
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line and line["loss"] is None] == [3, 4]
+    assert all(value.isfinite().all() for value in trainer.stage.state_dict().values())
+    state = json.loads((tmp_path / "run/checkpoints/step_00000008/state.json").read_text())
+    assert state["skipped_steps"] == 2
+
+
+def test_loss_that_stays_not_finite_ends_the_run(tmp_path: Path) -> None:
+    first, last = 6, 6 + MAX_SKIPPED_IN_A_ROW
+    with pytest.raises(
+        UserError,
+        match=rf"not finite {MAX_SKIPPED_IN_A_ROW} times in a row, last in step {last} "
+        rf"\(examples {(last - 1) * 8} to {last * 8 - 1} of the training stream\)",
+    ):
+        train(tmp_path / "run", trainer_config(save_model_every=4), broken=range(first, 30))
+    assert saved_steps(tmp_path / "run")
+
+
+def test_disk_that_refuses_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    save = torch.save
+
+    def full(state: object, file: object) -> None:
+        if saved_steps(folder) == [5]:
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"step_00000010: cannot write .*No space left.*checkpoint of step 5 is whole"):
+        train(folder, trainer_config())
+    assert [entry.name for entry in (folder / "checkpoints").glob("*step*")] == ["step_00000005"]
+
+
+@given(st.integers(1, 10_000), st.integers(0, 10_000))
+def test_warm_up_rises_in_a_line_and_stays(steps: int, step: int) -> None:
+    assert warm_up(step, steps) == pytest.approx(min((step + 1) / steps, 1))
+    assert warm_up(step, 0) == 1
+
+
+def test_vectors_do_not_decay() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    matrices, vectors = parameter_groups(module, weight_decay=0.1)
+    assert (matrices["weight_decay"], [list(p.shape) for p in matrices["params"]]) == (0.1, [[4, 3]])
+    assert (vectors["weight_decay"], [list(p.shape) for p in vectors["params"]]) == (0, [[4], [4], [4]])
+
+
+def test_random_states_come_back() -> None:
+    import random
+
+    import numpy as np
+
+    def draw() -> tuple:
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist()  # noqa: NPY002
+
+    random.gauss(0, 1)  # so that a second one is kept for the next call
+    states = random_states(CPU)
+    first = draw()
+    draw()
+    restore_random_states(states, CPU)
+    assert draw() == first
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stream_goes_on_where_it_was(tmp_path: Path, workers: int) -> None:
+    data = training_data(trainer_config(num_workers=workers))
+    accelerator = Accelerator(cpu=True)
+    failures = FailureList(tmp_path / "failed", accelerator)
+    whole = list(TrainingStream(data, accelerator, failures, 0).take(5))
+    resumed = list(TrainingStream(data, accelerator, failures, 12).take(2))
+    for expected, found in zip(whole[3:], resumed, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    validation = ValidationSet(training_data(trainer_config()), accelerator, FailureList(tmp_path / "f", accelerator))
+    first, second = list(validation), list(validation)
+    assert sum(len(batch[0]) for batch in first) == 10
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+
+
+def test_worker_that_dies_ends_with_a_clear_line(tmp_path: Path) -> None:
+    config = trainer_config(num_workers=1)
+    data = training_data(config, MadeUpTokens(dies_at=9))
+    accelerator = Accelerator(cpu=True)
+    with pytest.raises(UserError, match=r"data workers died 3 times in a row at example 8 .*num_workers"):
+        list(TrainingStream(data, accelerator, FailureList(tmp_path / "f", accelerator), 0).take(5))
+
+
+def test_signal_is_remembered_and_a_second_sigint_stops() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interruption(Accelerator(cpu=True)) as interruption:
+        assert not interruption.asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
