@@ -26,6 +26,7 @@ SOUND_EXTENSIONS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", 
 TOLERATED_SHORTFALL_SECONDS = 0.1
 SILENCE_STANDARD_DEVIATION = 1e-5
 _BLOCK_FRAMES = 1 << 20
+_PLAUSIBLE_HZ = (1000, 1_000_000)
 # Rates with hardly a common divisor make the resampling kernel huge; this keeps the pitch within 0.0001 %.
 _LARGEST_RATIO_TERM = 1000
 
@@ -103,8 +104,8 @@ def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float
     """
     with _open(path) as file:
         frames = file.frames - start if frames is None else frames
-        file.seek(min(start, file.frames))
         try:
+            file.seek(min(start, file.frames))
             samples = file.read(frames, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
@@ -118,15 +119,11 @@ def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float
     return repeat_to(torch.from_numpy(mono), frames)
 
 
-def read_crop(path: Path, start: float, seconds: float, sample_hz: int) -> Float[Tensor, "samples"]:
-    """The mono crop of `seconds` from `start` at `sample_hz`; a file that ends within it is repeated from its
-    own beginning up to the length. Raises SoundError."""
-    info = sound_info(path)
-    first, wanted = samples_of(start, info.sample_hz), samples_of(seconds, info.sample_hz)
-    available = min(wanted, info.frames - first)
-    wave = resample(read_samples(path, first, available), info.sample_hz, sample_hz)
-    length = samples_of(seconds if available == wanted else available / info.sample_hz, sample_hz)
-    return repeat_to(fit_length(wave, max(length, 1)), samples_of(seconds, sample_hz))
+def read_window(path: Path, first: int, frames: int) -> Float[Tensor, "samples"]:
+    """`frames` mono samples from `first` on at the file's own rate; a file that ends within them is repeated from
+    there up to the length. Raises SoundError."""
+    available = min(frames, sound_info(path).frames - first)
+    return repeat_to(read_samples(path, first, available), frames)
 
 
 def read_wave(path: Path, sample_hz: int) -> Float[Tensor, "samples"]:
@@ -147,10 +144,11 @@ def resampled(sound: Sound, sample_hz: int) -> Float[Tensor, "samples"]:
 def wave_statistics(path: Path) -> WaveStatistics:
     """Mean and deviation of the whole file, read in blocks. Raises SoundError, also where the file is silent."""
     count, total, total_of_squares = 0, 0.0, 0.0
-    for block in _mono_blocks(path):
-        count += len(block)
-        total += float(block.sum())
-        total_of_squares += float(np.square(block).sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # told of below
+        for block in _mono_blocks(path):
+            count += len(block)
+            total += float(block.sum())
+            total_of_squares += float(np.square(block).sum())
     mean = total / count
     variance = max(total_of_squares - count * mean * mean, 0.0) / max(count - 1, 1)
     statistics = WaveStatistics(mean, math.sqrt(variance))
@@ -220,9 +218,11 @@ def _open(path: Path) -> soundfile.SoundFile:
         raise SoundError(f"{path}: cannot read: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
         raise SoundError(f"{path}: not a sound file that can be decoded: {error.error_string}") from error
-    if file.frames <= 0 or file.samplerate <= 0:
+    except UnicodeEncodeError as error:
+        raise SoundError(f"{os.fsencode(path)!r}: a file name that is not valid Unicode; rename the file") from error
+    if file.frames <= 0 or not _PLAUSIBLE_HZ[0] <= file.samplerate <= _PLAUSIBLE_HZ[1]:
         file.close()
-        raise SoundError(f"{path}: holds no sound")
+        raise SoundError(f"{path}: holds no sound ({file.frames} samples at {file.samplerate} Hz)")
     return file
 
 

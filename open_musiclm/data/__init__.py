@@ -1,0 +1,1 @@
+"""Folders of sound: aligned crops for training, and preprocessed tokens on disk."""

@@ -1,0 +1,94 @@
+"""Sound files to whole-second crops that are ready for the tokenizers; this is what preprocessing's workers do."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from open_musiclm.audio import SoundError, SoundInfo, read_window, sound_info
+from open_musiclm.config import DataPreprocessorConfig, ModelConfig
+from open_musiclm.data.draw_sampler import random_generator
+from open_musiclm.data.sound_dataset import Crop, SoundFailure, cut
+from open_musiclm.data.statistics import StatisticsCache
+from open_musiclm.data.store_description import shortest_seconds
+
+
+@dataclass(frozen=True)
+class SoundCrop:
+    """A whole-second crop of a file: waves by name (clap, semantic, acoustic), each at its tokenizer's rate."""
+
+    path: str
+    start_seconds: int
+    seconds: int
+    waves: dict[str, Float[Tensor, "_"]]
+
+
+@dataclass(frozen=True)
+class PreparedFile:
+    """The crops of a file, or why there are none."""
+
+    crops: list[SoundCrop]
+    failure: SoundFailure | None = None
+
+
+class CropPreparation(Dataset[PreparedFile]):
+    """Reads the crops of each file; runs in data workers."""
+
+    def __init__(
+        self, paths: Sequence[Path], config: ModelConfig, settings: DataPreprocessorConfig, statistics: StatisticsCache
+    ) -> None:
+        self.paths = paths
+        self.folder = Path(settings.folder)
+        self.settings = settings
+        self.statistics = statistics
+        self.shortest = shortest_seconds(config)
+        self.rates = {
+            "clap": config.clap_rvq_cfg.sample_hz,
+            "semantic": config.hubert_kmeans_cfg.target_sample_hz,
+            "acoustic": config.encodec_cfg.sample_hz,
+        }
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> PreparedFile:
+        """The crops of a file, or its failure."""
+        path = self.paths[index]
+        try:
+            info = sound_info(path)
+            name = stored_name(path, self.folder)
+            return PreparedFile([self._crop(path, name, info, *place) for place in self._places(name, info)])
+        except SoundError as error:
+            return PreparedFile([], SoundFailure(path, str(error)))
+
+    def _places(self, name: str, info: SoundInfo) -> list[tuple[int, int]]:
+        """Starts and lengths in whole seconds, the same for a file wherever and whenever it is read."""
+        length = max(int(min(info.seconds, self.settings.max_audio_length_seconds)), self.shortest)
+        last = max(int(info.seconds) - length, 0)
+        if self.settings.random_crop:
+            number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+            generator = random_generator(self.settings.seed, number)
+            starts = generator.choice(last + 1, size=min(self.settings.num_crops, last + 1), replace=False)
+        else:
+            starts = np.arange(0, last + 1, length)[: self.settings.num_crops]
+        return [(int(start), length) for start in sorted(starts)]
+
+    def _crop(self, path: Path, name: str, info: SoundInfo, start: int, seconds: int) -> SoundCrop:
+        window = read_window(path, start * info.sample_hz, seconds * info.sample_hz)
+        statistics = self.statistics.of(path)
+        waves = {
+            kind: cut(window, info.sample_hz, Crop(kind, seconds, rate, kind == "semantic"), statistics)
+            for kind, rate in self.rates.items()
+        }
+        return SoundCrop(name, start, seconds, waves)
+
+
+def stored_name(path: Path, folder: Path) -> str:
+    """A sound file's path below the folder of sound, as the store holds it."""
+    return Path(os.path.relpath(path, folder)).as_posix()

@@ -1,0 +1,54 @@
+"""The FMA data set's metadata (Defferrard et al. 2017): leaving out unpopular experimental tracks."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from open_musiclm.errors import UserError
+
+EXPERIMENTAL_GENRE = 38
+FEWEST_LISTENS = 1000
+FEWEST_FAVORITES = 5
+METADATA_URL = "https://os.unil.cloud.switch.ch/fma/fma_metadata.zip"
+_LONGEST_FIELD = 1 << 24  # albums and artists have long descriptions
+
+
+def filter_fma(paths: Sequence[Path], metadata_folder: str | None) -> list[Path]:
+    """Leaves out tracks of the experimental genre with at most 1,000 listens or at most 5 favourites.
+
+    Files are named by their track id (000002.mp3); others stay. Raises UserError where the metadata is missing.
+    """
+    unwanted = _unwanted_tracks(_tracks_csv(metadata_folder))
+    return [path for path in paths if not path.stem.isdecimal() or int(path.stem) not in unwanted]
+
+
+def _tracks_csv(metadata_folder: str | None) -> Path:
+    where = f"unpack {METADATA_URL} and name its folder in data_preprocessor_cfg.metadata_folder"
+    if metadata_folder is None:
+        raise UserError(f"--filter_fma: data_preprocessor_cfg.metadata_folder is missing; {where}")
+    path = Path(metadata_folder) / "tracks.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (--filter_fma needs it); {where}")
+    return path
+
+
+def _unwanted_tracks(path: Path) -> set[int]:
+    """Ids out of tracks.csv, whose header has three rows: group, column, and the name of the index."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            columns = list(zip(next(rows), next(rows), strict=True))
+            next(rows)
+            genres, listens, favorites = (
+                columns.index(("track", name)) for name in ("genres_all", "listens", "favorites")
+            )
+            return {
+                int(row[0])
+                for row in rows
+                if EXPERIMENTAL_GENRE in json.loads(row[genres])
+                and (int(row[listens]) <= FEWEST_LISTENS or int(row[favorites]) <= FEWEST_FAVORITES)
+            }
+    except (OSError, ValueError, StopIteration, IndexError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: not FMA's tracks.csv ({error!r}); download {METADATA_URL} again") from error

@@ -1,0 +1,69 @@
+"""Mean and deviation of whole sound files, remembered so that a long file is decoded once and not for every crop."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from open_musiclm.audio import SoundError, WaveStatistics, wave_statistics
+from open_musiclm.errors import UserError
+
+_WAIT_SECONDS = 60.0
+_TABLE = """CREATE TABLE IF NOT EXISTS wave_statistics (
+    path BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, mean REAL, standard_deviation REAL
+) WITHOUT ROWID"""
+
+_FIND = "SELECT mean, standard_deviation FROM wave_statistics WHERE path = ? AND size = ? AND modified_ns = ?"
+_REMEMBER = "INSERT OR REPLACE INTO wave_statistics VALUES (?, ?, ?, ?, ?)"
+
+
+class StatisticsCache:
+    """Statistics by path, size and time of change, in a small SQLite file; without a file, in memory.
+
+    Workers, processes and runs share the file. Raises UserError where it cannot be used; where the disk refuses
+    later on, statistics are computed again.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+        try:
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _connect(file).close()
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"{file}: cannot remember statistics there ({error}); remove this file") from error
+
+    def of(self, path: Path) -> WaveStatistics:
+        """The statistics of a sound file. Raises SoundError, also where the file is silent."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise SoundError(f"{path}: cannot read: {error.strerror}") from error
+        version = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns)
+        with suppress(sqlite3.Error):
+            known = self._own().execute(_FIND, version).fetchone()
+            if known:
+                return WaveStatistics(*known)
+        statistics = wave_statistics(path)
+        with suppress(sqlite3.Error):
+            self._own().execute(_REMEMBER, (*version, statistics.mean, statistics.standard_deviation))
+        return statistics
+
+    def _own(self) -> sqlite3.Connection:
+        """This process's own connection: SQLite's must not be carried into a forked worker, nor be closed there."""
+        if self._connection is None or self._process != os.getpid():
+            self._inherited = self._connection
+            self._connection = _connect(self.file)
+            self._process = os.getpid()
+        return self._connection
+
+    def __getstate__(self) -> dict:
+        return {"file": self.file, "_connection": None, "_process": 0}
+
+
+def _connect(file: Path | None) -> sqlite3.Connection:
+    connection = sqlite3.connect(file or ":memory:", timeout=_WAIT_SECONDS, isolation_level=None)
+    connection.execute(_TABLE)
+    return connection

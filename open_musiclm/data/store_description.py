@@ -1,0 +1,120 @@
+"""What a token store was made with, in a JSON beside its shards; configs whose tokens would differ are refused."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_musiclm.checkpoints import differing_keys
+from open_musiclm.config import ModelConfig, model_config_from_json
+from open_musiclm.errors import UserError
+from open_musiclm.files import write_json
+
+DESCRIPTION_NAME = "store.json"
+FORMAT_VERSION = 1
+# The keys that tokens follow from; where a backbone lies and how a stage is built are not among them.
+_KEYS = {
+    "global_cfg": ("clap_audio_length_seconds", "num_coarse_quantizers", "num_fine_quantizers"),
+    "clap_rvq_cfg": ("rq_num_quantizers", "codebook_size", "enable_fusion", "sample_hz"),
+    "hubert_kmeans_cfg": (
+        "normalize_embeds",
+        "embed_layer",
+        "target_sample_hz",
+        "seq_len_multiple_of",
+        "codebook_size",
+        "output_hz",
+    ),
+    "encodec_cfg": ("bandwidth", "codebook_size", "output_hz", "sample_hz"),
+}
+
+
+@dataclass(frozen=True)
+class StoreDescription:
+    """The model config of a store, and fingerprints of the trained weights that its tokens come from."""
+
+    model_config: ModelConfig
+    fingerprints: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "StoreDescription":
+        """Reads store.json. Raises UserError."""
+        path = folder / DESCRIPTION_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content["format_version"]
+            if version != FORMAT_VERSION:
+                raise UserError(f"{path}: format_version {version}, this code reads {FORMAT_VERSION}; preprocess again")
+            config = model_config_from_json(json.dumps(content["model_config"]), str(path))
+            return cls(config, content["fingerprints"])
+        except OSError as error:
+            raise UserError(
+                f"{folder}: no preprocessed tokens there ({DESCRIPTION_NAME}: {error.strerror}); "
+                "run scripts/preprocess_data.py first"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not the description of a token store: {error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Writes store.json, with rates, windows, codebook sizes and quantizers for a reader without our configs."""
+        config = self.model_config
+        codebooks = {
+            "clap": config.clap_rvq_cfg.codebook_size,
+            "semantic": config.hubert_kmeans_cfg.codebook_size,
+            "coarse": config.encodec_cfg.codebook_size,
+            "fine": config.encodec_cfg.codebook_size,
+        }
+        content = {
+            "format_version": FORMAT_VERSION,
+            "tokens_per_second": {
+                "clap": 1,
+                "semantic": config.hubert_kmeans_cfg.output_hz,
+                "coarse": config.encodec_cfg.output_hz,
+                "fine": config.encodec_cfg.output_hz,
+            },
+            "clap_window_seconds": config.global_cfg.clap_audio_length_seconds,
+            "shortest_seconds": shortest_seconds(config),
+            "codebook_sizes": codebooks,
+            "quantizers": quantizers(config),
+            "fingerprints": dict(self.fingerprints),
+            "model_config": config.model_dump(mode="json"),
+        }
+        write_json(folder / DESCRIPTION_NAME, content)
+
+    def check_config(self, folder: Path, config: ModelConfig) -> None:
+        """Raises UserError that names the keys by which tokens of `config` would differ from those in the store."""
+        differing = [
+            line
+            for section, keys in _KEYS.items()
+            for line in differing_keys(self.model_config, config, section)
+            if line.split(":")[0].split(".")[1] in keys
+        ]
+        if differing:
+            raise UserError(
+                f"{folder}: these tokens were made with another model config: {'; '.join(differing)}; "
+                "use that config, or preprocess into another folder"
+            )
+
+    def check_fingerprints(self, folder: Path, fingerprints: Mapping[str, str]) -> None:
+        """Raises UserError where the tokens were made with other weights than these."""
+        differing = [name for name, found in fingerprints.items() if self.fingerprints.get(name) != found]
+        if differing:
+            raise UserError(
+                f"{folder}: these tokens were made with another checkpoint of {' and '.join(differing)}; "
+                "give that one, or preprocess into another folder"
+            )
+
+
+def quantizers(config: ModelConfig) -> dict[str, int]:
+    """Tokens per time step of each stored sequence."""
+    return {
+        "clap": config.clap_rvq_cfg.rq_num_quantizers,
+        "semantic": 1,
+        "coarse": config.global_cfg.num_coarse_quantizers,
+        "fine": config.global_cfg.num_fine_quantizers,
+    }
+
+
+def shortest_seconds(config: ModelConfig) -> int:
+    """The whole seconds that every stored crop has at least: the longest window fits."""
+    return math.ceil(max(config.global_cfg.semantic_audio_length_seconds, config.global_cfg.clap_audio_length_seconds))

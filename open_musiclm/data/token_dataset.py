@@ -1,0 +1,87 @@
+"""Training examples out of a token store: windows cut so that all sequences start at the same instant."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from open_musiclm.config import ModelConfig, StageName
+from open_musiclm.data.draw_sampler import DrawOrder, random_generator
+from open_musiclm.data.sound_dataset import split
+from open_musiclm.data.token_store import TokenStore
+from open_musiclm.errors import UserError
+
+
+class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
+    """The endless stream of a stage's examples out of some rows of a store: example `draw` is always the same.
+
+    An outer crop, the semantic window, starts at a random whole second: CLAP heard its window there. The
+    stage's own window lies in it at a random moment that is whole in semantic tokens and in acoustic frames.
+    """
+
+    def __init__(
+        self, store: TokenStore, rows: Sequence[int], stage: StageName, config: ModelConfig, seed: int
+    ) -> None:
+        if not rows:
+            raise UserError(f"{store.folder}: no rows are left to take examples from; preprocess more music")
+        self.store = store
+        self.rows = rows
+        self.stage = stage
+        self.seed = seed
+        self.semantic_hz = config.hubert_kmeans_cfg.output_hz
+        self.acoustic_hz = config.encodec_cfg.output_hz
+        self._grid = config.token_grid
+        self._outer_ticks = _ticks(config.window_seconds("semantic"), self._grid)
+        self._inner_ticks = _ticks(config.window_seconds(stage), self._grid)
+        self._order = DrawOrder(len(rows), seed)
+
+    def __len__(self) -> int:
+        """How many rows there are; draws go on beyond it."""
+        return len(self.rows)
+
+    def __getitem__(self, draw: int) -> list[Int[Tensor, "_ _"]]:
+        """The token sequences [time, quantizers] in the stage's order. Raises UserError where a shard is damaged.
+
+        semantic: CLAP, semantic; coarse: CLAP, semantic, coarse; fine: CLAP, coarse, fine.
+        """
+        row = self.store[self.rows[self._order.index(draw)]]
+        generator = random_generator(self.seed, draw)
+        last = min(len(row.clap) - 1, int(row.seconds - self._outer_ticks * self._grid))
+        second = int(generator.integers(0, last, endpoint=True))
+        offset = int(generator.integers(0, self._outer_ticks - self._inner_ticks, endpoint=True))
+        start = second + offset * self._grid
+        clap = row.clap[second : second + 1]
+        # HuBERT's convolutions lose the last frame of a window.
+        semantic = _piece(row.semantic, start, self._window * self.semantic_hz - 1, self.semantic_hz)
+        if self.stage == "semantic":
+            return [clap, semantic]
+        coarse = _piece(row.coarse, start, self._window * self.acoustic_hz, self.acoustic_hz)
+        if self.stage == "coarse":
+            return [clap, semantic, coarse]
+        return [clap, coarse, _piece(row.fine, start, self._window * self.acoustic_hz, self.acoustic_hz)]
+
+    @property
+    def _window(self) -> Fraction:
+        return self._inner_ticks * self._grid
+
+
+def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
+    """Training and validation rows; all rows of a sound file fall on the same side."""
+    paths = store.paths()
+    validation = set(split(list(set(paths)), valid_frac, seed)[1])
+    train = [row for row, path in enumerate(paths) if path not in validation]
+    return train, [row for row, path in enumerate(paths) if path in validation]
+
+
+def _piece(
+    tokens: Int[Tensor, "time quantizers"], start: Fraction, count: Fraction, rate: int
+) -> Int[Tensor, "count quantizers"]:
+    """`count` tokens from `start` seconds on; both are whole on the token grid."""
+    first = int(start * rate)
+    return tokens[first : first + int(count)]
+
+
+def _ticks(seconds: float, grid: Fraction) -> int:
+    return round(seconds / float(grid))
