@@ -1,0 +1,110 @@
+"""English sentences about an arrangement, all of them true, no two wordings alike for long."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from open_musiclm.data.demo_corpus.arrangement import Arrangement
+
+WORDINGS_PER_CLIP = 6
+_TEMPO = {
+    "slow": ("slow", "unhurried", "slow-paced", "leisurely"),
+    "medium": ("moderate", "mid-tempo", "medium-paced", "walking-pace"),
+    "fast": ("fast", "quick", "up-tempo", "rapid"),
+}
+_CHARACTER = {
+    ("slow", "major"): ("calm", "peaceful", "gentle", "serene"),
+    ("slow", "minor"): ("sad", "mournful", "melancholic", "sorrowful"),
+    ("medium", "major"): ("bright", "cheerful", "warm", "happy"),
+    ("medium", "minor"): ("dark", "wistful", "melancholic", "serious"),
+    ("fast", "major"): ("lively", "joyful", "cheerful", "happy"),
+    ("fast", "minor"): ("restless", "stormy", "dramatic", "tense"),
+}
+_NOUN = {
+    "slow": ("melody", "tune", "piece", "song", "air"),
+    "medium": ("melody", "tune", "piece", "song"),
+    "fast": ("melody", "tune", "piece", "dance"),
+}
+_MODE = ("in a {} key", "in {}", "in a {} mode")
+_DENSITY = {
+    "sparse": ("with few notes", "sparse", "sparse and spacious"),
+    "moderate": (),
+    "dense": ("with many notes", "dense and busy", "full of notes"),
+}
+_REGISTER = {"low": ("in a low register", "low and deep"), "middle": (), "high": ("in a high register", "high-pitched")}
+_SOLO = ("solo {}", "{} alone", "{} solo", "a single {}")
+
+
+def captions_for(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
+    """Different wordings; every one names all instruments."""
+    found: list[str] = []
+    while len(found) < WORDINGS_PER_CLIP:
+        caption = _caption(arrangement, random)
+        if caption not in found:
+            found.append(caption)
+    return found
+
+
+def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
+    character = _CHARACTER[arrangement.tempo, arrangement.mode]
+    adjectives = [_one(_TEMPO[arrangement.tempo], random)] * _happens(0.75, random)
+    adjectives += [_one(character, random)] * _happens(0.65, random)
+    noun = _one(_NOUN[arrangement.tempo], random)
+    players = [_one(voice.instrument.names, random) for voice in arrangement.voices]
+    template = _one(_templates(arrangement), random)
+    sentence = template.format(
+        tune=" ".join([*adjectives, noun]),
+        a_tune=_with_article(" ".join([*adjectives, noun])),
+        music=" ".join([*adjectives, "music"]),
+        adjectives=", ".join(adjectives) or character[0],
+        noun=noun,
+        players=_listed(players),
+        lead=players[0],
+        others=_listed(players[1:]) if len(players) > 1 else "",
+        solo=_one(_SOLO, random).format(players[0]),
+    )
+    return ", ".join([sentence, *_details(arrangement, random)])
+
+
+def _templates(arrangement: Arrangement) -> tuple[str, ...]:
+    always = (
+        "{a_tune} for {players}",
+        "{a_tune} played by {players}",
+        "{a_tune} on {players}",
+        "{music} with {players}",
+        "{players} playing {a_tune}",
+        "{players}, {adjectives}",
+        "this is {a_tune} played on {players}",
+    )
+    if len(arrangement.voices) == 1:
+        return (*always, "{adjectives} {lead} {noun}", "{solo} playing {a_tune}", "{adjectives} music for {solo}")
+    if not all(voice.leads for voice in arrangement.voices):
+        return (*always, "{a_tune} on {lead} accompanied by {others}", "{lead} with {others} playing {a_tune}")
+    return (*always, "an ensemble of {players} playing {a_tune}", "{a_tune} shared by {players}")
+
+
+def _details(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
+    mode = _one(_MODE, random).format(arrangement.mode)
+    details = [mode] * _happens(0.6, random)
+    for words in (_DENSITY[arrangement.density], _REGISTER[arrangement.register]):
+        if words and _happens(0.5, random):
+            details.append(_one(words, random))
+    details += [f"at {arrangement.bpm} beats per minute"] * _happens(0.1, random)
+    random.shuffle(details)
+    return details
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _one(words: Sequence[str], random: np.random.Generator) -> str:
+    return words[random.integers(len(words))]
+
+
+def _happens(probability: float, random: np.random.Generator) -> bool:
+    return bool(random.random() < probability)

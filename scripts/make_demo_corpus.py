@@ -1,0 +1,41 @@
+"""Render a captioned corpus of music: real scores, arranged for many instruments, played by a soundfont.
+
+Run again, it reuses the clips that are there and goes on to the hours asked for. Needs the "demo" extra.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from open_musiclm import cli
+from open_musiclm.errors import UserError
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output", type=Path, default=None, help="folder of the clips and their captions.jsonl")
+    parser.add_argument("--hours", type=cli.positive_float, default=0.5, help="hours of music")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other music")
+    parser.add_argument(
+        "--soundfont", type=Path, default=None, help="a General MIDI soundfont (.sf2), else one is found"
+    )
+    parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    folder = arguments.output or arguments.results_folder
+    if folder is None:
+        raise UserError("missing --output, the folder for the clips")
+    from open_musiclm.data.demo_corpus.corpus import CAPTIONS, make_corpus
+    from open_musiclm.data.demo_corpus.soundfont import find_soundfont
+
+    soundfont = find_soundfont(arguments.soundfont)
+    cli.say(f"soundfont: {soundfont}")
+    clips = make_corpus(folder, arguments.hours, arguments.seed, soundfont, arguments.workers)
+    minutes = sum(clip.seconds for clip in clips) / 60
+    cli.say(f"wrote {len(clips)} clips, {minutes:.1f} minutes, to {folder}, described in {folder / CAPTIONS}")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
