@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
-from open_musiclm.config import Section
+from open_musiclm.config import ModelConfig, Section
 from open_musiclm.errors import UserError
 from open_musiclm.files import appearing_whole, write_json
 from open_musiclm.output import versions
@@ -22,6 +22,12 @@ SAMPLES_FOLDER = "samples"
 TRACKER_FOLDER = "tracker"
 FAILURES_NAME = "failed_sounds.txt"
 STATISTICS_NAME = "wave_statistics.sqlite"
+_BACKBONES = (
+    ("clap_rvq_cfg", "model_name"),
+    ("clap_rvq_cfg", "checkpoint_path"),
+    ("hubert_kmeans_cfg", "model_name"),
+    ("encodec_cfg", "model_name"),
+)
 _CONFIGS = ("model_config.json", "training_config.json", "run.json")
 # All that a run writes: what starting anew removes, and nothing else.
 _WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, STATISTICS_NAME, *_CONFIGS)
@@ -71,7 +77,7 @@ def describe(folder: Path, model_config: Section, training_config: Section, fact
 
     run.json keeps every start of a run that was interrupted, the newest last.
     """
-    write_json(folder / "model_config.json", model_config.model_dump(mode="json"))
+    write_json(folder / "model_config.json", _wherever_it_lies(model_config))
     write_json(folder / "training_config.json", training_config.model_dump(mode="json"))
     start = {**facts, "command": shlex.join(command_line()), "versions": versions(), "commit": _commit()}
     write_json(folder / "run.json", {"starts": [*_earlier_starts(folder / "run.json"), start]})
@@ -81,6 +87,16 @@ def command_line() -> list[str]:
     """The words of the command that runs, as one would type it."""
     launcher = ["accelerate", "launch"] if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ["python"]
     return [*launcher, *sys.argv]
+
+
+def _wherever_it_lies(config: Section) -> dict[str, Any]:
+    """A config as JSON; a model config's backbones beside it are named by their full path, it will lie elsewhere."""
+    content = config.model_dump(mode="json")
+    if isinstance(config, ModelConfig):
+        for section, key in _BACKBONES:
+            if content[section][key] is not None:
+                content[section][key] = config.backbone(content[section][key])
+    return content
 
 
 def _earlier_starts(path: Path) -> list[Any]:

@@ -1,0 +1,220 @@
+"""Each training script on small backbones and short noises, as the scripts call it; what they write is usable."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from small_stack import Stack
+
+from open_musiclm.checkpoints import load_weights, saved_steps
+from open_musiclm.config import StageName, load_model_config
+from open_musiclm.data.store_description import StoreDescription
+from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
+from open_musiclm.errors import UserError
+from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.tokenizers.rvq import ClapQuantizer
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+CPU = torch.device("cpu")
+STAGE = {"num_train_steps": 2, "batch_size": 2, "grad_accum_every": 1, "save_results_every": 2, "save_model_every": 2}
+STAGE |= {"valid_frac": 0.3, "num_workers": 0, "lr": 1e-3}
+
+
+def run(script: str, *words: object) -> None:
+    """Runs a script's main in this process: starting Python for each would take most of the time."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    spec = importlib.util.spec_from_file_location(script, SCRIPTS / f"{script}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(module.arguments().parse_args([*map(str, words), "--device", "cpu"]))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven files of noise of 2.5 s, and one that is no sound."""
+    folder = tmp_path_factory.mktemp("sounds")
+    noise = np.random.default_rng(0)
+    for number in range(7):
+        soundfile.write(folder / f"{number}.wav", noise.normal(0, 0.1, 40000), 16000)
+    (folder / "broken.wav").write_bytes(b"no sound at all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
+    """A token store of six files of 3 s with random tokens."""
+    folder = tmp_path_factory.mktemp("tokens")
+    config = stack.config
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(codes: int, time: int, quantizers: int) -> torch.Tensor:
+        return torch.randint(codes, (time, quantizers), generator=generator)
+
+    rvq, acoustic = config.clap_rvq_cfg, config.encodec_cfg
+    with TokenStoreWriter(folder, StoreDescription(config, {})) as writer:
+        for number in range(6):
+            clap = draw(rvq.codebook_size, 2, rvq.rq_num_quantizers)
+            semantic = draw(config.hubert_kmeans_cfg.codebook_size, 3 * 50 - 1, 1)
+            coarse, fine = (draw(acoustic.codebook_size, 3 * acoustic.output_hz, count) for count in (3, 5))
+            writer.add([StoredTokens(f"{number}.wav", 0.0, 3.0, clap, semantic, coarse, fine)])
+    return folder
+
+
+Configs = Callable[..., list[object]]
+
+
+@pytest.fixture
+def configs(tmp_path: Path, stack: Stack, sounds: Path) -> Configs:
+    """Writes a training config with these sections; returns the arguments that name it and the model config."""
+
+    def write(**sections: dict[str, Any]) -> list[object]:
+        path = tmp_path / "training.json"
+        path.write_text(json.dumps({name: {"folder": str(sounds), **keys} for name, keys in sections.items()}))
+        return ["--training_config", path, "--model_config", stack.model_config]
+
+    return write
+
+
+def tokenizers(stack: Stack) -> list[object]:
+    return ["--rvq_path", stack.weights("clap_rvq"), "--kmeans_path", stack.weights("hubert_kmeans")]
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_clap_rvq_learns_goes_on_and_is_usable(tmp_path: Path, configs: Configs, stack: Stack) -> None:
+    folder = tmp_path / "clap_rvq"
+    section = {"num_train_steps": 2, "batch_size": 2, "accumulate_batches": 2, "save_model_every": 1}
+    section |= {"save_results_every": 1, "num_workers": 0, "valid_frac": 0.3}
+    run("train_clap_rvq", "--results_folder", folder, "--log_with", "none", *configs(clap_rvq_trainer_cfg=section))
+    validation = [line for line in log(folder) if "validation_loss" in line]
+    assert [line["step"] for line in validation] == [1, 2]
+    assert all(0 < line["validation_codebook_usage"] <= 1 for line in validation)
+    ids = ClapQuantizer.load(folder, stack.config, CPU).encode(torch.randn(2, 16))
+    assert ids.shape == (2, stack.config.clap_rvq_cfg.rq_num_quantizers)
+    assert "broken.wav" in (folder / "failed_sounds.txt").read_text()
+
+    longer = configs(clap_rvq_trainer_cfg=section | {"num_train_steps": 3})
+    run("train_clap_rvq", "--continue_from", folder, "--log_with", "none", *longer)
+    assert saved_steps(folder)[-1] == 3
+    assert [line["step"] for line in log(folder) if "loss" in line] == [1, 2, 3]
+
+    file = folder / "checkpoints/step_00000003/clap_rvq.safetensors"
+    further = configs(clap_rvq_trainer_cfg=section | {"num_train_steps": 4})
+    run("train_clap_rvq", "--continue_from", file, "--results_folder", tmp_path / "b", "--log_with", "none", *further)
+    assert [line["step"] for line in log(tmp_path / "b") if "loss" in line] == [4]
+
+
+def test_kmeans_fits_and_is_usable(tmp_path: Path, configs: Configs, stack: Stack) -> None:
+    folder = tmp_path / "kmeans"
+    section = {"feature_extraction_num_steps": 4, "feature_extraction_batch_size": 2, "num_workers": 0}
+    run(
+        "train_hubert_kmeans",
+        "--results_folder",
+        folder,
+        "--log_with",
+        "none",
+        *configs(hubert_kmeans_trainer_cfg=section),
+    )
+    assert [line["step"] for line in log(folder)] == [1, 2, 3, 4]
+    assert log(folder)[-1]["inertia"] > 0
+    found = load_weights(folder, "hubert_kmeans").model_config
+    assert found is not None
+    assert found.model_dump() == stack.config.model_dump()
+    tokenizer = MusicTokenizer.load(stack.config, stack.weights("clap_rvq"), folder, CPU)
+    ids = tokenizer.semantic_ids(torch.randn(2, 16000))
+    assert ids.shape == (2, 49, 1)
+    assert len(ids.unique()) > 3
+
+
+def test_kmeans_with_too_little_sound_or_too_few_batches(tmp_path: Path, configs: Configs, stack: Stack) -> None:
+    model = json.loads(stack.model_config.read_text())
+    model["hubert_kmeans_cfg"] |= {"codebook_size": 2000, "model_name": str(stack.folder / "mert")}
+    section = {"feature_extraction_num_steps": 1, "feature_extraction_batch_size": 2, "num_workers": 0}
+
+    def fit(codebook_size: int) -> None:
+        model["hubert_kmeans_cfg"]["codebook_size"] = codebook_size
+        (tmp_path / "model.json").write_text(json.dumps(model))
+        words = [*configs(hubert_kmeans_trainer_cfg=section), "--model_config", tmp_path / "model.json"]
+        run("train_hubert_kmeans", "--results_folder", tmp_path / str(codebook_size), "--log_with", "none", *words)
+
+    with pytest.raises(UserError, match=r"2000 clusters, but the sound found has only 875 frames"):
+        fit(2000)
+    with pytest.raises(UserError, match=r"300 clusters, but only 198 frames were extracted; raise feature_extraction"):
+        fit(300)
+
+
+@pytest.mark.parametrize("preprocessed", [False, True])
+@pytest.mark.parametrize("name", STAGE_NAMES)
+def test_stage_trains(
+    tmp_path: Path, configs: Configs, stack: Stack, tokens: Path, name: StageName, preprocessed: bool
+) -> None:
+    folder = tmp_path / name
+    section = {"stage": name, **STAGE}
+    if preprocessed:
+        section |= {"folder": str(tokens), "use_preprocessed_data": True}
+    words = [] if preprocessed else tokenizers(stack)
+    trained = configs(**{f"{name}_trainer_cfg": section})
+    run(f"train_{name}_stage", "--results_folder", folder, "--log_with", "none", *words, *trained)
+    assert load_stage(folder, name, stack.config, CPU).name == name
+    samples = folder / "samples/step_00000002"
+    assert load_file(samples / "tokens.safetensors")["predicted"].shape[0] == 2
+    waves = sorted(path.name for path in samples.glob("*.wav"))
+    seconds = stack.config.window_seconds(name)
+    if name == "semantic":
+        assert waves == []
+    else:
+        assert waves == ["0_predicted.wav", "0_true.wav", "1_predicted.wav", "1_true.wav"]
+        assert soundfile.info(samples / waves[0]).frames == round(seconds * stack.config.encodec_cfg.sample_hz)
+
+
+def test_fine_tuning_begins_with_the_weights_given(
+    tmp_path: Path, configs: Configs, stack: Stack, tokens: Path
+) -> None:
+    section = {"stage": "fine", **STAGE, "num_train_steps": 1, "lr": 1e-12, "folder": str(tokens)}
+    words = configs(fine_trainer_cfg=section | {"use_preprocessed_data": True})
+    words += ["--results_folder", tmp_path / "fine", "--log_with", "none"]
+    run("train_fine_stage", "--fine_tune_from", stack.weights("fine"), *words)
+    before, after = (load_weights(path, "fine").tensors for path in (stack.weights("fine"), tmp_path / "fine"))
+    for name, tensor in before.items():
+        assert torch.allclose(after[name], tensor, atol=1e-8), name
+
+
+def test_misuse_is_told(tmp_path: Path, configs: Configs, stack: Stack, tokens: Path) -> None:
+    words = [*configs(coarse_trainer_cfg={"stage": "coarse", **STAGE}), "--results_folder", tmp_path / "coarse"]
+    with pytest.raises(UserError, match="missing --rvq_path, --kmeans_path"):
+        run("train_coarse_stage", *words)
+    words += tokenizers(stack)
+    with pytest.raises(UserError, match="--fine_tune_from and --continue_from_dir exclude each other"):
+        run("train_coarse_stage", "--fine_tune_from", stack.folder, "--continue_from_dir", stack.folder, *words)
+    with pytest.raises(UserError, match=r"fine\.safetensors: holds fine weights; coarse weights"):
+        run("train_coarse_stage", "--fine_tune_from", stack.weights("fine"), *words)
+    with pytest.raises(UserError, match="holds no checkpoint to go on from"):
+        run("train_coarse_stage", "--continue_from_dir", stack.folder, *words)
+    with pytest.raises(UserError, match="--continue_from_step: needs --continue_from_dir"):
+        run("train_coarse_stage", "--continue_from_step", 3, *words)
+    with pytest.raises(UserError, match="section semantic_trainer_cfg is missing"):
+        run("train_semantic_stage", *words)
+
+
+def test_configs_of_the_run_can_be_read_again(tmp_path: Path, configs: Configs, stack: Stack, tokens: Path) -> None:
+    section = {"stage": "fine", **STAGE, "num_train_steps": 1, "folder": str(tokens), "use_preprocessed_data": True}
+    folder = tmp_path / "fine"
+    run("train_fine_stage", "--results_folder", folder, "--log_with", "none", *configs(fine_trainer_cfg=section))
+    found = load_model_config(folder / "model_config.json")
+    assert found.encodec_cfg.model_name == str(stack.folder / "encodec")
+    again = ["--training_config", folder / "training_config.json", "--model_config", folder / "model_config.json"]
+    run("train_fine_stage", "--results_folder", tmp_path / "again", "--log_with", "none", *again)
+    assert log(tmp_path / "again")[0]["loss"] == log(folder)[0]["loss"]
