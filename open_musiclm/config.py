@@ -291,7 +291,7 @@ class TrainingConfig(Section):
 
 
 SectionType = TypeVar("SectionType", bound=Section)
-ConfigType = TypeVar("ConfigType", ModelConfig, TrainingConfig)
+ConfigType = TypeVar("ConfigType", bound=Section)
 
 
 def load_model_config(path: Path) -> ModelConfig:
@@ -306,6 +306,11 @@ def load_training_config(path: Path) -> TrainingConfig:
     config = _load(path, TrainingConfig)
     config._path = path
     return config
+
+
+def load_section(path: Path, kind: type[ConfigType]) -> ConfigType:
+    """Reads and validates a JSON file that is one section of `kind`. Raises UserError."""
+    return _load(path, kind)
 
 
 def model_config_from_json(text: str, source: str) -> ModelConfig:

@@ -1,0 +1,55 @@
+"""A small CLAP of random weights in transformers' layout, which `Clap.load` reads."""
+
+import math
+
+import torch
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+from open_musiclm.training.backbones.config import ClapArchitecture
+
+_MELS = 64
+_POSITIONS = 80
+
+
+def build_feature_extractor() -> ClapFeatureExtractor:
+    """CLAP's front end: 64 mels of 50 to 14,000 Hz, 100 frames a second of ten seconds at 48 kHz."""
+    return ClapFeatureExtractor(
+        feature_size=_MELS,
+        sampling_rate=48000,
+        max_length_s=10,
+        frequency_min=50,
+        frequency_max=14000,
+        truncation="rand_trunc",
+        padding="repeatpad",
+    )
+
+
+def build_clap(architecture: ClapArchitecture, vocabulary_size: int, initial_logit_scale: float) -> ClapModel:
+    """An untrained CLAP; the audio tower's last width is `audio_dim` doubled at every stage but the first."""
+    audio_dim = architecture.audio_dim * 2 ** (len(architecture.audio_depths) - 1)
+    config = ClapConfig(
+        text_config={
+            "vocab_size": vocabulary_size,
+            "hidden_size": architecture.text_dim,
+            "num_hidden_layers": architecture.text_layers,
+            "num_attention_heads": architecture.text_heads,
+            "intermediate_size": 3 * architecture.text_dim,
+            "max_position_embeddings": _POSITIONS,
+            "layer_norm_eps": 1e-5,
+        },
+        audio_config={
+            "patch_size": architecture.patch_size,
+            "patch_stride": [architecture.patch_size, architecture.patch_size],
+            "hidden_size": audio_dim,
+            "depths": list(architecture.audio_depths),
+            "num_attention_heads": list(architecture.audio_heads),
+            "patch_embeds_hidden_size": architecture.audio_dim,
+            "num_hidden_layers": len(architecture.audio_depths),
+        },
+        projection_dim=architecture.embedding_dim,
+    )
+    model = ClapModel(config)
+    with torch.no_grad():
+        model.logit_scale_a.fill_(math.log(initial_logit_scale))
+        model.logit_scale_t.fill_(math.log(initial_logit_scale))
+    return model

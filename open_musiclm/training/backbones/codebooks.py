@@ -1,0 +1,117 @@
+"""Training of EnCodec's residual vector quantizer: what the encodec package leaves out or does wrong.
+
+The package's own forward pass hides the residual of every codebook but the first from the encoder, so that
+their commitment losses have no gradient (encodec issue 25), and its moving average undoes the replacement of
+dead codes. The functions here work on the package's modules and buffers, so that the weights stay exchangeable.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from encodec.quantization import ResidualVectorQuantizer
+from jaxtyping import Float, Int
+from torch import Tensor, distributed
+
+_SMOOTHING = 1e-5
+
+
+class Quantized(NamedTuple):
+    """Quantized latents with straight-through gradients, their codes, and the commitment loss."""
+
+    latents: Float[Tensor, "batch dim time"]
+    codes: Int[Tensor, "batch time quantizers"]
+    commitment: Float[Tensor, ""]
+
+
+def quantize_and_learn(
+    quantizer: ResidualVectorQuantizer,
+    latents: Float[Tensor, "batch dim time"],
+    quantizers: int,
+    decay: float,
+    dead_code_share: float,
+) -> Quantized:
+    """Quantizes with the first `quantizers` codebooks and moves them towards what they were chosen for.
+
+    Codebooks are moving averages (`decay`) as in VQ-VAE; a code that is chosen less than `dead_code_share` of an
+    even share of the time is replaced by a vector of this batch. The commitment loss is the mean over the
+    codebooks of |residual - code|^2, and its gradient reaches the encoder from every codebook (EnCodec, 3.4).
+    """
+    flat = latents.transpose(1, 2).flatten(0, 1)
+    residual, codes, commitments = flat, [], []
+    layers: list[Any] = [*quantizer.vq.layers][:quantizers]
+    for codebook in (layer._codebook for layer in layers):
+        if not codebook.inited:
+            _start_from(codebook, residual.detach())
+        chosen = codebook.quantize(residual.detach())
+        quantized = F.embedding(chosen, codebook.embed).clone()
+        codes.append(chosen)
+        commitments.append(F.mse_loss(residual, quantized))
+        _update(codebook, residual.detach(), chosen, decay, dead_code_share)
+        residual = residual - quantized
+    shape = (latents.shape[0], latents.shape[2], -1)
+    straight_through = flat - residual.detach()
+    return Quantized(
+        straight_through.view(shape).transpose(1, 2),
+        torch.stack(codes, dim=-1).view(shape),
+        torch.stack(commitments).mean(),
+    )
+
+
+def codebook_usage(codes: Int[Tensor, "batch time quantizers"], codebook_size: int) -> list[float]:
+    """The share of each codebook's codes that occur at all."""
+    return [len(codes[..., index].unique()) / codebook_size for index in range(codes.shape[-1])]
+
+
+def codebook_perplexity(codes: Int[Tensor, "batch time quantizers"], codebook_size: int) -> list[float]:
+    """exp(entropy) of each codebook's codes as a share of its size: 1 where all codes are equally frequent."""
+    result = []
+    for index in range(codes.shape[-1]):
+        share = torch.bincount(codes[..., index].flatten(), minlength=codebook_size).double()
+        share = share / share.sum()
+        result.append(float(torch.special.entr(share).sum().exp()) / codebook_size)
+    return result
+
+
+@torch.no_grad()
+def _start_from(codebook: Any, vectors: Float[Tensor, "vectors dim"]) -> None:
+    size = codebook.embed.shape[0]
+    codebook.embed.copy_(_from_first_process(_sample(vectors, size)))
+    codebook.cluster_size.fill_(len(vectors) / size)
+    codebook.embed_avg.copy_(codebook.embed * codebook.cluster_size[:, None])
+    codebook.inited.fill_(1)
+
+
+@torch.no_grad()
+def _update(
+    codebook: Any,
+    vectors: Float[Tensor, "vectors dim"],
+    chosen: Int[Tensor, "vectors"],
+    decay: float,
+    dead_code_share: float,
+) -> None:
+    size = codebook.embed.shape[0]
+    counts = torch.bincount(chosen, minlength=size).to(vectors.dtype)
+    sums = torch.zeros_like(codebook.embed).index_add_(0, chosen, vectors)
+    if distributed.is_initialized():
+        distributed.all_reduce(counts)
+        distributed.all_reduce(sums)
+    codebook.cluster_size.lerp_(counts, 1 - decay)
+    codebook.embed_avg.lerp_(sums, 1 - decay)
+    dead = codebook.cluster_size < dead_code_share * codebook.cluster_size.mean()
+    if dead.any():
+        revived = _from_first_process(_sample(vectors, int(dead.sum())))
+        codebook.cluster_size[dead] = codebook.cluster_size.mean()
+        codebook.embed_avg[dead] = revived * codebook.cluster_size[dead][:, None]
+    codebook.embed.copy_(codebook.embed_avg / codebook.cluster_size.clamp(min=_SMOOTHING)[:, None])
+
+
+def _sample(vectors: Float[Tensor, "vectors dim"], count: int) -> Float[Tensor, "count dim"]:
+    order = torch.randperm(len(vectors), device=vectors.device)
+    return vectors[order.repeat(-(-count // len(vectors)))[:count]]
+
+
+def _from_first_process(vectors: Float[Tensor, "count dim"]) -> Float[Tensor, "count dim"]:
+    if distributed.is_initialized():
+        distributed.broadcast(vectors, src=0)
+    return vectors

@@ -1,0 +1,231 @@
+"""The trainer of EnCodec (Défossez et al. 2022, 3.4), of any size, on folders of sound."""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import encodec
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from encodec.msstftd import MultiScaleSTFTDiscriminator
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from open_musiclm.audio import write_wave
+from open_musiclm.data.sound_dataset import Crop, SoundBatch
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
+from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_learn
+from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
+from open_musiclm.training.backbones.config import EncodecTrainerConfig
+from open_musiclm.training.backbones.encodec_losses import (
+    Balancer,
+    SpectrogramLoss,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
+from open_musiclm.training.backbones.initialization import start_as_transform_codec
+from open_musiclm.training.backbones.optimization import CosineAdamW
+from open_musiclm.training.trainer import Learned, Resumable, Trainer
+
+CROP = "codec"
+WEIGHTS_FOLDER = "encodec"
+SAMPLES_WRITTEN = 4
+_BETAS = (0.8, 0.99)
+
+
+class EncodecTraining(nn.Module):
+    """EnCodec's way from a wave to a wave, with codebooks that learn while `training`."""
+
+    def __init__(self, model: encodec.EncodecModel, config: EncodecTrainerConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(
+        self, waves: Float[Tensor, "batch samples"], quantizers: int
+    ) -> tuple[Float[Tensor, "batch samples"], Quantized]:
+        """Decoded waves, and what the first `quantizers` codebooks made of the latents."""
+        latents = self.model.encoder(waves[:, None])
+        decay, dead = self.config.codebook_decay, self.config.dead_code_share
+        quantized = quantize_and_learn(self.model.quantizer, latents, quantizers, decay, dead)
+        return self.model.decoder(quantized.latents)[:, 0, : waves.shape[1]], quantized
+
+
+class EncodecTrainer(Trainer[SoundBatch]):
+    """Trains encoder and decoder by gradient, the codebooks as moving averages, the discriminators against both."""
+
+    name = "encodec"
+    unit = "seconds of sound"
+
+    def __init__(
+        self, accelerator: Accelerator, architecture: EncodecArchitecture, config: EncodecTrainerConfig
+    ) -> None:
+        self.accelerator, self.architecture, self.config = accelerator, architecture, config
+        model = build_encodec(architecture)
+        self.started = False
+        training = EncodecTraining(model, config).to(accelerator.device)
+        self.optimization = CosineAdamW(accelerator, training, config, _BETAS)
+        self.spectrogram_loss = SpectrogramLoss(architecture.sample_hz, config.spectrogram_windows)
+        self.spectrogram_loss.to(accelerator.device)
+        weights = {"time": config.time_weight, "spectrogram": config.spectrogram_weight}
+        weights |= {"adversarial": config.adversarial_weight, "feature_matching": config.feature_matching_weight}
+        self.balancer = Balancer(weights).to(accelerator.device)
+        self.discriminator = self._discriminator() if config.adversarial else None
+
+    @staticmethod
+    def crops(architecture: EncodecArchitecture, config: EncodecTrainerConfig) -> list[Crop]:
+        """What is cut out of a sound file for one example."""
+        return [Crop(CROP, config.crop_seconds, architecture.sample_hz, normalized=False)]
+
+    @property
+    def model(self) -> encodec.EncodecModel:
+        """The model in training."""
+        plain = self.optimization.accelerator.unwrap_model(self.optimization.module)
+        assert isinstance(plain, EncodecTraining)
+        return plain.model
+
+    def learn(self, batches: Iterator[SoundBatch], step: int) -> Learned:
+        """One step of the codec, and of the discriminators once they have joined."""
+        waves = self._quieter(next(batches).waves[CROP])
+        self._start(waves)
+        self.optimization.module.train()
+        decoded, quantized = self.optimization.module(waves, self._draw_quantizers())
+        leaf = decoded.detach().requires_grad_()
+        losses = {"time": (leaf - waves).abs().mean(), "spectrogram": self.spectrogram_loss(leaf, waves)}
+        adversary = self.discriminator if step >= self.config.adversarial_from_step else None
+        if adversary is not None:
+            losses |= _adversarial_losses(adversary.module, leaf, waves)
+        gradient = self.balancer.gradient(losses, leaf) / len(waves)
+        commitment = self.config.commitment_weight * quantized.commitment
+        self.accelerator.backward((decoded * gradient).sum() + commitment)
+        norm = self.optimization.update(step, losses.values())
+        metrics = {name: loss.item() for name, loss in losses.items()}
+        if adversary is not None:
+            metrics["discriminator"] = _train_discriminator(self.accelerator, adversary, leaf.detach(), waves, step)
+        metrics |= {"commitment": quantized.commitment.item(), "gradient_norm": norm}
+        metrics["si_sdr"] = si_sdr(leaf.detach(), waves).mean().item()
+        loss = metrics["time"] + metrics["spectrogram"]
+        return Learned(loss, waves.numel() / self.architecture.sample_hz, metrics, skipped=norm != norm)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[SoundBatch]) -> Mapping[str, float]:
+        """Losses, SI-SDR and log-spectral distance in dB with all codebooks, and the least used codebook's usage."""
+        model = self.model.eval()
+        sums = torch.zeros(4, device=self.accelerator.device)
+        used = torch.zeros(self.architecture.n_q, self.architecture.bins, device=self.accelerator.device)
+        for batch in batches:
+            waves = batch.waves[CROP]
+            codes = _encode(model, waves)
+            decoded = _decode(model, codes, waves.shape[1])
+            loss = self.spectrogram_loss(decoded, waves) + (decoded - waves).abs().mean()
+            distance = log_spectral_distance(decoded, waves).sum()
+            count = len(waves)
+            sums += torch.stack((loss * count, si_sdr(decoded, waves).sum(), distance, sums.new_tensor(count)))
+            used.scatter_(1, codes.permute(2, 0, 1).flatten(1), 1.0)
+        loss, ratio, distance, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        usage = self.accelerator.reduce(used, reduction="sum").clamp(max=1).mean(dim=1)
+        return {
+            "loss": loss / count,
+            "si_sdr": ratio / count,
+            "log_spectral_distance": distance / count,
+            "least_codebook_usage": usage.min().item(),
+            "mean_codebook_usage": usage.mean().item(),
+        }
+
+    @torch.no_grad()
+    def write_samples(self, batch: SoundBatch, folder: Path) -> list[Path]:
+        """Waves of a batch, and what comes back of them with all codebooks."""
+        waves = batch.waves[CROP][:SAMPLES_WRITTEN]
+        model = self.model.eval()
+        decoded = _decode(model, _encode(model, waves), waves.shape[1])
+        paths = []
+        for name, some in (("true", waves), ("decoded", decoded)):
+            for number, wave in enumerate(some):
+                paths.append(folder / f"{number}_{name}.wav")
+                write_wave(paths[-1], wave, self.architecture.sample_hz)
+        return paths
+
+    def write_weights(self, folder: Path) -> None:
+        """encodec/: a directory that `encodec_cfg.model_name` can name."""
+        save_encodec(self.model, self.architecture, folder / WEIGHTS_FOLDER)
+
+    def read_weights(self, folder: Path) -> None:
+        """Takes encodec/."""
+        self.begin_with(folder / WEIGHTS_FOLDER)
+
+    def begin_with(self, directory: Path) -> None:
+        """Takes the weights of a model's own directory. Raises UserError."""
+        model, architecture = load_encodec(directory)
+        if architecture != self.architecture:
+            raise UserError(f"{directory}: its config.json differs from the architecture in training")
+        self.model.load_state_dict(model.state_dict())
+        self.started = True
+
+    def resumable(self) -> Mapping[str, Resumable]:
+        """Optimizers, the balancer's averages and the discriminators."""
+        parts: dict[str, Resumable] = {"optimizer": self.optimization, "balancer": self.balancer}
+        if self.discriminator is not None:
+            parts["discriminator_optimizer"] = self.discriminator
+            parts["discriminator"] = self.accelerator.unwrap_model(self.discriminator.module)
+        return parts
+
+    def _discriminator(self) -> CosineAdamW:
+        module = MultiScaleSTFTDiscriminator(filters=self.config.discriminator_filters)
+        return CosineAdamW(self.accelerator, module.to(self.accelerator.device), self.config, (0.5, 0.9))
+
+    @torch.no_grad()
+    def _start(self, waves: Float[Tensor, "batch samples"]) -> None:
+        """Sets a new model's first weights from the first batch of all processes, the same in each."""
+        if self.started:
+            return
+        start_as_transform_codec(self.model, self.accelerator.gather(waves))
+        for parameter in self.model.parameters():
+            broadcast(parameter.data)
+        self.started = True
+
+    def _quieter(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch samples"]:
+        decibels = -self.config.quieter_by_db * torch.rand(len(waves), 1)
+        return waves.clamp(-1, 1) * (10 ** (decibels / 20)).to(waves.device)
+
+    def _draw_quantizers(self) -> int:
+        """The same number in every process: Python's generators start alike and are asked equally often."""
+        dropped = random.random() < self.config.quantizer_dropout
+        fewer = random.randint(1, self.architecture.n_q)
+        return fewer if dropped else self.architecture.n_q
+
+
+def _encode(model: encodec.EncodecModel, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]:
+    return model.quantizer.vq.encode(model.encoder(waves[:, None])).permute(1, 2, 0)
+
+
+def _decode(
+    model: encodec.EncodecModel, codes: Int[Tensor, "batch time quantizers"], samples: int
+) -> Float[Tensor, "batch samples"]:
+    return model.decoder(model.quantizer.decode(codes.permute(2, 0, 1)))[:, 0, :samples]
+
+
+def _adversarial_losses(
+    discriminator: nn.Module, decoded: Float[Tensor, "batch samples"], waves: Float[Tensor, "batch samples"]
+) -> dict[str, Tensor]:
+    logits, maps = discriminator(decoded[:, None])
+    with torch.no_grad():
+        _, maps_of_real = discriminator(waves[:, None])
+    return {"adversarial": adversarial_loss(logits), "feature_matching": feature_matching_loss(maps_of_real, maps)}
+
+
+def _train_discriminator(
+    accelerator: Accelerator,
+    optimization: CosineAdamW,
+    decoded: Float[Tensor, "batch samples"],
+    waves: Float[Tensor, "batch samples"],
+    step: int,
+) -> float:
+    optimization.optimizer.zero_grad()
+    logits_of_real, _ = optimization.module(waves[:, None])
+    logits_of_decoded, _ = optimization.module(decoded[:, None])
+    loss = discriminator_loss(logits_of_real, logits_of_decoded)
+    accelerator.backward(loss)
+    optimization.update(step, [loss])
+    return loss.item()

@@ -1,0 +1,68 @@
+"""MERT's training task (Li et al. 2023, 3): name the codec tokens and draw the pitches of masked frames."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import HubertModel
+
+
+class MertLoss(NamedTuple):
+    """The two losses, and the share of masked codec tokens that were named rightly, per codebook."""
+
+    tokens: Float[Tensor, ""]
+    pitches: Float[Tensor, ""]
+    accuracy: Float[Tensor, "quantizers"]
+
+
+class MertHeads(nn.Module):
+    """Linear heads on the last layer: logits of every codec codebook, and a constant-Q frame."""
+
+    def __init__(self, feature_dim: int, quantizers: int, codebook_size: int, pitches: int) -> None:
+        super().__init__()
+        self.quantizers = quantizers
+        self.tokens = nn.Linear(feature_dim, quantizers * codebook_size)
+        self.pitches = nn.Linear(feature_dim, pitches)
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch time features"],
+        codes: Int[Tensor, "batch time quantizers"],
+        pitches: Float[Tensor, "batch time pitches"],
+        masked: Bool[Tensor, "batch time"],
+    ) -> MertLoss:
+        """Losses over the masked frames, at least one."""
+        inside = features[masked]
+        logits = self.tokens(inside).view(len(inside), self.quantizers, -1)
+        wanted = codes[masked]
+        accuracy = (logits.detach().argmax(dim=-1) == wanted).float().mean(dim=0)
+        return MertLoss(
+            F.cross_entropy(logits.transpose(1, 2), wanted), F.mse_loss(self.pitches(inside), pitches[masked]), accuracy
+        )
+
+
+def mask_spans(
+    batch: int, frames: int, start_probability: float, span: int, generator: torch.Generator
+) -> Bool[Tensor, "batch time"]:
+    """Masks of spans of `span` frames that begin anywhere with `start_probability`; every example has one at least."""
+    starts = torch.rand(batch, frames, generator=generator) < start_probability
+    starts[torch.arange(batch), torch.randint(frames, (batch,), generator=generator)] = True
+    masked = starts.clone()
+    for shift in range(1, min(span, frames)):
+        masked[:, shift:] |= starts[:, :-shift]
+    return masked
+
+
+def frames_at(codes: Int[Tensor, "batch acoustic quantizers"], from_hz: int, to_hz: int, frames: int) -> Tensor:
+    """Codec tokens [batch, frames, quantizers] at another frame rate: those that sound at each frame's centre."""
+    centres = (torch.arange(frames, device=codes.device) + 0.5) / to_hz
+    return codes[:, (centres * from_hz).long().clamp(max=codes.shape[1] - 1)]
+
+
+def masked_features(
+    model: HubertModel, waves: Float[Tensor, "batch samples"], masked: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "batch time features"]:
+    """The last layer's features where the masked frames are replaced by the model's learned mask vector."""
+    return model(waves, mask_time_indices=masked).last_hidden_state
