@@ -13,6 +13,8 @@ from open_musiclm.data.sound_dataset import split
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 
+_SEQUENCES = {"semantic": ("semantic",), "coarse": ("semantic", "coarse"), "fine": ("coarse", "fine")}  # after CLAP
+
 
 class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
     """The endless stream of a stage's examples out of some rows of a store: example `draw` is always the same.
@@ -30,11 +32,13 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
         self.rows = rows
         self.stage = stage
         self.seed = seed
-        self.semantic_hz = config.hubert_kmeans_cfg.output_hz
-        self.acoustic_hz = config.encodec_cfg.output_hz
+        acoustic_hz = config.encodec_cfg.output_hz
+        self._rates = {"semantic": config.hubert_kmeans_cfg.output_hz, "coarse": acoustic_hz, "fine": acoustic_hz}
         self._grid = config.token_grid
         self._outer_ticks = _ticks(config.window_seconds("semantic"), self._grid)
         self._inner_ticks = _ticks(config.window_seconds(stage), self._grid)
+        windows = config.global_cfg
+        self._outer_seconds = max(windows.semantic_audio_length_seconds, windows.clap_audio_length_seconds)
         self._order = DrawOrder(len(rows), seed)
 
     def __len__(self) -> int:
@@ -46,25 +50,17 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
 
         semantic: CLAP, semantic; coarse: CLAP, semantic, coarse; fine: CLAP, coarse, fine.
         """
-        row = self.store[self.rows[self._order.index(draw)]]
+        row = self.rows[self._order.index(draw)]
         generator = random_generator(self.seed, draw)
-        last = min(len(row.clap) - 1, int(row.seconds - self._outer_ticks * self._grid))
-        second = int(generator.integers(0, last, endpoint=True))
+        second = int(generator.integers(0, int(self.store.seconds(row) - self._outer_seconds), endpoint=True))
         offset = int(generator.integers(0, self._outer_ticks - self._inner_ticks, endpoint=True))
-        start = second + offset * self._grid
-        clap = row.clap[second : second + 1]
-        # HuBERT's convolutions lose the last frame of a window.
-        semantic = _piece(row.semantic, start, self._window * self.semantic_hz - 1, self.semantic_hz)
-        if self.stage == "semantic":
-            return [clap, semantic]
-        coarse = _piece(row.coarse, start, self._window * self.acoustic_hz, self.acoustic_hz)
-        if self.stage == "coarse":
-            return [clap, semantic, coarse]
-        return [clap, coarse, _piece(row.fine, start, self._window * self.acoustic_hz, self.acoustic_hz)]
-
-    @property
-    def _window(self) -> Fraction:
-        return self._inner_ticks * self._grid
+        start, window = second + offset * self._grid, self._inner_ticks * self._grid
+        pieces = {"clap": self.store.piece(row, "clap", second, 1)}
+        for name in _SEQUENCES[self.stage]:
+            rate = self._rates[name]
+            lost = 1 if name == "semantic" else 0  # HuBERT's convolutions lose the last frame
+            pieces[name] = self.store.piece(row, name, int(start * rate), int(window * rate) - lost)
+        return list(pieces.values())
 
 
 def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
@@ -73,14 +69,6 @@ def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[in
     validation = set(split(list(set(paths)), valid_frac, seed)[1])
     train = [row for row, path in enumerate(paths) if path not in validation]
     return train, [row for row, path in enumerate(paths) if path in validation]
-
-
-def _piece(
-    tokens: Int[Tensor, "time quantizers"], start: Fraction, count: Fraction, rate: int
-) -> Int[Tensor, "count quantizers"]:
-    """`count` tokens from `start` seconds on; both are whole on the token grid."""
-    first = int(start * rate)
-    return tokens[first : first + int(count)]
 
 
 def _ticks(seconds: float, grid: Fraction) -> int:

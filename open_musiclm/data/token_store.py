@@ -140,21 +140,37 @@ class TokenStore:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, row: int) -> StoredTokens:
-        """Raises UserError where the row's shard is damaged."""
+        """All tokens of a row. Raises UserError where the row's shard is damaged."""
+        columns, place = self._find(row)
+        tokens = {name: self.piece(row, name, 0, None) for name in SEQUENCES}
+        return StoredTokens(
+            columns.path[place].as_py(), float(columns.start_seconds[place]), self.seconds(row), **tokens
+        )
+
+    def seconds(self, row: int) -> float:
+        """The length of a row's crop. Raises UserError where its shard is damaged."""
+        columns, place = self._find(row)
+        return float(columns.seconds[place])
+
+    def piece(self, row: int, name: str, first: int, count: int | None) -> Int[Tensor, "time quantizers"]:
+        """`count` time steps of a row's sequence (without it, all that follow) from step `first` on.
+
+        Reads no more of the file than that. Raises UserError where the row's shard is damaged.
+        """
+        columns, place = self._find(row)
+        width = self._quantizers[name]
+        tokens = columns.tokens(name, place)[first * width :]
+        return torch.from_numpy(tokens[: None if count is None else count * width].astype(np.int64)).view(-1, width)
+
+    def _find(self, row: int) -> tuple["_Columns", int]:
+        """The columns of the row's shard, and its place in them."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         number = int(np.searchsorted(self._ends, row, side="right"))
         shard = self._files[number]
         if number not in self._columns:
             self._columns[number] = _Columns(shard.table())
-        columns, place = self._columns[number], row - int(self._ends[number]) + shard.rows
-        tokens = {
-            name: torch.from_numpy(columns.tokens(name, place).astype(np.int64)).view(-1, self._quantizers[name])
-            for name in SEQUENCES
-        }
-        return StoredTokens(
-            columns.path[place].as_py(), float(columns.start_seconds[place]), float(columns.seconds[place]), **tokens
-        )
+        return self._columns[number], row - int(self._ends[number]) + shard.rows
 
     def paths(self) -> list[str]:
         """The sound file of every row, in the order of rows."""
