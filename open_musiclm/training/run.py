@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
 from open_musiclm.config import Precision, Section
 from open_musiclm.data.statistics import StatisticsCache
@@ -158,4 +158,6 @@ def _accelerator(options: RunOptions, precision: Precision, batches_per_step: in
         gradient_accumulation_steps=batches_per_step,
         log_with=None if options.log_with == "none" else options.log_with,
         project_dir=options.results_folder,
+        # a stage's logit weights of the conditioning sequences take no part in the usual loss
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
