@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,7 @@ from open_musiclm.data.sound_dataset import SoundFailure
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, shortest_seconds
 from open_musiclm.data.token_store import SHARD_BYTES, StoredTokens, TokenStoreWriter
+from open_musiclm.data.workers import leave_interrupts_to_parent
 from open_musiclm.errors import UserError
 
 FILES_PER_GROUP = 4
@@ -32,6 +33,7 @@ STATISTICS_NAME = "statistics.sqlite"
 FAILURES_NAME = "failed_sounds-{process:05d}.txt"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What is needed of a MusicTokenizer: each kind of tokens from waves at the config's rate for it."""
 
@@ -176,7 +178,7 @@ class Preprocessor:
             batch_sampler=groups,
             num_workers=min(self.settings.num_workers, len(groups)),
             collate_fn=list,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=leave_interrupts_to_parent,
         )
         try:
             yield from loader
@@ -215,11 +217,6 @@ def fingerprint(weights: Tensor) -> str:
     """A name for trained weights that changes when they do."""
     content = weights.detach().float().cpu().contiguous().numpy()
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class _Signals:
