@@ -175,9 +175,7 @@ def test_new_files_are_added(tmp_path: Path) -> None:
 
 
 def test_configs_that_contradict_each_other(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"max_audio_length_seconds: 1\.5, but .* longest window is 2 s"
-    ):
+    with pytest.raises(UserError, match=r"max_audio_length_seconds: 1\.5, but .* longest window is 2 s"):
         _preprocess(_settings(tmp_path, max_audio_length_seconds=1.5), 1.0)
 
 
