@@ -1,6 +1,5 @@
 """Batches for the loop: an endless training stream that knows its position, and a validation set that never varies."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from open_musiclm.data.draw_sampler import DrawSampler
 from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.data.workers import leave_interrupts_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
 
@@ -125,14 +125,9 @@ def _loader(data: TrainingData, dataset: Dataset, sampler: Sampler[int]) -> Data
         sampler=sampler,
         num_workers=data.num_workers,
         collate_fn=data.collate,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=leave_interrupts_to_parent,
         generator=torch.Generator(),  # a loader that opens takes a number, which must not be one of the training's
     )
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _from_worker(error: UserError) -> UserError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_musiclm.audio import find_sounds
+from open_musiclm.audio import SoundError, find_sounds, sound_info
 from open_musiclm.data.sound_dataset import Crop, SoundDataset, collate_sounds, split
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.training.data_stream import TrainingData
@@ -20,9 +20,11 @@ def sound_data(
 ) -> TrainingData:
     """Crops of the files below `folder`, a share of `valid_frac` of the files kept for validation.
 
+    Files of that share that cannot be opened are left out, so that a small share is not lost to one of them.
     Raises UserError.
     """
     training, validation = split(find_sounds(folder), valid_frac, seed)
+    validation = [path for path in validation if _opens(path)]
     return TrainingData(
         training=SoundDataset(training, crops, seed, statistics),
         validation=SoundDataset(validation, crops, seed, statistics) if validation else None,
@@ -31,3 +33,11 @@ def sound_data(
         batch_size=batch_size,
         num_workers=num_workers,
     )
+
+
+def _opens(path: Path) -> bool:
+    try:
+        sound_info(path)
+    except SoundError:
+        return False
+    return True
