@@ -24,7 +24,7 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[demo,test,lint]"
-	$(BIN)/python -m pip install --constraint constraints.txt --no-deps tinysoundfont
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps tinysoundfont pretty_midi
 	touch $@
 
 demo: $(DEMO)/fine/done

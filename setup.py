@@ -29,7 +29,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "demo": ["music21>=9.3"],  # and tinysoundfont, without its pyaudio dependency: pip install --no-deps tinysoundfont
+        # and without dependencies: pip install --no-deps tinysoundfont pretty_midi (whose wheel carries a soundfont)
+        "demo": ["music21>=9.3"],
         "laion": ["laion-clap>=1.1.7", "torchvision>=0.21"],
         "wandb": ["wandb>=0.17"],
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"],

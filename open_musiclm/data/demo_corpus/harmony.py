@@ -44,15 +44,15 @@ def key_of(notes: Sequence[Note]) -> Key | None:
     weights = np.zeros(12)
     for note in notes:
         weights[note.pitch % 12] += note.length
-    if np.count_nonzero(weights) < 4:
+    if np.count_nonzero(weights) < 4 or np.ptp(weights) == 0:
         return None
     best: dict[Mode, tuple[float, int]] = {}
     for mode, profile in _PROFILES.items():
         fits = [float(np.corrcoef(weights, np.roll(profile, tonic))[0, 1]) for tonic in range(12)]
         best[mode] = max((fit, tonic) for tonic, fit in enumerate(fits))
-    mode: Mode = "major" if best["major"][0] > best["minor"][0] else "minor"
+    likelier: Mode = "major" if best["major"][0] > best["minor"][0] else "minor"
     clear = abs(best["major"][0] - best["minor"][0]) >= _CLEAR_MARGIN
-    return Key(best[mode][1], mode) if clear else None
+    return Key(best[likelier][1], likelier) if clear else None
 
 
 def chords_for(melody: Sequence[Note], key: Key, span: float, until: float) -> list[Chord]:

@@ -12,6 +12,8 @@ from open_musiclm.data.demo_corpus.scores import Note
 
 MOST_INSTRUMENTS = 4
 _SHARE_OF_COUNT = (0.4, 0.28, 0.2, 0.12)
+_SHARE_OF_TOP_PARTS = 0.6  # of the clips of one instrument, from scores of several parts
+_MELODIC_WEIGHT = 3
 _BASS_OCTAVE = 36
 _CHORD_SPAN_BEATS = 2
 _OCTAVE = 12
@@ -29,6 +31,8 @@ class Voice:
 def orchestrate(parts: Parts, key: Key, beat: float, random: np.random.Generator) -> list[Voice]:
     """One to four voices, each by another instrument, the highest part first."""
     count = 1 + int(random.choice(MOST_INSTRUMENTS, p=_SHARE_OF_COUNT))
+    if count == 1 and len(parts) > 1 and random.random() < _SHARE_OF_TOP_PARTS:
+        return [_voice(parts[0], [], random, suits=_any)]
     if len(parts) == 1:
         return _accompanied(parts[0], key, beat, count, random)
     voices: list[Voice] = []
@@ -66,7 +70,8 @@ def _voice(
     """Notes for a random suitable instrument that none of the others has, in a random octave of its range."""
     taken = {voice.instrument.name for voice in others}
     choice = [instrument for instrument in INSTRUMENTS if suits(instrument) and instrument.name not in taken]
-    instrument = choice[random.integers(len(choice))]
+    weights = np.array([_weight(instrument) for instrument in choice])
+    instrument = choice[random.choice(len(choice), p=weights / weights.sum())]
     shifts = range(-5 * _OCTAVE, 5 * _OCTAVE + 1, _OCTAVE)
     outside = [sum(not _in_range(note.pitch + shift, instrument) for note in notes) for shift in shifts]
     best = [shift for shift, count in zip(shifts, outside, strict=True) if count == min(outside)]
@@ -94,6 +99,11 @@ def _folded(pitch: int, instrument: Instrument) -> int:
     if pitch < instrument.lowest:
         return pitch + _OCTAVE * -(-(instrument.lowest - pitch) // _OCTAVE)
     return pitch - _OCTAVE * max(-(-(pitch - instrument.highest) // _OCTAVE), 0)
+
+
+def _weight(instrument: Instrument) -> int:
+    """Those that only fit some voices are drawn more often where they do."""
+    return 1 if instrument.plays_chords or instrument.plays_bass else _MELODIC_WEIGHT
 
 
 def _any(instrument: Instrument) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,14 +57,16 @@ def _played(voice: Voice, samples: int, soundfont: Path, random: np.random.Gener
     return np.concatenate([*pieces, _generated(synth, samples - now)])
 
 
-def _synth(soundfont: Path, program: int):
-    import tinysoundfont
-
+def _synth(soundfont: Path, program: int) -> Any:
+    try:
+        import tinysoundfont  # pyaudio, which it names as a dependency, is only for playing aloud
+    except ImportError as error:
+        raise UserError("tinysoundfont is not installed: pip install --no-deps tinysoundfont") from error
     synth = tinysoundfont.Synth(samplerate=SAMPLE_HZ, gain=-6)
     try:
         identifier = synth.sfload(_content(soundfont))
         synth.program_select(0, identifier, 0, program)
-    except tinysoundfont.SoundFontException as error:
+    except (RuntimeError, tinysoundfont.SoundFontException) as error:
         raise UserError(f"{soundfont}: not a General MIDI soundfont that can be read: {error}") from error
     return synth
 
@@ -73,7 +76,7 @@ def _content(soundfont: Path) -> bytes:
     return soundfont.read_bytes()
 
 
-def _generated(synth, samples: int) -> np.ndarray:
+def _generated(synth: Any, samples: int) -> np.ndarray:
     return np.frombuffer(synth.generate_simple(samples), dtype=np.float32).reshape(-1, 2).mean(axis=1)
 
 
