@@ -77,7 +77,7 @@ class TrainingStream:
                 self.worker_deaths += 1  # the other errors come of a worker that dies while it hands a batch over
                 if self.worker_deaths >= MAX_WORKER_DEATHS:
                     raise UserError(
-                        f"data workers died {self.worker_deaths} times in a row at example {self.draws} "
+                        f"data workers died {self.worker_deaths} times in a row near example {self.draws} "
                         "(often for lack of memory); set num_workers lower and go on with --continue_from_dir"
                     ) from error
                 self._batches = self._open()
