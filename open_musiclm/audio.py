@@ -27,7 +27,8 @@ TOLERATED_SHORTFALL_SECONDS = 0.1
 SILENCE_STANDARD_DEVIATION = 1e-5
 _BLOCK_FRAMES = 1 << 20
 _PLAUSIBLE_HZ = (1000, 1_000_000)
-# Rates with hardly a common divisor make the resampling kernel huge; this keeps the pitch within 0.0001 %.
+# Rates with hardly a common divisor make the resampling kernel huge; this keeps the pitch within 0.0001 %, or
+# within 0.05 % where one rate is almost a multiple of the other (44,099 and 44,100 Hz).
 _LARGEST_RATIO_TERM = 1000
 
 
@@ -217,7 +218,7 @@ def _open(path: Path) -> soundfile.SoundFile:
     except OSError as error:
         raise SoundError(f"{path}: cannot read: {error.strerror}") from error
     except soundfile.LibsndfileError as error:
-        raise SoundError(f"{path}: not a sound file that can be decoded: {error.error_string}") from error
+        raise SoundError(f"{path}: not a sound file, or of a kind that cannot be decoded") from error
     except UnicodeEncodeError as error:
         raise SoundError(f"{os.fsencode(path)!r}: a file name that is not valid Unicode; rename the file") from error
     if file.frames <= 0 or not _PLAUSIBLE_HZ[0] <= file.samplerate <= _PLAUSIBLE_HZ[1]:

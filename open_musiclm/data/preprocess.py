@@ -91,24 +91,13 @@ class Preprocessor:
 
         SIGINT and SIGTERM end it after the files at hand, with everything stored.
         """
-        folder = Path(self.settings.results_folder)
         report = PreprocessReport()
-        with (
-            TokenStoreWriter(folder, self.description, self.process_index, self.shard_bytes) as writer,
-            _Signals() as signals,
-        ):
-            groups = self._groups(paths, writer.stored_paths(), report)
-            with tqdm(
-                total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=self.process_index > 0
-            ) as bar:
-                for files in self._prepared(paths, groups, folder / STATISTICS_NAME):
-                    crops = [crop for file in files for crop in file.crops]
-                    writer.add(self.tokenize(crops))
-                    self._count(files, report, bar)
-                    if signals.received:
-                        report.interrupted = True
-                        break
-        self._list_failures(folder, report)
+        folder = Path(self.settings.results_folder)
+        with _Signals() as signals:
+            with TokenStoreWriter(folder, self.description, self.process_index, self.shard_bytes) as writer:
+                groups = self._groups(paths, writer.stored_paths(), report)
+                self._store(paths, groups, writer, report, signals)
+            self._list_failures(folder, report)
         return report
 
     @torch.no_grad()
@@ -169,6 +158,23 @@ class Preprocessor:
         report.stored_before = len(share) - sum(map(len, left))
         return [group for group in left if group]
 
+    def _store(
+        self,
+        paths: Sequence[Path],
+        groups: list[list[int]],
+        writer: TokenStoreWriter,
+        report: PreprocessReport,
+        signals: "_Signals",
+    ) -> None:
+        hidden = self.process_index > 0
+        with tqdm(total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=hidden) as bar:
+            for files in self._prepared(paths, groups, writer.folder / STATISTICS_NAME):
+                writer.add(self.tokenize([crop for file in files for crop in file.crops]))
+                self._count(files, report, bar)
+                if signals.received:
+                    report.interrupted = True
+                    return
+
     def _prepared(
         self, paths: Sequence[Path], groups: list[list[int]], statistics: Path
     ) -> Iterator[list[PreparedFile]]:
@@ -220,7 +226,7 @@ def fingerprint(weights: Tensor) -> str:
 
 
 class _Signals:
-    """While entered, the first SIGINT or SIGTERM is only remembered; a second SIGINT stops at once."""
+    """While entered, SIGINT and SIGTERM are only remembered; launchers and terminals like to send them twice."""
 
     received = False
 
@@ -235,6 +241,4 @@ class _Signals:
             signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
         self.received = True
