@@ -1,0 +1,314 @@
+"""EnCodec, CLAP and MERT in training: losses and codebooks on their own, then the scripts on a folder of sound."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from encodec.quantization import ResidualVectorQuantizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_backbones import ENCODEC, build_codec, model_config
+
+from open_musiclm.audio import write_wave
+from open_musiclm.config import EncodecConfig, HubertKmeansConfig, load_section
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
+from open_musiclm.tokenizers.mert import Mert
+from open_musiclm.training.backbones.clap_losses import contrastive_loss, retrieval_recall, same_captions
+from open_musiclm.training.backbones.clap_text import read_captions, train_text_tokenizer
+from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_learn
+from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
+from open_musiclm.training.backbones.config import ClapTrainingConfig, MertTrainingConfig
+from open_musiclm.training.backbones.constant_q import ConstantQ
+from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
+from open_musiclm.training.backbones.initialization import start_as_transform_codec
+from open_musiclm.training.backbones.mert_losses import frames_at, mask_spans
+from open_musiclm.training.backbones.train import EncodecTrainingConfig
+
+REPOSITORY = Path(__file__).parent.parent
+SMALL = EncodecArchitecture(
+    dimension=16, n_filters=4, ratios=[2, 4, 5, 8], lstm=1, n_q=4, bins=16, target_bandwidths=[1.2]
+)
+
+
+def tones(count: int, seconds: float, sample_hz: int) -> torch.Tensor:
+    """Decaying tones of random pitch and level."""
+    time = torch.arange(round(seconds * sample_hz)) / sample_hz
+    pitch = 110 * 2 ** (3 * torch.rand(count, 1))
+    return (0.1 + 0.5 * torch.rand(count, 1)) * torch.sin(2 * torch.pi * pitch * time) * torch.exp(-time)
+
+
+def test_commitment_reaches_the_encoder_from_every_codebook():
+    torch.manual_seed(0)
+    quantizer = ResidualVectorQuantizer(8, n_q=3, bins=8)
+    latents = torch.randn(2, 8, 50)
+    quantize_and_learn(quantizer, latents, 3, 0.9, 0.1)
+    gradients = []
+    for quantizers in (1, 2, 3):
+        leaf = latents.clone().requires_grad_()
+        frozen = [layer._codebook.embed.clone() for layer in quantizer.vq.layers]
+        result = quantize_and_learn(quantizer, leaf, quantizers, 0.999999, 0.0)
+        (gradient,) = torch.autograd.grad(result.commitment * quantizers, leaf)
+        gradients.append(gradient)
+        for layer, embed in zip(quantizer.vq.layers, frozen, strict=True):
+            layer._codebook.embed.copy_(embed)
+    assert (gradients[1] - gradients[0]).norm() > 0.1 * gradients[0].norm()
+    assert (gradients[2] - gradients[1]).norm() > 0.1 * gradients[0].norm()
+
+
+def test_quantizing_passes_gradients_straight_through_and_sums_the_codes():
+    torch.manual_seed(0)
+    quantizer = ResidualVectorQuantizer(4, n_q=2, bins=8)
+    latents = torch.randn(2, 4, 30, requires_grad=True)
+    quantize_and_learn(quantizer, latents.detach(), 2, 0.9, 0.1)
+    before = [layer._codebook.embed.clone() for layer in quantizer.vq.layers]
+    result = quantize_and_learn(quantizer, latents, 2, 0.9, 0.1)
+    expected = sum(embed[result.codes[..., index]] for index, embed in enumerate(before))
+    torch.testing.assert_close(result.latents.transpose(1, 2), expected)
+    (gradient,) = torch.autograd.grad(result.latents.sum(), latents)
+    torch.testing.assert_close(gradient, torch.ones_like(latents))
+
+
+def test_dead_codes_come_back():
+    torch.manual_seed(0)
+    quantizer = ResidualVectorQuantizer(4, n_q=1, bins=32)
+    narrow = 0.01 * torch.randn(4, 4, 100)
+    quantize_and_learn(quantizer, narrow, 1, 0.5, 0.1)
+    wide = 10 * torch.randn(4, 4, 100)
+    for _ in range(40):
+        codes = quantize_and_learn(quantizer, wide, 1, 0.8, 0.1).codes
+    assert codebook_usage(codes, 32)[0] > 0.9
+
+
+@given(scales=st.tuples(*[st.floats(1e-4, 1e4)] * 2), weight=st.floats(0.1, 10))
+@settings(max_examples=20, deadline=None)
+def test_a_loss_steers_by_its_weight_whatever_its_scale(scales, weight):
+    wave = torch.zeros(3, 50, requires_grad=True)
+    directions = torch.zeros(2, 50)
+    directions[0, 0], directions[1, 1] = 1, 1
+    balancer = Balancer({"one": weight, "other": 1.0})
+    losses = {
+        name: scale * (wave * direction).sum()
+        for name, scale, direction in zip(("one", "other"), scales, directions, strict=True)
+    }
+    gradient = balancer.gradient(losses, wave)
+    torch.testing.assert_close(gradient[0, 0] / gradient[0, 1], torch.tensor(weight), rtol=1e-3, atol=0)
+    assert gradient.norm(dim=1).max() <= 1.001
+
+
+def test_spectrogram_loss_is_least_for_the_wave_itself_and_its_gradient_is_finite_in_silence():
+    torch.manual_seed(0)
+    loss = SpectrogramLoss(24000, [64, 256])
+    waves = tones(2, 0.3, 24000)
+    assert loss(waves, waves) < loss(0.9 * waves, waves) < loss(torch.zeros_like(waves), waves)
+    silence = torch.zeros(1, 2000, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(silence, torch.zeros(1, 2000)), silence)
+    assert gradient.isfinite().all()
+
+
+def test_an_untrained_codec_that_starts_as_a_transform_lets_the_sound_through():
+    torch.manual_seed(0)
+    model = build_encodec(SMALL)
+    start_as_transform_codec(model, tones(8, 1.0, 24000))
+    waves = tones(4, 0.4, 24000)
+    with torch.no_grad():
+        decoded = model.decoder(model.encoder(waves[:, None]))[:, 0]
+    assert si_sdr(decoded, waves).mean() > 5
+
+
+def test_codec_metrics_know_a_perfect_copy_and_a_worse_one():
+    torch.manual_seed(0)
+    wave = tones(2, 0.5, 24000)
+    noisy = wave + 0.1 * wave.std() * torch.randn_like(wave)
+    assert si_sdr(0.5 * wave, wave).min() > 60
+    assert abs(si_sdr(noisy, wave).mean() - 20) < 1
+    assert log_spectral_distance(wave, wave).max() == 0
+    assert log_spectral_distance(noisy, wave).min() > 1
+
+
+@given(semitones=st.integers(0, 60))
+@settings(max_examples=10, deadline=None)
+def test_constant_q_hears_each_pitch_in_its_bin(semitones):
+    time = torch.arange(8000) / 16000
+    wave = torch.sin(2 * torch.pi * 55 * 2 ** (semitones / 12) * time)
+    frames = ConstantQ(16000, 320)(wave[None], 24)
+    assert frames.shape == (1, 24, 84)
+    assert frames[0, 12].argmax() == semitones
+
+
+@given(frames=st.integers(1, 300), span=st.integers(1, 20))
+@settings(max_examples=20, deadline=None)
+def test_masks_have_a_span_in_every_example(frames, span):
+    masked = mask_spans(3, frames, 0.02, span, torch.Generator().manual_seed(frames))
+    assert masked.any(dim=1).all()
+    assert masked.shape == (3, frames)
+
+
+def test_codec_tokens_at_another_rate_are_those_of_the_same_moment():
+    codes = torch.arange(150)[None, :, None]
+    assert frames_at(codes, 75, 50, 4)[0, :, 0].tolist() == [0, 2, 3, 5]
+
+
+def test_contrast_is_least_when_each_sound_has_its_own_caption():
+    own = torch.eye(4)
+    same = same_captions(["a", "b", "c", "a"])
+    scale = torch.tensor(10.0)
+    shared = own.clone()
+    shared[3] = shared[0]
+    right = contrastive_loss(shared, shared, scale, same)
+    assert right < contrastive_loss(shared, shared.roll(1, 0), scale, same)
+    assert right < 0.75
+    assert retrieval_recall(shared, shared, same) == {1: 1.0, 5: 1.0, 10: 1.0}
+    assert retrieval_recall(own, own.roll(1, 0), torch.eye(4, dtype=torch.bool))[1] == 0.0
+
+
+def test_any_script_has_tokens_of_its_own():
+    tokenizer = train_text_tokenizer(["a slow tune on a cello", "a fast tune on a flute"] * 3, 400)
+    for text in ("a cello", "느린 첼로 🎻"):
+        ids = tokenizer(text)["input_ids"]
+        assert (ids[0], ids[-1], tokenizer.unk_token_id in ids) == (0, 2, False)
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("{", "not JSON"),
+        ('{"caption": "x"}', '"file"'),
+        ('{"file": "a.wav", "caption": " "}', '"caption"'),
+        ("", "no captions"),
+    ],
+)
+def test_a_bad_line_of_captions_is_named(tmp_path, line, named):
+    path = tmp_path / "captions.jsonl"
+    path.write_text(line)
+    with pytest.raises(UserError, match=named):
+        read_captions(path)
+
+
+def test_demo_configs_are_valid():
+    load_section(REPOSITORY / "scripts/demo/train_encodec.json", EncodecTrainingConfig)
+    load_section(REPOSITORY / "scripts/demo/train_clap.json", ClapTrainingConfig)
+    load_section(REPOSITORY / "scripts/demo/train_mert.json", MertTrainingConfig)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    torch.manual_seed(0)
+    folder, lines = tmp_path / "sounds", []
+    for number, wave in enumerate(tones(6, 1.0, 24000)):
+        write_wave(folder / f"{number}.wav", wave, 24000)
+        lines.append(json.dumps({"file": f"{number}.wav", "caption": f"tone number {number}"}))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def trainer(folder, **more):
+    shared = {"folder": str(folder), "num_train_steps": 2, "batch_size": 2, "lr": 1e-3, "num_workers": 0}
+    return shared | {"valid_frac": 0.4, "save_model_every": 1, "save_results_every": 2, **more}
+
+
+def run(script, folder, config, *more):
+    path = folder / f"{script}.json"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, str(REPOSITORY / "scripts" / f"{script}.py"), "--config", str(path), "--device", "cpu"]
+    return subprocess.run(
+        [*command, "--log_with", "none", *map(str, more)], capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+def resume_from(results):
+    return ["--results_folder", "again", "--continue_from_dir", results, "--continue_from_step", "1"]
+
+
+def losses(results):
+    lines = [json.loads(line) for line in (results / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.slow
+def test_train_encodec_writes_a_codec_and_goes_on_as_if_never_stopped(sounds, tmp_path):
+    config = {
+        "architecture": SMALL.model_dump(),
+        "trainer": trainer(
+            sounds,
+            crop_seconds=0.4,
+            spectrogram_windows=[64, 256],
+            adversarial_weight=3.0,
+            feature_matching_weight=3.0,
+            adversarial_from_step=1,
+            discriminator_filters=2,
+        ),
+    }
+    whole = run("train_encodec", tmp_path, config, "--results_folder", "whole")
+    assert whole.returncode == 0, whole.stderr
+    model, architecture = load_encodec(tmp_path / "whole/checkpoints/step_00000002/encodec")
+    assert architecture == SMALL
+    assert all(layer._codebook.inited for layer in model.quantizer.vq.layers)
+    again = run(
+        "train_encodec",
+        tmp_path,
+        config,
+        "--results_folder",
+        "again",
+        "--continue_from_dir",
+        "whole",
+        "--continue_from_step",
+        1,
+    )
+    assert again.returncode == 0, again.stderr
+    assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "whole")[2], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
+    architecture = {"embedding_dim": 16, "text_dim": 16, "text_layers": 1, "text_heads": 2, "audio_dim": 8}
+    config = {
+        "architecture": {**architecture, "audio_depths": [1, 1], "audio_heads": [1, 2]},
+        "trainer": trainer(sounds),
+    }
+    done = run("train_clap", tmp_path, config, "--results_folder", "clap")
+    assert done.returncode == 0, done.stderr
+    written = {file.name for file in (tmp_path / "clap/checkpoints/step_00000002/clap").iterdir()}
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= written
+    again = run(
+        "train_clap",
+        tmp_path,
+        config,
+        "--results_folder",
+        "again",
+        "--continue_from_dir",
+        "clap",
+        "--continue_from_step",
+        1,
+    )
+    assert again.returncode == 0, again.stderr
+    assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "clap")[2], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_train_mert_writes_what_mert_loads(sounds, tmp_path):
+    build_codec(tmp_path / "codec")
+    codec = EncodecConfig(model_name="./codec", bandwidth=2.4, codebook_size=ENCODEC.bins)
+    (tmp_path / "model.json").write_text(model_config(codec).model_dump_json())
+    architecture = {"feature_dim": 16, "layers": 2, "heads": 2, "feed_forward_dim": 16, "front_end_channels": 8}
+    architecture |= {"position_kernel": 8, "position_groups": 2}
+    config = {"architecture": architecture, "trainer": trainer(sounds, crop_seconds=0.5)}
+    done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", "model.json")
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "mert/checkpoints/step_00000002/mert"
+    section = HubertKmeansConfig(model_name=str(written), embed_layer=1)
+    features = Mert.load(model_config(section), torch.device("cpu")).features(torch.randn(1, 16000))
+    assert features.shape == (1, 49, 16)
+    assert features.isfinite().all()
+
+
+def test_bad_input_is_one_line(sounds, tmp_path):
+    config = {"architecture": SMALL.model_dump(), "trainer": trainer(sounds, crop_second=1.0)}
+    failed = run("train_encodec", tmp_path, config, "--results_folder", "x")
+    assert failed.returncode == 2
+    assert "crop_second: unknown key" in failed.stderr
+    assert "Traceback" not in failed.stderr
