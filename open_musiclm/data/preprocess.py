@@ -25,7 +25,7 @@ from open_musiclm.data.sound_dataset import SoundFailure
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, shortest_seconds
 from open_musiclm.data.token_store import SHARD_BYTES, StoredTokens, TokenStoreWriter
-from open_musiclm.data.workers import leave_interrupts_to_parent
+from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 
 FILES_PER_GROUP = 4
@@ -184,7 +184,7 @@ class Preprocessor:
             batch_sampler=groups,
             num_workers=min(self.settings.num_workers, len(groups)),
             collate_fn=list,
-            worker_init_fn=leave_interrupts_to_parent,
+            worker_init_fn=leave_signals_to_parent,
         )
         try:
             yield from loader

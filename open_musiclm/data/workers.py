@@ -3,9 +3,8 @@
 import signal
 
 
-def leave_interrupts_to_parent(worker: int) -> None:
-    """A worker's start: Ctrl-C, which the whole process group gets, is the parent's to act on.
-
-    SIGTERM still ends a worker; it is how a parent that stops with an error gets rid of its workers.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_parent(worker: int) -> None:
+    """A worker's start. Ctrl-C and a scheduler's SIGTERM often reach the whole group; the parent acts on them, and
+    needs its workers until it is done. It ends them by its queues, and they end by themselves when it dies."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

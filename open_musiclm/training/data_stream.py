@@ -9,10 +9,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from open_musiclm.data.draw_sampler import DrawSampler
 from open_musiclm.data.sound_dataset import SoundBatch
-from open_musiclm.data.workers import leave_interrupts_to_parent
+from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
 
@@ -63,6 +64,10 @@ class TrainingStream:
                 self.failures.add(batch.failures)
             yield send_to_device(batch, self.accelerator.device, non_blocking=True)
 
+    def close(self) -> None:
+        """Ends the workers; nothing can be taken any more."""
+        _end_workers(self._batches)
+
     def _next(self) -> Any:
         while True:
             try:
@@ -101,10 +106,14 @@ class ValidationSet:
 
     def __iter__(self) -> Iterator[Any]:
         assert self.data.validation is not None
-        for batch in _loader(self.data, self.data.validation, _Listed(self._own)):
-            if isinstance(batch, SoundBatch):
-                self.failures.add(batch.failures)
-            yield send_to_device(batch, self.accelerator.device)
+        batches = iter(_loader(self.data, self.data.validation, _Listed(self._own)))
+        try:
+            for batch in batches:
+                if isinstance(batch, SoundBatch):
+                    self.failures.add(batch.failures)
+                yield send_to_device(batch, self.accelerator.device)
+        finally:
+            _end_workers(batches)
 
 
 class _Listed(Sampler[int]):
@@ -125,9 +134,15 @@ def _loader(data: TrainingData, dataset: Dataset, sampler: Sampler[int]) -> Data
         sampler=sampler,
         num_workers=data.num_workers,
         collate_fn=data.collate,
-        worker_init_fn=leave_interrupts_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # a loader that opens takes a number, which must not be one of the training's
     )
+
+
+def _end_workers(batches: Iterator[Any]) -> None:
+    """Left to the end of the process, workers that ignore SIGTERM would be waited for without end."""
+    if isinstance(batches, _MultiProcessingDataLoaderIter):
+        batches._shutdown_workers()
 
 
 def _from_worker(error: UserError) -> UserError:

@@ -57,6 +57,7 @@ class Loop:
                 self._save(validated=finished)
             self.failures.report()
         finally:
+            self.stream.close()
             self.log.close()
             self.accelerator.end_training()
         if not finished:
