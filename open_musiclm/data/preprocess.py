@@ -4,13 +4,11 @@ Files go in groups that never change, so that a run that was interrupted makes t
 """
 
 import hashlib
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,6 +25,7 @@ from open_musiclm.data.store_description import StoreDescription, shortest_secon
 from open_musiclm.data.token_store import SHARD_BYTES, StoredTokens, TokenStoreWriter
 from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
+from open_musiclm.interruption import Interruption
 
 FILES_PER_GROUP = 4
 STATISTICS_NAME = "statistics.sqlite"
@@ -93,10 +92,10 @@ class Preprocessor:
         """
         report = PreprocessReport()
         folder = Path(self.settings.results_folder)
-        with _Signals() as signals:
+        with Interruption() as interruption:
             with TokenStoreWriter(folder, self.description, self.process_index, self.shard_bytes) as writer:
                 groups = self._groups(paths, writer.stored_paths(), report)
-                self._store(paths, groups, writer, report, signals)
+                self._store(paths, groups, writer, report, interruption)
             self._list_failures(folder, report)
         return report
 
@@ -164,14 +163,14 @@ class Preprocessor:
         groups: list[list[int]],
         writer: TokenStoreWriter,
         report: PreprocessReport,
-        signals: "_Signals",
+        interruption: Interruption,
     ) -> None:
         hidden = self.process_index > 0
         with tqdm(total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=hidden) as bar:
             for files in self._prepared(paths, groups, writer.folder / STATISTICS_NAME):
                 writer.add(self.tokenize([crop for file in files for crop in file.crops]))
                 self._count(files, report, bar)
-                if signals.received:
+                if interruption.asked:
                     report.interrupted = True
                     return
 
@@ -223,22 +222,3 @@ def fingerprint(weights: Tensor) -> str:
     """A name for trained weights that changes when they do."""
     content = weights.detach().float().cpu().contiguous().numpy()
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]
-
-
-class _Signals:
-    """While entered, SIGINT and SIGTERM are only remembered; launchers and terminals like to send them twice."""
-
-    received = False
-
-    def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = True

@@ -4,15 +4,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from accelerate.utils import set_seed
 
 from open_musiclm.checkpoints import saved_steps
 from open_musiclm.config import TrainerConfig
 from open_musiclm.errors import UserError
+from open_musiclm.interruption import Interruption
 from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
 from open_musiclm.training.failure_list import FailureList
-from open_musiclm.training.interruption import Interruption
 from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
 from open_musiclm.training.tracking import RunLog, peak_memory_gb
@@ -48,10 +49,10 @@ class Loop:
         )
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
-            with Interruption(self.accelerator) as interruption:
+            with Interruption() as interruption:
                 while self.state.step < self.config.num_train_steps:
                     self._step()
-                    if interruption.asked():
+                    if self._any(interruption.asked):
                         break
                 finished = self.state.step >= self.config.num_train_steps
                 self._save(validated=finished)
@@ -63,6 +64,13 @@ class Loop:
         if not finished:
             self.log.say(f"stopped after step {self.state.step}; go on with: {self.run.resume_command()}")
         return finished
+
+    def _any(self, here: bool) -> bool:
+        """Whether it holds in any process: all processes call this, and all get the same answer."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item())
 
     def _step(self) -> None:
         begun, waited = time.perf_counter(), self.stream.waited_seconds

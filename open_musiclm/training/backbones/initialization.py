@@ -29,6 +29,7 @@ def start_as_transform_codec(model: encodec.EncodecModel, example: Float[Tensor,
     last: Any
     first, *middle, last = [layer for layer in layers if isinstance(layer, SConv1d)]
     decoding: list[Any] = [*model.decoder.model]
+    end: Any
     start, *upward, end = [layer for layer in decoding if isinstance(layer, SConv1d | SConvTranspose1d)]
     for layer in (*layers, *decoding):
         if isinstance(layer, SEANetResnetBlock):
@@ -61,9 +62,10 @@ def _set_principal_components(
     weight[:, :, width - stride :] = rows.view(channels, -1, stride)
     _set(convolution, weight * gain)
     if isinstance(mirror, SConvTranspose1d):
-        transposed = torch.zeros_like(mirror.convtr.convtr.weight)
+        upward: Any = mirror.convtr.convtr
+        transposed = torch.zeros_like(upward.weight_v)
         transposed[:, :, :stride] = rows.view(channels, -1, stride)
-        _set(mirror.convtr.convtr, transposed / gain)
+        _set(upward, transposed / gain)
     else:
         transposed = torch.zeros_like(mirror.conv.conv.weight)
         transposed[:, :, -1] = rows.T
@@ -74,9 +76,9 @@ def _pass_through(block: Any) -> None:
     shortcut = block.shortcut.conv.conv
     _set(shortcut, torch.eye(shortcut.out_channels)[:, :, None])
     block.block[-1].conv.conv.weight_g.mul_(0.1)
-    for module in block.block:
-        if isinstance(module, SConv1d):
-            module.conv.conv.bias.zero_()
+    convolutions: list[Any] = [module for module in block.block if isinstance(module, SConv1d)]
+    for convolution in convolutions:
+        convolution.conv.conv.bias.zero_()
 
 
 def _impulse(convolution: Any, gain: float) -> Tensor:
