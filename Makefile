@@ -7,6 +7,7 @@ VENV ?= .venv
 PROMPT ?= slow and gentle piano in a major key
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
+TESTABLE = $(VENV)/testable
 DEMO = results/demo
 DEMO_HOURS ?= 0.5
 MODEL = configs/demo/model.json
@@ -23,8 +24,12 @@ $(INSTALLED): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; name it with make PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[demo,test,lint]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps tinysoundfont pretty_midi
+	touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[laion,test,lint]"
 	touch $@
 
 demo: $(DEMO)/fine/done
@@ -32,7 +37,7 @@ demo: $(DEMO)/fine/done
 		--model_config $(MODEL) $(TOKENIZERS) --semantic_path $(DEMO)/semantic --coarse_path $(DEMO)/coarse \
 		--fine_path $(DEMO)/fine --results_folder $(DEMO)/generated
 
-$(DEMO)/corpus/done: $(INSTALLED)
+$(DEMO)/corpus/done: | $(INSTALLED)
 	$(BIN)/python scripts/make_demo_corpus.py --output $(DEMO)/corpus --hours $(DEMO_HOURS) --seed 0
 	touch $@
 
@@ -42,6 +47,7 @@ $(DEMO)/clap_rvq/done: $(DEMO)/corpus/done $(MODEL)
 
 $(DEMO)/hubert_kmeans/done: $(DEMO)/clap_rvq/done
 	$(BIN)/python scripts/train_hubert_kmeans.py --results_folder $(DEMO)/hubert_kmeans $(TRAIN)
+	rm -rf $(DEMO)/tokens # made with other tokenizers, if there are any
 	touch $@
 
 $(DEMO)/tokens/done: $(DEMO)/hubert_kmeans/done
@@ -60,13 +66,13 @@ $(DEMO)/fine/done: $(DEMO)/coarse/done
 	$(BIN)/python scripts/train_fine_stage.py --results_folder $(DEMO)/fine $(TRAIN) $(TOKENIZERS)
 	touch $@
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(TESTABLE) lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf $(DEMO)

@@ -2,14 +2,15 @@
 
 # download URL FILE: goes on where an earlier try stopped.
 download() {
-    local url=$1 file=$2
+    local url=$1 file=$2 status
     mkdir -p "$(dirname "$file")"
     echo "downloading $url"
-    if ! curl --fail --location --retry 5 --retry-connrefused --connect-timeout 20 --continue-at - \
-        --output "$file.part" "$url"; then
+    # 416: all of it is there already, and only the check is missing.
+    status=$(curl --fail --location --retry 3 --retry-connrefused --connect-timeout 20 --continue-at - \
+        --output "$file.part" --write-out '%{http_code}' "$url") || [ "$status" = 416 ] || {
         echo "error: cannot download $url; are you online? Run the same command again to go on where it stopped" >&2
         exit 2
-    fi
+    }
 }
 
 # check PROGRAM HASH FILE: the file keeps its final name only if its hash, or the hash's beginning, is right.
@@ -34,6 +35,19 @@ fetch() {
     fi
     download "$3" "$4"
     check "$1" "$2" "$4"
+}
+
+# fetch_from_hub URL FILE: a file of huggingface.co, checked by the hash that the hub has for it.
+fetch_from_hub() {
+    local expected
+    if [ ! -f "$2" ]; then
+        expected=$(curl --silent --head --connect-timeout 20 "$1" | tr -d '"\r' | sed -n 's/^x-linked-etag: *//Ip') || true
+        if ! [[ "$expected" =~ ^[0-9a-f]{64}$ ]]; then
+            echo "error: $1 gives no hash to check it by; are you online, and is the name right?" >&2
+            exit 2
+        fi
+    fi
+    fetch sha256sum "${expected:-}" "$1" "$2"
 }
 
 # unpack ZIP FOLDER: once.

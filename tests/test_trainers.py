@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_stack import Stack
 
 from open_musiclm.checkpoints import load_weights, saved_steps
@@ -26,7 +27,7 @@ from open_musiclm.tokenizers.rvq import ClapQuantizer
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 CPU = torch.device("cpu")
 STAGE = {"num_train_steps": 2, "batch_size": 2, "grad_accum_every": 1, "save_results_every": 2, "save_model_every": 2}
-STAGE |= {"valid_frac": 0.3, "num_workers": 0, "lr": 1e-3}
+STAGE |= {"valid_frac": 0.4, "num_workers": 0, "lr": 1e-3}
 
 
 def run(script: str, *words: object) -> None:
@@ -154,6 +155,20 @@ def test_kmeans_with_too_little_sound_or_too_few_batches(tmp_path: Path, configs
         fit(2000)
     with pytest.raises(UserError, match=r"300 clusters, but only 198 frames were extracted; raise feature_extraction"):
         fit(300)
+
+
+def test_features_that_are_not_finite_name_the_backbone(tmp_path: Path, configs: Configs, stack: Stack) -> None:
+    shutil.copytree(stack.folder / "mert", tmp_path / "mert")
+    weights = load_file(tmp_path / "mert/model.safetensors")
+    name = next(name for name in weights if name.endswith("layer_norm.weight"))
+    save_file(weights | {name: torch.full_like(weights[name], torch.nan)}, tmp_path / "mert/model.safetensors")
+    model = json.loads(stack.model_config.read_text())
+    model["hubert_kmeans_cfg"]["model_name"] = str(tmp_path / "mert")
+    (tmp_path / "model.json").write_text(json.dumps(model))
+    section = {"feature_extraction_num_steps": 1, "feature_extraction_batch_size": 2, "num_workers": 0}
+    words = [*configs(hubert_kmeans_trainer_cfg=section), "--model_config", tmp_path / "model.json"]
+    with pytest.raises(UserError, match="model_name: the features of .*mert are not finite"):
+        run("train_hubert_kmeans", "--results_folder", tmp_path / "kmeans", "--log_with", "none", *words)
 
 
 @pytest.mark.parametrize("preprocessed", [False, True])

@@ -46,7 +46,7 @@ class TokenSequenceDecoder(nn.Module):
             if config.use_absolute_position_embeddings
         )
         self.logit_weights = nn.ParameterList(
-            nn.Parameter(torch.randn(s.quantizers, s.codebook_size + 1, dim)) for s in sequences
+            nn.Parameter(torch.randn(s.quantizers, s.codebook_size + 1, dim) * dim**-0.5) for s in sequences
         )
         self.transformer = Transformer(config)
 

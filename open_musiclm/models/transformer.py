@@ -87,15 +87,15 @@ class Attention(nn.Module):
             cache.keys[:, start:end] = key
             cache.values[:, start:end] = value
             key, value = cache.keys[:, :end], cache.values[:, :end]
-        shared = (-1, self.heads, -1, -1)
+        # The heads share keys and values: as rows of one head they are one large product instead of many small ones.
         attended = functional.scaled_dot_product_attention(
-            query,
-            key.unsqueeze(1).expand(shared),
-            value.unsqueeze(1).expand(shared),
-            attn_mask=bias,
+            query.flatten(1, 2),
+            key,
+            value,
+            attn_mask=bias.flatten(1, 2),
             dropout_p=self.dropout if self.training else 0.0,
             scale=LOGIT_SCALE,
-        )
+        ).unflatten(1, (self.heads, -1))
         return self.to_output(attended.transpose(1, 2).flatten(2))
 
 

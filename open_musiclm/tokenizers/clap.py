@@ -10,6 +10,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PretrainedConfig, RobertaTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.audio import to_int16_and_back
 from open_musiclm.config import ModelConfig
@@ -106,6 +107,7 @@ def _check_fusion(name: str, enable_fusion: bool) -> None:
 
 def _pretrained(name: str) -> tuple[ClapModel, ClapFeatureExtractor]:
     """The whole model in float32 and its front end's settings. Raises UserError."""
+    disable_progress_bar()  # loading takes a moment only
     try:
         extractor = ClapFeatureExtractor.from_pretrained(name)
         loaded: Any = ClapModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)

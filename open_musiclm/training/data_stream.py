@@ -1,7 +1,7 @@
 """Batches for the loop: an endless training stream that knows its position, and a validation set that never varies."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from open_musiclm.data.draw_sampler import DrawSampler
-from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
 from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
@@ -28,6 +28,7 @@ class TrainingData:
 
     `training[draw]` is an example for every draw >= 0; `validation[i]` for i < `validation_examples`, each of them
     once the whole set. `collate` makes a batch (of anything that holds tensors) out of a list of examples.
+    `unusable` are sound files that were left out before training.
     """
 
     training: Dataset
@@ -36,6 +37,7 @@ class TrainingData:
     collate: Callable[[list[Any]], Any]
     batch_size: int
     num_workers: int
+    unusable: Sequence[SoundFailure] = ()
 
 
 class TrainingStream:

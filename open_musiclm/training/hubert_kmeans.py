@@ -56,8 +56,14 @@ class HubertKmeansTrainer:
         """One update with the frames of a batch; the first one waits for as many frames as there are clusters.
 
         Returns the batch's mean squared distance from its centroids, and the share of clusters it falls into.
+        Raises UserError where features are not finite.
         """
         features = self.accelerator.gather(self.mert.features(batch.waves["semantic"]).flatten(0, 1))
+        if not features.isfinite().all():
+            raise UserError(
+                f"hubert_kmeans_cfg: model_name: the features of {self.model_config.hubert_kmeans_cfg.model_name} are "
+                "not finite; its weights are not usable"
+            )
         if not self.accelerator.is_main_process:
             return {}
         self._held.append(features.cpu().numpy())

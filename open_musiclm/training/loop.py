@@ -34,6 +34,7 @@ class Loop:
         self.accelerator = run.accelerator
         self.state = TrainingState()
         self.failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
+        self.failures.add(data.unusable)
         self.validation = ValidationSet(data, self.accelerator, self.failures) if data.validation is not None else None
         self._validated: tuple[int, Mapping[str, float]] | None = None
         self._skipped_in_a_row = 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_musiclm.audio import SoundError, find_sounds, sound_info
-from open_musiclm.data.sound_dataset import Crop, SoundDataset, collate_sounds, split
+from open_musiclm.data.sound_dataset import Crop, SoundDataset, SoundFailure, collate_sounds, split
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.training.data_stream import TrainingData
 
@@ -20,11 +20,12 @@ def sound_data(
 ) -> TrainingData:
     """Crops of the files below `folder`, a share of `valid_frac` of the files kept for validation.
 
-    Files of that share that cannot be opened are left out, so that a small share is not lost to one of them.
-    Raises UserError.
+    Files of that share that cannot be opened are left out (`unusable` lists them), so that a small share is not lost
+    to one of them. Raises UserError.
     """
-    training, validation = split(find_sounds(folder), valid_frac, seed)
-    validation = [path for path in validation if _opens(path)]
+    training, kept = split(find_sounds(folder), valid_frac, seed)
+    unusable = [failure for path in kept if (failure := _failure(path)) is not None]
+    validation = sorted(set(kept) - {failure.path for failure in unusable})
     return TrainingData(
         training=SoundDataset(training, crops, seed, statistics),
         validation=SoundDataset(validation, crops, seed, statistics) if validation else None,
@@ -32,12 +33,14 @@ def sound_data(
         collate=collate_sounds,
         batch_size=batch_size,
         num_workers=num_workers,
+        unusable=unusable,
     )
 
 
-def _opens(path: Path) -> bool:
+def _failure(path: Path) -> SoundFailure | None:
+    """Why a file cannot be opened, if it cannot."""
     try:
         sound_info(path)
-    except SoundError:
-        return False
-    return True
+    except SoundError as error:
+        return SoundFailure(path, str(error))
+    return None
