@@ -1,5 +1,7 @@
 """Every script as it is run: quick help, and misuse that ends with one line and exit status 2."""
 
+import importlib.util
+import shlex
 import subprocess
 import sys
 import time
@@ -55,3 +57,23 @@ def test_misuse_of_inference_is_one_clear_line(arguments: list[str], named: str)
     assert answer.returncode == 2
     assert named in answer.stderr.splitlines()[-1]
     assert "Traceback" not in answer.stderr
+
+
+README_COMMANDS = [
+    line.strip()
+    for line in (REPOSITORY / "README.md").read_text().splitlines()
+    if line.startswith("    python scripts/")
+]
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_commands_of_the_readme_have_arguments_that_exist(command: str) -> None:
+    _, script, *words = shlex.split(command)
+    spec = importlib.util.spec_from_file_location("script", REPOSITORY / script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parsed = module.arguments().parse_args(words)
+    shipped = [path for path in vars(parsed).values() if isinstance(path, Path) and path.parts[0] == "configs"]
+    assert all((REPOSITORY / path).exists() for path in shipped)

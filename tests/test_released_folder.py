@@ -1,0 +1,95 @@
+"""A folder laid out as the released one, at toy size: the README's own commands run on it unchanged."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from released_layout import released_rvq, released_stage, write_released_kmeans
+from small_stack import MODEL, Stack
+
+from open_musiclm.checkpoints import load_weights
+from open_musiclm.models.stages import STAGE_NAMES
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NAMES = {
+    "semantic": "semantic.transformer.14000.pt",
+    "coarse": "coarse.transformer.18000.pt",
+    "fine": "fine.transformer.24000.pt",
+    "clap_rvq": "clap.rvq.950_no_fusion.pt",
+    "hubert_kmeans": "kmeans_10s_no_fusion.joblib",
+}
+CONFIG = "musiclm_large_small_context.json"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
+    """A working directory with scripts/ and checkpoints/."""
+    folder = tmp_path_factory.mktemp("place")
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir()
+    (folder / "scripts").symlink_to(REPOSITORY / "scripts")
+    model = stack.musiclm()
+    for name in STAGE_NAMES:
+        torch.save(released_stage(model.parts.stages[name]), checkpoints / NAMES[name])
+    torch.save(released_rvq(model.tokenizer.quantizer), checkpoints / NAMES["clap_rvq"])
+    write_released_kmeans(model.tokenizer.semantic.centroids, checkpoints / NAMES["hubert_kmeans"])
+    config = json.loads(json.dumps(MODEL))
+    for section, backbone in (("clap_rvq_cfg", "clap"), ("hubert_kmeans_cfg", "mert"), ("encodec_cfg", "encodec")):
+        config[section]["model_name"] = str(stack.folder / backbone)
+    (checkpoints / CONFIG).write_text(json.dumps(config))
+    return folder
+
+
+def readme_command(*named: str) -> list[str]:
+    """The README's one command that has all these words."""
+    lines = re.findall(r"^    python (scripts/.*)$", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
+    (command,) = [line for line in lines if all(word in line for word in named)]
+    return shlex.split(command)
+
+
+def run(command: list[str], place: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(
+        [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.slow
+def test_the_readmes_command_generates(place: Path) -> None:
+    told = run(readme_command("infer_top_match", "checkpoints/semantic"), place)
+    (wave,) = (place / "results/infer_top_match").glob("*.wav")
+    assert wave.name in told
+    assert soundfile.info(wave).frames == 4 * 24000
+    assert json.loads(wave.with_suffix(".json").read_text())["paths"]["rvq_path"] == f"checkpoints/{NAMES['clap_rvq']}"
+
+
+def test_the_readmes_command_converts(place: Path) -> None:
+    run(readme_command("convert_checkpoint"), place)
+    converted = load_weights(place / "checkpoints/semantic.transformer.14000.safetensors", "semantic")
+    released = load_weights(place / "checkpoints" / NAMES["semantic"], "semantic")
+    assert converted.model_config is not None
+    assert released.model_config is None
+    assert converted.tensors.keys() == released.tensors.keys()
+    assert all(torch.equal(converted.tensors[name], tensor) for name, tensor in released.tensors.items())
+
+
+@pytest.mark.slow
+def test_released_parts_make_the_same_music_as_a_bundle_of_them(place: Path) -> None:
+    paths = [f"--{name}_path checkpoints/{NAMES[name]}" for name in STAGE_NAMES]
+    paths += [f"--rvq_path checkpoints/{NAMES['clap_rvq']}", f"--kmeans_path checkpoints/{NAMES['hubert_kmeans']}"]
+    parts = [word for path in [*paths, f"--model_config checkpoints/{CONFIG}"] for word in path.split()]
+    run(["scripts/bundle.py", "--results_folder", "bundle", *parts], place)
+    request = ["scripts/infer_top_match.py", "a tune", "--num_samples", "1", "--duration", "0.5"]
+    run([*request, *parts, "--results_folder", "apart"], place)
+    run([*request, "--checkpoint_dir", "bundle", "--results_folder", "together"], place)
+    (apart,), (together,) = (list((place / name).glob("*.wav")) for name in ("apart", "together"))
+    assert apart.read_bytes() == together.read_bytes()
