@@ -167,7 +167,7 @@ def test_features_that_are_not_finite_name_the_backbone(tmp_path: Path, configs:
     (tmp_path / "model.json").write_text(json.dumps(model))
     section = {"feature_extraction_num_steps": 1, "feature_extraction_batch_size": 2, "num_workers": 0}
     words = [*configs(hubert_kmeans_trainer_cfg=section), "--model_config", tmp_path / "model.json"]
-    with pytest.raises(UserError, match="model_name: the features of .*mert are not finite"):
+    with pytest.raises(UserError, match=r"model_name: the features of .*mert are not finite"):
         run("train_hubert_kmeans", "--results_folder", tmp_path / "kmeans", "--log_with", "none", *words)
 
 
