@@ -14,6 +14,7 @@ from open_musiclm.errors import UserError
 MISUSE = 2
 INTERRUPTED = 130
 STAGES = ("semantic", "coarse", "fine")
+PRECISIONS = ("float32", "bfloat16")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -89,7 +90,7 @@ def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> No
 
 
 def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
-    """Temperatures, top k, top p and the batch."""
+    """Temperatures, top k, top p, the precision and the batch."""
     for stage, temperature in zip(STAGES, (1.0, 0.95, 0.4), strict=True):
         to.add_argument(
             f"--{stage}_temperature",
@@ -99,6 +100,12 @@ def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
         )
     to.add_argument("--top_k", type=positive_int, default=None, help="ids to draw from; by default a tenth of them")
     to.add_argument("--top_p", type=share, default=None, help="draw from the fewest ids that hold this probability")
+    to.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the stages' weights; bfloat16 is quicker, and float32 gives the same music on every machine",
+    )
     to.add_argument("--max_batch_size", type=positive_int, default=16, help="samples generated at the same time")
 
 

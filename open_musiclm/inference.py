@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,7 +44,11 @@ def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> 
     require_arguments(arguments, needed)
     config = load_model_config(arguments.model_config)
     device = choose_device(arguments.device)
-    loaded = {name: load_stage(getattr(arguments, f"{name}_path"), name, config, device) for name in stages}
+    precision = getattr(torch, arguments.precision)
+    loaded = {
+        name: load_stage(getattr(arguments, f"{name}_path"), name, config, device).in_precision(precision)
+        for name in stages
+    }
     tokenizer = MusicTokenizer.load(config, arguments.rvq_path, arguments.kmeans_path, device)
     return MusicLM(config, loaded, tokenizer)
 

@@ -191,3 +191,21 @@ def test_sampling_follows_the_distribution() -> None:
 
 def _nobody(steps: int) -> None:
     """Progress that nobody watches."""
+
+
+@pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
+def test_bfloat16_weights_predict_nearly_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    stage = build_stage(name, small_config()).eval()
+    ids = [*conditioning_of(stage, 2), random_ids(stage, -1, 2, time=20)]
+    exact = stage.training_logits(ids, [False] * len(ids))[0][-1]
+    stage.in_precision(torch.bfloat16)
+    assert next(stage.decoder.transformer.blocks.parameters()).dtype == torch.bfloat16
+    rounded = stage.training_logits(ids, [False] * len(ids))[0][-1]
+    assert exact is not None
+    assert rounded is not None
+    difference = rounded.float().log_softmax(-1) - exact.log_softmax(-1)
+    assert 0 < float(difference.abs().max().detach()) < 0.1
+    sampling, streams = Sampling(temperature=0.5), [sample_stream(0, "a", number, name) for number in range(2)]
+    drawn = stage.generate(ids[:-1], ids[-1][:, :3], 7, sampling, streams, lambda steps: None)
+    assert drawn.shape == (2, 7, stage.predicted.quantizers)

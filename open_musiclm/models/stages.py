@@ -57,6 +57,15 @@ class Stage(nn.Module):
         """The sequence that the stage predicts."""
         return self.sequences[-1]
 
+    def in_precision(self, precision: torch.dtype) -> "Stage":
+        """The same stage, its weights in `precision`, for generation.
+
+        The position bias stays in float32: bfloat16 cannot tell large distances apart.
+        """
+        self.to(precision)
+        self.decoder.transformer.position_bias.float()
+        return self
+
     def forward(self, ids: Sequence[Ids], weights: Sequence[float] | None = None) -> StageLoss:
         """The training forward: sum of w_i n_i CE_i over the sum of n_i with w_i > 0.
 

@@ -1,0 +1,149 @@
+"""Generation: tokens per second of each stage with the cache and without, against the time of reading the weights once.
+
+Stages have fresh weights of the config's sizes: speed does not depend on what they learned. Cached generation makes
+`--seconds` of music in one window. Without the cache a token costs a pass over all tokens so far; that is timed at a
+tenth, half and nine tenths of the same window. Every figure comes from a process of its own.
+
+    python benchmarks/generate.py --model_config configs/model/musiclm_small.json --batch_sizes 1 4
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measure import measure_alone
+
+from open_musiclm import cli
+from open_musiclm.config import ModelConfig, StageName, load_model_config
+from open_musiclm.devices import choose_device
+from open_musiclm.errors import UserError
+from open_musiclm.models.sampling import sample_stream
+from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
+from open_musiclm.models.timeline import acoustic_rate, semantic_rate, ticks_in
+
+UNCACHED_AT = (0.1, 0.5, 0.9)
+Case = tuple[Path, StageName, str, str, int, float]
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    cli.add_model_config_argument(parser)
+    parser.add_argument("--batch_sizes", type=cli.positive_int, nargs="+", default=[1, 4], help="samples at a time")
+    parser.add_argument(
+        "--precisions", choices=cli.PRECISIONS, nargs="+", default=cli.PRECISIONS, help="of the weights"
+    )
+    parser.add_argument("--seconds", type=cli.positive_float, default=2.0, help="music to make in each stage")
+    parser.add_argument("--repetitions", type=cli.positive_int, default=1, help="timed runs; the median is printed")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    path, device, seconds = arguments.model_config, str(choose_device(arguments.device)), arguments.seconds
+    repetitions = arguments.repetitions
+    config = load_model_config(path)
+    shortest = min(config.window_seconds(name) for name in STAGE_NAMES)
+    if seconds > shortest:
+        raise UserError(f"--seconds {seconds}: the shortest window of {path} is {shortest} s")
+    cli.say(f"{path}, {device}, {torch.get_num_threads()} threads, {seconds} s, torch {torch.__version__}\n")
+    cli.say("| stage | precision | batch | tokens/s | uncached | faster | ms a token | weights read, ms | ratio | MB |")
+    cli.say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for precision in arguments.precisions:
+        for batch in arguments.batch_sizes:
+            chain = uncached_chain = 0.0
+            for name in STAGE_NAMES:
+                case = (path, name, device, precision, batch, seconds)
+                tokens = _tokens(config, name, seconds)
+                cached = measure_alone(generation, case, repetitions)
+                plain = measure_alone(uncached, (path, name, device, "float32", batch, seconds), repetitions)
+                floor = measure_alone(reading, case, 5).seconds
+                step, plain_step = cached.seconds / tokens, plain.seconds / len(UNCACHED_AT)
+                chain, uncached_chain = chain + cached.seconds, uncached_chain + plain_step * tokens
+                cli.say(
+                    f"| {name} | {precision} | {batch} | {batch / step:.1f} | {batch / plain_step:.2f} "
+                    f"| {plain_step / step:.0f} | {1000 * step:.2f} | {1000 * floor:.2f} | {step / floor:.2f} "
+                    f"| {cached.megabytes:.0f} |"
+                )
+            music = seconds * batch
+            cli.say(
+                f"| all | {precision} | {batch} | {chain / music:.2f} s a second of music "
+                f"| {uncached_chain / music:.1f} s (float32) | {uncached_chain / chain:.0f} | | | | |"
+            )
+
+
+def generation(
+    path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
+) -> Callable[[], object]:
+    """`seconds` of one window, from its first token on, with the cache."""
+    stage, config = _stage(path, name, device, precision)
+    conditioning, predicted = _window(stage, config, name, batch, seconds, device)
+
+    def run() -> None:
+        streams = [sample_stream(0, "benchmark", row, name) for row in range(batch)]
+        stage.generate(
+            conditioning, predicted[:, :0], predicted.shape[1], stage.default_sampling, streams, lambda steps: None
+        )
+
+    return run
+
+
+def uncached(
+    path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
+) -> Callable[[], object]:
+    """The passes that one token costs without the cache, at three places of the window."""
+    stage, config = _stage(path, name, device, precision)
+    conditioning, predicted = _window(stage, config, name, batch, seconds, device)
+    lengths = [max(int(predicted.shape[1] * place), 1) for place in UNCACHED_AT]
+
+    @torch.inference_mode()
+    def run() -> None:
+        for length in lengths:
+            stage.training_logits([*conditioning, predicted[:, :length]], [False] * len(stage.sequences))
+
+    return run
+
+
+def reading(
+    path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
+) -> Callable[[], object]:
+    """As many bytes as the blocks' weights have, read once."""
+    stage, _ = _stage(path, name, device, precision)
+    count = sum(weight.numel() * weight.element_size() for weight in stage.decoder.transformer.blocks.parameters())
+    content = torch.ones(count // 4, device=device)
+    return content.sum
+
+
+def _stage(path: Path, name: StageName, device: str, precision: str) -> tuple[Stage, ModelConfig]:
+    config = load_model_config(path)
+    torch.manual_seed(0)
+    return build_stage(name, config).to(device).eval().in_precision(getattr(torch, precision)), config
+
+
+def _tokens(config: ModelConfig, name: StageName, seconds: float) -> int:
+    """The tokens, one after another, of `seconds` of music."""
+    parts = config.global_cfg
+    quantizers = {"semantic": 1, "coarse": parts.num_coarse_quantizers, "fine": parts.num_fine_quantizers}
+    return _steps(config, name, seconds) * quantizers[name]
+
+
+def _steps(config: ModelConfig, sequence: str, seconds: float) -> int:
+    rate = semantic_rate(config) if sequence == "semantic" else acoustic_rate(config)
+    return 1 if sequence == "clap" else rate.steps(ticks_in(seconds, config))
+
+
+def _window(
+    stage: Stage, config: ModelConfig, name: StageName, batch: int, seconds: float, device: str
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Random conditioning of a whole window, and random tokens of its first `seconds`."""
+    longest = config.window_seconds(name)
+    shapes = [(batch, _steps(config, kind.name, longest), kind.quantizers) for kind in stage.sequences[:-1]]
+    shapes.append((batch, _steps(config, name, seconds), stage.predicted.quantizers))
+    ids = [
+        torch.randint(kind.codebook_size, shape, device=device)
+        for kind, shape in zip(stage.sequences, shapes, strict=True)
+    ]
+    return ids[:-1], ids[-1]
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
