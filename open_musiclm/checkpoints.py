@@ -94,8 +94,10 @@ def load_weights(path: Path, kind: Kind) -> Weights:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file}: not a whole safetensors file: {error}") from error
-    if metadata.get("format") != _FORMAT:
-        raise UserError(f"{file}: not an open_musiclm checkpoint (its metadata lacks format={_FORMAT})")
+    if metadata.get("format") != _FORMAT or not {"kind", "model_config"} <= metadata.keys():
+        raise UserError(
+            f"{file}: not an open_musiclm checkpoint (its metadata lacks format={_FORMAT}, kind or model_config)"
+        )
     if metadata["kind"] != kind:
         raise UserError(f"{file}: holds {metadata['kind']} weights; {kind} weights are needed here")
     return Weights(file, tensors, model_config_from_json(metadata["model_config"], str(file)))
