@@ -12,15 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from generate import generation, window_ids
 from measure import Measured, measure_alone
 
 from open_musiclm import audio, cli
-from open_musiclm.config import ModelConfig, StageName, load_model_config
+from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.models.sampling import sample_stream
-from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
-from open_musiclm.models.timeline import acoustic_rate, semantic_rate, ticks_in
+from open_musiclm.models.stages import STAGE_NAMES, build_stage
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -39,7 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
     cli.say(f"{'':34}{'seconds':>10}{'per second of sound':>21}{'peak MB':>9}")
     for name in STAGE_NAMES:
         sound = arguments.seconds * batch
-        _row(f"generate {name}", sound, generation, (path, name, device, batch, arguments.seconds), arguments)
+        case = (path, name, device, "float32", batch, arguments.seconds)
+        _row(f"generate {name}", sound, generation, case, arguments)
     for name in STAGE_NAMES:
         window = load_model_config(path).window_seconds(name)
         _row(f"training step {name}", window * batch, training_step, (path, name, device, batch), arguments)
@@ -47,27 +47,12 @@ def main(arguments: argparse.Namespace) -> None:
         _row(f"tokenize {part}", 10.0 * batch, tokenizing, (path, part, device, batch), arguments)
 
 
-def generation(path: Path, name: StageName, device: str, batch: int, seconds: float) -> Callable[[], object]:
-    """Generates the first `seconds` of a window."""
-    config = load_model_config(path)
-    stage = build_stage(name, config).to(device).eval()
-    conditioning, known = _window_ids(stage, config, name, batch, device)
-    rate = semantic_rate(config) if name == "semantic" else acoustic_rate(config)
-    steps = rate.steps(ticks_in(min(seconds, config.window_seconds(name)), config))
-
-    def run() -> None:
-        streams = [sample_stream(0, "benchmark", row, name) for row in range(batch)]
-        stage.generate(conditioning, known[:, :0], steps, stage.default_sampling, streams, lambda done: None)
-
-    return run
-
-
 def training_step(path: Path, name: StageName, device: str, batch: int) -> Callable[[], object]:
     """Forward, backward and AdamW on one batch of whole windows."""
     config = load_model_config(path)
     stage = build_stage(name, config).to(device).train()
     optimizer = torch.optim.AdamW(stage.parameters(), lr=1e-4)
-    conditioning, predicted = _window_ids(stage, config, name, batch, device)
+    conditioning, predicted = window_ids(stage, config, name, batch, config.window_seconds(name), device)
 
     def run() -> None:
         stage([*conditioning, predicted]).loss.backward()
@@ -89,23 +74,6 @@ def tokenizing(path: Path, part: str, device: str, batch: int) -> Callable[[], o
     if isinstance(backbone, Clap):
         return functools.partial(backbone.embed_audio, waves)
     return functools.partial(backbone.features if isinstance(backbone, Mert) else backbone.encode, waves)
-
-
-def _window_ids(
-    stage: Stage, config: ModelConfig, name: StageName, batch: int, device: str
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Random tokens of one whole window: the conditioning and the predicted sequence."""
-    ticks = ticks_in(config.window_seconds(name), config)
-    lengths = {"clap": 1, "semantic": semantic_rate(config).steps(ticks)}
-    ids = [
-        torch.randint(
-            kind.codebook_size,
-            (batch, lengths.get(kind.name, acoustic_rate(config).steps(ticks)), kind.quantizers),
-            device=device,
-        )
-        for kind in stage.sequences
-    ]
-    return ids[:-1], ids[-1]
 
 
 def _row(

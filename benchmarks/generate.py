@@ -76,7 +76,7 @@ def generation(
 ) -> Callable[[], object]:
     """`seconds` of one window, from its first token on, with the cache."""
     stage, config = _stage(path, name, device, precision)
-    conditioning, predicted = _window(stage, config, name, batch, seconds, device)
+    conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
 
     def run() -> None:
         streams = [sample_stream(0, "benchmark", row, name) for row in range(batch)]
@@ -92,7 +92,7 @@ def uncached(
 ) -> Callable[[], object]:
     """The passes that one token costs without the cache, at three places of the window."""
     stage, config = _stage(path, name, device, precision)
-    conditioning, predicted = _window(stage, config, name, batch, seconds, device)
+    conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
     lengths = [max(int(predicted.shape[1] * place), 1) for place in UNCACHED_AT]
 
     @torch.inference_mode()
@@ -131,10 +131,10 @@ def _steps(config: ModelConfig, sequence: str, seconds: float) -> int:
     return 1 if sequence == "clap" else rate.steps(ticks_in(seconds, config))
 
 
-def _window(
+def window_ids(
     stage: Stage, config: ModelConfig, name: StageName, batch: int, seconds: float, device: str
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Random conditioning of a whole window, and random tokens of its first `seconds`."""
+    """Random tokens: the conditioning of a whole window, and the first `seconds` of what is predicted."""
     longest = config.window_seconds(name)
     shapes = [(batch, _steps(config, kind.name, longest), kind.quantizers) for kind in stage.sequences[:-1]]
     shapes.append((batch, _steps(config, name, seconds), stage.predicted.quantizers))

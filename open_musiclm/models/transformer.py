@@ -166,6 +166,7 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         start: int = 0,
     ) -> Float[Tensor, "batch time dim"]:
+        """See `Attention.forward` for the arguments."""
         x = x + self.attention(x, bias, cache, start)
         return x + self.feedforward(x, cache)
 
