@@ -19,6 +19,7 @@ from open_musiclm.config import ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.models.sampling import sample_stream
+from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
 from open_musiclm.models.timeline import acoustic_rate, semantic_rate, ticks_in
 
@@ -75,13 +76,15 @@ def generation(
     path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
 ) -> Callable[[], object]:
     """`seconds` of one window, from its first token on, with the cache."""
-    stage, config = _stage(path, name, device, precision)
+    stage, config = _stage(path, name, device)
     conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
+    generator = StageGenerator(stage, getattr(torch, precision))
+    del stage  # its memory is not the generator's
 
     def run() -> None:
         streams = [sample_stream(0, "benchmark", row, name) for row in range(batch)]
-        stage.generate(
-            conditioning, predicted[:, :0], predicted.shape[1], stage.default_sampling, streams, lambda steps: None
+        generator.generate(
+            conditioning, predicted[:, :0], predicted.shape[1], generator.default_sampling, streams, lambda steps: None
         )
 
     return run
@@ -91,7 +94,7 @@ def uncached(
     path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
 ) -> Callable[[], object]:
     """The passes that one token costs without the cache, at three places of the window."""
-    stage, config = _stage(path, name, device, precision)
+    stage, config = _stage(path, name, device)
     conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
     lengths = [max(int(predicted.shape[1] * place), 1) for place in UNCACHED_AT]
 
@@ -107,16 +110,16 @@ def reading(
     path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
 ) -> Callable[[], object]:
     """As many bytes as the blocks' weights have, read once."""
-    stage, _ = _stage(path, name, device, precision)
-    count = sum(weight.numel() * weight.element_size() for weight in stage.decoder.transformer.blocks.parameters())
-    content = torch.ones(count // 4, device=device)
+    stage, _ = _stage(path, name, device)
+    count = sum(weight.numel() for weight in stage.decoder.transformer.blocks.parameters())
+    content = torch.ones(count * getattr(torch, precision).itemsize // 4, device=device)
     return content.sum
 
 
-def _stage(path: Path, name: StageName, device: str, precision: str) -> tuple[Stage, ModelConfig]:
+def _stage(path: Path, name: StageName, device: str) -> tuple[Stage, ModelConfig]:
     config = load_model_config(path)
     torch.manual_seed(0)
-    return build_stage(name, config).to(device).eval().in_precision(getattr(torch, precision)), config
+    return build_stage(name, config).to(device).eval(), config
 
 
 def _tokens(config: ModelConfig, name: StageName, seconds: float) -> int:

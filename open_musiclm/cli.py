@@ -90,7 +90,7 @@ def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> No
 
 
 def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
-    """Temperatures, top k, top p, the precision and the batch."""
+    """Temperatures, top k, top p, guidance, the precision and the batch."""
     for stage, temperature in zip(STAGES, (1.0, 0.95, 0.4), strict=True):
         to.add_argument(
             f"--{stage}_temperature",
@@ -100,6 +100,12 @@ def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
         )
     to.add_argument("--top_k", type=positive_int, default=None, help="ids to draw from; by default a tenth of them")
     to.add_argument("--top_p", type=share, default=None, help="draw from the fewest ids that hold this probability")
+    to.add_argument(
+        "--cfg_scale",
+        type=non_negative_float,
+        default=1.0,
+        help="above 1, follow the prompt more closely; only for stages trained with condition_dropout",
+    )
     to.add_argument(
         "--precision",
         choices=PRECISIONS,

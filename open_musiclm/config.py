@@ -98,7 +98,10 @@ class EncodecConfig(Section):
 
 
 class TransformerConfig(Section):
-    """One stage's transformer."""
+    """One stage's transformer.
+
+    `condition_dropout` is the share of training examples whose CLAP tokens are hidden; guidance needs some.
+    """
 
     dim: PositiveInt = 1024
     depth: PositiveInt = 6
@@ -112,6 +115,7 @@ class TransformerConfig(Section):
     use_memory_efficient_attention: bool = False
     use_absolute_position_embeddings: bool = False
     max_absolute_position_embeddings: PositiveInt = 262
+    condition_dropout: Probability = 0.0
 
 
 class SemanticConfig(TransformerConfig):

@@ -44,13 +44,9 @@ def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> 
     require_arguments(arguments, needed)
     config = load_model_config(arguments.model_config)
     device = choose_device(arguments.device)
-    precision = getattr(torch, arguments.precision)
-    loaded = {
-        name: load_stage(getattr(arguments, f"{name}_path"), name, config, device).in_precision(precision)
-        for name in stages
-    }
+    loaded = {name: load_stage(getattr(arguments, f"{name}_path"), name, config, device) for name in stages}
     tokenizer = MusicTokenizer.load(config, arguments.rvq_path, arguments.kmeans_path, device)
-    return MusicLM(config, loaded, tokenizer)
+    return MusicLM(config, loaded, tokenizer, getattr(torch, arguments.precision))
 
 
 def needed_stages(arguments: argparse.Namespace) -> list[StageName]:
@@ -61,7 +57,10 @@ def needed_stages(arguments: argparse.Namespace) -> list[StageName]:
 def options_from(arguments: argparse.Namespace) -> Options:
     """How to generate, as the command line says."""
     temperatures = {name: getattr(arguments, f"{name}_temperature") for name in STAGE_NAMES}
-    sampling = {name: Sampling(value, arguments.top_k, arguments.top_p) for name, value in temperatures.items()}
+    sampling = {
+        name: Sampling(value, arguments.top_k, arguments.top_p, arguments.cfg_scale)
+        for name, value in temperatures.items()
+    }
     return Options(arguments.seed, sampling, arguments.return_coarse_wave, arguments.max_batch_size)
 
 

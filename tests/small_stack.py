@@ -1,6 +1,7 @@
 """A whole small model with random weights on disk: configs, backbones, quantizer, k-means and the three stages."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from small_backbones import MERT_FEATURES, build_codec, build_mert
 from small_clap import CLAP_DIM, build_clap
 
 from open_musiclm.checkpoints import save_weights, weights_name
-from open_musiclm.config import ModelConfig, load_model_config
+from open_musiclm.config import ModelConfig, StageName, load_model_config
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.stages import STAGE_NAMES, build_stage, load_stage
+from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, load_stage
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
@@ -64,9 +65,11 @@ class Stack:
     def tokenizer(self) -> MusicTokenizer:
         return MusicTokenizer.load(self.config, self.weights("clap_rvq"), self.weights("hubert_kmeans"), CPU)
 
-    def musiclm(self) -> MusicLM:
-        stages = {name: load_stage(self.weights(name), name, self.config, CPU) for name in STAGE_NAMES}
-        return MusicLM(self.config, stages, self.tokenizer())
+    def stages(self, names: Sequence[StageName] = STAGE_NAMES) -> dict[StageName, Stage]:
+        return {name: load_stage(self.weights(name), name, self.config, CPU) for name in names}
+
+    def musiclm(self, names: Sequence[StageName] = STAGE_NAMES) -> MusicLM:
+        return MusicLM(self.config, self.stages(names), self.tokenizer())
 
 
 def build_backbones(folder: Path) -> Path:

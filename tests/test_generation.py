@@ -1,5 +1,7 @@
 """Generation of one window: equal to full forward passes, whatever the options of the transformer."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -18,7 +20,9 @@ from open_musiclm.config import (
 )
 from open_musiclm.errors import UserError
 from open_musiclm.models.sampling import Sampling, sample, sample_stream, uniform_noise
+from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage, build_stage, forgotten
+from open_musiclm.models.token_sequences import PADDING
 
 OPTIONS: dict[str, dict] = {
     "continuous": {},
@@ -88,7 +92,7 @@ def test_generation_equals_full_forward_passes(name: str, options: dict) -> None
         known = random_ids(stage, len(stage.sequences) - 1, 3, known_frames)[:, :known_frames]
         for sampling in (Sampling(), Sampling(0.4, top_k=5), Sampling(1.3, top_p=0.7), Sampling(0.0)):
             streams = [[sample_stream(1, "a prompt", row, name) for row in range(3)] for _ in range(2)]
-            generated = stage.generate(conditioning, known, 7, sampling, streams[0], _nobody)
+            generated = StageGenerator(stage).generate(conditioning, known, 7, sampling, streams[0], _nobody)
             expected = made_anew_for_every_token(stage, conditioning, known, 7, sampling, streams[1])
             assert torch.equal(generated, expected)
             assert int(generated.max()) < stage.predicted.codebook_size  # never an end id
@@ -103,7 +107,9 @@ def test_a_sample_does_not_change_with_its_batch() -> None:
 
     def generate(rows: list[int]) -> torch.Tensor:
         streams = [sample_stream(7, "p", row, "coarse") for row in rows]
-        return stage.generate([ids[rows] for ids in conditioning], known[rows], 6, Sampling(), streams, _nobody)
+        return StageGenerator(stage).generate(
+            [ids[rows] for ids in conditioning], known[rows], 6, Sampling(), streams, _nobody
+        )
 
     together = generate([0, 1, 2, 3])
     assert torch.equal(generate([2]), together[2:3])
@@ -115,7 +121,9 @@ def test_progress_is_told_of_every_time_step() -> None:
     stage = build_stage("fine", small_config()).eval()
     told: list[int] = []
     known = random_ids(stage, 2, 1, 2)[:, :0]
-    stage.generate(conditioning_of(stage, 1), known, 5, Sampling(), [sample_stream(0, "", 0, "fine")], told.append)
+    StageGenerator(stage).generate(
+        conditioning_of(stage, 1), known, 5, Sampling(), [sample_stream(0, "", 0, "fine")], told.append
+    )
     assert sum(told) == 5
 
 
@@ -194,18 +202,77 @@ def _nobody(steps: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
-def test_bfloat16_weights_predict_nearly_the_same(name: str) -> None:
+@torch.no_grad()
+def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(name: str) -> None:
     torch.manual_seed(0)
     stage = build_stage(name, small_config()).eval()
-    ids = [*conditioning_of(stage, 2), random_ids(stage, -1, 2, time=20)]
-    exact = stage.training_logits(ids, [False] * len(ids))[0][-1]
-    stage.in_precision(torch.bfloat16)
-    assert next(stage.decoder.transformer.blocks.parameters()).dtype == torch.bfloat16
-    rounded = stage.training_logits(ids, [False] * len(ids))[0][-1]
-    assert exact is not None
-    assert rounded is not None
-    difference = rounded.float().log_softmax(-1) - exact.log_softmax(-1)
-    assert 0 < float(difference.abs().max().detach()) < 0.1
-    sampling, streams = Sampling(temperature=0.5), [sample_stream(0, "a", number, name) for number in range(2)]
-    drawn = stage.generate(ids[:-1], ids[-1][:, :3], 7, sampling, streams, lambda steps: None)
-    assert drawn.shape == (2, 7, stage.predicted.quantizers)
+    conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=3)
+    streams = [sample_stream(0, "a", number, name) for number in range(2)]
+    rough = StageGenerator(stage, torch.bfloat16)
+    drawn = rough.generate(conditioning, known, 9, Sampling(temperature=0), streams, _nobody)
+    logits, _ = stage.training_logits([*conditioning, torch.cat((known, drawn), dim=1)], [False] * len(stage.sequences))
+    assert logits[-1] is not None
+    exact = logits[-1][:, known.flatten(1).shape[1] : -1, :-1]
+    lost = exact.amax(dim=-1) - exact.gather(-1, drawn.flatten(1).unsqueeze(-1)).squeeze(-1)
+    assert float(lost.max()) < 0.1
+    assert float(exact.std()) > 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cfg_scale", [0.0, 2.5])
+def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
+    torch.manual_seed(2)
+    stage = build_stage("coarse", small_config(condition_dropout=0.1)).eval()
+    conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=2)
+    without = [torch.full_like(conditioning[0], PADDING), *conditioning[1:]]
+    sampling, streams = Sampling(0.8, cfg_scale=cfg_scale), [sample_stream(4, "p", row, "coarse") for row in range(2)]
+    generated = StageGenerator(stage).generate(conditioning, known, 6, sampling, streams, _nobody).flatten(1)
+    sequence = torch.cat((known.flatten(1), generated), dim=1).unflatten(1, (-1, stage.predicted.quantizers))
+    passes = [stage.training_logits([*fixed, sequence], [False] * 3)[0][-1] for fixed in (conditioning, without)]
+    assert passes[0] is not None
+    assert passes[1] is not None
+    logits = passes[1] + cfg_scale * (passes[0] - passes[1])
+    streams = [sample_stream(4, "p", row, "coarse") for row in range(2)]
+    noise = uniform_noise(streams, generated.shape[1], stage.predicted.codebook_size + 1, CPU)
+    plain = Sampling(0.8)
+    for number, draw in enumerate(noise):
+        expected = sample(logits[:, known.flatten(1).shape[1] + number], draw, plain)
+        assert torch.equal(generated[:, number], expected)
+
+
+def test_guidance_of_a_stage_without_condition_dropout_is_refused() -> None:
+    generator = StageGenerator(build_stage("semantic", small_config()))
+    generator.check(Sampling())
+    with pytest.raises(UserError, match="condition_dropout"):
+        generator.check(Sampling(cfg_scale=2.0))
+
+
+@pytest.mark.parametrize(("condition_dropout", "same"), [(0.0, False), (0.999999, True)])
+def test_condition_dropout_hides_the_clap_tokens_in_training_only(condition_dropout: float, same: bool) -> None:
+    torch.manual_seed(0)
+    config = small_config(condition_dropout=condition_dropout, ff_dropout=0.0, use_conv_ff=False)
+    stage = build_stage("semantic", config)
+    semantic = random_ids(stage, 1, 4, 9)
+    ones, twos = ([torch.full((4, 1, 4), id), semantic] for id in (1, 2))
+
+    def losses() -> list[float]:
+        found = []
+        for ids in (ones, twos):
+            torch.manual_seed(1)
+            found.append(float(stage(ids).loss.detach()))
+        return found
+
+    stage.train()
+    assert (losses()[0] == losses()[1]) is same
+    stage.eval()
+    assert losses()[0] != losses()[1]
+
+
+def test_a_generator_leaves_the_stage_to_be_freed() -> None:
+    stage = build_stage("semantic", small_config(dim=64))
+    transformer = weakref.ref(stage.decoder.transformer)
+    generator = StageGenerator(stage, torch.bfloat16)
+    del stage
+    gc.collect()
+    assert transformer() is None
+    assert generator.predicted.name == "semantic"

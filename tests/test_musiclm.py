@@ -26,7 +26,7 @@ def tune(seconds: float, sample_hz: int = 22050) -> Sound:
     return Sound(0.3 * torch.sin(440 * 2 * torch.pi * time) + 0.1 * torch.sin(660 * 2 * torch.pi * time), sample_hz)
 
 
-@pytest.mark.parametrize("seconds", [0.001, 0.3, 0.5, 0.8, 1.0, 1.2, 1.999, 2.0, 3.3, 5.0001])
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 0.5, 0.8, 1.0, 1.2, 1.999, 2.0, 3.999, 5.0001, 30.0])
 def test_any_duration_is_exact_to_the_sample(musiclm: MusicLM, seconds: float) -> None:
     (wave,) = musiclm.generate(PROMPT, seconds)
     assert wave.shape == (round(seconds * HZ),)
@@ -121,10 +121,8 @@ def test_continuation_hears_the_last_seconds(musiclm: MusicLM) -> None:
     assert not torch.equal(new[0], new[1])
 
 
-def test_the_coarse_wave_leaves_the_fine_stage_out(stack: Stack, musiclm: MusicLM) -> None:
-    stages = {name: stage for name, stage in musiclm.parts.stages.items() if name != "fine"}
-    without = MusicLM(stack.config, stages, musiclm.tokenizer)
-    (wave,) = without.generate(PROMPT, 1.7, options=Options(coarse_wave_only=True))
+def test_the_coarse_wave_leaves_the_fine_stage_out(stack: Stack) -> None:
+    (wave,) = stack.musiclm(("semantic", "coarse")).generate(PROMPT, 1.7, options=Options(coarse_wave_only=True))
     assert wave.shape == (round(1.7 * HZ),)
 
 

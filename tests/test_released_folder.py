@@ -35,11 +35,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
     (folder / "scripts").symlink_to(REPOSITORY / "scripts")
-    model = stack.musiclm()
-    for name in STAGE_NAMES:
-        torch.save(released_stage(model.parts.stages[name]), checkpoints / NAMES[name])
-    torch.save(released_rvq(model.tokenizer.quantizer), checkpoints / NAMES["clap_rvq"])
-    write_released_kmeans(model.tokenizer.semantic.centroids, checkpoints / NAMES["hubert_kmeans"])
+    tokenizer = stack.tokenizer()
+    for name, stage in stack.stages().items():
+        torch.save(released_stage(stage), checkpoints / NAMES[name])
+    torch.save(released_rvq(tokenizer.quantizer), checkpoints / NAMES["clap_rvq"])
+    write_released_kmeans(tokenizer.semantic.centroids, checkpoints / NAMES["hubert_kmeans"])
     config = json.loads(json.dumps(MODEL))
     for section, backbone in (("clap_rvq_cfg", "clap"), ("hubert_kmeans_cfg", "mert"), ("encodec_cfg", "encodec")):
         config[section]["model_name"] = str(stack.folder / backbone)

@@ -15,6 +15,7 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row
+from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -22,9 +23,16 @@ from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 class MusicLM:
     """The three stages and the tokenizers around them."""
 
-    def __init__(self, config: ModelConfig, stages: Mapping[StageName, Stage], tokenizer: MusicTokenizer) -> None:
-        """`stages` may lack those that will not be asked for."""
-        self.parts = Parts(config, stages, tokenizer)
+    def __init__(
+        self,
+        config: ModelConfig,
+        stages: Mapping[StageName, Stage],
+        tokenizer: MusicTokenizer,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """`stages` may lack those that will not be asked for; they generate with their weights in `precision`."""
+        generators = {name: StageGenerator(stage, precision) for name, stage in stages.items()}
+        self.parts = Parts(config, generators, tokenizer)
         self.config = config
         self.tokenizer = tokenizer
         self.sample_hz = config.encodec_cfg.sample_hz
@@ -62,6 +70,8 @@ class MusicLM:
         options = options or Options()
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         _check_request(prompts, duration, num_samples)
+        for name, generator in self.parts.stages.items():
+            generator.check(options.sampling.get(name, generator.default_sampling))
         rows = [Row(prompt, number) for prompt in prompts for number in range(num_samples)]
         for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
             batch = rows[first : first + options.max_batch_size]

@@ -15,7 +15,8 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.models.sampling import Sampling, sample_stream
-from open_musiclm.models.stages import STAGE_NAMES, Stage
+from open_musiclm.models.stage_generator import StageGenerator
+from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.models.timeline import (
     STEP_FRACTION,
     GeneratedTrack,
@@ -67,7 +68,7 @@ class Parts:
     """What music is made with; `stages` may lack those that are not asked for."""
 
     config: ModelConfig
-    stages: Mapping[StageName, Stage]
+    stages: Mapping[StageName, StageGenerator]
     tokenizer: MusicTokenizer
 
 

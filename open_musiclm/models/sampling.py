@@ -17,12 +17,14 @@ class Sampling:
     """How a stage draws its tokens.
 
     Temperature 0 takes the likeliest token. `top_k` None keeps the likeliest tenth of the ids; `top_p` keeps
-    the fewest ids whose probabilities add up to it.
+    the fewest ids whose probabilities add up to it. `cfg_scale` 1 is plain sampling; above, ids count the more the
+    likelier the condition makes them (classifier-free guidance, Ho and Salimans 2022).
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    cfg_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -31,6 +33,16 @@ class Sampling:
             raise UserError(f"top_k {self.top_k}: expected at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p {self.top_p}: expected a number above 0, at most 1")
+        if not 0 <= self.cfg_scale < float("inf"):
+            raise UserError(f"cfg_scale {self.cfg_scale}: expected a number of at least 0")
+
+
+def guided(logits: Float[Tensor, "rows classes"], sampling: Sampling) -> Float[Tensor, "batch classes"]:
+    """Logits to sample from; with guidance `logits` has two rows per sample, the second half without condition."""
+    if sampling.cfg_scale == 1:
+        return logits
+    conditional, unconditional = logits.chunk(2)
+    return torch.lerp(unconditional, conditional, sampling.cfg_scale)
 
 
 def sample(

@@ -1,4 +1,4 @@
-"""The three stages: their token sequences, their training loss, and generation of one window."""
+"""The three stages: their token sequences, and their training loss."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from torch.nn import functional
 from open_musiclm.checkpoints import load_into, load_weights
 from open_musiclm.config import ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.models.sampling import Sampling, sample, uniform_noise
+from open_musiclm.models.sampling import Sampling
 from open_musiclm.models.token_sequences import (
+    PADDING,
     TokenSequence,
     TokenSequenceDecoder,
     append_end,
     conditioning_mask,
     flatten_ids,
 )
-from open_musiclm.models.transformer import Cache
 
 STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
@@ -46,6 +46,7 @@ class Stage(nn.Module):
     def __init__(self, sequences: Sequence[TokenSequence], config: TransformerConfig) -> None:
         super().__init__()
         self.decoder = TokenSequenceDecoder(sequences, config)
+        self.condition_dropout = config.condition_dropout
 
     @property
     def sequences(self) -> tuple[TokenSequence, ...]:
@@ -57,20 +58,12 @@ class Stage(nn.Module):
         """The sequence that the stage predicts."""
         return self.sequences[-1]
 
-    def in_precision(self, precision: torch.dtype) -> "Stage":
-        """The same stage, its weights in `precision`, for generation.
-
-        The position bias stays in float32: bfloat16 cannot tell large distances apart.
-        """
-        self.to(precision)
-        self.decoder.transformer.position_bias.float()
-        return self
-
     def forward(self, ids: Sequence[Ids], weights: Sequence[float] | None = None) -> StageLoss:
         """The training forward: sum of w_i n_i CE_i over the sum of n_i with w_i > 0.
 
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
-        key positions, never the first, are hidden at random per example (forgetful masking).
+        key positions, never the first, are hidden at random per example (forgetful masking), and with probability
+        `condition_dropout` all CLAP tokens of an example.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
         logits, labels = self.training_logits(ids, [weight > 0 for weight in weights])
@@ -95,6 +88,9 @@ class Stage(nn.Module):
         included."""
         labels = [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, self.sequences, strict=True)]
         fed = [*labels[:-1], labels[-1][:, :-1]]
+        if self.training and self.condition_dropout:
+            dropped = torch.rand(fed[0].shape[0], 1, device=fed[0].device) < self.condition_dropout
+            fed[0] = fed[0].masked_fill(dropped, PADDING)
         mask = conditioning_mask(self.sequences, fed)
         if self.training:
             mask = mask & ~forgotten(mask.shape[0], mask.shape[1], mask.device)
@@ -102,32 +98,6 @@ class Stage(nn.Module):
         last = len(hidden) - 1
         logits = [self.decoder.logits(i, output) if wanted[i] or i == last else None for i, output in enumerate(hidden)]
         return logits, labels
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        conditioning: Sequence[Ids],
-        known: Int[Tensor, "batch known quantizers"],
-        frames: int,
-        sampling: Sampling,
-        streams: list[torch.Generator],
-        advanced: Callable[[int], None],
-    ) -> Int[Tensor, "batch frames quantizers"]:
-        """The `frames` time steps that follow `known`, within one window that begins where `known` begins.
-
-        Sees what training saw: the end ids of the conditioning are present, and hidden. Row b draws from
-        `streams[b]`. `advanced` is told after every time step.
-        """
-        quantizers = self.predicted.quantizers
-        fixed = [append_end(flatten_ids(t), kind) for t, kind in zip(conditioning, self.sequences[:-1], strict=True)]
-        tokens = flatten_ids(known)
-        noise = uniform_noise(streams, frames * quantizers, self.predicted.codebook_size + 1, known.device)
-        steps = _Steps(self.decoder, fixed, tokens, frames * quantizers)
-        for number in range(frames * quantizers):
-            steps.append(sample(steps.logits(), noise[number], sampling))
-            if (number + 1) % quantizers == 0:
-                advanced(1)
-        return steps.tokens[:, tokens.shape[1] :].unflatten(1, (-1, quantizers))
 
 
 class SemanticStage(Stage):
@@ -189,6 +159,8 @@ def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.d
             raise UserError(f"{weights.path}: made with another {name}_cfg: {'; '.join(differing)}")
     stage = build_stage(name, config)
     load_into(stage.decoder, weights)
+    if weights.model_config is not None:
+        stage.condition_dropout = weights.model_config.stage(name).condition_dropout
     return stage.to(device).eval()
 
 
@@ -218,42 +190,3 @@ def forgotten(batch: int, positions: int, device: torch.device) -> Bool[Tensor, 
     order[:, 0] = -1.0
     chosen = order.topk(min(int(positions * FORGETFUL_MASK_SHARE), positions - 1), dim=1).indices
     return torch.zeros(batch, positions, dtype=torch.bool, device=device).scatter(1, chosen, True)
-
-
-class _Steps:
-    """One window's generation: what is known, and the cache that makes the next token cost one position."""
-
-    def __init__(
-        self,
-        decoder: TokenSequenceDecoder,
-        conditioning: list[Int[Tensor, "batch _"]],
-        tokens: Int[Tensor, "batch known"],
-        room: int,
-    ) -> None:
-        self.decoder = decoder
-        self.conditioning = conditioning
-        self.tokens = tokens
-        self.last = len(conditioning)
-        self.room = room
-        self.hidden, self.cache = self._prefill()
-
-    def logits(self) -> Float[Tensor, "batch classes"]:
-        """Scores of the next token."""
-        return self.decoder.next_logits(self.last, self.hidden, self.tokens.shape[1])
-
-    def append(self, ids: Int[Tensor, "batch"]) -> None:
-        """Takes the next token; the one that fills the room is not run through the network."""
-        first = self.tokens.shape[1]
-        self.tokens = torch.cat((self.tokens, ids.unsqueeze(1)), dim=1)
-        self.room -= 1
-        if self.room == 0:
-            return
-        if self.cache.length < self.decoder.transformer.non_causal_prefix_size:
-            # Within the non-causal prefix a new position changes the earlier ones.
-            self.hidden, self.cache = self._prefill()
-        else:
-            embedded = self.decoder.embed_tokens(self.last, ids.unsqueeze(1), first)
-            self.hidden = self.decoder.transformer.extend(embedded, self.cache)[:, -1]
-
-    def _prefill(self) -> tuple[Float[Tensor, "batch dim"], Cache]:
-        return self.decoder.prefill([*self.conditioning, self.tokens], self.room)

@@ -96,7 +96,10 @@ class HeardTrack:
 
 
 class GeneratedTrack:
-    """One stage's tokens, extended window by window as far as somebody asks for them."""
+    """One stage's tokens, extended window by window as far as somebody asks for them.
+
+    What has been made waits in the main memory: the device holds what a window needs, however long the piece.
+    """
 
     def __init__(
         self,
@@ -108,7 +111,8 @@ class GeneratedTrack:
         """`extend(window, context_ids, steps)` gives the next `steps` time steps of the window after its context."""
         self.rate = rate
         self.waiting = list(reversed(windows))
-        self.ids = known_ids
+        self.device = known_ids.device
+        self.ids = known_ids.cpu()
         self.extend = extend
 
     def between(self, start: int, end: int) -> Ids:
@@ -118,5 +122,6 @@ class GeneratedTrack:
             window = self.waiting.pop()
             begin = self.rate.per_tick * window.start
             steps = begin + self.rate.steps(window.end - window.start) - self.ids.shape[1]
-            self.ids = torch.cat((self.ids, self.extend(window, self.ids[:, begin:], steps)), dim=1)
-        return self.ids[:, first:last]
+            made = self.extend(window, self.ids[:, begin:].to(self.device), steps)
+            self.ids = torch.cat((self.ids, made.cpu()), dim=1)
+        return self.ids[:, first:last].to(self.device)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from open_musiclm.config import TransformerConfig
-from open_musiclm.models.transformer import Cache, Transformer
+from open_musiclm.models.transformer import Transformer
 
 PADDING = -1
 
@@ -28,6 +28,29 @@ class TokenSequence:
     @property
     def end_id(self) -> int:
         return self.codebook_size
+
+
+@dataclass(frozen=True)
+class SequenceEmbedding:
+    """The start vector and the tables of one sequence; `positions` is None without absolute positions."""
+
+    sequence: TokenSequence
+    start: Float[Tensor, "dim"]
+    table: nn.Module
+    positions: nn.Module | None
+
+    def whole(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch positions dim"]:
+        """The start vector, then the tokens from the first one on."""
+        numbers = torch.arange(ids.shape[1], device=ids.device)
+        return torch.cat((self.start.expand(ids.shape[0], 1, -1), self.tokens(ids, numbers)), dim=1)
+
+    def tokens(
+        self, ids: Int[Tensor, "batch tokens"], numbers: Int[Tensor, "tokens"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Tokens number `numbers` of the sequence (from 0); end ids and padding are looked up as id 0."""
+        known = torch.where(is_token(ids, self.sequence), ids, 0)
+        embedded = self.table(known + numbers % self.sequence.quantizers * self.sequence.codebook_size)
+        return embedded if self.positions is None else embedded + self.positions(numbers)
 
 
 class TokenSequenceDecoder(nn.Module):
@@ -60,27 +83,15 @@ class TokenSequenceDecoder(nn.Module):
         A conditioning sequence of n tokens has n such positions (its start vector and all tokens but the last),
         the last sequence n + 1.
         """
-        embedded = torch.cat([self.embed_sequence(i, sequence) for i, sequence in enumerate(ids)], dim=1)
+        embedded = torch.cat([self.embedding(i).whole(sequence) for i, sequence in enumerate(ids)], dim=1)
         hidden = self.transformer(self._shrink_gradient(embedded), key_mask)
         outputs = list(hidden.split([sequence.shape[1] + 1 for sequence in ids], dim=1))
         return [output[:, :-1] for output in outputs[:-1]] + outputs[-1:]
 
-    def embed_sequence(self, index: int, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch positions dim"]:
-        """The start vector of sequence `index`, then its tokens from the first one on."""
-        start = self.start_tokens[index].expand(ids.shape[0], 1, -1)
-        return torch.cat((start, self.embed_tokens(index, ids, first=0)), dim=1)
-
-    def embed_tokens(
-        self, index: int, ids: Int[Tensor, "batch tokens"], first: int
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Tokens number `first`, first + 1, ... of sequence `index`; end ids and padding are looked up as id 0."""
-        sequence = self.sequences[index]
-        number = torch.arange(first, first + ids.shape[1], device=ids.device)
-        known = torch.where(is_token(ids, sequence), ids, 0)
-        embedded = self.embeddings[index](known + number % sequence.quantizers * sequence.codebook_size)
-        if self.position_embeddings:
-            embedded = embedded + self.position_embeddings[index](number)
-        return embedded
+    def embedding(self, index: int) -> "SequenceEmbedding":
+        """What embeds sequence `index`."""
+        positions = self.position_embeddings[index] if self.position_embeddings else None
+        return SequenceEmbedding(self.sequences[index], self.start_tokens[index], self.embeddings[index], positions)
 
     def logits(
         self, index: int, hidden: Float[Tensor, "batch positions dim"]
@@ -92,27 +103,6 @@ class TokenSequenceDecoder(nn.Module):
         by_time = nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, quantizers))
         scores = torch.einsum("btqd,qcd->btqc", by_time, self.logit_weights[index])
         return scores.flatten(1, 2)[:, :positions]
-
-    def next_logits(
-        self, index: int, hidden: Float[Tensor, "batch dim"], number: int
-    ) -> Float[Tensor, "batch classes"]:
-        """Scores of token number `number` of sequence `index`, from the position before it."""
-        return hidden @ self.logit_weights[index][number % self.sequences[index].quantizers].t()
-
-    def prefill(
-        self,
-        ids: Sequence[Int[Tensor, "batch _"]],
-        room: int,
-    ) -> tuple[Float[Tensor, "batch dim"], Cache]:
-        """Runs all that is known through an empty cache with room for `room` more tokens.
-
-        Conditioning positions that hold an end id or padding are never seen. Returns the output that predicts
-        the first unknown token of the last sequence.
-        """
-        embedded = torch.cat([self.embed_sequence(i, sequence) for i, sequence in enumerate(ids)], dim=1)
-        mask = nn.functional.pad(conditioning_mask(self.sequences, ids), (0, room), value=True)
-        cache = self.transformer.empty_cache(mask)
-        return self.transformer.extend(embedded, cache)[:, -1], cache
 
     def _shrink_gradient(self, x: Float[Tensor, "batch positions dim"]) -> Float[Tensor, "batch positions dim"]:
         alpha = self.grad_shrink_alpha

@@ -1,10 +1,8 @@
 """The transformer of all three stages: multi-query attention with a position bias, convolutional feed-forward.
 
-The golden cases pin it numerically (DESIGN section 3). Training runs `forward` over whole sequences;
-generation threads a `Cache` through `extend`, which training code never sees.
+The golden cases pin it numerically (DESIGN section 3). All of it runs over whole sequences; how generation gets
+the same numbers a position at a time is in `open_musiclm.models.incremental`.
 """
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,29 +15,6 @@ from open_musiclm.models.position_bias import ContinuousPositionBias, NoPosition
 HEAD_DIM = 64
 LOGIT_SCALE = 8.0
 CONVOLUTION_WIDTH = 3
-
-
-@dataclass
-class LayerCache:
-    """What one block remembers: keys and values of every position, and the last inputs of its convolution."""
-
-    keys: Float[Tensor, "batch capacity head_dim"]
-    values: Float[Tensor, "batch capacity head_dim"]
-    hidden: Float[Tensor, "batch recent channels"]
-
-
-@dataclass
-class Cache:
-    """The static state of one generation: room for `capacity` positions, of which `length` are filled."""
-
-    layers: list[LayerCache]
-    bias_by_distance: Float[Tensor, "heads distances"]
-    key_mask: Bool[Tensor, "batch capacity"]
-    length: int
-
-    @property
-    def capacity(self) -> int:
-        return self.key_mask.shape[1]
 
 
 class LayerNorm(nn.Module):
@@ -74,19 +49,12 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch time dim"],
         bias: Float[Tensor, "#batch heads time keys"],
-        cache: LayerCache | None = None,
-        start: int = 0,
     ) -> Float[Tensor, "batch time dim"]:
-        """`bias` is -inf where a query must not see a key; a cache holds the keys of positions before `start`."""
+        """`bias` is -inf where a query must not see a key."""
         query = self.to_query(self.norm(x)).unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
         key, value = self.to_key_value(x).chunk(2, dim=-1)
         query = functional.normalize(query, dim=-1) * self.query_scale
         key = functional.normalize(key, dim=-1) * self.key_scale
-        if cache is not None:
-            end = start + x.shape[1]
-            cache.keys[:, start:end] = key
-            cache.values[:, start:end] = value
-            key, value = cache.keys[:, :end], cache.values[:, :end]
         # The heads share keys and values: as rows of one head they are one large product instead of many small ones.
         attended = functional.scaled_dot_product_attention(
             query.flatten(1, 2),
@@ -107,11 +75,9 @@ class CausalConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, 1, CONVOLUTION_WIDTH))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
-    def forward(
-        self, x: Float[Tensor, "batch time channels"], before: Float[Tensor, "batch recent channels"]
-    ) -> Float[Tensor, "batch time channels"]:
-        """`before` are the inputs of the two positions before the first."""
-        extended = torch.cat((before, x), dim=1)
+    def forward(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time channels"]:
+        """Before the first position there is nothing: zeros."""
+        extended = functional.pad(x, (0, 0, CONVOLUTION_WIDTH - 1, 0))
         oldest, older, present = self.weight.squeeze(1).unbind(-1)
         time = x.shape[1]
         return extended[:, :time] * oldest + extended[:, 1 : time + 1] * older + x * present
@@ -130,18 +96,11 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.to_output = nn.Linear(inner, dim, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "batch time dim"], cache: LayerCache | None = None
-    ) -> Float[Tensor, "batch time dim"]:
-        """A cache holds the convolution's inputs at the positions before `x`."""
+    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        """Each position sees itself, and through the convolution the two before it."""
         hidden = self.to_hidden(self.norm(x))
         if self.convolution is not None:
-            recent = CONVOLUTION_WIDTH - 1
-            before = hidden.new_zeros(hidden.shape[0], recent, hidden.shape[2]) if cache is None else cache.hidden
-            convolved = self.convolution(hidden, before)
-            if cache is not None:
-                cache.hidden.copy_(torch.cat((before, hidden[:, -recent:]), dim=1)[:, -recent:])
-            hidden = convolved
+            hidden = self.convolution(hidden)
         value, gate = hidden.chunk(2, dim=-1)
         return self.to_output(self.dropout(self.hidden_norm(value * functional.gelu(gate))))
 
@@ -163,12 +122,10 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch time dim"],
         bias: Float[Tensor, "#batch heads time keys"],
-        cache: LayerCache | None = None,
-        start: int = 0,
     ) -> Float[Tensor, "batch time dim"]:
         """See `Attention.forward` for the arguments."""
-        x = x + self.attention(x, bias, cache, start)
-        return x + self.feedforward(x, cache)
+        x = x + self.attention(x, bias)
+        return x + self.feedforward(x)
 
 
 class Transformer(nn.Module):
@@ -191,31 +148,6 @@ class Transformer(nn.Module):
         bias = self._bias(self._bias_by_distance(length), positions, key_mask, length).to(x.dtype)
         for block in self.blocks:
             x = block(x, bias)
-        return self.norm(x)
-
-    def empty_cache(self, key_mask: Bool[Tensor, "batch capacity"]) -> Cache:
-        """Room for as many positions as `key_mask` has; positions where it is false are never seen as keys."""
-        batch, capacity = key_mask.shape
-        like = self.norm.gamma
-
-        layers = [
-            LayerCache(
-                keys=like.new_zeros(batch, capacity, HEAD_DIM),
-                values=like.new_zeros(batch, capacity, HEAD_DIM),
-                hidden=like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.hidden_channels),
-            )
-            for _ in self.blocks
-        ]
-        return Cache(layers, self._bias_by_distance(capacity), key_mask, length=0)
-
-    def extend(self, x: Float[Tensor, "batch time dim"], cache: Cache) -> Float[Tensor, "batch time dim"]:
-        """The next positions after those in the cache, equal to the same rows of `forward` over all of them."""
-        start, end = cache.length, cache.length + x.shape[1]
-        positions = torch.arange(start, end, device=x.device)
-        bias = self._bias(cache.bias_by_distance, positions, cache.key_mask[:, :end], end).to(x.dtype)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, bias, layer, start)
-        cache.length = end
         return self.norm(x)
 
     def _bias_by_distance(self, length: int) -> Float[Tensor, "heads distances"]:
