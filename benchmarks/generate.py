@@ -49,26 +49,28 @@ def main(arguments: argparse.Namespace) -> None:
     cli.say(f"{path}, {device}, {torch.get_num_threads()} threads, {seconds} s, torch {torch.__version__}\n")
     cli.say("| stage | precision | batch | tokens/s | uncached | faster | ms a token | weights read, ms | ratio | MB |")
     cli.say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for precision in arguments.precisions:
-        for batch in arguments.batch_sizes:
-            chain = uncached_chain = 0.0
+    for batch in arguments.batch_sizes:
+        plain = {
+            name: measure_alone(uncached, (path, name, device, batch, seconds), 1).seconds / len(UNCACHED_AT)
+            for name in STAGE_NAMES
+        }
+        for precision in arguments.precisions:
+            chain = 0.0
             for name in STAGE_NAMES:
                 case = (path, name, device, precision, batch, seconds)
-                tokens = _tokens(config, name, seconds)
                 cached = measure_alone(generation, case, repetitions)
-                plain = measure_alone(uncached, (path, name, device, "float32", batch, seconds), repetitions)
                 floor = measure_alone(reading, case, 5).seconds
-                step, plain_step = cached.seconds / tokens, plain.seconds / len(UNCACHED_AT)
-                chain, uncached_chain = chain + cached.seconds, uncached_chain + plain_step * tokens
+                step = cached.seconds / _tokens(config, name, seconds)
+                chain += cached.seconds
                 cli.say(
-                    f"| {name} | {precision} | {batch} | {batch / step:.1f} | {batch / plain_step:.2f} "
-                    f"| {plain_step / step:.0f} | {1000 * step:.2f} | {1000 * floor:.2f} | {step / floor:.2f} "
+                    f"| {name} | {precision} | {batch} | {batch / step:.1f} | {batch / plain[name]:.2f} "
+                    f"| {plain[name] / step:.0f} | {1000 * step:.2f} | {1000 * floor:.2f} | {step / floor:.2f} "
                     f"| {cached.megabytes:.0f} |"
                 )
-            music = seconds * batch
+            plain_chain = sum(plain[name] * _tokens(config, name, seconds) for name in STAGE_NAMES)
             cli.say(
-                f"| all | {precision} | {batch} | {chain / music:.2f} s a second of music "
-                f"| {uncached_chain / music:.1f} s (float32) | {uncached_chain / chain:.0f} | | | | |"
+                f"| chain | {precision} | {batch} | {seconds * batch / chain:.3f} times real time "
+                f"| {seconds * batch / plain_chain:.5f} times | {plain_chain / chain:.0f} | | | | |"
             )
 
 
@@ -90,10 +92,8 @@ def generation(
     return run
 
 
-def uncached(
-    path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
-) -> Callable[[], object]:
-    """The passes that one token costs without the cache, at three places of the window."""
+def uncached(path: Path, name: StageName, device: str, batch: int, seconds: float) -> Callable[[], object]:
+    """The float32 passes that one token costs without the cache, at three places of the window."""
     stage, config = _stage(path, name, device)
     conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
     lengths = [max(int(predicted.shape[1] * place), 1) for place in UNCACHED_AT]

@@ -19,7 +19,7 @@ from open_musiclm.config import (
     SemanticConfig,
 )
 from open_musiclm.errors import UserError
-from open_musiclm.models.sampling import Sampling, sample, sample_stream, uniform_noise
+from open_musiclm.models.sampling import Sampling, gumbel_noise, sample, sample_stream
 from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage, build_stage, forgotten
 from open_musiclm.models.token_sequences import PADDING
@@ -66,7 +66,7 @@ def made_anew_for_every_token(
 ) -> torch.Tensor:
     """What generation must equal: the whole sequence through the training forward for each token."""
     quantizers = stage.predicted.quantizers
-    noise = uniform_noise(streams, frames * quantizers, stage.predicted.codebook_size + 1, CPU)
+    noise = gumbel_noise(streams, frames * quantizers, stage.predicted.codebook_size + 1, CPU)
     tokens = known.flatten(1)
     for draw in noise:
         missing = -tokens.shape[1] % quantizers
@@ -182,7 +182,7 @@ def test_impossible_sampling_is_refused(make: Callable[[], Sampling]) -> None:
 
 def test_sampling_keeps_to_its_bounds() -> None:
     logits = torch.arange(21.0).repeat(200, 1) / 4
-    noise = torch.rand(200, 21, generator=torch.Generator().manual_seed(0))
+    (noise,) = gumbel_noise([torch.Generator().manual_seed(row) for row in range(200)], 1, 21, CPU)
     assert set(sample(logits, noise, Sampling(top_k=3)).tolist()) == {17, 18, 19}
     assert set(sample(logits, noise, Sampling(0.0)).tolist()) == {19}
     assert len(set(sample(logits, noise, Sampling()).tolist())) == 2  # a tenth of the ids
@@ -191,7 +191,7 @@ def test_sampling_keeps_to_its_bounds() -> None:
 
 def test_sampling_follows_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, 9.0]]).expand(20000, -1)
-    noise = torch.rand(20000, 4, generator=torch.Generator().manual_seed(1))
+    noise = gumbel_noise([torch.Generator().manual_seed(1)], 20000, 4, CPU).squeeze(1)
     drawn = sample(logits, noise, Sampling(0.5, top_k=3)).bincount(minlength=4) / 20000
     expected = (torch.tensor([0.0, 1.0, 2.0]) / 0.5).softmax(0)
     assert torch.allclose(drawn[:3], expected, atol=0.015)
@@ -233,7 +233,7 @@ def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
     assert passes[1] is not None
     logits = passes[1] + cfg_scale * (passes[0] - passes[1])
     streams = [sample_stream(4, "p", row, "coarse") for row in range(2)]
-    noise = uniform_noise(streams, generated.shape[1], stage.predicted.codebook_size + 1, CPU)
+    noise = gumbel_noise(streams, generated.shape[1], stage.predicted.codebook_size + 1, CPU)
     plain = Sampling(0.8)
     for number, draw in enumerate(noise):
         expected = sample(logits[:, known.flatten(1).shape[1] + number], draw, plain)
@@ -276,3 +276,52 @@ def test_a_generator_leaves_the_stage_to_be_freed() -> None:
     gc.collect()
     assert transformer() is None
     assert generator.predicted.name == "semantic"
+
+
+def generated_windows(generator: StageGenerator, device: torch.device) -> list[torch.Tensor]:
+    """Windows of several lengths, contexts and batches, one after the other with the same generator."""
+    made = []
+    torch.manual_seed(11)
+    for batch, known_frames, frames in ((2, 0, 5), (2, 3, 4), (1, 2, 6), (2, 0, 5)):
+        conditioning = [
+            torch.randint(kind.codebook_size, (batch, 1 if kind.name == "clap" else 5, kind.quantizers))
+            for kind in generator.sequences[:-1]
+        ]
+        known = torch.randint(generator.predicted.codebook_size, (batch, known_frames, generator.predicted.quantizers))
+        streams = [sample_stream(1, "p", row, "any") for row in range(batch)]
+        ids = generator.generate(
+            [ids.to(device) for ids in conditioning], known.to(device), frames, Sampling(0.9), streams, _nobody
+        )
+        made.append(ids.cpu())
+    return made
+
+
+@pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
+@pytest.mark.parametrize("options", [{}, {"non_causal_prefix_size": 5}], ids=["plain", "prefix"])
+def test_a_step_captured_once_serves_windows_of_any_length(name: str, options: dict) -> None:
+    torch.manual_seed(3)
+    stage = build_stage(name, small_config(**options)).eval()
+    captures: list[int] = []
+
+    def capture(work: Callable[[], None]) -> Callable[[], None]:
+        """As a graph is captured: the work runs several times before it is asked for."""
+        captures.append(len(captures))
+        work()
+        work()
+        return work
+
+    generator = StageGenerator(stage)
+    generator.capture = capture
+    expected = generated_windows(StageGenerator(stage), CPU)
+    assert all(map(torch.equal, generated_windows(generator, CPU), expected))
+    assert len(captures) == 2  # one for each batch size
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
+def test_a_gpu_generates_the_same_tokens(name: str) -> None:
+    torch.manual_seed(3)
+    stage = build_stage(name, small_config()).eval()
+    expected = generated_windows(StageGenerator(stage), CPU)
+    device = torch.device("cuda")
+    assert all(map(torch.equal, generated_windows(StageGenerator(stage.to(device)), device), expected))

@@ -101,24 +101,27 @@ class IncrementalTransformer:
         state.position.fill_(time)
         return self._normalized(x[:, -1])
 
-    def step(self, x: Float[Tensor, "batch dim"], state: State) -> Float[Tensor, "batch dim"]:
-        """The next position, equal to its row of `Transformer.forward` over all of them; not within the prefix."""
-        bias = self._step_bias(state)
+    def step(self, x: Float[Tensor, "batch dim"], state: State, seen: int) -> Float[Tensor, "batch dim"]:
+        """The next position, equal to its row of `Transformer.forward` over all of them; not within the prefix.
+
+        Only the first `seen` positions are looked at, which must be enough.
+        """
+        bias = self._step_bias(state, seen)
         x = x.unsqueeze(1)
         for block, layer in zip(self.blocks, state.layers, strict=True):
-            x = block(x, bias, layer, state.position, seen=state.capacity)
+            x = block(x, bias, layer, state.position, seen)
         state.position.add_(1)
         return self._normalized(x[:, 0])
 
     def _normalized(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         return functional.layer_norm(x, self.norm.shape, self.norm)
 
-    def _step_bias(self, state: State) -> Float[Tensor, "batch heads capacity"]:
-        """The bias of the next position to all keys: minus infinity for those ahead and those hidden."""
-        keys = torch.arange(state.capacity, device=state.position.device)
+    def _step_bias(self, state: State, seen: int) -> Float[Tensor, "batch heads seen"]:
+        """The bias of the next position to the keys: minus infinity for those ahead and those hidden."""
+        keys = torch.arange(seen, device=state.position.device)
         index = (state.position - keys + 1).clamp_(min=0)
         row = state.bias_by_distance.index_select(1, index)
-        return row.unsqueeze(0).masked_fill(~state.key_mask.unsqueeze(1), float("-inf"))
+        return row.unsqueeze(0).masked_fill(~state.key_mask[:, :seen].unsqueeze(1), float("-inf"))
 
     def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch rows time"]:
         """The bias among the first positions, a row for each of them and each head (heads vary fastest)."""

@@ -48,15 +48,14 @@ def guided(logits: Float[Tensor, "rows classes"], sampling: Sampling) -> Float[T
 def sample(
     logits: Float[Tensor, "batch classes"], noise: Float[Tensor, "batch classes"], sampling: Sampling
 ) -> Int[Tensor, "batch"]:
-    """One id per row; the last class is the end id and is never drawn. `noise` is uniform in [0, 1)."""
-    end = torch.arange(logits.shape[-1], device=logits.device) == logits.shape[-1] - 1
-    logits = logits.float().masked_fill(end, float("-inf"))
+    """One id per row; the last class is the end id and is never drawn. `noise` follows Gumbel's distribution."""
+    logits = logits[:, :-1].float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     logits = _keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = _keep_top_p(logits / sampling.temperature, sampling.top_p) * sampling.temperature
-    return (logits / sampling.temperature + _gumbel(noise)).argmax(dim=-1)
+    return torch.add(noise[:, :-1], logits, alpha=1 / sampling.temperature).argmax(dim=-1)
 
 
 def sample_stream(seed: int, prompt: str, number: int, stage: str) -> torch.Generator:
@@ -65,27 +64,24 @@ def sample_stream(seed: int, prompt: str, number: int, stage: str) -> torch.Gene
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-def uniform_noise(
+def gumbel_noise(
     streams: list[torch.Generator], tokens: int, classes: int, device: torch.device
 ) -> Float[Tensor, "tokens batch classes"]:
     """The next `tokens` draws of every stream; made on the CPU, so that every device gets the same."""
-    return torch.stack([torch.rand(tokens, classes, generator=stream) for stream in streams], dim=1).to(device)
+    uniform = torch.stack([torch.rand(tokens, classes, generator=stream) for stream in streams], dim=1)
+    tiny = torch.finfo(torch.float32).tiny
+    return (-torch.log((-torch.log(uniform.clamp(min=tiny))).clamp(min=tiny))).to(device)
 
 
-def _keep_top_k(logits: Float[Tensor, "batch classes"], top_k: int | None) -> Float[Tensor, "batch classes"]:
-    classes = logits.shape[-1]
-    kept = max(int(DEFAULT_TOP_SHARE * classes), 1) if top_k is None else min(top_k, classes)
+def _keep_top_k(logits: Float[Tensor, "batch ids"], top_k: int | None) -> Float[Tensor, "batch ids"]:
+    ids = logits.shape[-1]
+    kept = max(int(DEFAULT_TOP_SHARE * (ids + 1)), 1) if top_k is None else min(top_k, ids)
     least = logits.topk(kept, dim=-1).values[:, -1:]
     return logits.masked_fill(logits < least, float("-inf"))
 
 
-def _keep_top_p(logits: Float[Tensor, "batch classes"], top_p: float) -> Float[Tensor, "batch classes"]:
+def _keep_top_p(logits: Float[Tensor, "batch ids"], top_p: float) -> Float[Tensor, "batch ids"]:
     ordered, order = logits.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
     dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p
     return logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), float("-inf"))
-
-
-def _gumbel(noise: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
-    tiny = torch.finfo(torch.float32).tiny
-    return -torch.log((-torch.log(noise.clamp(min=tiny))).clamp(min=tiny))

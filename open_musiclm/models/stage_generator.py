@@ -10,7 +10,7 @@ from torch import Tensor
 from open_musiclm.errors import UserError
 from open_musiclm.models.incremental import IncrementalTransformer, State
 from open_musiclm.models.row_product import RowProduct
-from open_musiclm.models.sampling import Sampling, guided, sample, uniform_noise
+from open_musiclm.models.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.models.stages import Ids, Stage
 from open_musiclm.models.token_sequences import PADDING, append_end, conditioning_mask, flatten_ids
 
@@ -22,7 +22,8 @@ _CAPTURED_POSITIONS = 512
 class Window:
     """A window in the making: the transformer's state, and what the next time step is made from and into.
 
-    With guidance every sample has two rows, the second without its condition.
+    `seen` is the number of positions that a step looks at: all there is room for, or just those that are there. With
+    guidance every sample has two rows, the second without its condition.
     """
 
     state: State
@@ -30,6 +31,7 @@ class Window:
     number: Int[Tensor, "1"]
     noise: Float[Tensor, "quantizers batch classes"]
     ids: Int[Tensor, "batch quantizers"]
+    seen: int
 
 
 class StageGenerator:
@@ -47,6 +49,8 @@ class StageGenerator:
         self.embeddings = [decoder.embedding(index) for index in range(len(self.sequences))]
         self.to_logits = [RowProduct(weight.to(precision)) for weight in decoder.logit_weights[-1]]
         self.precision = precision
+        # On a GPU a time step is one graph, captured once for all windows of a size; elsewhere it is run as it stands.
+        self.capture = captured_graph if self.transformer.norm.device.type == "cuda" else None
         self._captured: dict[tuple[int, int, Sampling], tuple[Window, Callable[[], None]]] = {}
 
     def check(self, sampling: Sampling) -> None:
@@ -77,13 +81,15 @@ class StageGenerator:
         tokens = flatten_ids(known)
         if sampling.cfg_scale != 1:
             fixed, tokens = _with_unconditional(fixed, tokens)
-        noise = uniform_noise(streams, frames * quantizers, self.predicted.codebook_size + 1, known.device)
+        noise = gumbel_noise(streams, frames * quantizers, self.predicted.codebook_size + 1, known.device)
         length = sum(ids.shape[1] + 1 for ids in (*fixed, tokens)) + frames * quantizers
         window, make_step = self._window(known.shape[0], tokens.shape[0], length, sampling, known.device)
         made: list[Tensor] = []
         self._begin(window, fixed, tokens)
-        for draw in noise.split(quantizers):
+        for frame, draw in enumerate(noise.split(quantizers), start=1):
             window.noise.copy_(draw)
+            if self.capture is None:
+                window.seen = length - (frames - frame) * quantizers
             if self._in_prefix(fixed, tokens):
                 tokens = self._make_step_within_prefix(window, fixed, tokens, sampling)
             else:
@@ -96,14 +102,14 @@ class StageGenerator:
         self, batch: int, rows: int, length: int, sampling: Sampling, device: torch.device
     ) -> tuple[Window, Callable[[], None]]:
         """Room for a window of `length` positions, and what makes its next time step."""
-        if device.type != "cuda":
+        if self.capture is None:
             window = self._empty_window(batch, rows, length, device)
             return window, lambda: self._make_step(window, sampling)
         capacity = -(-length // _CAPTURED_POSITIONS) * _CAPTURED_POSITIONS
         key = (rows, capacity, sampling)
         if key not in self._captured:
             window = self._empty_window(batch, rows, capacity, device)
-            self._captured[key] = (window, captured(lambda: self._make_step(window, sampling)))
+            self._captured[key] = (window, self.capture(lambda: self._make_step(window, sampling)))
         return self._captured[key]
 
     def _empty_window(self, batch: int, rows: int, capacity: int, device: torch.device) -> Window:
@@ -114,6 +120,7 @@ class StageGenerator:
             number=torch.zeros(1, dtype=torch.long, device=device),
             noise=torch.zeros(quantizers, batch, classes, device=device),
             ids=torch.zeros(batch, quantizers, dtype=torch.long, device=device),
+            seen=capacity,
         )
 
     def _begin(self, window: Window, fixed: list[Tensor], tokens: Int[Tensor, "rows known"]) -> None:
@@ -131,7 +138,7 @@ class StageGenerator:
             ids = self._draw(window, quantizer, sampling)
             rows = ids.repeat(window.hidden.shape[0] // ids.shape[0]).unsqueeze(1)
             embedded = self.embeddings[-1].tokens(rows, window.number).squeeze(1).to(self.precision)
-            window.hidden.copy_(self.transformer.step(embedded, window.state))
+            window.hidden.copy_(self.transformer.step(embedded, window.state, window.seen))
             window.number.add_(1)
 
     def _make_step_within_prefix(
@@ -155,7 +162,7 @@ class StageGenerator:
         return ids
 
 
-def captured(work: Callable[[], None]) -> Callable[[], None]:
+def captured_graph(work: Callable[[], None]) -> Callable[[], None]:
     """`work`, which always does the same operations on the same CUDA memory, as one graph.
 
     Runs it a few times: the caller resets what it changes.

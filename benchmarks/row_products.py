@@ -1,0 +1,80 @@
+"""Products of a few rows with a block's matrices: PyTorch's, those of generation, and int8 weights, on a CPU.
+
+Each figure is how often a second all matrices of a model's blocks could be gone through, as gigabytes of bfloat16 (of
+float32 in its rows); the last column is the speed at which a sum reads as many bytes.
+
+    python benchmarks/row_products.py --model_config configs/model/musiclm_small.json
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from open_musiclm import cli
+from open_musiclm.config import load_model_config
+from open_musiclm.models.row_product import RowProduct
+from open_musiclm.models.stages import build_stage
+
+ROWS = (1, 4, 8, 12)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    cli.add_model_config_argument(parser)
+    parser.add_argument("--repetitions", type=cli.positive_int, default=15, help="timed runs; the median is printed")
+    return parser
+
+
+@torch.inference_mode()
+def main(arguments: argparse.Namespace) -> None:
+    stage = build_stage("semantic", load_model_config(arguments.model_config))
+    matrices = [weight.detach() for weight in stage.decoder.transformer.blocks.parameters() if weight.ndim == 2]
+    cli.say(f"{arguments.model_config}, {torch.get_num_threads()} threads, torch {torch.__version__}, GB/s\n")
+    cli.say("| precision | rows | PyTorch | generation's | int8 weights | sum |")
+    cli.say("| --- | --- | --- | --- | --- | --- |")
+    for precision in (torch.float32, torch.bfloat16):
+        weights = [matrix.to(precision) for matrix in matrices]
+        size = sum(weight.nbytes for weight in weights)
+        blocked = [RowProduct(weight) for weight in weights]
+        eighth = [_int8(weight) for weight in weights] if precision == torch.bfloat16 else None
+        content = torch.ones(size // 4)
+        for rows in ROWS:
+            inputs = [torch.randn(rows, weight.shape[1]).to(precision) for weight in weights]
+            works: list[Callable[[], object] | None] = [
+                lambda inputs=inputs: list(map(functional.linear, inputs, weights)),
+                lambda inputs=inputs: [product(x) for product, x in zip(blocked, inputs, strict=True)],
+                None if eighth is None else lambda inputs=inputs: _int8_products(inputs, eighth),
+                content.sum,
+            ]
+            speeds = [_gigabytes_per_second(work, size, arguments.repetitions) for work in works]
+            cli.say(f"| {str(precision).removeprefix('torch.')} | {rows} | {' | '.join(speeds)} |")
+
+
+def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight as int8 with one scale per output."""
+    scale = weight.float().abs().amax(dim=1) / 127
+    return (weight.float() / scale.unsqueeze(1)).round().to(torch.int8), scale.to(weight.dtype)
+
+
+def _int8_products(inputs: list[Tensor], weights: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    return [torch._weight_int8pack_mm(x, *weight) for x, weight in zip(inputs, weights, strict=True)]
+
+
+def _gigabytes_per_second(work: Callable[[], object] | None, size: int, repetitions: int) -> str:
+    if work is None:
+        return ""
+    work()
+    seconds = []
+    for _ in range(repetitions):
+        begun = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begun)
+    return f"{size / sorted(seconds)[repetitions // 2] / 1e9:.0f}"
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
