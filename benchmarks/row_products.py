@@ -1,7 +1,7 @@
 """Products of a few rows with a block's matrices: PyTorch's, those of generation, and int8 weights, on a CPU.
 
 Each figure is how often a second all matrices of a model's blocks could be gone through, as gigabytes of bfloat16 (of
-float32 in its rows); the last column is the speed at which a sum reads as many bytes.
+float32 in its rows); `sum` is the speed at which a sum reads as many bytes.
 
     python benchmarks/row_products.py --model_config configs/model/musiclm_small.json
 """
@@ -9,6 +9,7 @@ float32 in its rows); the last column is the speed at which a sum reads as many 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from open_musiclm.models.row_product import RowProduct
 from open_musiclm.models.stages import build_stage
 
 ROWS = (1, 4, 8, 12)
+INT8_COLUMNS = 64
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -34,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     stage = build_stage("semantic", load_model_config(arguments.model_config))
     matrices = [weight.detach() for weight in stage.decoder.transformer.blocks.parameters() if weight.ndim == 2]
     cli.say(f"{arguments.model_config}, {torch.get_num_threads()} threads, torch {torch.__version__}, GB/s\n")
-    cli.say("| precision | rows | PyTorch | generation's | int8 weights | sum |")
+    cli.say("| precision | rows | PyTorch | generation's | sum | int8 weights |")
     cli.say("| --- | --- | --- | --- | --- | --- |")
     for precision in (torch.float32, torch.bfloat16):
         weights = [matrix.to(precision) for matrix in matrices]
@@ -44,18 +46,29 @@ def main(arguments: argparse.Namespace) -> None:
         content = torch.ones(size // 4)
         for rows in ROWS:
             inputs = [torch.randn(rows, weight.shape[1]).to(precision) for weight in weights]
-            works: list[Callable[[], object] | None] = [
-                lambda inputs=inputs: list(map(functional.linear, inputs, weights)),
-                lambda inputs=inputs: [product(x) for product, x in zip(blocked, inputs, strict=True)],
-                None if eighth is None else lambda inputs=inputs: _int8_products(inputs, eighth),
+            works: list[Callable[[], object]] = [
+                partial(_plain_products, inputs, weights),
+                partial(_generations_products, inputs, blocked),
                 content.sum,
             ]
+            if eighth is not None:
+                wide = [functional.pad(x, (0, -x.shape[1] % INT8_COLUMNS)) for x in inputs]
+                works.append(partial(_int8_products, wide, eighth))
             speeds = [_gigabytes_per_second(work, size, arguments.repetitions) for work in works]
             cli.say(f"| {str(precision).removeprefix('torch.')} | {rows} | {' | '.join(speeds)} |")
 
 
+def _plain_products(inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+    return list(map(functional.linear, inputs, weights))
+
+
+def _generations_products(inputs: list[Tensor], products: list[RowProduct]) -> list[Tensor]:
+    return [product(x) for product, x in zip(products, inputs, strict=True)]
+
+
 def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight as int8 with one scale per output."""
+    """A weight as int8 with one scale per output; PyTorch's product needs whole blocks of columns."""
+    weight = functional.pad(weight, (0, -weight.shape[1] % INT8_COLUMNS))
     scale = weight.float().abs().amax(dim=1) / 127
     return (weight.float() / scale.unsqueeze(1)).round().to(torch.int8), scale.to(weight.dtype)
 
@@ -64,9 +77,7 @@ def _int8_products(inputs: list[Tensor], weights: list[tuple[Tensor, Tensor]]) -
     return [torch._weight_int8pack_mm(x, *weight) for x, weight in zip(inputs, weights, strict=True)]
 
 
-def _gigabytes_per_second(work: Callable[[], object] | None, size: int, repetitions: int) -> str:
-    if work is None:
-        return ""
+def _gigabytes_per_second(work: Callable[[], object], size: int, repetitions: int) -> str:
     work()
     seconds = []
     for _ in range(repetitions):
