@@ -12,6 +12,7 @@ from torch.nn import functional
 from open_musiclm.checkpoints import load_into, load_weights
 from open_musiclm.config import ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
+from open_musiclm.models.example_noise import Seeds, noise
 from open_musiclm.models.sampling import Sampling, sample, uniform_noise
 from open_musiclm.models.token_sequences import (
     TokenSequence,
@@ -66,14 +67,17 @@ class Stage(nn.Module):
         self.decoder.transformer.position_bias.float()
         return self
 
-    def forward(self, ids: Sequence[Ids], weights: Sequence[float] | None = None) -> StageLoss:
+    def forward(
+        self, ids: Sequence[Ids], weights: Sequence[float] | None = None, seeds: Seeds | None = None
+    ) -> StageLoss:
         """The training forward: sum of w_i n_i CE_i over the sum of n_i with w_i > 0.
 
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
-        key positions, never the first, are hidden at random per example (forgetful masking).
+        key positions, never the first, are hidden at random per example (forgetful masking); this and dropout follow
+        the examples' `seeds`, which are drawn where none are given.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
-        logits, labels = self.training_logits(ids, [weight > 0 for weight in weights])
+        logits, labels = self.training_logits(ids, [weight > 0 for weight in weights], seeds)
         losses, counts = [], 0
         for scores, wanted, weight in zip(logits, labels, weights, strict=True):
             if weight > 0:
@@ -89,7 +93,7 @@ class Stage(nn.Module):
         return StageLoss(torch.stack(losses).sum() / counts, accuracy, by_time)
 
     def training_logits(
-        self, ids: Sequence[Ids], wanted: Sequence[bool]
+        self, ids: Sequence[Ids], wanted: Sequence[bool], seeds: Seeds | None = None
     ) -> tuple[list[Float[Tensor, "batch _ _"] | None], list[Int[Tensor, "batch _"]]]:
         """Logits (None where not wanted, and always given for the last) and labels of every sequence, end ids
         included."""
@@ -97,8 +101,10 @@ class Stage(nn.Module):
         fed = [*labels[:-1], labels[-1][:, :-1]]
         mask = conditioning_mask(self.sequences, fed)
         if self.training:
-            mask = mask & ~forgotten(mask.shape[0], mask.shape[1], mask.device)
-        hidden = self.decoder(fed, mask)
+            if seeds is None:
+                seeds = torch.randint(2**31, mask.shape[:1], dtype=torch.int32, device=mask.device)
+            mask = mask & ~forgotten(seeds, mask.shape[1])
+        hidden = self.decoder(fed, mask, seeds)
         last = len(hidden) - 1
         logits = [self.decoder.logits(i, output) if wanted[i] or i == last else None for i, output in enumerate(hidden)]
         return logits, labels
@@ -212,12 +218,12 @@ def fine_sequence(config: ModelConfig) -> TokenSequence:
     return TokenSequence("fine", config.encodec_cfg.codebook_size, config.global_cfg.num_fine_quantizers)
 
 
-def forgotten(batch: int, positions: int, device: torch.device) -> Bool[Tensor, "batch positions"]:
-    """15% of the positions of every row at random, never the first."""
-    order = torch.rand(batch, positions, device=device)
-    order[:, 0] = -1.0
+def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
+    """15% of the positions of every example at random, never the first."""
+    order = noise(seeds, positions)
+    order[:, 0] = torch.iinfo(order.dtype).min
     chosen = order.topk(min(int(positions * FORGETFUL_MASK_SHARE), positions - 1), dim=1).indices
-    return torch.zeros(batch, positions, dtype=torch.bool, device=device).scatter(1, chosen, True)
+    return torch.zeros(order.shape, dtype=torch.bool, device=seeds.device).scatter(1, chosen, True)
 
 
 class _Steps:

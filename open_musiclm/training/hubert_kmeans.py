@@ -40,8 +40,8 @@ class HubertKmeansTrainer:
         failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
         stream = TrainingStream(data, self.accelerator, failures, draws=0)
         try:
-            for step, batch in enumerate(stream.take(steps), start=1):
-                log.step(step, self.learn(batch))
+            for step, drawn in enumerate(stream.take(steps), start=1):
+                log.step(step, self.learn(drawn.batch))
         finally:
             log.close()
             self.accelerator.end_training()
