@@ -44,7 +44,6 @@ class HubertKmeansTrainer:
                 log.step(step, self.learn(drawn.batch))
         finally:
             log.close()
-            self.accelerator.end_training()
         failures.report()
         path = run.folder / weights_name("hubert_kmeans")
         if self.accelerator.is_main_process:
