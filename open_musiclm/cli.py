@@ -4,10 +4,12 @@ Imports nothing heavy, so that every script answers `--help` at once; scripts im
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from open_musiclm.errors import UserError
 
@@ -135,10 +137,28 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
         main(parsed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(MISUSE)
+        _leave(MISUSE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        _leave(INTERRUPTED)
+    _end_process_group()
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process; one of several at once, for the others may wait for it in an operation that never ends."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _end_process_group() -> None:
+    """Ends the group of a run on several processes, now that no model holds it any more: torch would wait for ever."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def positive_int(text: str) -> int:

@@ -1,17 +1,55 @@
 """Checks every tensor shape in the package's signatures while the tests run; one small model for all tests."""
 
 import os
+from pathlib import Path
 
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 install_import_hook("open_musiclm", "typechecker.checked")
 
-import pytest  # noqa: E402 (the hook has to come first)
+import numpy as np  # noqa: E402 (the hook has to come first)
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+import torch  # noqa: E402
 from small_stack import Stack, build_stack  # noqa: E402
+
+from open_musiclm.data.store_description import StoreDescription  # noqa: E402
+from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """A whole small model on disk."""
     return build_stack(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven files of noise of 2.5 s, and one that is no sound."""
+    folder = tmp_path_factory.mktemp("sounds")
+    noise = np.random.default_rng(0)
+    for number in range(7):
+        soundfile.write(folder / f"{number}.wav", noise.normal(0, 0.1, 40000), 16000)
+    (folder / "broken.wav").write_bytes(b"no sound at all")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
+    """A token store of six files of 3 s with random tokens."""
+    folder = tmp_path_factory.mktemp("tokens")
+    config = stack.config
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(codes: int, time: int, quantizers: int) -> torch.Tensor:
+        return torch.randint(codes, (time, quantizers), generator=generator)
+
+    rvq, acoustic = config.clap_rvq_cfg, config.encodec_cfg
+    with TokenStoreWriter(folder, StoreDescription(config, {})) as writer:
+        for number in range(6):
+            clap = draw(rvq.codebook_size, 2, rvq.rq_num_quantizers)
+            semantic = draw(config.hubert_kmeans_cfg.codebook_size, 3 * 50 - 1, 1)
+            coarse, fine = (draw(acoustic.codebook_size, 3 * acoustic.output_hz, count) for count in (3, 5))
+            writer.add([StoredTokens(f"{number}.wav", 0.0, 3.0, clap, semantic, coarse, fine)])
+    return folder

@@ -128,7 +128,7 @@ def test_progress_is_told_of_every_time_step() -> None:
 
 
 def test_forgetful_masking_hides_a_fixed_share_but_never_the_first() -> None:
-    hidden = forgotten(64, 101, CPU)
+    hidden = forgotten(torch.arange(64, dtype=torch.int32), 101)
     assert not hidden[:, 0].any()
     assert (hidden.sum(dim=1) == 15).all()
     assert hidden.any(dim=0)[1:].all()

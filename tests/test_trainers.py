@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 import torch
@@ -17,8 +16,6 @@ from small_stack import Stack
 
 from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageName, load_model_config
-from open_musiclm.data.store_description import StoreDescription
-from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -39,37 +36,6 @@ def run(script: str, *words: object) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main(module.arguments().parse_args([*map(str, words), "--device", "cpu"]))
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven files of noise of 2.5 s, and one that is no sound."""
-    folder = tmp_path_factory.mktemp("sounds")
-    noise = np.random.default_rng(0)
-    for number in range(7):
-        soundfile.write(folder / f"{number}.wav", noise.normal(0, 0.1, 40000), 16000)
-    (folder / "broken.wav").write_bytes(b"no sound at all")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
-    """A token store of six files of 3 s with random tokens."""
-    folder = tmp_path_factory.mktemp("tokens")
-    config = stack.config
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(codes: int, time: int, quantizers: int) -> torch.Tensor:
-        return torch.randint(codes, (time, quantizers), generator=generator)
-
-    rvq, acoustic = config.clap_rvq_cfg, config.encodec_cfg
-    with TokenStoreWriter(folder, StoreDescription(config, {})) as writer:
-        for number in range(6):
-            clap = draw(rvq.codebook_size, 2, rvq.rq_num_quantizers)
-            semantic = draw(config.hubert_kmeans_cfg.codebook_size, 3 * 50 - 1, 1)
-            coarse, fine = (draw(acoustic.codebook_size, 3 * acoustic.output_hz, count) for count in (3, 5))
-            writer.add([StoredTokens(f"{number}.wav", 0.0, 3.0, clap, semantic, coarse, fine)])
-    return folder
 
 
 Configs = Callable[..., list[object]]

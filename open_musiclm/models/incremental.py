@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
 from open_musiclm.models.row_product import RowProduct
 from open_musiclm.models.transformer import (
     CONVOLUTION_WIDTH,
     HEAD_DIM,
-    LOGIT_SCALE,
     Attention,
     Block,
     FeedForward,
@@ -126,13 +126,9 @@ class IncrementalTransformer:
     def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch rows time"]:
         """The bias among the first positions, a row for each of them and each head (heads vary fastest)."""
         time = key_mask.shape[1]
-        ahead = max(self.prefix - 1, 0)
-        by_distance = self.position_bias(torch.arange(-ahead, time, device=key_mask.device))
-        query, key = torch.arange(time, device=key_mask.device).unsqueeze(1), torch.arange(time, device=key_mask.device)
-        causal = (key <= query) | ((query < self.prefix) & (key < self.prefix))
-        bias = by_distance[(query - key).clamp(min=-ahead) + ahead].transpose(1, 2)
-        seen = causal & key_mask.unsqueeze(1)
-        return bias.unsqueeze(0).masked_fill(~seen.unsqueeze(2), float("-inf")).flatten(1, 2)
+        by_distance = self.position_bias(torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)).t()
+        positions = torch.arange(time, device=key_mask.device)
+        return dense_bias(by_distance, positions, key_mask, self.prefix).transpose(1, 2).flatten(1, 2)
 
 
 class _IncrementalBlock:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from open_musiclm.checkpoints import load_into, load_weights
 from open_musiclm.config import ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
+from open_musiclm.models.example_noise import Seeds, derived, noise
 from open_musiclm.models.sampling import Sampling
 from open_musiclm.models.token_sequences import (
     PADDING,
@@ -24,6 +25,7 @@ from open_musiclm.models.token_sequences import (
 
 STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
+_CONDITION = 1 << 16  # what derives the seeds of condition dropout; blocks have the numbers below
 
 Ids = Int[Tensor, "batch _ _"]
 
@@ -58,15 +60,18 @@ class Stage(nn.Module):
         """The sequence that the stage predicts."""
         return self.sequences[-1]
 
-    def forward(self, ids: Sequence[Ids], weights: Sequence[float] | None = None) -> StageLoss:
+    def forward(
+        self, ids: Sequence[Ids], weights: Sequence[float] | None = None, seeds: Seeds | None = None
+    ) -> StageLoss:
         """The training forward: sum of w_i n_i CE_i over the sum of n_i with w_i > 0.
 
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
         key positions, never the first, are hidden at random per example (forgetful masking), and with probability
-        `condition_dropout` all CLAP tokens of an example.
+        `condition_dropout` all CLAP tokens of an example; these and dropout follow the examples' `seeds`, which are
+        drawn where none are given.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
-        logits, labels = self.training_logits(ids, [weight > 0 for weight in weights])
+        logits, labels = self.training_logits(ids, [weight > 0 for weight in weights], seeds)
         losses, counts = [], 0
         for scores, wanted, weight in zip(logits, labels, weights, strict=True):
             if weight > 0:
@@ -82,19 +87,20 @@ class Stage(nn.Module):
         return StageLoss(torch.stack(losses).sum() / counts, accuracy, by_time)
 
     def training_logits(
-        self, ids: Sequence[Ids], wanted: Sequence[bool]
+        self, ids: Sequence[Ids], wanted: Sequence[bool], seeds: Seeds | None = None
     ) -> tuple[list[Float[Tensor, "batch _ _"] | None], list[Int[Tensor, "batch _"]]]:
         """Logits (None where not wanted, and always given for the last) and labels of every sequence, end ids
         included."""
         labels = [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, self.sequences, strict=True)]
         fed = [*labels[:-1], labels[-1][:, :-1]]
-        if self.training and self.condition_dropout:
-            dropped = torch.rand(fed[0].shape[0], 1, device=fed[0].device) < self.condition_dropout
-            fed[0] = fed[0].masked_fill(dropped, PADDING)
+        if self.training and seeds is None:
+            seeds = torch.randint(2**31, (fed[0].shape[0],), dtype=torch.int32, device=fed[0].device)
+        if self.training and seeds is not None and self.condition_dropout:
+            fed[0] = torch.where(unconditional(seeds, self.condition_dropout), PADDING, fed[0])
         mask = conditioning_mask(self.sequences, fed)
-        if self.training:
-            mask = mask & ~forgotten(mask.shape[0], mask.shape[1], mask.device)
-        hidden = self.decoder(fed, mask)
+        if self.training and seeds is not None:
+            mask = mask & ~forgotten(seeds, mask.shape[1])
+        hidden = self.decoder(fed, mask, seeds)
         last = len(hidden) - 1
         logits = [self.decoder.logits(i, output) if wanted[i] or i == last else None for i, output in enumerate(hidden)]
         return logits, labels
@@ -184,9 +190,14 @@ def fine_sequence(config: ModelConfig) -> TokenSequence:
     return TokenSequence("fine", config.encodec_cfg.codebook_size, config.global_cfg.num_fine_quantizers)
 
 
-def forgotten(batch: int, positions: int, device: torch.device) -> Bool[Tensor, "batch positions"]:
-    """15% of the positions of every row at random, never the first."""
-    order = torch.rand(batch, positions, device=device)
-    order[:, 0] = -1.0
+def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
+    """15% of the positions of every example at random, never the first."""
+    order = noise(seeds, positions)
+    order[:, 0] = torch.iinfo(order.dtype).min
     chosen = order.topk(min(int(positions * FORGETFUL_MASK_SHARE), positions - 1), dim=1).indices
-    return torch.zeros(batch, positions, dtype=torch.bool, device=device).scatter(1, chosen, True)
+    return torch.zeros(order.shape, dtype=torch.bool, device=seeds.device).scatter(1, chosen, True)
+
+
+def unconditional(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
+    """True for a `share` of the examples at random: those that are trained without their CLAP tokens."""
+    return noise(derived(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)

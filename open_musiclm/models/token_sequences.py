@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from open_musiclm.config import TransformerConfig
+from open_musiclm.models.example_noise import Seeds
 from open_musiclm.models.transformer import Transformer
 
 PADDING = -1
@@ -77,14 +78,15 @@ class TokenSequenceDecoder(nn.Module):
         self,
         ids: Sequence[Int[Tensor, "batch _"]],
         key_mask: Bool[Tensor, "batch positions"] | None = None,
+        seeds: Seeds | None = None,
     ) -> list[Float[Tensor, "batch _ dim"]]:
         """The transformer's output at each position that predicts, per sequence of flattened ids.
 
         A conditioning sequence of n tokens has n such positions (its start vector and all tokens but the last),
-        the last sequence n + 1.
+        the last sequence n + 1. Dropout follows the examples' `seeds`; without them there is none.
         """
         embedded = torch.cat([self.embedding(i).whole(sequence) for i, sequence in enumerate(ids)], dim=1)
-        hidden = self.transformer(self._shrink_gradient(embedded), key_mask)
+        hidden = self.transformer(self._shrink_gradient(embedded), key_mask, seeds)
         outputs = list(hidden.split([sequence.shape[1] + 1 for sequence in ids], dim=1))
         return [output[:, :-1] for output in outputs[:-1]] + outputs[-1:]
 

@@ -5,15 +5,17 @@ the same numbers a position at a time is in `open_musiclm.models.incremental`.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from open_musiclm.config import TransformerConfig
+from open_musiclm.models.attention import Attend, DenseAttention, FlexibleAttention, dense_bias
+from open_musiclm.models.example_noise import ExampleDropout, Seeds, derived
 from open_musiclm.models.position_bias import ContinuousPositionBias, NoPositionBias, T5PositionBias
 
 HEAD_DIM = 64
-LOGIT_SCALE = 8.0
 CONVOLUTION_WIDTH = 3
 
 
@@ -48,22 +50,15 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time dim"],
-        bias: Float[Tensor, "#batch heads time keys"],
+        attend: Attend,
     ) -> Float[Tensor, "batch time dim"]:
-        """`bias` is -inf where a query must not see a key."""
+        """`attend` knows the bias and which keys are seen."""
         query = self.to_query(self.norm(x)).unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
         key, value = self.to_key_value(x).chunk(2, dim=-1)
-        query = functional.normalize(query, dim=-1) * self.query_scale
-        key = functional.normalize(key, dim=-1) * self.key_scale
-        # The heads share keys and values: as rows of one head they are one large product instead of many small ones.
-        attended = functional.scaled_dot_product_attention(
-            query.flatten(1, 2),
-            key,
-            value,
-            attn_mask=bias.flatten(1, 2),
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=LOGIT_SCALE,
-        ).unflatten(1, (self.heads, -1))
+        # in the precision of the products, which the scales, float32 in mixed precision, would undo
+        query = (functional.normalize(query, dim=-1) * self.query_scale).to(value.dtype)
+        key = (functional.normalize(key, dim=-1) * self.key_scale).to(value.dtype)
+        attended = attend(query, key, value, self.dropout if self.training else 0.0)
         return self.to_output(attended.transpose(1, 2).flatten(2))
 
 
@@ -77,9 +72,13 @@ class CausalConvolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time channels"]:
         """Before the first position there is nothing: zeros."""
-        extended = functional.pad(x, (0, 0, CONVOLUTION_WIDTH - 1, 0))
-        oldest, older, present = self.weight.squeeze(1).unbind(-1)
+        extended, weight = functional.pad(x, (0, 0, CONVOLUTION_WIDTH - 1, 0)), self.weight.to(x.dtype)
         time = x.shape[1]
+        if x.device.type == "cpu":  # channels last is the one layout with a fast kernel there
+            channels = weight.shape[0]
+            image = extended.transpose(1, 2).unsqueeze(2)
+            return functional.conv2d(image, weight.unsqueeze(2), groups=channels).squeeze(2).transpose(1, 2)
+        oldest, older, present = weight.squeeze(1).unbind(-1)
         return extended[:, :time] * oldest + extended[:, 1 : time + 1] * older + x * present
 
 
@@ -93,16 +92,18 @@ class FeedForward(nn.Module):
         self.to_hidden = nn.Linear(dim, 2 * inner, bias=False)
         self.convolution = CausalConvolution(2 * inner) if convolve else None
         self.hidden_norm = LayerNorm(inner)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = ExampleDropout(dropout)
         self.to_output = nn.Linear(inner, dim, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
-        """Each position sees itself, and through the convolution the two before it."""
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], seeds: Seeds | None = None
+    ) -> Float[Tensor, "batch time dim"]:
+        """Each position sees itself, and through the convolution the two before it; dropout follows `seeds`."""
         hidden = self.to_hidden(self.norm(x))
         if self.convolution is not None:
             hidden = self.convolution(hidden)
         value, gate = hidden.chunk(2, dim=-1)
-        return self.to_output(self.dropout(self.hidden_norm(value * functional.gelu(gate))))
+        return self.to_output(self.dropout(self.hidden_norm(value * functional.gelu(gate)), seeds))
 
 
 def feedforward_width(dim: int, convolve: bool) -> int:
@@ -121,11 +122,12 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time dim"],
-        bias: Float[Tensor, "#batch heads time keys"],
+        attend: Attend,
+        seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        """See `Attention.forward` for the arguments."""
-        x = x + self.attention(x, bias)
-        return x + self.feedforward(x)
+        """See `Attention.forward` and `FeedForward.forward` for the arguments."""
+        x = x + self.attention(x, attend)
+        return x + self.feedforward(x, seeds)
 
 
 class Transformer(nn.Module):
@@ -134,42 +136,53 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.non_causal_prefix_size = config.non_causal_prefix_size
+        self.attention_dropout = config.attn_dropout
+        self.gradient_checkpointing = False  # compute the blocks again for their gradients instead of keeping them
         self.hidden_channels = 2 * feedforward_width(config.dim, config.use_conv_ff)
         self.position_bias = _position_bias(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = LayerNorm(config.dim)
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], key_mask: Bool[Tensor, "batch time"] | None = None
+        self,
+        x: Float[Tensor, "batch time dim"],
+        key_mask: Bool[Tensor, "batch time"] | None = None,
+        seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        """All positions at once; keys are seen where `key_mask` is true."""
-        length = x.shape[1]
-        positions = torch.arange(length, device=x.device)
-        bias = self._bias(self._bias_by_distance(length), positions, key_mask, length).to(x.dtype)
-        for block in self.blocks:
-            x = block(x, bias)
+        """All positions at once; keys are seen where `key_mask` is true. In training mode dropout follows `seeds`."""
+        if key_mask is None:
+            key_mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        attend = self._attend(key_mask)
+        for number, block in enumerate(self.blocks):
+            own = None if seeds is None else derived(seeds, number)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, attend, seeds=own, use_reentrant=False)
+            else:
+                x = block(x, attend, seeds=own)
         return self.norm(x)
+
+    def _attend(self, key_mask: Bool[Tensor, "batch time"]) -> Attend:
+        """How the blocks attend over whole sequences."""
+        bias_by_distance, prefix = self._bias_by_distance(key_mask.shape[1]), self.non_causal_prefix_size
+        if key_mask.device.type == "cuda" and not (self.training and self.attention_dropout):
+            return FlexibleAttention.over(bias_by_distance, key_mask, prefix)
+        positions = torch.arange(key_mask.shape[1], device=key_mask.device)
+        bias = dense_bias(bias_by_distance, positions, key_mask, prefix)
+        # converted here once, for all blocks
+        return DenseAttention(bias.to(products_precision(key_mask.device)))
 
     def _bias_by_distance(self, length: int) -> Float[Tensor, "heads distances"]:
         """The bias at the distances -(prefix - 1) .. length - 1: only the prefix looks ahead."""
         ahead = max(self.non_causal_prefix_size - 1, 0)
         distances = torch.arange(-ahead, length, device=self.norm.gamma.device)
-        return self.position_bias(distances).t()
+        with torch.autocast(distances.device.type, enabled=False):  # bfloat16 cannot tell large distances apart
+            return self.position_bias(distances).t()
 
-    def _bias(
-        self,
-        bias_by_distance: Float[Tensor, "heads distances"],
-        positions: Int[Tensor, "time"],
-        key_mask: Bool[Tensor, "batch keys"] | None,
-        keys: int,
-    ) -> Float[Tensor, "#batch heads time keys"]:
-        """What is added to the logits: the position bias, or -inf where a query does not see a key."""
-        prefix = self.non_causal_prefix_size
-        query, key = positions.unsqueeze(1), torch.arange(keys, device=positions.device)
-        seen = (key <= query) | ((query < prefix) & (key < prefix))
-        index = (query - key).clamp(min=-max(prefix - 1, 0)) + max(prefix - 1, 0)
-        seen = seen.unsqueeze(0) if key_mask is None else seen & key_mask.unsqueeze(1)
-        return bias_by_distance[:, index].masked_fill(~seen.unsqueeze(1), float("-inf"))
+
+def products_precision(device: torch.device) -> torch.dtype:
+    """What matrix products are computed in: the mixed precision's type, or float32."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else torch.float32
 
 
 def _position_bias(config: TransformerConfig) -> nn.Module:

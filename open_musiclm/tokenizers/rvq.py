@@ -28,6 +28,7 @@ class ClapQuantizer(nn.Module):
             threshold_ema_dead_code=config.threshold_ema_dead_code,
             commitment_weight=0.0,
             kmeans_init=True,
+            sync_codebook=False,  # every process learns from the embeddings of all
         ).eval()
 
     @classmethod

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ClapRvqTrainerConfig, ModelConfig
+from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.rvq import ClapQuantizer
-from open_musiclm.training.trainer import Learned, Trainer
+from open_musiclm.training.trainer import Drawn, Learned, Trainer
 
 
 class ClapRvqTrainer(Trainer[SoundBatch]):
@@ -32,17 +34,25 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
     ) -> None:
         self.accelerator, self.clap, self.model_config = accelerator, clap, model_config
         self.quantizer = quantizer.to(accelerator.device)
-        self.batches_per_step = config.accumulate_batches
+        self.batches_per_step, self.seed = config.accumulate_batches, config.seed
         self._validation_embeddings: Float[Tensor, "examples dim"] | None = None
 
-    def learn(self, batches: Iterator[SoundBatch], step: int) -> Learned:
-        """One update of the codebooks; the loss is the mean squared error of the quantized embeddings."""
-        embeddings = torch.cat([self.clap.embed_audio(batch.waves["clap"]) for batch in batches])
-        finite = self.accelerator.reduce(embeddings.isfinite().all().float(), reduction="mean").item() == 1.0
-        if not finite:
-            return Learned(float("nan"), len(embeddings), {}, skipped=True)
-        loss = self.accelerator.reduce(self.quantizer.update(embeddings), reduction="mean").item()
-        return Learned(loss, len(embeddings), {})
+    def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
+        """One update of the codebooks; the loss is the mean squared error of the quantized embeddings.
+
+        Every process makes the update with the embeddings of all, in the order in which one process alone has them.
+        """
+        own = [self.clap.embed_audio(drawn.batch.waves["clap"]) for drawn in batches]
+        embeddings = torch.cat([self.accelerator.gather(part) for part in own])
+        amount = sum(map(len, own))
+        if not embeddings.isfinite().all():
+            return Learned(float("nan"), amount, {}, skipped=True)
+        with torch.random.fork_rng(devices=_generators(embeddings.device)):
+            torch.manual_seed(int(random_generator(self.seed, step).integers(1 << 62)))
+            loss = self.quantizer.update(embeddings).item()
+        for buffer in self.quantizer.buffers():  # GPUs may sum in another order
+            broadcast(buffer)
+        return Learned(loss, amount, {})
 
     @torch.no_grad()
     def validate(self, batches: Iterable[SoundBatch]) -> Mapping[str, float]:
@@ -70,3 +80,8 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
     def read_weights(self, folder: Path) -> None:
         """Takes clap_rvq.safetensors."""
         load_into(self.quantizer, load_weights(folder / weights_name("clap_rvq"), "clap_rvq"))
+
+
+def _generators(device: torch.device) -> list[int]:
+    """The GPUs whose random states are to be kept."""
+    return [device.index or 0] if device.type == "cuda" else []

@@ -16,8 +16,9 @@ from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
 from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
+from open_musiclm.training.trainer import Drawn
 
-MAX_VALIDATION_BATCHES = 64
+MAX_VALIDATION_EXAMPLES = 512
 MAX_WORKER_DEATHS = 3
 _DEATH = "DataLoader worker"
 
@@ -55,16 +56,18 @@ class TrainingStream:
         self.worker_deaths = 0
         self._batches = self._open()
 
-    def take(self, count: int) -> Iterator[Any]:
+    def take(self, count: int) -> Iterator[Drawn[Any]]:
         """The next `count` batches, on the device."""
         for _ in range(count):
             begun = time.perf_counter()
             batch = self._next()
             self.waited_seconds += time.perf_counter() - begun
+            first = self.draws + self.data.batch_size * self.accelerator.process_index
             self.draws += self.data.batch_size * self.accelerator.num_processes
             if isinstance(batch, SoundBatch):
                 self.failures.add(batch.failures)
-            yield send_to_device(batch, self.accelerator.device, non_blocking=True)
+            batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
+            yield Drawn(batch, range(first, first + self.data.batch_size))
 
     def close(self) -> None:
         """Ends the workers; nothing can be taken any more."""
@@ -97,13 +100,13 @@ class TrainingStream:
 
 
 class ValidationSet:
-    """This process's part of the validation set: each example once, at most `MAX_VALIDATION_BATCHES` batches."""
+    """This process's part of the validation set: each example once, the first `MAX_VALIDATION_EXAMPLES` of them."""
 
     def __init__(self, data: TrainingData, accelerator: Accelerator, failures: FailureList) -> None:
         self.data = data
         self.accelerator = accelerator
         self.failures = failures
-        count = min(data.validation_examples, MAX_VALIDATION_BATCHES * data.batch_size)
+        count = min(data.validation_examples, MAX_VALIDATION_EXAMPLES)
         self._own = range(accelerator.process_index, count, accelerator.num_processes)
 
     def __iter__(self) -> Iterator[Any]:

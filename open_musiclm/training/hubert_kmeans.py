@@ -40,11 +40,10 @@ class HubertKmeansTrainer:
         failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
         stream = TrainingStream(data, self.accelerator, failures, draws=0)
         try:
-            for step, batch in enumerate(stream.take(steps), start=1):
-                log.step(step, self.learn(batch))
+            for step, drawn in enumerate(stream.take(steps), start=1):
+                log.step(step, self.learn(drawn.batch))
         finally:
             log.close()
-            self.accelerator.end_training()
         failures.report()
         path = run.folder / weights_name("hubert_kmeans")
         if self.accelerator.is_main_process:

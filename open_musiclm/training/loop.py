@@ -61,7 +61,6 @@ class Loop:
         finally:
             self.stream.close()
             self.log.close()
-            self.accelerator.end_training()
         if not finished:
             self.log.say(f"stopped after step {self.state.step}; go on with: {self.run.resume_command()}")
         return finished

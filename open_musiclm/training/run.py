@@ -80,6 +80,7 @@ class Run:
         run = cls(accelerator, options, checkpoint, (model_config, training_config), facts)
         if accelerator.is_main_process:
             run._check_folder()
+        accelerator.wait_for_everyone()  # no other process may write there before it is checked
         return run
 
     @property

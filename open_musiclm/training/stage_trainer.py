@@ -14,12 +14,14 @@ from torch import Tensor
 from open_musiclm.audio import write_wave
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
+from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
+from open_musiclm.models.example_noise import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.optimization import Optimization, OptimizerSettings
-from open_musiclm.training.trainer import Learned, Resumable, Trainer
+from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 SAMPLES_WRITTEN = 4
 
@@ -67,14 +69,16 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         assert isinstance(plain, Stage)
         return plain
 
-    def learn(self, batches: Iterator[SoundBatch | list[Ids]], step: int) -> Learned:
+    def learn(self, batches: Iterator[Drawn[SoundBatch | list[Ids]]], step: int) -> Learned:
         """One optimizer step on the mean loss of the batches."""
         self.stage.train()
         tokens, accuracies = 0, []
-        for batch in batches:
-            ids = self._ids(batch)
+        for drawn in batches:
+            ids = self._ids(drawn.batch)
             with self.accelerator.accumulate(self.optimization.module):
-                result: StageLoss = self.optimization.module(ids, self.config.cross_entropy_loss_weights)
+                result: StageLoss = self.optimization.module(
+                    ids, self.config.cross_entropy_loss_weights, self._seeds(drawn.draws)
+                )
                 self.optimization.backward(result.loss)
             accuracies.append(result.accuracy)
             tokens += sum(sequence.numel() for sequence in ids)
@@ -134,6 +138,11 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
         return {"optimizer": self.optimization}
+
+    def _seeds(self, draws: range) -> Seeds:
+        """What is random about these examples in training: it depends on neither the batch nor the process."""
+        drawn = [random_generator(self.config.seed, draw, 1).integers(1 << 31) for draw in draws]
+        return torch.tensor(drawn, dtype=torch.int32, device=self.accelerator.device)
 
     def _ids(self, batch: SoundBatch | list[Ids]) -> list[Ids]:
         if not isinstance(batch, SoundBatch):

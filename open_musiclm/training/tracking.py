@@ -35,8 +35,10 @@ class RunLog:
         self._bar = tqdm(total=steps, initial=step, desc=name, unit="step", disable=not terminal)
 
     def close(self) -> None:
-        """Ends the bar and the file."""
+        """Ends the bar, the file and the trackers."""
         self._bar.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         if self._file is not None:
             self._file.close()
 

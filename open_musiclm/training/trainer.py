@@ -9,6 +9,14 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 Batch = TypeVar("Batch")
 
 
+@dataclass(frozen=True)
+class Drawn(Generic[Batch]):
+    """A batch of the training stream: its example number i is draw `draws[i]` of the whole run."""
+
+    batch: Batch
+    draws: range
+
+
 @runtime_checkable
 class Resumable(Protocol):
     """What a checkpoint keeps beside the weights: an optimizer, a discriminator."""
@@ -37,8 +45,8 @@ class Trainer(ABC, Generic[Batch]):
     """One kind of model in training. `Loop` gives it batches on the device and does everything around it.
 
     `name` is what is trained, `unit` what the speed is counted in, and every step takes `batches_per_step`
-    batches of every process. All random numbers come from torch's, numpy's and Python's global generators, which
-    checkpoints keep.
+    batches of every process. All random numbers come from an example's draw, or from torch's, numpy's and Python's
+    global generators, which checkpoints keep.
     """
 
     name: str
@@ -46,7 +54,7 @@ class Trainer(ABC, Generic[Batch]):
     batches_per_step: int = 1
 
     @abstractmethod
-    def learn(self, batches: Iterator[Batch], step: int) -> Learned:
+    def learn(self, batches: Iterator[Drawn[Batch]], step: int) -> Learned:
         """Takes all `batches_per_step` batches and makes step number `step` (from 0) of them."""
 
     @abstractmethod

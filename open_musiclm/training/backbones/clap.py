@@ -20,7 +20,7 @@ from open_musiclm.training.backbones.clap_losses import contrastive_loss, retrie
 from open_musiclm.training.backbones.clap_text import LONGEST_PROMPT_TOKENS
 from open_musiclm.training.backbones.config import ClapTrainerConfig
 from open_musiclm.training.backbones.optimization import CosineAdamW
-from open_musiclm.training.trainer import Learned, Resumable, Trainer
+from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 WEIGHTS_FOLDER = "clap"
 _WEIGHTS_NAME = "model.safetensors"
@@ -71,9 +71,9 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         assert isinstance(plain, ClapTraining)
         return plain.model
 
-    def learn(self, batches: Iterator[CaptionedBatch], step: int) -> Learned:
+    def learn(self, batches: Iterator[Drawn[CaptionedBatch]], step: int) -> Learned:
         """One step of contrast within the batch of each process."""
-        batch = next(batches)
+        batch = next(batches).batch
         self.optimization.module.train()
         spectrograms = self._disturbed(self._spectrograms(batch))
         audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions))

@@ -28,7 +28,7 @@ from open_musiclm.training.backbones.encodec_losses import (
 )
 from open_musiclm.training.backbones.initialization import start_as_transform_codec
 from open_musiclm.training.backbones.optimization import CosineAdamW
-from open_musiclm.training.trainer import Learned, Resumable, Trainer
+from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 CROP = "codec"
 WEIGHTS_FOLDER = "encodec"
@@ -86,9 +86,9 @@ class EncodecTrainer(Trainer[SoundBatch]):
         assert isinstance(plain, EncodecTraining)
         return plain.model
 
-    def learn(self, batches: Iterator[SoundBatch], step: int) -> Learned:
+    def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
         """One step of the codec, and of the discriminators once they have joined."""
-        waves = self._quieter(next(batches).waves[CROP])
+        waves = self._quieter(next(batches).batch.waves[CROP])
         self._start(waves)
         self.optimization.module.train()
         decoded, quantized = self.optimization.module(waves, self._draw_quantizers())

@@ -18,7 +18,7 @@ from open_musiclm.training.backbones.config import MertArchitecture, MertTrainer
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.mert_losses import MertHeads, MertLoss, frames_at, mask_spans, masked_features
 from open_musiclm.training.backbones.optimization import CosineAdamW
-from open_musiclm.training.trainer import Learned, Resumable, Trainer
+from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 HEARD, CODED = "mert", "codec"
 WEIGHTS_FOLDER = "mert"
@@ -107,9 +107,9 @@ class MertTrainer(Trainer[SoundBatch]):
         assert isinstance(plain, MertTraining)
         return plain
 
-    def learn(self, batches: Iterator[SoundBatch], step: int) -> Learned:
+    def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
         """One step on the masked frames of a batch."""
-        batch = next(batches)
+        batch = next(batches).batch
         self.optimization.module.train()
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         result = self.optimization.module(*self._task(batch, generator))

@@ -1,0 +1,102 @@
+"""Attention over positions with a bias by distance and a key mask: one dense product, or FlexAttention on a GPU.
+
+Both see the same keys and give the same numbers; FlexAttention never holds the scores of all pairs of positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+LOGIT_SCALE = 8.0
+
+Queries = Float[Tensor, "batch heads time head_dim"]
+Keys = Float[Tensor, "batch keys head_dim"]
+Attend = Callable[[Queries, Keys, Keys, float], Queries]
+
+
+@dataclass(frozen=True)
+class DenseAttention:
+    """`bias` [#batch, heads, time, keys] is added to the logits, -inf where a query must not see a key."""
+
+    bias: Float[Tensor, "#batch heads time keys"]
+
+    def __call__(self, query: Queries, key: Keys, value: Keys, dropout: float = 0.0) -> Queries:
+        """What every query takes from the keys it sees; all heads share keys and values."""
+        # As rows of one head the heads are one large product instead of many small ones.
+        attended = functional.scaled_dot_product_attention(
+            query.flatten(1, 2),
+            key,
+            value,
+            attn_mask=self.bias.flatten(1, 2).to(query.dtype),
+            dropout_p=dropout,
+            scale=LOGIT_SCALE,
+        )
+        return attended.unflatten(1, (query.shape[1], -1))
+
+
+@dataclass(frozen=True)
+class FlexibleAttention:
+    """The bias at distance -ahead, -ahead + 1, ... of every head, and which blocks of keys are seen at all."""
+
+    bias_by_distance: Float[Tensor, "heads distances"]
+    ahead: int
+    seen: BlockMask
+
+    @classmethod
+    def over(
+        cls,
+        bias_by_distance: Float[Tensor, "heads distances"],
+        key_mask: Bool[Tensor, "batch time"],
+        prefix: int,
+    ) -> "FlexibleAttention":
+        """Causal over as many positions as `key_mask` has, but for the first `prefix`, which see each other."""
+
+        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return ((key <= query) | ((query < prefix) & (key < prefix))) & key_mask[batch, key]
+
+        batch, time = key_mask.shape
+        compiled = key_mask.device.type == "cuda"
+        seen = create_block_mask(visible, batch, None, time, time, device=key_mask.device, _compile=compiled)
+        return cls(bias_by_distance, max(prefix - 1, 0), seen)
+
+    def __call__(self, query: Queries, key: Keys, value: Keys, dropout: float = 0.0) -> Queries:
+        """As `DenseAttention`; without dropout."""
+        assert dropout == 0
+        bias, ahead = self.bias_by_distance, self.ahead
+
+        def biased(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return score + bias[head, (query - key).clamp(min=-ahead) + ahead]
+
+        run: Callable[..., Any] = _compiled() if query.device.type == "cuda" else flex_attention
+        one_head = (key.unsqueeze(1), value.unsqueeze(1))
+        return run(query, *one_head, score_mod=biased, block_mask=self.seen, scale=LOGIT_SCALE, enable_gqa=True)
+
+
+def dense_bias(
+    bias_by_distance: Float[Tensor, "heads distances"],
+    positions: Int[Tensor, "time"],
+    key_mask: Bool[Tensor, "#batch keys"],
+    prefix: int,
+) -> Float[Tensor, "#batch heads time keys"]:
+    """What `DenseAttention` adds for the queries at `positions`: the position bias, or -inf where a key is not seen."""
+    query, key = positions.unsqueeze(1), torch.arange(key_mask.shape[1], device=positions.device)
+    seen = ((key <= query) | ((query < prefix) & (key < prefix))) & key_mask.unsqueeze(1)
+    ahead = max(prefix - 1, 0)
+    index = (query - key).clamp(min=-ahead) + ahead
+    return bias_by_distance[:, index].masked_fill(~seen.unsqueeze(1), float("-inf"))
+
+
+_flex: list[Callable[..., Any]] = []
+
+
+def _compiled() -> Callable[..., Any]:
+    """FlexAttention compiled once for the process: run as it is, it would hold all scores."""
+    if not _flex:
+        _flex.append(torch.compile(flex_attention, dynamic=False))
+    return _flex[0]

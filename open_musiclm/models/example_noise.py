@@ -1,0 +1,61 @@
+"""Random numbers that belong to an example, not to a process or a batch.
+
+They are hashed from the example's seed and their own place, so that dropout and forgetful masking are the same on every
+device, in a batch of any size, on any number of processes, and when a block is computed again for its gradient.
+"""
+
+import torch
+from jaxtyping import Bool, Int32
+from torch import Tensor, nn
+
+# An odd multiplier and a shift to the right, in turn, mix 32 bits well (the search of C. Wellons, 2018).
+_FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - (1 << 32)
+_STEP = 0x9E3779B9 - (1 << 32)  # the golden ratio: far apart for numbers that lie together
+
+Seeds = Int32[Tensor, "batch"]
+
+
+def mixed(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    """Whole numbers that look like uniform ones, each a function of its place's `x` alone."""
+    x = (x ^ _shifted(x, 16)) * _FIRST
+    x = (x ^ _shifted(x, 15)) * _SECOND
+    return x ^ _shifted(x, 16)
+
+
+def derived(seeds: Seeds, number: int) -> Seeds:
+    """Other seeds of the same examples, for purpose or layer `number`."""
+    return mixed(seeds * _STEP + (number + 1))
+
+
+def noise(seeds: Seeds, count: int) -> Int32[Tensor, "batch count"]:
+    """`count` uniform whole numbers of 32 bits for every example."""
+    places = torch.arange(count, dtype=torch.int32, device=seeds.device)
+    return mixed(seeds.unsqueeze(1) + mixed(places * _STEP))
+
+
+def kept(seeds: Seeds, time: int, channels: int, share: float) -> Bool[Tensor, "batch time channels"]:
+    """True for a `share` of all places at random."""
+    rows = noise(seeds, time).unsqueeze(2)
+    columns = mixed(torch.arange(1, channels + 1, dtype=torch.int32, device=seeds.device) * _STEP)
+    x = (rows ^ columns) * _FIRST
+    return (x ^ _shifted(x, 15)).mul_(_SECOND) < round((share - 0.5) * 2**32)
+
+
+class ExampleDropout(nn.Module):
+    """Dropout whose choice belongs to the example."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor, seeds: Seeds | None) -> Tensor:
+        """x [batch, time, channels]; in training mode with `seeds`, the rest is scaled up for what is dropped."""
+        if not self.training or self.probability == 0 or seeds is None:
+            return x
+        share = 1 - self.probability
+        return torch.where(kept(seeds, x.shape[1], x.shape[2], share), x * (1 / share), 0)
+
+
+def _shifted(x: Int32[Tensor, "*shape"], bits: int) -> Int32[Tensor, "*shape"]:
+    """x >> bits of the unsigned number; torch's own shift keeps the sign."""
+    return (x >> bits) & ((1 << (32 - bits)) - 1)

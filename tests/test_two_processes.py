@@ -1,0 +1,107 @@
+"""Training scripts on two real processes against one with the same batches: the same curves and codebooks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_stack import Stack
+
+from open_musiclm.checkpoints import load_weights
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+STAGE = {"stage": "coarse", "num_train_steps": 6, "lr": 3e-3, "lr_warmup": 4, "valid_frac": 0.4, "seed": 3}
+STAGE |= {"save_results_every": 3, "save_model_every": 3, "use_preprocessed_data": True, "num_workers": 0}
+STAGE |= {"save_reconstructed_wave": False}
+RVQ = {"num_train_steps": 3, "accumulate_batches": 2, "valid_frac": 0.3, "save_results_every": 1}
+RVQ |= {"num_workers": 0, "save_model_every": 3}
+KMEANS = {"feature_extraction_num_steps": 4, "num_workers": 0}
+
+
+def train(folder: Path, script: str, processes: int, section: dict, model_config: Path, *words: object) -> Path:
+    """Runs a script on `processes` processes; returns its results folder."""
+    folder.mkdir(exist_ok=True)
+    name = {"train_coarse_stage": "coarse"}.get(script, script.removeprefix("train_")) + "_trainer_cfg"
+    training_config = folder / f"{processes}.json"
+    training_config.write_text(json.dumps({name: section}))
+    results = folder / f"{script}_{processes}"
+    launcher = [sys.executable]
+    if processes > 1:  # accelerate starts several processes on one machine by this option only, GPUs or not
+        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        launcher += ["--main_process_port", "0"]
+    command = [*launcher, SCRIPTS / f"{script}.py", "--device", "cpu", "--log_with", "none", *words]
+    command += ["--results_folder", results, "--model_config", model_config, "--training_config", training_config]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPTS.parent)}
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output
+    return results
+
+
+def curve(folder: Path, key: str) -> list[float]:
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line[key] for line in lines if key in line]
+
+
+@pytest.fixture
+def dropping(tmp_path: Path, stack: Stack) -> Path:
+    """The small model with dropout, as the shipped configs have it."""
+    content = json.loads(stack.model_config.read_text())
+    content["coarse_cfg"]["ff_dropout"] = 0.3
+    for section in ("clap_rvq_cfg", "hubert_kmeans_cfg", "encodec_cfg"):
+        content[section]["model_name"] = str(stack.folder / content[section]["model_name"])
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    return tmp_path / "model.json"
+
+
+@pytest.mark.slow
+def test_stage_has_one_curve_and_goes_on_with_it(tmp_path: Path, dropping: Path, tokens: Path) -> None:
+    section = {**STAGE, "folder": str(tokens)}
+    one = {**section, "batch_size": 4, "grad_accum_every": 2}
+    two = {**section, "batch_size": 2, "grad_accum_every": 2}
+    alone = train(tmp_path, "train_coarse_stage", 1, one, dropping)
+    together = train(tmp_path, "train_coarse_stage", 2, two | {"num_train_steps": 3}, dropping)
+    going_on = ["--continue_from_dir", together]
+    train(tmp_path, "train_coarse_stage", 2, {**section, "batch_size": 4, "grad_accum_every": 1}, dropping, *going_on)
+    for key in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_accuracy"):
+        assert curve(together, key) == pytest.approx(curve(alone, key), abs=1e-4), key
+    assert curve(alone, "learning_rate")[:4] == pytest.approx([3e-3 * step / 4 for step in (1, 2, 3, 4)])
+    assert curve(together, "gradient_norm") == pytest.approx(curve(alone, "gradient_norm"), abs=1e-3)
+    assert len(curve(alone, "loss")) == 6
+
+
+@pytest.mark.slow
+def test_clap_rvq_learns_from_all(tmp_path: Path, stack: Stack, sounds: Path) -> None:
+    section = {**RVQ, "folder": str(sounds)}
+    alone = train(tmp_path, "train_clap_rvq", 1, {**section, "batch_size": 4}, stack.model_config)
+    together = train(tmp_path, "train_clap_rvq", 2, {**section, "batch_size": 2}, stack.model_config)
+    assert curve(together, "loss") == pytest.approx(curve(alone, "loss"), abs=1e-6)
+    assert curve(together, "validation_loss") == pytest.approx(curve(alone, "validation_loss"), abs=1e-6)
+    expected, found = (load_weights(folder, "clap_rvq").tensors for folder in (alone, together))
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name].float(), tensor.float(), atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_kmeans_is_fitted_on_features_of_all(tmp_path: Path, stack: Stack, sounds: Path) -> None:
+    section = {**KMEANS, "folder": str(sounds)}
+    config = stack.model_config
+    alone = train(tmp_path, "train_hubert_kmeans", 1, {**section, "feature_extraction_batch_size": 4}, config)
+    together = train(tmp_path, "train_hubert_kmeans", 2, {**section, "feature_extraction_batch_size": 2}, config)
+    expected, found = (load_weights(folder, "hubert_kmeans").tensors["centroids"] for folder in (alone, together))
+    assert torch.allclose(found, expected, atol=1e-4)
