@@ -21,6 +21,9 @@ _LOST = 1e-7
 # One clip's frames stay in a CPU's cache; other devices are filled with many.
 _CLIPS_AT_ONCE = {"cpu": 1}
 _CLIPS_AT_ONCE_ELSEWHERE = 32
+_FRAMES_AT_ONCE = 1024
+# Mel bands are narrow: as many neighbours as this are computed from the frequencies that they hear, and no others.
+_NEIGHBOURS = 16
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class ClapFeatures:
 
     spectrograms: Float[Tensor, "batch views time mels"]
     is_longer: Bool[Tensor, "batch 1"]
+
+
+class _Workspace:
+    """Memory for so many frames at a time: fresh memory at every step would take longer than the steps."""
+
+    def __init__(self, frames: int, samples: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.window = torch.hann_window(samples, dtype=dtype, device=device)
+        self.windowed = torch.empty(frames, samples, dtype=dtype, device=device)
+        self.spectrum = torch.empty(frames, samples // 2 + 1, dtype=dtype.to_complex(), device=device)
 
 
 class ClapMel(nn.Module):
@@ -57,15 +69,16 @@ class ClapMel(nn.Module):
         # A row for the real and one for the imaginary part of each frequency that any filter hears.
         self.register_buffer("_filters", filters[:highest].repeat_interleave(2, dim=0).float(), persistent=False)
         self._filters: Tensor
+        self._neighbours = _bands_and_their_rows(self._filters)
 
     def forward(self, waves: Float[Tensor, "batch samples"]) -> ClapFeatures:
         """Features of waves of any length: shorter ones are repeated as often as they fit, then followed by silence.
 
         Of longer ones the middle is taken, or with fusion the whole, shrunk, and the middle of each third.
         """
-        clip = self._clip(waves)
-        at_once = _CLIPS_AT_ONCE.get(waves.device.type, _CLIPS_AT_ONCE_ELSEWHERE)
-        spectrograms = torch.cat([self._spectrograms(some) for some in clip.split(at_once)])
+        clips = self._clip(waves).split(_CLIPS_AT_ONCE.get(waves.device.type, _CLIPS_AT_ONCE_ELSEWHERE))
+        work = self._workspace(len(clips[0]) * _FRAMES_AT_ONCE, torch.float32)
+        spectrograms = torch.cat([self._spectrograms(some, work) for some in clips])
         longer = spectrograms.shape[1] > self.frames
         views = self._fused(spectrograms) if longer else spectrograms.unsqueeze(1)
         if self.fusion and not longer:
@@ -80,24 +93,45 @@ class ClapMel(nn.Module):
             return fit_length(waves.repeat(1, self.samples // samples), self.samples)
         return waves
 
-    def _spectrograms(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch time mels"]:
+    def _workspace(self, frames: int, dtype: torch.dtype) -> _Workspace:
+        return _Workspace(frames, self._fft_samples, dtype, self._filters.device)
+
+    def _spectrograms(
+        self, waves: Float[Tensor, "batch samples"], work: _Workspace
+    ) -> Float[Tensor, "batch time mels"]:
         half = self._fft_samples // 2
-        frames = functional.pad(waves.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
-        frames = frames.unfold(1, self._fft_samples, self._hop)
-        mels, energy = self._mels(frames)
+        padded = functional.pad(waves.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
+        frames = padded.unfold(1, self._fft_samples, self._hop)
+        return torch.cat([self._decibels(some, work) for some in frames.split(_FRAMES_AT_ONCE, dim=1)], dim=1)
+
+    def _decibels(
+        self, frames: Float[Tensor, "batch time samples"], work: _Workspace
+    ) -> Float[Tensor, "batch time mels"]:
+        mels, energy = self._mels(frames, work)
         lost = (mels < _LOST * energy.unsqueeze(-1) * self._filters.sum(dim=0)).any(dim=-1)
         if mels.device.type != "mps" and lost.any():
-            mels[lost] = self._mels(frames[lost].double())[0]
-        return 10 * mels.log10()
+            mels[lost] = self._precisely(frames[lost])
+        return mels.log10_().mul_(10)
+
+    def _precisely(self, frames: Float[Tensor, "frames samples"]) -> Float[Tensor, "frames mels"]:
+        work = self._workspace(min(len(frames), _FRAMES_AT_ONCE), torch.float64)
+        return torch.cat([self._mels(some, work)[0].float() for some in frames.split(_FRAMES_AT_ONCE)])
 
     def _mels(
-        self, frames: Float[Tensor, "*batch samples"]
+        self, frames: Float[Tensor, "*batch samples"], work: _Workspace
     ) -> tuple[Float[Tensor, "*batch mels"], Float[Tensor, "*batch"]]:
-        """The power in each mel band, and in the whole frame, computed as precisely as the frames are."""
-        windowed = frames * torch.hann_window(self._fft_samples, dtype=frames.dtype, device=frames.device)
-        spectrum = torch.view_as_real(torch.fft.rfft(windowed)).flatten(-2)[..., : len(self._filters)]
+        """The power in each mel band, and in the whole frame, computed as precisely as the workspace is."""
+        count = frames.shape[:-1].numel()
+        windowed, spectrum = work.windowed[:count], work.spectrum[:count]
+        torch.mul(frames, work.window, out=windowed.view(frames.shape))
+        torch.fft.rfft(windowed, out=spectrum)
+        powers = torch.view_as_real(spectrum).flatten(-2)[:, : len(self._filters)].square_()
+        filters = self._filters.to(powers.dtype)
+        mels = torch.empty(count, filters.shape[1], dtype=powers.dtype, device=powers.device)
+        for bands, rows in self._neighbours:
+            torch.mm(powers[:, rows], filters[rows, bands], out=mels[:, bands])
         energy = torch.linalg.vector_norm(windowed, dim=-1).square() * (self._fft_samples // 2)
-        return (spectrum.float().square() @ self._filters).clamp_min(_SILENCE), energy
+        return mels.clamp_(min=_SILENCE).view(*frames.shape[:-1], -1), energy.view(frames.shape[:-1])
 
     def _fused(self, spectrograms: Float[Tensor, "batch long mels"]) -> Float[Tensor, "batch 4 time mels"]:
         """The whole shrunk to `frames`, and the crops in the middle of the first, second and last third of places."""
@@ -108,3 +142,13 @@ class ClapMel(nn.Module):
         starts = [int(third[len(third) // 2]) if len(third) else 0 for third in places]
         crops = [spectrograms[:, start : start + self.frames] for start in starts]
         return torch.cat([whole, torch.stack(crops, dim=1)], dim=1)
+
+
+def _bands_and_their_rows(filters: Float[Tensor, "rows mels"]) -> list[tuple[slice, slice]]:
+    """Neighbouring bands, and the rows from the first to the last that any of them hears."""
+    groups = []
+    for first in range(0, filters.shape[1], _NEIGHBOURS):
+        bands = slice(first, first + _NEIGHBOURS)
+        rows = filters[:, bands].any(dim=1).nonzero()
+        groups.append((bands, slice(int(rows.min()), int(rows.max()) + 1)))
+    return groups
