@@ -11,6 +11,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options, Progress
 from open_musiclm.models.sampling import Sampling
+from open_musiclm.models.stage_generator import StageGenerator
 
 HZ = 24000
 PROMPT = "a slow piano piece"
@@ -151,3 +152,22 @@ def test_similarity_is_a_cosine(musiclm: MusicLM) -> None:
     sound = tune(5.0)
     assert float(musiclm.embed_sound(sound).norm()) == pytest.approx(1.0, abs=1e-5)
     assert float(musiclm.embed_sound(sound) @ musiclm.embed_sound(sound)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the piece, no stage holds more than its window at a time."""
+    held: dict[str, set[int]] = {}
+    make = StageGenerator.generate
+
+    def watched(self: StageGenerator, conditioning: list, known: torch.Tensor, frames: int, *rest: object) -> object:
+        held.setdefault(self.predicted.name, set()).add(known.shape[1] + frames)
+        return make(self, conditioning, known, frames, *rest)
+
+    monkeypatch.setattr(StageGenerator, "generate", watched)
+    musiclm.generate(PROMPT, 9.0)
+    config = musiclm.config
+    rates = {"semantic": config.hubert_kmeans_cfg.output_hz, "coarse": config.encodec_cfg.output_hz}
+    assert max(held["semantic"]) == round(config.window_seconds("semantic") * rates["semantic"]) - 1
+    assert max(held["coarse"]) == round(config.window_seconds("coarse") * rates["coarse"])
+    assert max(held["fine"]) == round(config.window_seconds("fine") * rates["coarse"])
+    assert len(held) == 3
