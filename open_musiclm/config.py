@@ -21,6 +21,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["float32", "bfloat16"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 StageName = Literal["semantic", "coarse", "fine"]
 
 
@@ -229,7 +230,11 @@ class HubertKmeansTrainerConfig(Section):
 
 
 class StageTrainerConfig(TrainerConfig):
-    """A stage's trainer."""
+    """A stage's trainer.
+
+    `precision` is that of the products (weights and optimizer are float32); auto is bfloat16 where the device has
+    units for it. `gradient_checkpointing` computes each block twice to keep less; `compile` compiles the blocks.
+    """
 
     stage: StageName
     valid_frac: Probability = 0.05
@@ -242,7 +247,9 @@ class StageTrainerConfig(TrainerConfig):
     save_predicted_tokens: bool = True
     save_reconstructed_wave: bool = True
     use_preprocessed_data: bool = False
-    precision: Precision = "float32"
+    precision: TrainingPrecision = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
     @model_validator(mode="after")
     def _one_weight_per_sequence(self) -> "StageTrainerConfig":

@@ -1,7 +1,8 @@
-"""Where the work is done: cuda, mps or cpu."""
+"""Where the work is done: cuda, mps or cpu; and in which precision."""
 
 import torch
 
+from open_musiclm.config import Precision, TrainingPrecision
 from open_musiclm.errors import UserError
 
 
@@ -18,3 +19,13 @@ def choose_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name}: not available here ({reason}); use cuda, mps or cpu") from error
     return device
+
+
+def choose_precision(name: TrainingPrecision, device: torch.device) -> Precision:
+    """The precision of that name; auto is bfloat16 where the device has units for it, else float32."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if native else "float32"

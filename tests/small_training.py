@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.utils.data import Dataset
 
 from open_musiclm import cli
@@ -81,6 +83,7 @@ def trainer_config(**changes: object) -> StageTrainerConfig:
         "save_results_every": 10,
         "num_workers": 0,
         "save_reconstructed_wave": False,
+        "precision": "float32",
     }
     return StageTrainerConfig.model_validate({**values, **changes})
 
@@ -98,7 +101,9 @@ def training_data(config: StageTrainerConfig, training: Dataset | None = None) -
 
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    config = trainer_config(num_train_steps=arguments.steps, num_workers=arguments.workers)
+    config = trainer_config(
+        num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
+    )
     options = RunOptions(
         arguments.results_folder,
         overwrite=arguments.overwrite,
@@ -108,16 +113,27 @@ def main(arguments: argparse.Namespace) -> None:
         continue_from_step=arguments.continue_from_step,
     )
     run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    if arguments.sharded:
+        shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
     trainer = SemanticTrainer(run.accelerator, SemanticStage(model_config()), tools, config)
     tokens = MadeUpTokens(arguments.slow_seconds, arguments.dies_at)
     Loop(trainer, training_data(config, tokens), run, config).train()
 
 
+def shard_on_cpus(run: Run) -> None:
+    """accelerate shards on GPUs only, though torch does it on CPUs as well: tells it that these are as good."""
+    run.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()  # as `accelerate launch` has set it up
+    AcceleratorState._shared_state["distributed_type"] = DistributedType.FSDP
+    assert run.accelerator.is_fsdp2
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--slow_seconds", type=float, default=0.0)
     parser.add_argument("--dies_at", type=int, default=None)
     parser.add_argument("--overwrite", action="store_true")

@@ -156,7 +156,7 @@ def test_new_keys_may_be_left_out(tmp_path: Path) -> None:
     """A config of the earlier implementation, without this one's keys, keeps its meaning."""
     config = load_model_config(written(tmp_path, SMALL))
     assert (config.encodec_cfg.model_name, config.clap_rvq_cfg.sample_hz) == ("encodec_24khz", 48000)
-    assert load_training_config(written(tmp_path, TRAINING)).semantic_trainer_cfg.precision == "float32"
+    assert load_training_config(written(tmp_path, TRAINING)).semantic_trainer_cfg.precision == "auto"
 
 
 @given(

@@ -1,14 +1,11 @@
 """Training scripts on two real processes against one with the same batches: the same curves and codebooks."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 from small_stack import Stack
 
 from open_musiclm.checkpoints import load_weights
@@ -16,7 +13,7 @@ from open_musiclm.checkpoints import load_weights
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 STAGE = {"stage": "coarse", "num_train_steps": 6, "lr": 3e-3, "lr_warmup": 4, "valid_frac": 0.4, "seed": 3}
 STAGE |= {"save_results_every": 3, "save_model_every": 3, "use_preprocessed_data": True, "num_workers": 0}
-STAGE |= {"save_reconstructed_wave": False}
+STAGE |= {"save_reconstructed_wave": False, "precision": "float32"}
 RVQ = {"num_train_steps": 3, "accumulate_batches": 2, "valid_frac": 0.3, "save_results_every": 1}
 RVQ |= {"num_workers": 0, "save_model_every": 3}
 KMEANS = {"feature_extraction_num_steps": 4, "num_workers": 0}
@@ -29,27 +26,8 @@ def train(folder: Path, script: str, processes: int, section: dict, model_config
     training_config = folder / f"{processes}.json"
     training_config.write_text(json.dumps({name: section}))
     results = folder / f"{script}_{processes}"
-    launcher = [sys.executable]
-    if processes > 1:  # accelerate starts several processes on one machine by this option only, GPUs or not
-        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-        launcher += ["--main_process_port", "0"]
-    command = [*launcher, SCRIPTS / f"{script}.py", "--device", "cpu", "--log_with", "none", *words]
-    command += ["--results_folder", results, "--model_config", model_config, "--training_config", training_config]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPTS.parent)}
-    process = subprocess.Popen(
-        list(map(str, command)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=120)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output
+    words = ["--results_folder", results, "--model_config", model_config, "--training_config", training_config, *words]
+    run_script(SCRIPTS / f"{script}.py", ["--device", "cpu", "--log_with", "none", *words], processes)
     return results
 
 

@@ -56,26 +56,29 @@ class FlexibleAttention:
         prefix: int,
     ) -> "FlexibleAttention":
         """Causal over as many positions as `key_mask` has, but for the first `prefix`, which see each other."""
-
-        def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return ((key <= query) | ((query < prefix) & (key < prefix))) & key_mask[batch, key]
-
         batch, time = key_mask.shape
-        compiled = key_mask.device.type == "cuda"
-        seen = create_block_mask(visible, batch, None, time, time, device=key_mask.device, _compile=compiled)
+        seen = create_block_mask(
+            lambda b, h, query, key: ((key <= query) | ((query < prefix) & (key < prefix))) & key_mask[b, key],
+            *(batch, None, time, time),
+            device=key_mask.device,
+            _compile=key_mask.device.type == "cuda",
+        )
         return cls(bias_by_distance, max(prefix - 1, 0), seen)
 
     def __call__(self, query: Queries, key: Keys, value: Keys, dropout: float = 0.0) -> Queries:
         """As `DenseAttention`; without dropout."""
         assert dropout == 0
         bias, ahead = self.bias_by_distance, self.ahead
-
-        def biased(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return score + bias[head, (query - key).clamp(min=-ahead) + ahead]
-
         run: Callable[..., Any] = _compiled() if query.device.type == "cuda" else flex_attention
-        one_head = (key.unsqueeze(1), value.unsqueeze(1))
-        return run(query, *one_head, score_mod=biased, block_mask=self.seen, scale=LOGIT_SCALE, enable_gqa=True)
+        return run(
+            query,
+            key.unsqueeze(1),
+            value.unsqueeze(1),
+            score_mod=lambda score, b, head, i, j: score + bias[head, (i - j).clamp(min=-ahead) + ahead],
+            block_mask=self.seen,
+            scale=LOGIT_SCALE,
+            enable_gqa=True,
+        )
 
 
 def dense_bias(

@@ -1,8 +1,8 @@
 """The three stages: their token sequences, and their training loss."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,8 +30,7 @@ _CONDITION = 1 << 16  # what derives the seeds of condition dropout; blocks have
 Ids = Int[Tensor, "batch _ _"]
 
 
-@dataclass(frozen=True)
-class StageLoss:
+class StageLoss(NamedTuple):  # a tuple, for FSDP2 looks for the tensors of a module's output
     """The training loss, the share of tokens of the last sequence predicted right, and its likeliest tokens."""
 
     loss: Float[Tensor, ""]
@@ -44,6 +43,7 @@ class Stage(nn.Module):
 
     name: str
     default_sampling: Sampling
+    _no_split_modules = ("Block",)  # what accelerate shards one by one (FSDP2)
 
     def __init__(self, sequences: Sequence[TokenSequence], config: TransformerConfig) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Stage(nn.Module):
             if weight > 0:
                 assert scores is not None
                 losses.append(
-                    weight * functional.cross_entropy(scores.flatten(0, 1), wanted.flatten(), reduction="sum")
+                    weight * functional.cross_entropy(scores.flatten(0, 1).float(), wanted.flatten(), reduction="sum")
                 )
                 counts += wanted.numel()
         assert logits[-1] is not None

@@ -161,6 +161,11 @@ class Transformer(nn.Module):
                 x = block(x, attend, seeds=own)
         return self.norm(x)
 
+    def compile_blocks(self) -> None:
+        """Has torch compile every block; names and shapes of the weights stay as they are."""
+        for block in self.blocks:
+            block.compile()
+
     def _attend(self, key_mask: Bool[Tensor, "batch time"]) -> Attend:
         """How the blocks attend over whole sequences."""
         bias_by_distance, prefix = self._bias_by_distance(key_mask.shape[1]), self.non_causal_prefix_size

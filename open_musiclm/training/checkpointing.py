@@ -89,8 +89,7 @@ def save_checkpoint(
             unfinished.mkdir(parents=True)
         accelerator.wait_for_everyone()
         save_file(random_states(accelerator.device), unfinished / _random_name(accelerator.process_index))
-        if accelerator.is_main_process:
-            _write_parts(unfinished, trainer, state)
+        _write_parts(unfinished, trainer, state, accelerator)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _publish(unfinished, folder)
@@ -140,13 +139,17 @@ def remove_checkpoint(results_folder: Path, step: int) -> None:
     shutil.rmtree(doomed)
 
 
-def _write_parts(folder: Path, trainer: Trainer, state: TrainingState) -> None:
+def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerator: Accelerator) -> None:
+    """All processes gather what they share out; the main one writes it."""
     trainer.write_weights(folder)
     parts: Mapping[str, Resumable] = trainer.resumable()
     for name, part in parts.items():
-        with (folder / f"{name}.pt").open("wb") as file:
-            torch.save(part.state_dict(), file)
-    write_json(folder / STATE_NAME, asdict(state))
+        content = part.state_dict()
+        if accelerator.is_main_process:
+            with (folder / f"{name}.pt").open("wb") as file:
+                torch.save(content, file)
+    if accelerator.is_main_process:
+        write_json(folder / STATE_NAME, asdict(state))
 
 
 def _publish(unfinished: Path, folder: Path) -> None:

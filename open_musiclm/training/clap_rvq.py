@@ -75,7 +75,8 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
 
     def write_weights(self, folder: Path) -> None:
         """clap_rvq.safetensors: the codebooks and their moving averages."""
-        save_weights(folder / weights_name("clap_rvq"), "clap_rvq", self.quantizer.state_dict(), self.model_config)
+        if self.accelerator.is_main_process:
+            save_weights(folder / weights_name("clap_rvq"), "clap_rvq", self.quantizer.state_dict(), self.model_config)
 
     def read_weights(self, folder: Path) -> None:
         """Takes clap_rvq.safetensors."""

@@ -120,7 +120,10 @@ class Loop:
         self.log.validated(self.state.step, values)
 
     def _write_samples(self) -> None:
-        if self.validation is None or not self.accelerator.is_main_process:
+        if self.validation is None:
+            return
+        if not self.accelerator.is_main_process:
+            self.trainer.accompany_samples()
             return
         folder = self.run.folder / SAMPLES_FOLDER / f"step_{self.state.step:08d}"
         batch = next(iter(self.validation))

@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from open_musiclm.training.sharding import laid_out_like, whole, whole_number
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -36,7 +38,7 @@ class Optimization:
         self.accelerator = accelerator
         self.settings = settings
         groups = parameter_groups(module, settings.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=accelerator.device.type == "cuda")
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
         self._losses: list[torch.Tensor] = []
 
@@ -58,7 +60,7 @@ class Optimization:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient_norm)
-        gradient_norm = float(norm)
+        gradient_norm = whole_number(norm)
         skipped = not (math.isfinite(loss) and math.isfinite(gradient_norm))
         if not skipped:
             self.optimizer.step()
@@ -66,12 +68,17 @@ class Optimization:
         return Update(loss, gradient_norm, rate, skipped)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state."""
-        return self.optimizer.state_dict()
+        """The optimizer's state, whole (every process calls this)."""
+        return whole(self.optimizer.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the optimizer's state back."""
-        self.optimizer.load_state_dict(state_dict)
+        """Takes the optimizer's state back, from any number of processes."""
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        states = {
+            number: {name: laid_out_like(value, weights[number]) for name, value in values.items()}
+            for number, values in state_dict["state"].items()
+        }
+        self.optimizer.load_state_dict({**state_dict, "state": states})
 
 
 def warm_up(step: int, steps: int) -> float:

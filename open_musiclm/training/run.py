@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 
-from open_musiclm.config import Precision, Section
+from open_musiclm.config import Section, TrainingPrecision
 from open_musiclm.data.statistics import StatisticsCache
-from open_musiclm.devices import choose_device
+from open_musiclm.devices import choose_device, choose_precision
 from open_musiclm.errors import UserError
 from open_musiclm.training import run_folder
 from open_musiclm.training.checkpointing import find_checkpoint, read_state, results_folder_of
@@ -64,7 +64,7 @@ class Run:
         model_config: Section,
         training_config: Section,
         seed: int,
-        precision: Precision = "float32",
+        precision: TrainingPrecision = "float32",
         batches_per_step: int = 1,
     ) -> "Run":
         """Checks the options and seeds everything, so that models can be built. Nothing is written or removed yet.
@@ -73,10 +73,14 @@ class Run:
         """
         check_tracker(options.log_with)
         checkpoint = _checkpoint(options)
-        accelerator = _accelerator(options, precision, batches_per_step)
+        device = choose_device(options.device)
+        accelerator = _accelerator(options, device, batches_per_step)
         set_seed(seed)
         facts = {"seed": seed, "processes": accelerator.num_processes, "device": str(accelerator.device)}
-        facts |= {"precision": precision, "continued_from": None if checkpoint is None else str(checkpoint)}
+        facts |= {
+            "precision": choose_precision(precision, device),
+            "continued_from": None if checkpoint is None else str(checkpoint),
+        }
         run = cls(accelerator, options, checkpoint, (model_config, training_config), facts)
         if accelerator.is_main_process:
             run._check_folder()
@@ -149,16 +153,18 @@ def _checkpoint(options: RunOptions) -> Path | None:
     return find_checkpoint(options.continue_from, options.continue_from_step)
 
 
-def _accelerator(options: RunOptions, precision: Precision, batches_per_step: int) -> Accelerator:
-    device = choose_device(options.device)
+def _accelerator(options: RunOptions, device: torch.device, batches_per_step: int) -> Accelerator:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision="bf16" if precision == "bfloat16" else "no",
+        mixed_precision="no",  # the trainers see to it, alike for whole and for sharded weights
         gradient_accumulation_steps=batches_per_step,
         log_with=None if options.log_with == "none" else options.log_with,
         project_dir=options.results_folder,
         # a stage's logit weights of the conditioning sequences take no part in the usual loss
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise UserError("accelerate launch --use_fsdp: add --fsdp_version 2, the one that works here")
+    return accelerator

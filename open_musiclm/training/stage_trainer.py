@@ -2,25 +2,27 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from open_musiclm.audio import write_wave
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
+from open_musiclm.devices import choose_precision
 from open_musiclm.models.example_noise import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.optimization import Optimization, OptimizerSettings
+from open_musiclm.training.sharding import is_sharded, laid_out_like, whole
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 SAMPLES_WRITTEN = 4
@@ -44,6 +46,11 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def __init__(self, accelerator: Accelerator, stage: Stage, tools: StageTools, config: StageTrainerConfig) -> None:
         self.accelerator, self.tools, self.config = accelerator, tools, config
         self.batches_per_step = config.grad_accum_every
+        self.precision = choose_precision(config.precision, accelerator.device)
+        transformer = stage.decoder.transformer
+        transformer.gradient_checkpointing = config.gradient_checkpointing
+        if config.compile:
+            transformer.compile_blocks()
         settings = OptimizerSettings(config.lr, config.lr_warmup, config.wd, config.max_grad_norm)
         self.optimization = Optimization(accelerator, stage.to(accelerator.device), settings)
 
@@ -76,9 +83,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         for drawn in batches:
             ids = self._ids(drawn.batch)
             with self.accelerator.accumulate(self.optimization.module):
-                result: StageLoss = self.optimization.module(
-                    ids, self.config.cross_entropy_loss_weights, self._seeds(drawn.draws)
-                )
+                result = self._run(self.optimization.module, ids, self._seeds(drawn.draws))
                 self.optimization.backward(result.loss)
             accuracies.append(result.accuracy)
             tokens += sum(sequence.numel() for sequence in ids)
@@ -95,12 +100,17 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def validate(self, batches: Iterable[SoundBatch | list[Ids]]) -> Mapping[str, float]:
         """Loss and accuracy over the examples of all processes."""
         stage = self.stage.eval()
-        sums = torch.zeros(3, device=self.accelerator.device)
+        sums, batches_here = torch.zeros(3, device=self.accelerator.device), 0
         for batch in batches:
             ids = self._ids(batch)
-            result = stage(ids, self.config.cross_entropy_loss_weights)
+            result = self._run(stage, ids)
+            batches_here += 1
             count = ids[0].shape[0]
             sums += torch.stack((result.loss * count, result.accuracy * count, sums.new_tensor(count)))
+        if is_sharded(stage):
+            own = torch.tensor([batches_here], device=self.accelerator.device)
+            for _ in range(int(self.accelerator.gather(own).max()) - batches_here):
+                self._run(stage, self._placeholder())
         loss, accuracy, count = self.accelerator.reduce(sums, reduction="sum").tolist()
         return {"loss": loss / count, "accuracy": accuracy / count}
 
@@ -108,7 +118,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
         """Teacher-forced likeliest tokens of a batch beside the true ones, and both as waves."""
         ids = [sequence[:SAMPLES_WRITTEN] for sequence in self._ids(batch)]
-        predicted = self.stage.eval()(ids).predicted_ids
+        predicted = self._run(self.stage.eval(), ids).predicted_ids
         folder.mkdir(parents=True, exist_ok=True)
         if self.config.save_predicted_tokens:
             tokens = {"predicted": predicted, "true": ids[-1]}
@@ -126,18 +136,42 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
                 write_wave(paths[-1], wave, codec.sample_hz)
         return paths
 
+    @torch.no_grad()
+    def accompany_samples(self) -> None:
+        """Sharded weights come together only where all processes run the stage."""
+        if is_sharded(self.stage):
+            self._run(self.stage.eval(), self._placeholder())
+
     def write_weights(self, folder: Path) -> None:
         """{stage}.safetensors, as inference reads it."""
-        path = folder / weights_name(self.name)
-        save_weights(path, self.name, self.stage.decoder.state_dict(), self.tools.model_config)
+        tensors = whole(self.stage.decoder.state_dict())
+        if self.accelerator.is_main_process:
+            save_weights(folder / weights_name(self.name), self.name, tensors, self.tools.model_config)
 
     def read_weights(self, folder: Path) -> None:
         """Takes {stage}.safetensors."""
-        load_into(self.stage.decoder, load_weights(folder / weights_name(self.name), self.name))
+        weights = load_weights(folder / weights_name(self.name), self.name)
+        expected = self.stage.decoder.state_dict()
+        laid_out = {
+            name: laid_out_like(tensor, expected[name]) if name in expected else tensor
+            for name, tensor in weights.tensors.items()
+        }
+        load_into(self.stage.decoder, replace(weights, tensors=laid_out))
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
         return {"optimizer": self.optimization}
+
+    def _run(self, module: nn.Module, ids: list[Ids], seeds: Seeds | None = None) -> StageLoss:
+        """The stage's loss, its products in the run's precision."""
+        bfloat16 = self.precision == "bfloat16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bfloat16):
+            return module(ids, self.config.cross_entropy_loss_weights, seeds)
+
+    def _placeholder(self) -> list[Ids]:
+        """The shortest batch there is."""
+        device = self.accelerator.device
+        return [torch.zeros(1, 1, kind.quantizers, dtype=torch.long, device=device) for kind in self.stage.sequences]
 
     def _seeds(self, draws: range) -> Seeds:
         """What is random about these examples in training: it depends on neither the batch nor the process."""

@@ -68,9 +68,13 @@ class Trainer(ABC, Generic[Batch]):
         """Writes what the model makes of a validation batch; returns the waves, which the tracker shows too."""
         return []
 
+    def accompany_samples(self) -> None:
+        """What the other processes do while the main one is in `write_samples`."""
+
     @abstractmethod
     def write_weights(self, folder: Path) -> None:
-        """Writes the weights into a checkpoint folder, for training and for use. Raises UserError."""
+        """Writes the weights into a checkpoint folder, for training and for use: every process calls this, the main
+        one writes. Raises UserError."""
 
     @abstractmethod
     def read_weights(self, folder: Path) -> None:

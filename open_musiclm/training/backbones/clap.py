@@ -105,6 +105,8 @@ class ClapTrainer(Trainer[CaptionedBatch]):
 
     def write_weights(self, folder: Path) -> None:
         """clap/: a directory that `clap_rvq_cfg.model_name` can name."""
+        if not self.accelerator.is_main_process:
+            return
         target = folder / WEIGHTS_FOLDER
         for part in (self.model, self.tokenizer, self.extractor):
             part.save_pretrained(target)

@@ -149,7 +149,8 @@ class EncodecTrainer(Trainer[SoundBatch]):
 
     def write_weights(self, folder: Path) -> None:
         """encodec/: a directory that `encodec_cfg.model_name` can name."""
-        save_encodec(self.model, self.architecture, folder / WEIGHTS_FOLDER)
+        if self.accelerator.is_main_process:
+            save_encodec(self.model, self.architecture, folder / WEIGHTS_FOLDER)
 
     def read_weights(self, folder: Path) -> None:
         """Takes encodec/."""

@@ -138,7 +138,8 @@ class MertTrainer(Trainer[SoundBatch]):
 
     def write_weights(self, folder: Path) -> None:
         """mert/: a directory that `hubert_kmeans_cfg.model_name` can name."""
-        self.training.model.save_pretrained(folder / WEIGHTS_FOLDER)
+        if self.accelerator.is_main_process:
+            self.training.model.save_pretrained(folder / WEIGHTS_FOLDER)
 
     def read_weights(self, folder: Path) -> None:
         """Takes mert/."""

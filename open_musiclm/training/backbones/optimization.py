@@ -30,7 +30,7 @@ class CosineAdamW:
         betas: tuple[float, float],
     ) -> None:
         self.accelerator, self.config = accelerator, config
-        optimizer = torch.optim.AdamW(parameter_groups(module, config.wd), lr=config.lr, betas=betas)
+        optimizer = torch.optim.AdamW(parameter_groups(module, config.wd), lr=config.lr, betas=betas, fused=True)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
 
     def update(self, step: int, losses: Iterable[torch.Tensor]) -> float:

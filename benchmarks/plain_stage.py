@@ -1,0 +1,86 @@
+"""The plain computation of a stage's training loss, which benchmarks/train.py measures against.
+
+Float32 throughout; every head's scores over all pairs of positions; the convolution over time with channels first;
+logits of all sequences, whether the loss takes them or not. It reads the weights of a `Stage` and gives its loss.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from open_musiclm.models.attention import LOGIT_SCALE
+from open_musiclm.models.stages import Ids, Stage
+from open_musiclm.models.token_sequences import append_end, conditioning_mask, flatten_ids
+from open_musiclm.models.transformer import HEAD_DIM, Attention, FeedForward, Transformer
+
+FORGOTTEN = 0.15
+
+
+def plain_loss(stage: Stage, ids: Sequence[Ids]) -> Float[Tensor, ""]:
+    """The loss of a stage whose non-causal prefix is empty; in training mode with forgetful masking and dropout."""
+    decoder = stage.decoder
+    labels = [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, stage.sequences, strict=True)]
+    fed = [*labels[:-1], labels[-1][:, :-1]]
+    mask = conditioning_mask(stage.sequences, fed)
+    if stage.training:
+        forgotten = torch.rand(mask.shape, device=mask.device) < FORGOTTEN
+        forgotten[:, 0] = False
+        mask = mask & ~forgotten
+    embedded = torch.cat([decoder.embed_sequence(i, sequence) for i, sequence in enumerate(fed)], dim=1)
+    alpha = decoder.grad_shrink_alpha
+    hidden = transformer(decoder.transformer, embedded * alpha + embedded.detach() * (1 - alpha), mask)
+    logits, first = [], 0
+    for i, tokens in enumerate(labels):
+        quantizers = stage.sequences[i].quantizers
+        outputs = hidden[:, first : first + tokens.shape[1]]
+        weight = decoder.logit_weights[i].repeat(-(-tokens.shape[1] // quantizers), 1, 1)[: tokens.shape[1]]
+        logits.append(torch.einsum("btd,tcd->btc", outputs, weight))
+        first += tokens.shape[1] if i == len(labels) - 1 else tokens.shape[1] + 1
+    return functional.cross_entropy(logits[-1].flatten(0, 1), labels[-1].flatten())
+
+
+def transformer(
+    module: Transformer, x: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "batch time dim"]:
+    """All blocks, each with the bias of every pair of positions."""
+    time = x.shape[1]
+    positions = torch.arange(time, device=x.device)
+    bias = module.position_bias(positions).t()[:, (positions.unsqueeze(1) - positions).clamp(min=0)]
+    seen = (positions.unsqueeze(1) >= positions) & mask[:, None, None]
+    for block in module.blocks:
+        x = x + attention(block.attention, x, bias, seen)
+        x = x + feedforward(block.feedforward, x)
+    return module.norm(x)
+
+
+def attention(
+    module: Attention,
+    x: Float[Tensor, "batch time dim"],
+    bias: Float[Tensor, "heads time keys"],
+    seen: Bool[Tensor, "batch 1 time keys"],
+) -> Float[Tensor, "batch time dim"]:
+    """Scores, bias, mask, softmax, one after the other."""
+    query = module.to_query(module.norm(x)).unflatten(-1, (module.heads, HEAD_DIM)).transpose(1, 2)
+    key, value = module.to_key_value(x).chunk(2, dim=-1)
+    query = functional.normalize(query, dim=-1) * module.query_scale
+    key = functional.normalize(key, dim=-1) * module.key_scale
+    scores = torch.einsum("bhid,bjd->bhij", query, key) * LOGIT_SCALE + bias
+    probabilities = scores.masked_fill(~seen, -torch.finfo(scores.dtype).max).softmax(dim=-1)
+    probabilities = functional.dropout(probabilities, module.dropout, module.training)
+    attended = torch.einsum("bhij,bjd->bhid", probabilities, value)
+    return module.to_output(attended.transpose(1, 2).flatten(2))
+
+
+def feedforward(module: FeedForward, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+    """Widen, convolve, GEGLU, norm, dropout, narrow."""
+    hidden = module.to_hidden(module.norm(x))
+    if module.convolution is not None:
+        weight: nn.Parameter = module.convolution.weight
+        padded = functional.pad(hidden.transpose(1, 2), (weight.shape[2] - 1, 0))
+        hidden = functional.conv1d(padded, weight, groups=weight.shape[0]).transpose(1, 2)
+    value, gate = hidden.chunk(2, dim=-1)
+    hidden = module.hidden_norm(value * functional.gelu(gate))
+    return module.to_output(functional.dropout(hidden, module.dropout.probability, module.training))

@@ -1,0 +1,130 @@
+"""The training forward: one result whichever way attention is computed; randomness that belongs to the example."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from golden_cases import golden_config, golden_file, golden_settings, golden_tensors
+from torch import Tensor
+
+from open_musiclm.config import CoarseConfig, ModelConfig
+from open_musiclm.models.attention import DenseAttention, FlexibleAttention, dense_bias
+from open_musiclm.models.example_noise import ExampleDropout, derived, kept, noise
+from open_musiclm.models.position_bias import ContinuousPositionBias
+from open_musiclm.models.stages import Stage, build_stage, load_stage
+from open_musiclm.models.transformer import Transformer
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from plain_stage import plain_loss
+
+CPU = torch.device("cpu")
+SEEDS = torch.arange(100, 103, dtype=torch.int32)
+
+
+def small_stage(dropout: float = 0.0) -> tuple[Stage, list[Tensor]]:
+    """A coarse stage and a batch of three."""
+    from small_training import model_config
+
+    cfg = CoarseConfig(dim=32, depth=2, heads=2, ff_dropout=dropout)
+    config: ModelConfig = model_config().model_copy(update={"coarse_cfg": cfg})
+    torch.manual_seed(0)
+    stage = build_stage("coarse", config)
+    shapes = [(3, 1, 2), (3, 8, 1), (3, 7, 3)]
+    return stage, [torch.randint(16, shape) for shape in shapes]
+
+
+def gradients(stage: Stage) -> dict[str, Tensor]:
+    found = {name: weight.grad.clone() for name, weight in stage.named_parameters() if weight.grad is not None}
+    stage.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("case", ["semantic", "semantic_t5", "coarse", "fine", "coarse_plain_ff_absolute"])
+def test_the_plain_computation_that_is_measured_against_is_the_same_function(case: str) -> None:
+    settings, expected = golden_settings(case), golden_tensors(case)
+    weights = golden_file(f"{case}.transformer.pt")
+    stage = load_stage(weights, settings["stage"], golden_config(settings), CPU)
+    ids = [expected[f"ids.{i}"] for i in range(len(stage.sequences))]
+    stage(ids).loss.backward()
+    found = gradients(stage)
+    loss = plain_loss(stage, ids)
+    loss.backward()
+    assert loss.item() == pytest.approx(stage(ids).loss.item(), abs=1e-5)
+    for name, gradient in gradients(stage).items():
+        if gradient.any():
+            assert torch.allclose(found[name], gradient, atol=1e-5), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", [0, 5])
+def test_flexible_attention_sees_what_dense_attention_sees(prefix: int) -> None:
+    time, heads = 150, 2
+    query = torch.nn.functional.normalize(torch.randn(3, heads, time, 64), dim=-1)
+    key = torch.nn.functional.normalize(torch.randn(3, time, 64), dim=-1)
+    value = torch.randn(3, time, 64)
+    bias, mask = torch.randn(heads, time + max(prefix - 1, 0)), torch.rand(3, time) > 0.2
+    mask[:, 0] = True
+    dense = DenseAttention(dense_bias(bias, torch.arange(time), mask, prefix))(query, key, value)
+    flexible = FlexibleAttention.over(bias, mask, prefix)(query, key, value)
+    assert torch.allclose(dense, flexible, atol=1e-5)
+
+
+def test_blocks_computed_again_or_compiled_give_the_same_gradients() -> None:
+    stage, ids = small_stage(dropout=0.3)
+    transformer: Transformer = stage.decoder.transformer
+    stage(ids, seeds=SEEDS).loss.backward()
+    expected = gradients(stage)
+    transformer.gradient_checkpointing = True
+    stage(ids, seeds=SEEDS).loss.backward()
+    for name, gradient in gradients(stage).items():
+        assert torch.allclose(gradient, expected[name], atol=1e-7), name
+    transformer.compile_blocks()
+    assert not [name for name in stage.state_dict() if "_orig_mod" in name]
+
+
+def test_an_example_is_treated_alike_in_any_batch() -> None:
+    stage, ids = small_stage(dropout=0.5)
+    whole = stage(ids, seeds=SEEDS).loss
+    single = [stage([sequence[i : i + 1] for sequence in ids], seeds=SEEDS[i : i + 1]).loss for i in range(3)]
+    assert whole.item() == pytest.approx(torch.stack(single).mean().item(), abs=1e-6)
+    assert stage(ids, seeds=SEEDS + 1).loss.item() != pytest.approx(whole.item(), abs=1e-4)
+    assert stage.eval()(ids).loss.item() != pytest.approx(whole.item(), abs=1e-4)
+
+
+def test_noise_is_as_good_as_random() -> None:
+    dropped = kept(SEEDS, 200, 300, 0.9)
+    assert dropped.float().mean() == pytest.approx(0.9, abs=0.003)
+    for dim in (1, 2):  # no row or column has more than chance gives it
+        share = dropped.float().mean(dim)
+        assert share.std() == pytest.approx((0.09 / dropped.shape[dim]) ** 0.5, rel=0.15)
+    other = kept(derived(SEEDS, 1), 200, 300, 0.9)
+    assert torch.corrcoef(torch.stack((dropped.flatten(), other.flatten())).float())[0, 1].abs() < 0.01
+    flat = (dropped[0].float() - 0.9) @ (dropped[0].float() - 0.9).t() / 300
+    assert (flat - flat.diag().diag()).abs().max() < 6 * 0.09 / 300**0.5  # rows have nothing to do with each other
+    numbers = noise(SEEDS, 100_000).double() / 2**32 + 0.5
+    assert numbers.histc(20, 0, 1).div(15_000).sub(1).abs().max() < 0.05
+
+
+def test_dropout_keeps_the_mean_and_stops_in_evaluation() -> None:
+    dropout, x = ExampleDropout(0.4), torch.ones(3, 100, 200)
+    assert dropout(x, SEEDS).mean() == pytest.approx(1, abs=0.01)
+    assert dropout(x, SEEDS).unique().tolist() == pytest.approx([0.0, 1 / 0.6])
+    assert torch.equal(dropout.eval()(x, SEEDS), x)
+
+
+def test_mixed_precision_tells_large_distances_apart() -> None:
+    stage, _ = small_stage()
+    transformer = stage.decoder.transformer
+    assert isinstance(transformer.position_bias, ContinuousPositionBias)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = transformer._bias_by_distance(1000)
+    assert torch.equal(mixed, transformer._bias_by_distance(1000))
+
+
+def test_mixed_precision_is_close() -> None:
+    stage, ids = small_stage()
+    expected = stage.eval()(ids).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        found = stage(ids).loss
+    assert found.item() == pytest.approx(expected.item(), abs=0.05)
