@@ -22,17 +22,21 @@ CONFIG_NAME = "model_config.json"
 KINDS: tuple[Kind, ...] = (*STAGE_NAMES, "clap_rvq", "hubert_kmeans")
 # The section of the model config and the folder of the bundle that hold each backbone.
 _BACKBONES = {"clap_rvq_cfg": "clap", "hubert_kmeans_cfg": "mert", "encodec_cfg": "encodec"}
+_LAION_NAME = "laion_clap.pt"
 
 
 def pack(model_config: Path, paths: Mapping[Kind, Path], folder: Path) -> list[Path]:
     """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
 
-    Backbones that the config names by a local directory come along. Returns the files written. Raises UserError,
+    Backbones that the config names by a local directory come along, and so does a LAION file. Returns the files written. Raises UserError,
     also where the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; name a new folder for the bundle")
     config = load_model_config(model_config)
+    laion = config.clap_rvq_cfg.checkpoint_path
+    if laion is not None and not Path(config.backbone(laion)).is_file():
+        raise UserError(f"{model_config}: clap_rvq_cfg: checkpoint_path: no such file: {config.backbone(laion)}")
     converted = {kind: convert(path, kind, config, folder / weights_name(kind)) for kind, path in paths.items()}
     content = json.loads(model_config.read_text(encoding="utf-8"))
     for section, name in _BACKBONES.items():
@@ -40,6 +44,9 @@ def pack(model_config: Path, paths: Mapping[Kind, Path], folder: Path) -> list[P
         if local is not None:
             shutil.copytree(local, folder / name)
             content[section]["model_name"] = f"./{name}"
+    if laion is not None:
+        shutil.copyfile(config.backbone(laion), folder / _LAION_NAME)
+        content["clap_rvq_cfg"]["checkpoint_path"] = f"./{_LAION_NAME}"
     write_json(folder / CONFIG_NAME, content)
     return [folder / CONFIG_NAME, *converted.values()]
 

@@ -352,6 +352,8 @@ def _parse(text: str, source: str) -> object:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{source}: not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{source}: not valid JSON: nested too deeply") from error
 
 
 def _validate(content: object, source: str, kind: type[ConfigType]) -> ConfigType:

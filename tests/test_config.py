@@ -102,6 +102,7 @@ def without_section(content: dict) -> dict:
         (changed(SMALL, "encodec_cfg", output_hz=70), r"encodec_cfg: sample_hz 24000 must be a multiple"),
         ([], r"dictionary|object"),
         ("{", r"not valid JSON"),
+        ("[" * 100_000, r"not valid JSON: nested too deeply"),
     ],
 )
 def test_wrong_model_config_names_file_section_and_key(tmp_path: Path, content: object, told: str) -> None:
