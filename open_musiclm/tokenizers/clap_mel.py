@@ -63,14 +63,45 @@ class ClapMel(nn.Module):
 
         Of longer ones the middle is taken, or with fusion the whole, shrunk, and the middle of each third.
         """
-        clip = self._clip(waves)
-        at_once = _CLIPS_AT_ONCE.get(waves.device.type, _CLIPS_AT_ONCE_ELSEWHERE)
-        spectrograms = torch.cat([self._spectrograms(some) for some in clip.split(at_once)])
+        clips = self._clip(waves).split(self._at_once(waves))
+        return self._features(torch.cat([self._spectrograms(some) for some in clips]))
+
+    def windows(self, wave: Float[Tensor, "samples"], window: int, step: int) -> ClapFeatures:
+        """Features of windows of `window` samples, one every `step`: those of `wave.unfold(0, window, step)`.
+
+        Windows that begin a whole number of frames apart share frames, and each is computed once; only the first
+        and last frames of a window, which see its reflection, are its own.
+        """
+        if window < self.samples or step % self._hop or step >= window:
+            return self(wave.unfold(0, window, step))
+        clip = window if self.fusion else self.samples
+        starts = step * torch.arange((len(wave) - window) // step + 1, device=wave.device)
+        wave = wave[(window - clip) // 2 :]
+        half = self._fft_samples // 2
+        first, end = -(-half // self._hop), (clip - half) // self._hop + 1  # frames that lie within the clip
+        shared = self._frames_within(wave, first * self._hop, int(starts[-1]) + (end - 1) * self._hop)
+        shared = shared.unfold(0, end - first, step // self._hop).transpose(1, 2)
+        own = torch.tensor([*range(first), *range(end, clip // self._hop + 1)], device=wave.device)
+        places = own.unsqueeze(1) * self._hop + torch.arange(-half, self._fft_samples - half, device=wave.device)
+        reflected = clip - 1 - (clip - 1 - places.abs()).abs()
+        ends = self._decibels(wave[starts[:, None, None] + reflected])
+        return self._features(torch.cat([ends[:, :first], shared, ends[:, first:]], dim=1))
+
+    def _frames_within(self, wave: Float[Tensor, "samples"], first: int, last: int) -> Float[Tensor, "time mels"]:
+        """Frames around the samples from `first` to `last`, all within the wave."""
+        half = self._fft_samples // 2
+        frames = wave[first - half : last - half + self._fft_samples].unfold(0, self._fft_samples, self._hop)
+        return torch.cat([self._decibels(some) for some in frames.split(self.frames * self._at_once(wave))])
+
+    def _at_once(self, waves: Tensor) -> int:
+        return _CLIPS_AT_ONCE.get(waves.device.type, _CLIPS_AT_ONCE_ELSEWHERE)
+
+    def _features(self, spectrograms: Float[Tensor, "batch long mels"]) -> ClapFeatures:
         longer = spectrograms.shape[1] > self.frames
         views = self._fused(spectrograms) if longer else spectrograms.unsqueeze(1)
         if self.fusion and not longer:
             views = views.expand(-1, 4, -1, -1)
-        return ClapFeatures(views, torch.full((len(waves), 1), longer, device=waves.device))
+        return ClapFeatures(views, torch.full((len(views), 1), longer, device=views.device))
 
     def _clip(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch clip"]:
         samples = waves.shape[1]
@@ -84,6 +115,11 @@ class ClapMel(nn.Module):
         half = self._fft_samples // 2
         frames = functional.pad(waves.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
         frames = frames.unfold(1, self._fft_samples, self._hop)
+        return self._decibels(frames)
+
+    def _decibels(self, frames: Float[Tensor, "*batch samples"]) -> Float[Tensor, "*batch mels"]:
+        if frames.is_cuda:  # asking a GPU which frames need float64 would wait for it longer than they take
+            return 10 * self._mels(frames.double())[0].log10()
         mels, energy = self._mels(frames)
         lost = (mels < _LOST * energy.unsqueeze(-1) * self._filters.sum(dim=0)).any(dim=-1)
         if mels.device.type != "mps" and lost.any():
