@@ -225,3 +225,11 @@ def test_full_size_equals_transformers(tmp_path: Path, audio: dict, fusion: bool
             spectrograms, no = torch.from_numpy(np.stack(features)), torch.zeros(2, 1, dtype=torch.bool)
             expected = model.get_audio_features(spectrograms, no).pooler_output
             torch.testing.assert_close(ours.embed_audio(waves), expected, rtol=0, atol=1e-4)
+
+
+def test_windows_of_several_waves_are_those_of_each_one_alone(clap: Clap) -> None:
+    waves = [sounds(12.5)[1], sounds(10)[0]]
+    windows = torch.cat([wave.unfold(0, 480_000, 48_000) for wave in waves])
+    found = clap.embed_windows(waves, 480_000, 48_000)
+    assert len(found) == 3 + 1
+    torch.testing.assert_close(found, clap.embed_audio(windows), rtol=0, atol=1e-5)

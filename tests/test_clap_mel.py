@@ -105,6 +105,53 @@ def test_clips_do_not_touch_one_another() -> None:
     torch.testing.assert_close(mel(waves).spectrograms[1:2], mel(waves[1:2]).spectrograms, rtol=0, atol=0)
 
 
+def real_sound(samples: int) -> torch.Tensor:
+    """Decaying notes over noise, a silence, and a tone alone."""
+    time = torch.arange(samples) / 48000
+    notes = sum(torch.sin(2 * np.pi * hz * time) for hz in (220.0, 331.7, 1245.0)) * torch.exp(-(time % 0.7) * 5)
+    wave = 0.2 * notes + 0.01 * noise(samples, batch=1)[0]
+    wave[samples // 3 : samples // 2] = 0
+    wave[samples // 2 : samples // 2 + 90_000] = 0.5 * torch.sin(2 * np.pi * 440 * time[:90_000])
+    return to_int16_and_back(wave)
+
+
+@pytest.mark.parametrize("truncation", TRUNCATIONS)
+@pytest.mark.parametrize(
+    ("seconds", "window", "step"),
+    [
+        (13.2, 10, 1),
+        (10, 10, 1),
+        (14, 12, 1),
+        (14, 12.011, 1),
+        (12, 10, 0.5),
+        (5, 3, 1),
+        (12, 10, 0.9999),
+        (31, 10, 20),
+    ],
+)
+def test_windows_share_frames(truncation: str, seconds: float, window: float, step: float) -> None:
+    """Whatever the windows, they are those of one clip at a time; the last four rows share nothing or little."""
+    mel = ClapMel(ClapFeatureExtractor(frequency_min=50, truncation=truncation))
+    samples, hop = round(window * 48000), round(step * 48000)
+    wave = real_sound(round(seconds * 48000))
+    found, expected = mel.windows(wave, samples, hop), mel(wave.unfold(0, samples, hop))
+    torch.testing.assert_close(found.spectrograms, expected.spectrograms, rtol=0, atol=1e-4)
+    assert torch.equal(found.is_longer, expected.is_longer)
+
+
+def test_a_frame_of_many_windows_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = ClapMel(ClapFeatureExtractor(truncation="rand_trunc"))
+    frames, rfft = [], torch.fft.rfft
+
+    def counted(some: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        frames.append(some[..., 0].numel())
+        return rfft(some, out=out)
+
+    monkeypatch.setattr("torch.fft.rfft", counted)
+    assert len(mel.windows(noise(30 * 48000, batch=1)[0], WINDOW, 48000).spectrograms) == 21
+    assert sum(frames) < 1.1 * 3001
+
+
 @pytest.mark.parametrize("wrong", [{"padding": "pad"}, {"truncation": "bogus"}])
 def test_settings_that_clap_was_not_trained_with(wrong: dict) -> None:
     with pytest.raises(UserError, match=r"preprocessor_config\.json pads by"):

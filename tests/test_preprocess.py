@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,12 @@ class Clock:
     seconds: float
     pause: float = 0.0
 
-    def clap_ids(self, waves: Tensor) -> Tensor:
+    def clap_window_ids(self, waves: Sequence[Tensor], window: int, step: int) -> Tensor:
         """The second that a window starts at."""
-        middle = waves[:, waves.shape[1] // 2] * self.seconds
+        windows = torch.cat([wave.unfold(0, window, step) for wave in waves])
+        middle = windows[:, window // 2] * self.seconds
         second = middle - self.config.global_cfg.clap_audio_length_seconds / 2
-        return second.round().long().clamp(min=0)[:, None, None].expand(-1, 1, 2)
+        return second.round().long().clamp(min=0)[:, None].expand(-1, 2)
 
     def semantic_ids(self, waves: Tensor) -> Tensor:
         """The normalised ramp goes from -sqrt(3) to sqrt(3); the last frame is lost as HuBERT loses it."""

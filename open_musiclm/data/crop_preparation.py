@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,13 @@ class PreparedFile:
 
     crops: list[SoundCrop]
     failure: SoundFailure | None = None
+
+    def pin_memory(self) -> "PreparedFile":
+        """The same with its waves in pinned memory, which a GPU copies from while it computes."""
+        pinned = [
+            replace(crop, waves={kind: wave.pin_memory() for kind, wave in crop.waves.items()}) for crop in self.crops
+        ]
+        return replace(self, crops=pinned)
 
 
 class CropPreparation(Dataset[PreparedFile]):

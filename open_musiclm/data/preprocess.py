@@ -5,24 +5,23 @@ Files go in groups that never change, so that a run that was interrupted makes t
 
 import hashlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
-from open_musiclm.data.crop_preparation import CropPreparation, PreparedFile, SoundCrop, stored_name
+from open_musiclm.data.crop_preparation import CropPreparation, PreparedFile, stored_name
+from open_musiclm.data.crop_tokenizer import CropTokenizer, PendingTokens, Tokenizer
 from open_musiclm.data.sound_dataset import SoundFailure
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, shortest_seconds
-from open_musiclm.data.token_store import SHARD_BYTES, StoredTokens, TokenStoreWriter
+from open_musiclm.data.token_store import SHARD_BYTES, TokenStoreWriter
 from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
@@ -32,26 +31,20 @@ STATISTICS_NAME = "statistics.sqlite"
 FAILURES_NAME = "failed_sounds-{process:05d}.txt"
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """What is needed of a MusicTokenizer: each kind of tokens from waves at the config's rate for it."""
-
-    def clap_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch 1 quantizers"]: ...
-
-    def semantic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time 1"]: ...
-
-    def acoustic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]: ...
-
-
 @dataclass
 class PreprocessReport:
-    """What a process has done: files and seconds written, files that were stored before, files that failed."""
+    """What a process has done: files and seconds written, files that were stored before, files that failed.
+
+    `waited_seconds` is how long it waited for decoded sound, after the first files, of the `elapsed_seconds` in all.
+    """
 
     files: int = 0
     seconds: int = 0
     stored_before: int = 0
     failures: list[SoundFailure] = field(default_factory=list)
     interrupted: bool = False
+    waited_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
 
 
 class Preprocessor:
@@ -78,7 +71,7 @@ class Preprocessor:
             )
         self.config = config
         self.settings = settings
-        self.tokenizer = tokenizer
+        self.crop_tokenizer = CropTokenizer(config, tokenizer, device, settings.clap_batch_size)
         self.description = StoreDescription(config, fingerprints)
         self.device = device
         self.process_index = process_index
@@ -99,55 +92,6 @@ class Preprocessor:
             self._list_failures(folder, report)
         return report
 
-    @torch.no_grad()
-    def tokenize(self, crops: Sequence[SoundCrop]) -> list[StoredTokens]:
-        """The tokens of crops, in their order. CLAP hears every window, one a second."""
-        clap = self._clap_ids(crops)
-        semantic = self._by_length(crops, "semantic")
-        acoustic = self._by_length(crops, "acoustic")
-        coarse = self.config.global_cfg.num_coarse_quantizers
-        fine = coarse + self.config.global_cfg.num_fine_quantizers
-        return [
-            StoredTokens(
-                crop.path,
-                float(crop.start_seconds),
-                float(crop.seconds),
-                clap[number],
-                semantic[number],
-                acoustic[number][:, :coarse],
-                acoustic[number][:, coarse:fine],
-            )
-            for number, crop in enumerate(crops)
-        ]
-
-    def _clap_ids(self, crops: Sequence[SoundCrop]) -> list[Int[Tensor, "windows quantizers"]]:
-        """Windows of all crops together, `clap_batch_size` at a time."""
-        rate = self.config.clap_rvq_cfg.sample_hz
-        window = round(self.config.global_cfg.clap_audio_length_seconds * rate)
-        views = [crop.waves["clap"].unfold(0, window, rate) for crop in crops]
-        if not views:
-            return []
-        places = [(number, index) for number, view in enumerate(views) for index in range(len(view))]
-        ids = []
-        for first in range(0, len(places), self.settings.clap_batch_size):
-            batch = places[first : first + self.settings.clap_batch_size]
-            waves = torch.stack([views[number][index] for number, index in batch])
-            ids.append(self.tokenizer.clap_ids(waves.to(self.device)).squeeze(1).cpu())
-        return list(torch.cat(ids).split([len(view) for view in views]))
-
-    def _by_length(self, crops: Sequence[SoundCrop], kind: str) -> list[Int[Tensor, "time quantizers"]]:
-        """Tokens of the whole crops; equally long ones share a batch, for padding would change them."""
-        encode = self.tokenizer.semantic_ids if kind == "semantic" else self.tokenizer.acoustic_ids
-        found: dict[int, Tensor] = {}
-        numbers = sorted(range(len(crops)), key=lambda number: crops[number].seconds)
-        for _, equal in groupby(numbers, key=lambda number: crops[number].seconds):
-            batch = list(equal)
-            for first in range(0, len(batch), FILES_PER_GROUP):
-                some = batch[first : first + FILES_PER_GROUP]
-                ids = encode(torch.stack([crops[number].waves[kind] for number in some]).to(self.device)).cpu()
-                found.update(zip(some, ids, strict=True))
-        return [found[number] for number in range(len(crops))]
-
     def _groups(self, paths: Sequence[Path], stored: set[str], report: PreprocessReport) -> list[list[int]]:
         """This process's files in groups of `FILES_PER_GROUP`, without those that are stored."""
         share = range(self.process_index, len(paths), self.num_processes)
@@ -166,13 +110,33 @@ class Preprocessor:
         interruption: Interruption,
     ) -> None:
         hidden = self.process_index > 0
+        begun = time.perf_counter()
         with tqdm(total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=hidden) as bar:
-            for files in self._prepared(paths, groups, writer.folder / STATISTICS_NAME):
-                writer.add(self.tokenize([crop for file in files for crop in file.crops]))
-                self._count(files, report, bar)
+            behind: tuple[list[PreparedFile], PendingTokens] | None = None
+            for files in self._awaited(self._prepared(paths, groups, writer.folder / STATISTICS_NAME), report):
+                started = self.crop_tokenizer.start([crop for file in files for crop in file.crops])
+                # While the device works at these files the tokens of those before are stored.
+                if behind is not None:
+                    self._keep(*behind, writer, report, bar)
+                behind = files, started
                 if interruption.asked:
                     report.interrupted = True
-                    return
+                    break
+            if behind is not None:
+                self._keep(*behind, writer, report, bar)
+        report.elapsed_seconds = time.perf_counter() - begun
+
+    def _awaited(self, groups: Iterator[list[PreparedFile]], report: PreprocessReport) -> Iterator[list[PreparedFile]]:
+        """The same groups, with the time counted that each but the first is waited for."""
+        first = True
+        while True:
+            begun = time.perf_counter()
+            files = next(groups, None)
+            if files is None:
+                return
+            report.waited_seconds += 0.0 if first else time.perf_counter() - begun
+            first = False
+            yield files
 
     def _prepared(
         self, paths: Sequence[Path], groups: list[list[int]], statistics: Path
@@ -184,6 +148,7 @@ class Preprocessor:
             num_workers=min(self.settings.num_workers, len(groups)),
             collate_fn=list,
             worker_init_fn=leave_signals_to_parent,
+            pin_memory=self.device.type == "cuda",
         )
         try:
             yield from loader
@@ -195,7 +160,15 @@ class Preprocessor:
                 "data_preprocessor_cfg.num_workers and run the same command again"
             ) from error
 
-    def _count(self, files: Sequence[PreparedFile], report: PreprocessReport, bar: tqdm) -> None:
+    def _keep(
+        self,
+        files: Sequence[PreparedFile],
+        tokens: PendingTokens,
+        writer: TokenStoreWriter,
+        report: PreprocessReport,
+        bar: tqdm,
+    ) -> None:
+        writer.add(tokens.rows())
         failures = [file.failure for file in files if file.failure]
         for failure in failures:
             tqdm.write(f"skipped: {failure.reason}", file=sys.stderr)

@@ -16,7 +16,7 @@ from open_musiclm.audio import to_int16_and_back
 from open_musiclm.config import ModelConfig
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap_laion import load_laion
-from open_musiclm.tokenizers.clap_mel import ClapMel
+from open_musiclm.tokenizers.clap_mel import ClapFeatures, ClapMel
 
 _SECTION = "clap_rvq_cfg"
 _UNFUSED = "laion/clap-htsat-unfused"
@@ -84,8 +84,22 @@ class Clap(nn.Module):
     @torch.no_grad()
     def embed_audio(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """Embeddings of length 1 of waves at `sample_hz`, of any length, not normalised."""
-        features = self.mel(to_int16_and_back(waves.float()))
-        return self.model.get_audio_features(features.spectrograms, features.is_longer).pooler_output
+        return self._embed([self.mel(to_int16_and_back(waves.float()))])
+
+    @torch.no_grad()
+    def embed_windows(
+        self, waves: Sequence[Float[Tensor, "_"]], window: int, step: int
+    ) -> Float[Tensor, "windows dim"]:
+        """Embeddings of every window of `window` samples, one every `step`, of all waves in turn, as one batch.
+
+        They are those of `embed_audio`; frames that windows share are computed once.
+        """
+        return self._embed([self.mel.windows(to_int16_and_back(wave.float()), window, step) for wave in waves])
+
+    def _embed(self, features: Sequence[ClapFeatures]) -> Float[Tensor, "batch dim"]:
+        spectrograms = torch.cat([some.spectrograms for some in features])
+        is_longer = torch.cat([some.is_longer for some in features])
+        return self.model.get_audio_features(spectrograms, is_longer).pooler_output
 
 
 def _check_fusion(name: str, enable_fusion: bool) -> None:

@@ -76,14 +76,38 @@ class ClapMel(nn.Module):
 
         Of longer ones the middle is taken, or with fusion the whole, shrunk, and the middle of each third.
         """
-        clips = self._clip(waves).split(_CLIPS_AT_ONCE.get(waves.device.type, _CLIPS_AT_ONCE_ELSEWHERE))
-        work = self._workspace(len(clips[0]) * _FRAMES_AT_ONCE, torch.float32)
-        spectrograms = torch.cat([self._spectrograms(some, work) for some in clips])
+        clips, work = self._clip(waves).split(self._clips_at_once), self._workspace()
+        return self._features(torch.cat([self._spectrograms(some, work) for some in clips]))
+
+    def windows(self, wave: Float[Tensor, "samples"], window: int, step: int) -> ClapFeatures:
+        """Features of windows of `window` samples, one every `step`: those of `wave.unfold(0, window, step)`.
+
+        Windows that begin a whole number of frames apart share frames, and each is computed once; only the first
+        and last frames of a window, which see its reflection, are its own.
+        """
+        if window < self.samples or step % self._hop or step >= window:
+            return self(wave.unfold(0, window, step))
+        clip = window if self.fusion else self.samples
+        starts = step * torch.arange((len(wave) - window) // step + 1, device=wave.device)
+        wave = wave[(window - clip) // 2 :]
+        half, work = self._fft_samples // 2, self._workspace()
+        first, end = -(-half // self._hop), (clip - half) // self._hop + 1  # frames that lie within the clip
+        within = wave[first * self._hop - half : int(starts[-1]) + (end - 1) * self._hop + half]
+        shared = self._decibels(within.unfold(0, self._fft_samples, self._hop), work)
+        shared = shared.unfold(0, end - first, step // self._hop).transpose(1, 2)
+        own = torch.tensor([*range(first), *range(end, clip // self._hop + 1)], device=wave.device)
+        places = own.unsqueeze(1) * self._hop + torch.arange(-half, self._fft_samples - half, device=wave.device)
+        reflected = clip - 1 - (clip - 1 - places.abs()).abs()
+        ends = self._decibels(wave[starts[:, None, None] + reflected].flatten(0, 1), work)
+        ends = ends.unflatten(0, (len(starts), len(own)))
+        return self._features(torch.cat([ends[:, :first], shared, ends[:, first:]], dim=1))
+
+    def _features(self, spectrograms: Float[Tensor, "batch long mels"]) -> ClapFeatures:
         longer = spectrograms.shape[1] > self.frames
         views = self._fused(spectrograms) if longer else spectrograms.unsqueeze(1)
         if self.fusion and not longer:
             views = views.expand(-1, 4, -1, -1)
-        return ClapFeatures(views, torch.full((len(waves), 1), longer, device=waves.device))
+        return ClapFeatures(views, torch.full((len(views), 1), longer, device=views.device))
 
     def _clip(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch clip"]:
         samples = waves.shape[1]
@@ -93,8 +117,14 @@ class ClapMel(nn.Module):
             return fit_length(waves.repeat(1, self.samples // samples), self.samples)
         return waves
 
-    def _workspace(self, frames: int, dtype: torch.dtype) -> _Workspace:
-        return _Workspace(frames, self._fft_samples, dtype, self._filters.device)
+    @property
+    def _clips_at_once(self) -> int:
+        return _CLIPS_AT_ONCE.get(self._filters.device.type, _CLIPS_AT_ONCE_ELSEWHERE)
+
+    def _workspace(self) -> _Workspace:
+        # Asking a GPU which frames need float64 would wait for it longer than float64 takes for all of them.
+        dtype = torch.float64 if self._filters.is_cuda else torch.float32
+        return _Workspace(self._clips_at_once * _FRAMES_AT_ONCE, self._fft_samples, dtype, self._filters.device)
 
     def _spectrograms(
         self, waves: Float[Tensor, "batch samples"], work: _Workspace
@@ -102,36 +132,35 @@ class ClapMel(nn.Module):
         half = self._fft_samples // 2
         padded = functional.pad(waves.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
         frames = padded.unfold(1, self._fft_samples, self._hop)
-        return torch.cat([self._decibels(some, work) for some in frames.split(_FRAMES_AT_ONCE, dim=1)], dim=1)
+        return self._decibels(frames.flatten(0, 1), work).unflatten(0, frames.shape[:2])
 
-    def _decibels(
-        self, frames: Float[Tensor, "batch time samples"], work: _Workspace
-    ) -> Float[Tensor, "batch time mels"]:
+    def _decibels(self, frames: Float[Tensor, "time samples"], work: _Workspace) -> Float[Tensor, "time mels"]:
+        """As many frames at a time as the workspace has room for."""
+        return torch.cat([self._decibels_of(some, work) for some in frames.split(len(work.windowed))])
+
+    def _decibels_of(self, frames: Float[Tensor, "time samples"], work: _Workspace) -> Float[Tensor, "time mels"]:
         mels, energy = self._mels(frames, work)
-        lost = (mels < _LOST * energy.unsqueeze(-1) * self._filters.sum(dim=0)).any(dim=-1)
-        if mels.device.type != "mps" and lost.any():
-            mels[lost] = self._precisely(frames[lost])
-        return mels.log10_().mul_(10)
-
-    def _precisely(self, frames: Float[Tensor, "frames samples"]) -> Float[Tensor, "frames mels"]:
-        work = self._workspace(min(len(frames), _FRAMES_AT_ONCE), torch.float64)
-        return torch.cat([self._mels(some, work)[0].float() for some in frames.split(_FRAMES_AT_ONCE)])
+        if mels.dtype == torch.float32 and mels.device.type != "mps":
+            lost = (mels < _LOST * energy.unsqueeze(-1) * self._filters.sum(dim=0)).any(dim=-1)
+            if lost.any():
+                precise = _Workspace(int(lost.sum()), self._fft_samples, torch.float64, mels.device)
+                mels[lost] = self._mels(frames[lost], precise)[0].float()
+        return mels.log10_().mul_(10).float()
 
     def _mels(
-        self, frames: Float[Tensor, "*batch samples"], work: _Workspace
-    ) -> tuple[Float[Tensor, "*batch mels"], Float[Tensor, "*batch"]]:
+        self, frames: Float[Tensor, "time samples"], work: _Workspace
+    ) -> tuple[Float[Tensor, "time mels"], Float[Tensor, "time"]]:
         """The power in each mel band, and in the whole frame, computed as precisely as the workspace is."""
-        count = frames.shape[:-1].numel()
-        windowed, spectrum = work.windowed[:count], work.spectrum[:count]
-        torch.mul(frames, work.window, out=windowed.view(frames.shape))
+        windowed, spectrum = work.windowed[: len(frames)], work.spectrum[: len(frames)]
+        torch.mul(frames, work.window, out=windowed)
         torch.fft.rfft(windowed, out=spectrum)
         powers = torch.view_as_real(spectrum).flatten(-2)[:, : len(self._filters)].square_()
         filters = self._filters.to(powers.dtype)
-        mels = torch.empty(count, filters.shape[1], dtype=powers.dtype, device=powers.device)
+        mels = torch.empty(len(frames), filters.shape[1], dtype=powers.dtype, device=powers.device)
         for bands, rows in self._neighbours:
             torch.mm(powers[:, rows], filters[rows, bands], out=mels[:, bands])
         energy = torch.linalg.vector_norm(windowed, dim=-1).square() * (self._fft_samples // 2)
-        return mels.clamp_(min=_SILENCE).view(*frames.shape[:-1], -1), energy.view(frames.shape[:-1])
+        return mels.clamp_(min=_SILENCE), energy
 
     def _fused(self, spectrograms: Float[Tensor, "batch long mels"]) -> Float[Tensor, "batch 4 time mels"]:
         """The whole shrunk to `frames`, and the crops in the middle of the first, second and last third of places."""

@@ -1,5 +1,6 @@
 """All tokenizers of a model together: one wave becomes CLAP, semantic and acoustic tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,12 @@ class MusicTokenizer:
     def clap_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of waves at `clap.sample_hz`."""
         return self.quantizer.encode(self.clap.embed_audio(waves)).unsqueeze(1)
+
+    def clap_window_ids(
+        self, waves: Sequence[Float[Tensor, "_"]], window: int, step: int
+    ) -> Int[Tensor, "windows quantizers"]:
+        """CLAP tokens of every window of `window` samples, one every `step`, of all waves in turn, as one batch."""
+        return self.quantizer.encode(self.clap.embed_windows(waves, window, step))
 
     def semantic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time 1"]:
         """Semantic tokens of normalised waves at `semantic.mert.sample_hz`."""
