@@ -28,8 +28,8 @@ _LAION_NAME = "laion_clap.pt"
 def pack(model_config: Path, paths: Mapping[Kind, Path], folder: Path) -> list[Path]:
     """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
 
-    Backbones that the config names by a local directory come along, and so does a LAION file. Returns the files written. Raises UserError,
-    also where the folder is not empty.
+    Backbones that the config names by a local directory come along, and so does a LAION file. Returns the files
+    written. Raises UserError, also where the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; name a new folder for the bundle")

@@ -15,7 +15,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-import bundle as bundle_script  # noqa: E402
+import bundle as bundle_script
 
 
 def packed(stack: Stack, config: Path, folder: Path) -> Path:
