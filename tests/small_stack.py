@@ -72,13 +72,17 @@ class Stack:
         return MusicLM(self.config, self.stages(names), self.tokenizer())
 
 
-def build_backbones(folder: Path) -> Path:
-    """Writes the three backbones and the model config that names them; returns the config's path."""
+def build_backbones(folder: Path, mert_hz: int = 16000) -> Path:
+    """Writes the three backbones and the model config that names them; returns the config's path.
+
+    A MERT of 16 kHz has 50 tokens a second, as MERT v0; of 24 kHz 75, as MERT v1.
+    """
     build_clap(folder / "clap")
-    build_mert(folder / "mert")
+    build_mert(folder / "mert", mert_hz)
     build_codec(folder / "encodec", CODEC)
     path = folder / "model_config.json"
-    path.write_text(json.dumps(MODEL))
+    mert = {**MODEL["hubert_kmeans_cfg"], "target_sample_hz": mert_hz, "output_hz": mert_hz // 320}
+    path.write_text(json.dumps({**MODEL, "hubert_kmeans_cfg": mert}))
     return path
 
 
