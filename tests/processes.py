@@ -29,7 +29,7 @@ def run_script(script: Path, words: Sequence[object], processes: int = 1, how: S
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=200)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -95,10 +95,11 @@ def save_checkpoint(
             _publish(unfinished, folder)
             _remove_old(results_folder, state, keep_last)
     except (OSError, RuntimeError, SafetensorError, UserError) as error:
+        reason = _refusal(unfinished.with_name(f"{unfinished.name}_probe")) or _reason(error)
         shutil.rmtree(unfinished, ignore_errors=True)
         kept = saved_steps(results_folder)
         remains = f"; the checkpoint of step {kept[-1]} is whole" if kept else ""
-        raise UserError(f"{folder}: cannot write this checkpoint: {_reason(error)}{remains}") from error
+        raise UserError(f"{folder}: cannot write this checkpoint: {reason}{remains}") from error
     accelerator.wait_for_everyone()
     return folder
 
@@ -176,6 +177,18 @@ def _random_name(process: int) -> str:
 
 def _step_of(checkpoint: Path) -> int:
     return read_state(checkpoint).step
+
+
+def _refusal(probe: Path) -> str | None:
+    """What the disk says when it is written to, None if it takes it: torch and safetensors do not pass that on."""
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(1 << 20))
+    except OSError as error:
+        return error.strerror
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
 
 
 def _reason(error: Exception) -> str:

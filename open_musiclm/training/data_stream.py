@@ -53,14 +53,14 @@ class TrainingStream:
         self.failures = failures
         self.draws = draws
         self.waited_seconds = 0.0
-        self.worker_deaths = 0
-        self._batches = self._open()
+        self._first = draws
+        self._batches = _Batches(self._after, data)
 
     def take(self, count: int) -> Iterator[Drawn[Any]]:
         """The next `count` batches, on the device."""
         for _ in range(count):
             begun = time.perf_counter()
-            batch = self._next()
+            batch = next(self._batches)
             self.waited_seconds += time.perf_counter() - begun
             first = self.draws + self.data.batch_size * self.accelerator.process_index
             self.draws += self.data.batch_size * self.accelerator.num_processes
@@ -71,32 +71,12 @@ class TrainingStream:
 
     def close(self) -> None:
         """Ends the workers; nothing can be taken any more."""
-        _end_workers(self._batches)
+        self._batches.close()
 
-    def _next(self) -> Any:
-        while True:
-            try:
-                batch = next(self._batches)
-                self.worker_deaths = 0
-                return batch
-            except UserError as error:
-                raise _from_worker(error) from error
-            except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
-                if self.data.num_workers == 0 or (isinstance(error, RuntimeError) and _DEATH not in str(error)):
-                    raise
-                self.worker_deaths += 1  # the other errors come of a worker that dies while it hands a batch over
-                if self.worker_deaths >= MAX_WORKER_DEATHS:
-                    raise UserError(
-                        f"data workers died {self.worker_deaths} times in a row near example {self.draws} "
-                        "(often for lack of memory); set num_workers lower and go on with --continue_from_dir"
-                    ) from error
-                self._batches = self._open()
-
-    def _open(self) -> Iterator[Any]:
-        sampler = DrawSampler(
-            self.draws, self.data.batch_size, self.accelerator.process_index, self.accelerator.num_processes
-        )
-        return iter(_loader(self.data, self.data.training, sampler))
+    def _after(self, taken: int) -> Iterator[Any]:
+        processes, index = self.accelerator.num_processes, self.accelerator.process_index
+        draws = self._first + taken * self.data.batch_size * processes
+        return iter(_loader(self.data, self.data.training, DrawSampler(draws, self.data.batch_size, index, processes)))
 
 
 class ValidationSet:
@@ -110,15 +90,62 @@ class ValidationSet:
         self._own = range(accelerator.process_index, count, accelerator.num_processes)
 
     def __iter__(self) -> Iterator[Any]:
-        assert self.data.validation is not None
-        batches = iter(_loader(self.data, self.data.validation, _Listed(self._own)))
+        batches = _Batches(self._after, self.data)
         try:
             for batch in batches:
                 if isinstance(batch, SoundBatch):
                     self.failures.add(batch.failures)
                 yield send_to_device(batch, self.accelerator.device)
         finally:
-            _end_workers(batches)
+            batches.close()
+
+    def _after(self, taken: int) -> Iterator[Any]:
+        assert self.data.validation is not None
+        return iter(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
+
+
+class _Batches:
+    """The batches of a loader; where a worker dies, the loader is opened again `after` the batches taken so far."""
+
+    def __init__(self, after: Callable[[int], Iterator[Any]], data: TrainingData) -> None:
+        self.after, self.data = after, data
+        self.taken = 0
+        self._deaths = 0
+        self._batches = after(0)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while True:
+            try:
+                batch = next(self._batches)
+            except UserError as error:
+                raise _from_worker(error) from error
+            except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+                self._replace_workers(error)
+            else:
+                self._deaths = 0
+                self.taken += 1
+                return batch
+
+    def close(self) -> None:
+        """Ends the workers. Left to the end of the process, they, who ignore SIGTERM, would be waited for for ever."""
+        if isinstance(self._batches, _MultiProcessingDataLoaderIter):
+            self._batches._shutdown_workers()
+
+    def _replace_workers(self, error: Exception) -> None:
+        """Raises the error where it is none of a worker's death, and UserError where workers die again and again."""
+        if self.data.num_workers == 0 or (isinstance(error, RuntimeError) and _DEATH not in str(error)):
+            raise error
+        self._deaths += 1  # the other errors come of a worker that dies while it hands a batch over
+        self.close()
+        if self._deaths >= MAX_WORKER_DEATHS:
+            raise UserError(
+                f"data workers died {self._deaths} times in a row, after {self.taken} batches of this process (often "
+                "for lack of memory); set num_workers lower and go on with --continue_from_dir"
+            ) from error
+        self._batches = self.after(self.taken)
 
 
 class _Listed(Sampler[int]):
@@ -142,12 +169,6 @@ def _loader(data: TrainingData, dataset: Dataset, sampler: Sampler[int]) -> Data
         worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # a loader that opens takes a number, which must not be one of the training's
     )
-
-
-def _end_workers(batches: Iterator[Any]) -> None:
-    """Left to the end of the process, workers that ignore SIGTERM would be waited for without end."""
-    if isinstance(batches, _MultiProcessingDataLoaderIter):
-        batches._shutdown_workers()
 
 
 def _from_worker(error: UserError) -> UserError:

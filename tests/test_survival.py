@@ -1,0 +1,161 @@
+"""What befalls a run: twenty kills, a full disk, a folder that cannot be written, workers and files that vanish."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import small_training
+from accelerate.state import AcceleratorState
+
+from open_musiclm.checkpoints import saved_steps
+from open_musiclm.errors import UserError
+
+KILLS = 20
+STEPS = 100
+UNFINISHED = "checkpoints/.unfinished_*"
+# Children of a process that has imported everything already: twenty starts take seconds.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["test_survival"])
+
+
+def arguments(folder: Path, **changes: object) -> Namespace:
+    parsed = small_training.arguments().parse_args(["--results_folder", str(folder), "--steps", str(STEPS)])
+    return Namespace(**{**vars(parsed), **changes})
+
+
+def start(folder: Path, **changes: object) -> multiprocessing.process.BaseProcess:
+    """A run in `folder` that goes on where there is a checkpoint and begins anew where there is none."""
+    begun = {"continue_from_dir": folder} if saved_steps(folder) else {"overwrite": True}
+    process = processes.Process(target=run, args=(arguments(folder, **begun, **changes),))
+    process.start()
+    return process
+
+
+def run(parsed: Namespace) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process of its own
+    small_training.main(parsed)
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Step and loss of every whole line of the log."""
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    numbers = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(line["step"], line["loss"]) for line in numbers if "loss" in line]
+
+
+def wait_for(condition: Callable[[], bool], process: multiprocessing.process.BaseProcess) -> None:
+    deadline = time.monotonic() + 90
+    while not condition() and process.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float]]:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch:  # what the first process imports is imported for all of them
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        process = start(folder)
+    process.join()
+    assert (process.exitcode, len(losses(folder))) == (0, STEPS)
+    return losses(folder)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
+    folder, moment = tmp_path / "run", random.Random()
+    while_writing = 0
+    for kill in range(KILLS):
+        before = len(losses(folder))
+        process = start(folder, slow_seconds=0.004)
+        if kill % 2:
+            wait_for(lambda: any(folder.glob(UNFINISHED)), process)
+            time.sleep(moment.uniform(0, 0.004))
+        else:
+            wait_for(lambda before=before: len(losses(folder)) != before, process)
+            time.sleep(moment.uniform(0, 0.4))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the run ended before it was killed"
+        while_writing += any(folder.glob(UNFINISHED))
+        steps = [step for step, _ in losses(folder)]
+        assert not steps or steps[-1] - max(saved_steps(folder), default=0) <= 5
+    assert while_writing, "no kill fell into the writing of a checkpoint"
+    process = start(folder)
+    process.join()
+    assert process.exitcode == 0
+    assert losses(folder) == uninterrupted
+    assert not any(folder.glob(UNFINISHED))
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A file system in memory; skips the test where one may not be mounted."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def train_here(folder: Path, **changes: object) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    small_training.main(arguments(folder, **changes))
+
+
+def test_full_disk(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
+    with mounted(tmp_path / "disk", "size=600k") as disk:
+        folder = disk / "run"
+        with pytest.raises(UserError, match=r"cannot write.*No space left on device"):
+            train_here(folder)
+        assert saved_steps(folder)
+        assert not any(folder.glob(UNFINISHED))
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        train_here(folder, continue_from_dir=folder)
+        assert losses(folder) == uninterrupted
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--results_folder .*/file/run: cannot .*Not a directory"):
+        train_here(tmp_path / "file" / "run")
+    with (
+        mounted(tmp_path / "disk", "ro") as disk,
+        pytest.raises(UserError, match=r"--results_folder .*: cannot write there: Read-only file system"),
+    ):
+        train_here(disk / "run")
+
+
+@pytest.mark.slow
+def test_worker_that_is_killed_is_replaced(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, workers=2, slow_seconds=0.001)
+    assert process.pid is not None
+    wait_for(lambda: len(losses(folder)) > 3, process)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    process.join()
+    assert process.exitcode == 0
+    assert losses(folder) == uninterrupted
+
+
+def children(process: int) -> list[int]:
+    """The workers of a process (Linux)."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+            parents[int(entry.parent.name)] = int(fields[1])
+    return sorted(child for child, parent in parents.items() if parent == process)
