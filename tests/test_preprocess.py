@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -180,13 +181,13 @@ def test_real_tokenizers_give_the_tokens_of_each_file_alone(stack: Stack, tmp_pa
     assert [tuple(ids.shape) for ids in semantic_example] == [(1, 3), (99, 1)]
 
 
-def _script(stack: Stack, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     (tmp_path / "training.json").write_text(
         json.dumps({"data_preprocessor_cfg": settings_of(tmp_path).model_dump(mode="json")})
     )
     tokenizers = ["--rvq_path", str(stack.weights("clap_rvq")), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
     configs = ["--model_config", str(stack.model_config), "--training_config", str(tmp_path / "training.json")]
-    command = [sys.executable, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
+    command = [sys.executable, *launcher, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -202,3 +203,20 @@ def test_the_script(stack: Stack, tmp_path: Path) -> None:
     filtered = _script(stack, tmp_path, "--filter_fma")
     assert filtered.returncode == 2
     assert "data_preprocessor_cfg.metadata_folder" in filtered.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_accelerate_shares_the_script_among_processes(stack: Stack, tmp_path: Path) -> None:
+    for name in "ace":
+        write_tone(tmp_path / "sound" / f"{name}.wav", 3.0, 16000)
+    for name in "bdf":  # all that the second process has
+        (tmp_path / "sound" / f"{name}.wav").write_text("not music")
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    finished = _script(stack, tmp_path, launcher=launcher)
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(TokenStore(tmp_path / "store", stack.config).paths()) == ["a.wav", "c.wav", "e.wav"]
+    assert len((tmp_path / "store" / "failed_sounds-00001.txt").read_text().splitlines()) == 3
+    again = _script(stack, tmp_path)
+    assert "wrote the tokens of 0 files" in again.stdout
+    assert "3 were there before, 3 could not be used" in again.stdout
