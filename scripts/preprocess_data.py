@@ -56,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
         cli.say(f"could not use {failure.reason}")
     if len(report.failures) > FAILURES_SHOWN:
         cli.say(f"and {len(report.failures) - FAILURES_SHOWN} more, all listed in {settings.results_folder}")
-    if not report.interrupted and report.files + report.stored_before == 0:
+    if len(report.failures) == len(paths):
         raise UserError(f"{settings.folder}: none of its {len(paths)} sound files could be used")
     cli.say(
         f"wrote the tokens of {report.files} files ({report.seconds} s of sound) to {settings.results_folder}; "

@@ -1,100 +1,35 @@
 """Sound to a token store: which crops and tokens, bad files, several processes, interruptions and kills."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
 from small_stack import CPU, Stack
-from small_tokens import FINGERPRINTS, time_config
 from sound_files import BAD, ODD, write_ramp, write_tone
-from torch import Tensor
 
 from open_musiclm import audio
 from open_musiclm.audio import find_sounds
-from open_musiclm.config import DataPreprocessorConfig, ModelConfig
-from open_musiclm.data.preprocess import Preprocessor, PreprocessReport
+from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.token_dataset import TokenDataset
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "preprocess_data.py"
-FORK = multiprocessing.get_context("fork")
-CONFIG = time_config()
-NAMES = ("clap", "semantic", "coarse", "fine")
-
-
-@dataclass
-class Clock:
-    """Reads the time off ramps from 0 to 1 over `seconds`: tokens are indices of time steps in the file."""
-
-    config: ModelConfig
-    seconds: float
-    pause: float = 0.0
-
-    def clap_window_ids(self, waves: Sequence[Tensor], window: int, step: int) -> Tensor:
-        """The second that a window starts at."""
-        windows = torch.cat([wave.unfold(0, window, step) for wave in waves])
-        middle = windows[:, window // 2] * self.seconds
-        second = middle - self.config.global_cfg.clap_audio_length_seconds / 2
-        return second.round().long().clamp(min=0)[:, None].expand(-1, 2)
-
-    def semantic_ids(self, waves: Tensor) -> Tensor:
-        """The normalised ramp goes from -sqrt(3) to sqrt(3); the last frame is lost as HuBERT loses it."""
-        time.sleep(self.pause)
-        times = (waves / np.sqrt(12) + 0.5) * self.seconds
-        return self._steps(times, 320, 50)[:, :-1, None]
-
-    def acoustic_ids(self, waves: Tensor) -> Tensor:
-        return self._steps(waves * self.seconds, 320, 75)[:, :, None].expand(-1, -1, 5)
-
-    def _steps(self, times: Tensor, hop: int, rate: int) -> Tensor:
-        return (times[:, hop // 2 :: hop] * rate).floor().long().clamp(min=0)
-
-
-def _settings(folder: Path, **changes: object) -> DataPreprocessorConfig:
-    given = {"folder": str(folder / "sound"), "results_folder": str(folder / "store"), "num_workers": 0}
-    return DataPreprocessorConfig(**{**given, "max_audio_length_seconds": 5.0, **changes})
-
-
-def _preprocess(
-    settings: DataPreprocessorConfig,
-    seconds: float,
-    process_index: int = 0,
-    num_processes: int = 1,
-    pause: float = 0.0,
-    shard_bytes: int = 1 << 25,
-) -> PreprocessReport:
-    clock = Clock(CONFIG, seconds, pause)
-    preprocessor = Preprocessor(
-        CONFIG, settings, clock, FINGERPRINTS, CPU, process_index, num_processes, shard_bytes=shard_bytes
-    )
-    return preprocessor.run(find_sounds(Path(settings.folder)))
-
-
-def _content(folder: Path) -> dict[tuple[str, float], list]:
-    """All rows, whatever shard they are in; a row that is there twice fails."""
-    store = TokenStore(folder / "store", CONFIG)
-    rows = [store[row] for row in range(len(store))]
-    content = {(row.path, row.start_seconds): [getattr(row, name).tolist() for name in NAMES] for row in rows}
-    assert len(content) == len(rows)
-    return content
 
 
 @pytest.mark.parametrize(("sample_hz", "workers"), [(8000, 0), (44100, 2), (48000, 0)])
 def test_every_token_is_of_its_own_moment(tmp_path: Path, sample_hz: int, workers: int) -> None:
     for name in ("a", "b", "below/c"):
         write_ramp(tmp_path / "sound" / f"{name}.wav", 20.0, sample_hz)
-    report = _preprocess(_settings(tmp_path, num_workers=workers), 20.0)
+    report = preprocess(settings_of(tmp_path, num_workers=workers), 20.0)
     assert (report.files, report.seconds, report.stored_before, report.failures) == (3, 15, 0, [])
     store = TokenStore(tmp_path / "store", CONFIG)
     assert sorted(store.paths()) == ["a.wav", "b.wav", "below/c.wav"]
@@ -114,30 +49,30 @@ def test_every_token_is_of_its_own_moment(tmp_path: Path, sample_hz: int, worker
 
 def test_crops_are_whole_seconds_and_depend_on_seed_and_path_alone(tmp_path: Path) -> None:
     write_ramp(tmp_path / "sound" / "b.wav", 30.0, 8000)
-    _preprocess(_settings(tmp_path, num_crops=3), 30.0)
-    alone = _content(tmp_path)
+    preprocess(settings_of(tmp_path, num_crops=3), 30.0)
+    alone = content_of(tmp_path)
     assert len(alone) == 3
     assert all(start == int(start) and 0 <= start <= 25 for _, start in alone)
     write_ramp(tmp_path / "sound" / "a.wav", 30.0, 8000)
-    _preprocess(_settings(tmp_path, num_crops=3, results_folder=str(tmp_path / "again" / "store")), 30.0)
-    together = _content(tmp_path / "again")
+    preprocess(settings_of(tmp_path, num_crops=3, results_folder=str(tmp_path / "again" / "store")), 30.0)
+    together = content_of(tmp_path / "again")
     assert {key: together[key] for key in alone} == alone
     assert {start for path, start in together if path == "a.wav"} != {start for _, start in alone}
-    _preprocess(_settings(tmp_path, num_crops=3, seed=9, results_folder=str(tmp_path / "other" / "store")), 30.0)
-    assert _content(tmp_path / "other").keys() != together.keys()
+    preprocess(settings_of(tmp_path, num_crops=3, seed=9, results_folder=str(tmp_path / "other" / "store")), 30.0)
+    assert content_of(tmp_path / "other").keys() != together.keys()
 
 
 def test_crops_without_chance_follow_each_other(tmp_path: Path) -> None:
     write_ramp(tmp_path / "sound" / "a.wav", 13.7, 8000)
-    _preprocess(_settings(tmp_path, random_crop=False, num_crops=9, max_audio_length_seconds=4.9), 13.7)
-    assert sorted(start for _, start in _content(tmp_path)) == [0.0, 4.0, 8.0]
+    preprocess(settings_of(tmp_path, random_crop=False, num_crops=9, max_audio_length_seconds=4.9), 13.7)
+    assert sorted(start for _, start in content_of(tmp_path)) == [0.0, 4.0, 8.0]
 
 
 def test_lengths_of_odd_files(tmp_path: Path) -> None:
     lengths = {0.1: 2, 1.9: 2, 2.0: 2, 3.99: 3, 5.0: 5, 9.5: 5}
     for seconds in lengths:
         write_tone(tmp_path / "sound" / f"{seconds}.wav", seconds, 16000)
-    _preprocess(_settings(tmp_path), 1.0)
+    preprocess(settings_of(tmp_path), 1.0)
     store = TokenStore(tmp_path / "store", CONFIG)
     rows = {float(store[row].path.removesuffix(".wav")): store[row] for row in range(len(store))}
     assert {seconds: row.seconds for seconds, row in rows.items()} == lengths
@@ -154,61 +89,56 @@ def test_bad_files_are_skipped_counted_and_listed(tmp_path: Path, capsys: pytest
     for name, odd in ODD.items():
         odd(folder / name)
     os.link(folder / "tenth_of_a_second.wav", os.fsencode(folder) + b"/\xff.wav")
-    report = _preprocess(_settings(tmp_path), 3.0)
+    report = preprocess(settings_of(tmp_path), 3.0)
     assert report.files == len(ODD)
     assert sorted(TokenStore(tmp_path / "store", CONFIG).paths()) == sorted(ODD)
     listed = (tmp_path / "store" / "failed_sounds-00000.txt").read_text().splitlines()
     assert len(listed) == len(BAD) + 1
     assert all(any(name in line for line in listed) for name in BAD)
     assert capsys.readouterr().err.count("skipped: ") == len(BAD) + 1
-    again = _preprocess(_settings(tmp_path), 3.0)
+    again = preprocess(settings_of(tmp_path), 3.0)
     assert (again.files, again.stored_before, len(again.failures)) == (0, len(ODD), len(BAD) + 1)
 
 
 def test_new_files_are_added(tmp_path: Path) -> None:
     for name in "bdf":
         write_ramp(tmp_path / "sound" / f"{name}.wav", 6.0, 8000)
-    _preprocess(_settings(tmp_path), 6.0)
+    preprocess(settings_of(tmp_path), 6.0)
     for name in "ace":
         write_ramp(tmp_path / "sound" / f"{name}.wav", 6.0, 8000)
-    report = _preprocess(_settings(tmp_path), 6.0)
+    report = preprocess(settings_of(tmp_path), 6.0)
     assert (report.files, report.stored_before) == (3, 3)
-    assert sorted(path for path, _ in _content(tmp_path)) == [f"{name}.wav" for name in "abcdef"]
+    assert sorted(path for path, _ in content_of(tmp_path)) == [f"{name}.wav" for name in "abcdef"]
 
 
 def test_configs_that_contradict_each_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"max_audio_length_seconds: 1\.5, but .* longest window is 2 s"):
-        _preprocess(_settings(tmp_path, max_audio_length_seconds=1.5), 1.0)
-
-
-def _run(settings: DataPreprocessorConfig, process: int, processes: int, pause: float) -> None:
-    report = _preprocess(settings, 6.0, process, processes, pause, shard_bytes=1 << 13)
-    sys.exit(3 if report.interrupted else 0)
+        preprocess(settings_of(tmp_path, max_audio_length_seconds=1.5), 1.0)
 
 
 def test_processes_share_the_work(tmp_path: Path) -> None:
     for n in range(11):
         write_ramp(tmp_path / "sound" / f"{n}.wav", 6.0, 8000)
-    settings = _settings(tmp_path)
-    processes = [FORK.Process(target=_run, args=(settings, index, 2, 0.0)) for index in range(2)]
+    settings = settings_of(tmp_path)
+    processes = [FORK.Process(target=run_and_exit, args=(settings, index, 2, 0.0)) for index in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    shared = _content(tmp_path)
-    alone = _settings(tmp_path, results_folder=str(tmp_path / "alone" / "store"))
-    _preprocess(alone, 6.0)
-    assert shared == _content(tmp_path / "alone")
-    assert _preprocess(settings, 6.0).stored_before == 11  # by one process where there were two
+    shared = content_of(tmp_path)
+    alone = settings_of(tmp_path, results_folder=str(tmp_path / "alone" / "store"))
+    preprocess(alone, 6.0)
+    assert shared == content_of(tmp_path / "alone")
+    assert preprocess(settings, 6.0).stored_before == 11  # by one process where there were two
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 0), (signal.SIGKILL, 1)])
 def test_an_interrupted_run_goes_on_to_the_same_store(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     for n in range(24):
         write_ramp(tmp_path / "sound" / f"{n:02}.wav", 6.0, 8000)
-    settings = _settings(tmp_path, num_workers=workers)
-    process = FORK.Process(target=_run, args=(settings, 0, 1, 0.15))
+    settings = settings_of(tmp_path, num_workers=workers)
+    process = FORK.Process(target=run_and_exit, args=(settings, 0, 1, 0.15))
     process.start()
     assert process.pid is not None
     while not list((tmp_path / "store").glob("*.arrow")):
@@ -219,17 +149,17 @@ def test_an_interrupted_run_goes_on_to_the_same_store(tmp_path: Path, number: si
         os.kill(process.pid, number)
     process.join()
     assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 3)
-    before = len(_content(tmp_path))
+    before = len(content_of(tmp_path))
     assert 0 < before < 24
-    assert _preprocess(settings, 6.0).stored_before == before
-    _preprocess(_settings(tmp_path, results_folder=str(tmp_path / "whole" / "store")), 6.0)
-    assert _content(tmp_path) == _content(tmp_path / "whole")
+    assert preprocess(settings, 6.0).stored_before == before
+    preprocess(settings_of(tmp_path, results_folder=str(tmp_path / "whole" / "store")), 6.0)
+    assert content_of(tmp_path) == content_of(tmp_path / "whole")
 
 
 def test_real_tokenizers_give_the_tokens_of_each_file_alone(stack: Stack, tmp_path: Path) -> None:
     for n, seconds in enumerate((6.0, 6.0, 3.4, 0.7)):
         write_tone(tmp_path / "sound" / f"{n}.flac", seconds, 22050, hz=150 * (n + 1))
-    settings = _settings(tmp_path, clap_batch_size=3)
+    settings = settings_of(tmp_path, clap_batch_size=3)
     tokenizer = stack.tokenizer()
     Preprocessor(stack.config, settings, tokenizer, {}, CPU).run(find_sounds(tmp_path / "sound"))
     store = TokenStore(tmp_path / "store", stack.config)
@@ -251,13 +181,13 @@ def test_real_tokenizers_give_the_tokens_of_each_file_alone(stack: Stack, tmp_pa
     assert [tuple(ids.shape) for ids in semantic_example] == [(1, 3), (99, 1)]
 
 
-def _script(stack: Stack, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     (tmp_path / "training.json").write_text(
-        json.dumps({"data_preprocessor_cfg": _settings(tmp_path).model_dump(mode="json")})
+        json.dumps({"data_preprocessor_cfg": settings_of(tmp_path).model_dump(mode="json")})
     )
     tokenizers = ["--rvq_path", str(stack.weights("clap_rvq")), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
     configs = ["--model_config", str(stack.model_config), "--training_config", str(tmp_path / "training.json")]
-    command = [sys.executable, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
+    command = [sys.executable, *launcher, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -273,3 +203,20 @@ def test_the_script(stack: Stack, tmp_path: Path) -> None:
     filtered = _script(stack, tmp_path, "--filter_fma")
     assert filtered.returncode == 2
     assert "data_preprocessor_cfg.metadata_folder" in filtered.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_accelerate_shares_the_script_among_processes(stack: Stack, tmp_path: Path) -> None:
+    for name in "ace":
+        write_tone(tmp_path / "sound" / f"{name}.wav", 3.0, 16000)
+    for name in "bdf":  # all that the second process has
+        (tmp_path / "sound" / f"{name}.wav").write_text("not music")
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    finished = _script(stack, tmp_path, launcher=launcher)
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(TokenStore(tmp_path / "store", stack.config).paths()) == ["a.wav", "c.wav", "e.wav"]
+    assert len((tmp_path / "store" / "failed_sounds-00001.txt").read_text().splitlines()) == 3
+    again = _script(stack, tmp_path)
+    assert "wrote the tokens of 0 files" in again.stdout
+    assert "3 were there before, 3 could not be used" in again.stdout

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from open_musiclm.config import EncodecConfig, HubertKmeansConfig, ModelConfig, SemanticConfig, StageName
 from open_musiclm.data.draw_sampler import DrawSampler
+from open_musiclm.data.sound_dataset import split
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
 from open_musiclm.data.token_store import StoredTokens, TokenStore, TokenStoreWriter
@@ -265,6 +266,8 @@ def test_rows_of_a_file_stay_on_one_side(tmp_path: Path) -> None:
     assert len(valid) == 8
     assert {store[row].path for row in train}.isdisjoint(store[row].path for row in valid)
     assert split_rows(store, 0.0, seed=0) == (list(range(40)), [])
+    names = split(sorted(set(store.paths())), 0.2, seed=0)[1]  # as on-the-fly training divides the files
+    assert {store[row].path for row in valid} == set(names)
     with pytest.raises(UserError, match="no rows are left"):
         TokenDataset(store, [], "fine", CONFIG, seed=0)
 

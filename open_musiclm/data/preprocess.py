@@ -27,7 +27,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 
 FILES_PER_GROUP = 4
-STATISTICS_NAME = "statistics.sqlite"
+STATISTICS_NAME = "statistics-{process:05d}.sqlite"  # SQLite is no place for many machines to write at once
 FAILURES_NAME = "failed_sounds-{process:05d}.txt"
 
 
@@ -113,7 +113,8 @@ class Preprocessor:
         begun = time.perf_counter()
         with tqdm(total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=hidden) as bar:
             behind: tuple[list[PreparedFile], PendingTokens] | None = None
-            for files in self._awaited(self._prepared(paths, groups, writer.folder / STATISTICS_NAME), report):
+            statistics = writer.folder / STATISTICS_NAME.format(process=self.process_index)
+            for files in self._awaited(self._prepared(paths, groups, statistics), report):
                 started = self.crop_tokenizer.start([crop for file in files for crop in file.crops])
                 # While the device works at these files the tokens of those before are stored.
                 if behind is not None:

@@ -163,11 +163,15 @@ def split(names: Sequence[Name], valid_frac: float, seed: int) -> tuple[list[Nam
     With any `valid_frac` above 0 there is at least one validation file, but never without one for training.
     """
     ordered = sorted(names)
-    wanted = max(round(valid_frac * len(ordered)), 1 if valid_frac > 0 else 0)
-    count = min(wanted, len(ordered) - 1) if ordered else 0
-    chosen = set(random_generator(seed, len(ordered)).permutation(len(ordered))[:count].tolist())
+    chosen = validation_places(len(ordered), valid_frac, seed)
     train = [name for index, name in enumerate(ordered) if index not in chosen]
     return train, [name for index, name in enumerate(ordered) if index in chosen]
+
+
+def validation_places(count: int, valid_frac: float, seed: int) -> set[int]:
+    """Which of `count` sorted names are for validation."""
+    wanted = max(round(valid_frac * count), 1 if valid_frac > 0 else 0)
+    return set(random_generator(seed, count).permutation(count)[: max(min(wanted, count - 1), 0)].tolist())
 
 
 def _span(seconds: float, sample_hz: int) -> int:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.data.draw_sampler import DrawOrder, random_generator
-from open_musiclm.data.sound_dataset import split
+from open_musiclm.data.sound_dataset import validation_places
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 
@@ -65,10 +66,10 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
 
 def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
     """Training and validation rows; all rows of a sound file fall on the same side."""
-    paths = store.paths()
-    validation = set(split(list(set(paths)), valid_frac, seed)[1])
-    train = [row for row, path in enumerate(paths) if path not in validation]
-    return train, [row for row, path in enumerate(paths) if path in validation]
+    numbers = store.path_numbers()
+    chosen = validation_places(int(numbers.max()) + 1, valid_frac, seed)
+    in_validation = np.isin(numbers, list(chosen))
+    return np.flatnonzero(~in_validation).tolist(), np.flatnonzero(in_validation).tolist()
 
 
 def _ticks(seconds: float, grid: Fraction) -> int:

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -175,6 +176,12 @@ class TokenStore:
     def paths(self) -> list[str]:
         """The sound file of every row, in the order of rows."""
         return [path for shard in self._files for path in shard.table().column("path").to_pylist()]
+
+    def path_numbers(self) -> Int[np.ndarray, "rows"]:
+        """For every row the place of its sound file among all files in order; quick for millions of rows."""
+        chunks = [chunk for shard in self._files for chunk in shard.table().column("path").chunks]
+        paths = pa.chunked_array(chunks).combine_chunks().dictionary_encode()
+        return pc.rank(paths.dictionary).to_numpy()[paths.indices.to_numpy()].astype(np.int64) - 1
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_columns": {}}

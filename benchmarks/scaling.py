@@ -1,0 +1,89 @@
+"""What many hours of music take: work, seconds, bytes and files, from counts and from a rate that was measured.
+
+The rate is what benchmarks/preprocess.py or scripts/preprocess_data.py print for one card (seconds of sound a second).
+Without it, only the counts are printed: the backbones' floating-point operations are counted on the released
+architectures without computing anything.
+
+    python benchmarks/scaling.py --hours 100000 --rate 5
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ClapConfig, ClapModel, HubertConfig, HubertModel
+
+from open_musiclm import cli
+from open_musiclm.data.token_store import SHARD_BYTES
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec
+
+CARDS = (8, 64, 512)
+CROP_SECONDS = 30
+TOKEN_BYTES = 2
+TOKENS_PER_SECOND = {"clap": 12, "semantic": 50, "coarse": 75 * 3, "fine": 75 * 5}
+MERT_LAYERS = 7
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--hours", type=cli.positive_float, default=100_000.0, help="of music")
+    parser.add_argument("--track_seconds", type=cli.positive_float, default=240.0, help="length of a file")
+    parser.add_argument("--rate", type=cli.positive_float, help="seconds of sound a second that one card tokenizes")
+    parser.add_argument("--worker_rate", type=cli.positive_float, help="the same that one worker process decodes")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    seconds = 3600 * arguments.hours
+    stored = TOKEN_BYTES * sum(TOKENS_PER_SECOND.values())
+    work = {"CLAP": clap_operations(), "MERT": mert_operations(), "EnCodec": encodec_operations()}
+    parts = ", ".join(f"{name} {operations / 1e9:.1f}" for name, operations in work.items())
+    cli.say(f"billions of operations for a second of sound: {parts}")
+    files = seconds / arguments.track_seconds
+    cli.say(f"{arguments.hours:,.0f} hours: {seconds * sum(work.values()):.2e} operations, {files:,.0f} files")
+    size, shards = seconds * stored / 1e9, seconds * stored / SHARD_BYTES
+    cli.say(f"store: {stored} bytes a second, {size:,.0f} GB, {shards:,.0f} shards")
+    if arguments.rate is None:
+        return
+    cli.say(f"\nat {arguments.rate:g} seconds of sound a second and card")
+    cli.say(f"{'cards':>6}{'days':>10}{'files opened a second':>23}{'stored MB/s':>13}{'shards a second':>17}")
+    for cards in CARDS:
+        rate = cards * arguments.rate
+        cli.say(
+            f"{cards:6}{seconds / rate / 86400:10.2f}{rate / arguments.track_seconds:23.2f}"
+            f"{rate * stored / 1e6:13.2f}{rate * stored / SHARD_BYTES:17.3f}"
+        )
+    if arguments.worker_rate is not None:
+        cli.say(f"workers that decode for one card: {arguments.rate / arguments.worker_rate:.1f}")
+
+
+def clap_operations() -> float:
+    """One window of ten seconds a second."""
+    with torch.device("meta"):
+        model = ClapModel(ClapConfig()).audio_model.eval()
+        return _counted(lambda: model(torch.empty(1, 1, 1001, 64), is_longer=torch.empty(1, 1, dtype=torch.bool)))
+
+
+def mert_operations() -> float:
+    """The layers up to the one that is used, over a whole crop."""
+    with torch.device("meta"):
+        model = HubertModel(HubertConfig(num_hidden_layers=MERT_LAYERS)).eval()
+        return _counted(lambda: model(torch.empty(1, 16000 * CROP_SECONDS))) / CROP_SECONDS
+
+
+def encodec_operations() -> float:
+    """The encoder without its LSTM, which PyTorch does not count."""
+    with torch.device("meta"):
+        model = build_encodec(EncodecArchitecture(lstm=0)).eval()
+        return _counted(lambda: model.encoder(torch.empty(1, 1, 24000 * CROP_SECONDS))) / CROP_SECONDS
+
+
+def _counted(work: Callable[[], object]) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())

@@ -1,0 +1,113 @@
+"""Preprocessing under kills at random moments, workers that die, files that disappear and a full disk."""
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
+from sound_files import write_ramp
+
+from open_musiclm.audio import SoundInfo, find_sounds, sound_info
+from open_musiclm.data import crop_preparation
+from open_musiclm.data.token_store import TokenStore
+from open_musiclm.errors import UserError
+
+KILLS = 20
+
+
+def _sounds(folder: Path, count: int) -> None:
+    for n in range(count):
+        write_ramp(folder / "sound" / f"{n:02}.wav", 6.0, 8000)
+
+
+def _whole(folder: Path) -> dict:
+    """What an uninterrupted run makes of the same files."""
+    preprocess(settings_of(folder, results_folder=str(folder / "whole" / "store")), 6.0)
+    return content_of(folder / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    _sounds(tmp_path, 96)
+    chance = random.Random(0)
+    kept: dict = {}
+    for kill in range(KILLS):
+        settings = settings_of(tmp_path, num_workers=kill % 3)
+        process = FORK.Process(target=run_and_exit, args=(settings, 0, 1, 0.06))
+        process.start()
+        process.join(chance.uniform(0.02, 0.6))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # it had not come to its end
+        stored = content_of(tmp_path) if list((tmp_path / "store").glob("*.arrow")) else {}
+        assert {place: stored[place] for place in kept} == kept
+        kept = stored
+    assert preprocess(settings_of(tmp_path), 6.0).stored_before == len(kept)
+    assert content_of(tmp_path) == _whole(tmp_path)
+    assert not list((tmp_path / "store").glob(".*.arrow"))
+
+
+def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sounds(tmp_path, 24)
+    with monkeypatch.context() as patch:
+        patch.setattr(crop_preparation, "sound_info", _killed_at_the_last_file)
+        with pytest.raises(UserError, match=r"a data worker died .*lower data_preprocessor_cfg\.num_workers"):
+            preprocess(settings_of(tmp_path, num_workers=2), 6.0, shard_bytes=1)
+    before = len(content_of(tmp_path))
+    assert 0 < before < 24
+    assert preprocess(settings_of(tmp_path), 6.0).stored_before == before
+    assert content_of(tmp_path) == _whole(tmp_path)
+
+
+def _killed_at_the_last_file(path: Path) -> SoundInfo:
+    """As the kernel kills a worker that takes too much memory."""
+    if path.name == "23.wav":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sound_info(path)
+
+
+def test_files_that_disappear_are_listed_and_the_others_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _sounds(tmp_path, 9)
+    expected = _whole(tmp_path)
+    found = find_sounds(tmp_path / "sound")
+    monkeypatch.setattr("preprocessing.find_sounds", lambda folder: found)  # by then two are gone
+    for gone in ("03.wav", "08.wav"):
+        (tmp_path / "sound" / gone).unlink()
+    report = preprocess(settings_of(tmp_path, num_workers=1), 6.0)
+    assert (report.files, [failure.path.name for failure in report.failures]) == (7, ["03.wav", "08.wav"])
+    assert all("No such file" in failure.reason for failure in report.failures)
+    assert content_of(tmp_path) == {
+        place: row for place, row in expected.items() if place[0] not in ("03.wav", "08.wav")
+    }
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 kB. Only root may have one."""
+    disk = tmp_path / "store"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_leaves_whole_shards(tmp_path: Path, small_disk: Path) -> None:
+    _sounds(tmp_path, 60)
+    with pytest.raises(UserError, match=r"tokens-\d+-\d+-\d+\.arrow: cannot write: .*No space left"):
+        preprocess(settings_of(tmp_path), 6.0, shard_bytes=1 << 14)
+    before = len(content_of(tmp_path))
+    assert 0 < before < 60
+    assert not list(small_disk.glob(".*.arrow"))
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
+    assert preprocess(settings_of(tmp_path), 6.0).stored_before == before
+    assert content_of(tmp_path) == _whole(tmp_path)
+    assert len(TokenStore(small_disk, CONFIG)) == 60
