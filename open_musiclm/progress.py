@@ -33,4 +33,5 @@ class StageBars(Progress):
 
     def advance(self, stage: str, seconds: float) -> None:
         """It has made `seconds` more."""
-        self.bars[stage].update(seconds)
+        bar = self.bars[stage]
+        bar.update(min(seconds, bar.total - bar.n))  # sums of seconds are not exact, and tqdm warns of the excess
