@@ -100,8 +100,8 @@ def sound_info(path: Path) -> SoundInfo:
 def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float[Tensor, "samples"]:
     """Mono samples [start, start + frames) at the file's own rate; without `frames`, to its end.
 
-    A seek costs the same anywhere in a file. Raises SoundError where the file ends early, cannot be decoded
-    or holds numbers that are not finite.
+    A seek costs the same anywhere in a file, except in an mp3, whose frames are counted from the beginning: 0.3 s for
+    three hours. Raises SoundError where the file ends early, cannot be decoded or holds numbers that are not finite.
     """
     with _open(path) as file:
         frames = file.frames - start if frames is None else frames

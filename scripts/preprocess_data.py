@@ -60,7 +60,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"{settings.folder}: none of its {len(paths)} sound files could be used")
     cli.say(
         f"wrote the tokens of {report.files} files ({report.seconds} s of sound) to {settings.results_folder}; "
-        f"{report.stored_before} were there before, {len(report.failures)} could not be used"
+        f"{report.stored_before} were there before, {len(report.failures)} could not be used; "
+        f"waited for decoding {report.waited_share:.0%} of the time"
     )
     if report.interrupted:
         cli.say(f"interrupted; go on with: python {shlex.join(sys.argv)}")

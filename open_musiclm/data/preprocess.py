@@ -46,6 +46,11 @@ class PreprocessReport:
     waited_seconds: float = 0.0
     elapsed_seconds: float = 0.0
 
+    @property
+    def waited_share(self) -> float:
+        """The share of the time that decoding was waited for: an upper bound of how long the device was idle for it."""
+        return self.waited_seconds / max(self.elapsed_seconds, 1e-9)
+
 
 class Preprocessor:
     """Tokenizes sound files into the store at `settings.results_folder`, this process its share of them.

@@ -25,6 +25,8 @@ _LAION_TOKENIZER = "roberta-base"
 _LAION_LOWEST_HZ = 50
 _LAION_SAMPLE_HZ = 48000
 _MOST_TEXT_TOKENS = 77
+# What the tower makes of a few clips stays in a CPU's cache; other devices take all at once.
+_CLIPS_AT_ONCE = {"cpu": 4}
 # Weights may lack these buffers, which only count.
 _CONSTANT = frozenset(("text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids"))
 
@@ -99,7 +101,9 @@ class Clap(nn.Module):
     def _embed(self, features: Sequence[ClapFeatures]) -> Float[Tensor, "batch dim"]:
         spectrograms = torch.cat([some.spectrograms for some in features])
         is_longer = torch.cat([some.is_longer for some in features])
-        return self.model.get_audio_features(spectrograms, is_longer).pooler_output
+        at_once = _CLIPS_AT_ONCE.get(spectrograms.device.type, len(spectrograms))
+        parts = zip(spectrograms.split(at_once), is_longer.split(at_once), strict=True)
+        return torch.cat([self.model.get_audio_features(*part).pooler_output for part in parts])
 
 
 def _check_fusion(name: str, enable_fusion: bool) -> None:
