@@ -226,7 +226,7 @@ def test_worker_that_dies_ends_with_a_clear_line(tmp_path: Path) -> None:
     config = trainer_config(num_workers=1)
     data = training_data(config, MadeUpTokens(dies_at=9))
     accelerator = Accelerator(cpu=True)
-    with pytest.raises(UserError, match=r"data workers died 3 times in a row after [12] batches .*num_workers"):
+    with pytest.raises(UserError, match=r"data workers died 3 times in a row, after [12] batches .*num_workers"):
         list(TrainingStream(data, accelerator, FailureList(tmp_path / "f", accelerator), 0).take(5))
 
 

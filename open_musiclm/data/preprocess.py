@@ -22,7 +22,7 @@ from open_musiclm.data.sound_dataset import SoundFailure
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, shortest_seconds
 from open_musiclm.data.token_store import SHARD_BYTES, TokenStoreWriter
-from open_musiclm.data.workers import leave_signals_to_parent
+from open_musiclm.data.workers import leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 
@@ -157,7 +157,7 @@ class Preprocessor:
             pin_memory=self.device.type == "cuda",
         )
         try:
-            yield from loader
+            yield from opened(loader)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

@@ -13,7 +13,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from open_musiclm.data.draw_sampler import DrawSampler
 from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
-from open_musiclm.data.workers import leave_signals_to_parent
+from open_musiclm.data.workers import leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.trainer import Drawn
@@ -76,7 +76,9 @@ class TrainingStream:
     def _after(self, taken: int) -> Iterator[Any]:
         processes, index = self.accelerator.num_processes, self.accelerator.process_index
         draws = self._first + taken * self.data.batch_size * processes
-        return iter(_loader(self.data, self.data.training, DrawSampler(draws, self.data.batch_size, index, processes)))
+        return opened(
+            _loader(self.data, self.data.training, DrawSampler(draws, self.data.batch_size, index, processes))
+        )
 
 
 class ValidationSet:
@@ -101,7 +103,7 @@ class ValidationSet:
 
     def _after(self, taken: int) -> Iterator[Any]:
         assert self.data.validation is not None
-        return iter(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
+        return opened(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
 
 
 class _Batches:
