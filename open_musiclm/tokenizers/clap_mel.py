@@ -109,6 +109,12 @@ class ClapMel(nn.Module):
             views = views.expand(-1, 4, -1, -1)
         return ClapFeatures(views, torch.full((len(views), 1), longer, device=views.device))
 
+    def whole(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch time mels"]:
+        """Spectrograms of all of the waves, not cut; what is shorter than CLAP's window is filled up to it."""
+        if waves.shape[1] < self.samples:
+            waves = self._clip(waves)
+        return self._spectrograms(waves)
+
     def _clip(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch clip"]:
         samples = waves.shape[1]
         if samples > self.samples and not self.fusion:

@@ -11,7 +11,7 @@ from open_musiclm.data.demo_corpus.instruments import INSTRUMENTS, Instrument
 from open_musiclm.data.demo_corpus.scores import Note
 
 MOST_INSTRUMENTS = 4
-_SHARE_OF_COUNT = (0.4, 0.28, 0.2, 0.12)
+_SHARE_OF_COUNT = (0.6, 0.2, 0.13, 0.07)
 _SHARE_OF_TOP_PARTS = 0.6  # of the clips of one instrument, from scores of several parts
 _MELODIC_WEIGHT = 3
 _BASS_OCTAVE = 36

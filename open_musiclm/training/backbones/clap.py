@@ -12,10 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-from open_musiclm.audio import to_int16_and_back
 from open_musiclm.errors import UserError
-from open_musiclm.tokenizers.clap_mel import ClapMel
-from open_musiclm.training.backbones.captioned_sounds import CROP, CaptionedBatch
+from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
 from open_musiclm.training.backbones.clap_losses import contrastive_loss, retrieval_recall, same_captions
 from open_musiclm.training.backbones.clap_text import LONGEST_PROMPT_TOKENS
 from open_musiclm.training.backbones.config import ClapTrainerConfig
@@ -60,7 +58,6 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         config: ClapTrainerConfig,
     ) -> None:
         self.accelerator, self.tokenizer, self.extractor, self.config = accelerator, tokenizer, extractor, config
-        self.mel = ClapMel(extractor).to(accelerator.device)
         training = ClapTraining(model.float()).to(accelerator.device)
         self.optimization = CosineAdamW(accelerator, training, config, betas=(0.9, 0.98))
 
@@ -75,7 +72,7 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         """One step of contrast within the batch of each process."""
         batch = next(batches).batch
         self.optimization.module.train()
-        spectrograms = self._disturbed(self._spectrograms(batch))
+        spectrograms = self._disturbed(batch.spectrograms)
         audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions))
         same = same_captions(batch.captions).to(audio.device)
         loss = contrastive_loss(audio, text, scale, same)
@@ -90,7 +87,7 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         training = self.accelerator.unwrap_model(self.optimization.module).eval()
         pairs: list[tuple[Tensor, Tensor, list[str]]] = []
         for batch in batches:
-            audio, text, _ = training(self._spectrograms(batch), *self._tokens(batch.captions))
+            audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions))
             pairs.append((audio.cpu(), text.cpu(), batch.captions))
         pairs = gather_object(pairs)
         audio = torch.cat([pair[0] for pair in pairs])
@@ -127,10 +124,6 @@ class ClapTrainer(Trainer[CaptionedBatch]):
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
         return {"optimizer": self.optimization}
-
-    @torch.no_grad()
-    def _spectrograms(self, batch: CaptionedBatch) -> Float[Tensor, "batch 1 time mels"]:
-        return self.mel(to_int16_and_back(batch.waves[CROP])).spectrograms
 
     def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         tokens = self.tokenizer(

@@ -73,9 +73,13 @@ class ClapArchitecture(Section):
 
 
 class ClapTrainerConfig(BackboneTrainerConfig):
-    """Contrastive training on the sounds that `captions`, JSON lines, describes; `folder` is their folder."""
+    """Contrastive training on the sounds that `captions`, JSON lines, describes; `folder` is their folder.
+
+    Spectrograms are computed once and kept in `spectrogram_folder`, or without it computed for every example.
+    """
 
     captions: str = "captions.jsonl"
+    spectrogram_folder: str | None = None
     initial_logit_scale: PositiveFloat = 10.0
     louder_or_quieter_by_db: NonNegativeFloat = 3.0
 

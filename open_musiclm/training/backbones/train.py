@@ -26,6 +26,7 @@ from open_musiclm.training.backbones.config import (
 )
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
+from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
 from open_musiclm.training.run import Run, RunOptions, choose_results_folder
@@ -71,11 +72,12 @@ def train_clap(arguments: argparse.Namespace) -> None:
     sounds = read_captions(Path(config.trainer.folder) / config.trainer.captions)
     run = _begin(arguments, config.architecture, config.trainer, "clap")
     model, tokenizer, extractor = _clap_to_begin_with(arguments, config, sounds, run)
-    seconds, sample_hz = extractor.max_length_s, extractor.sampling_rate
+    kept = config.trainer.spectrogram_folder
+    spectrograms = Spectrograms(extractor, Path(kept) if kept is not None else None)
     paths = {sound.path: sound for sound in sounds}
     training, validation = split(sorted(paths), config.trainer.valid_frac, config.trainer.seed)
     parts = [
-        CaptionedSounds([paths[path] for path in part], seconds, sample_hz, config.trainer.seed, random_crops)
+        CaptionedSounds([paths[path] for path in part], spectrograms, config.trainer.seed, random_crops)
         for part, random_crops in ((training, True), (validation, False))
     ]
     data = TrainingData(

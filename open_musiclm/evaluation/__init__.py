@@ -1,0 +1,1 @@
+"""How good generated music is: a judge of instruments and tempo, distances between sets of clips, memorising."""

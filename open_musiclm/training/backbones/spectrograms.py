@@ -1,0 +1,54 @@
+"""Spectrograms of whole sound files as CLAP hears them, kept on disk: many epochs hear each file."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import ClapFeatureExtractor
+
+from open_musiclm.audio import read_sound, resampled, to_int16_and_back
+from open_musiclm.files import appearing_whole
+from open_musiclm.tokenizers.clap_mel import ClapMel
+
+
+class Spectrograms:
+    """Reads sound files as log-mel spectrograms; `frames` is the length of CLAP's window.
+
+    With a `folder` each file is computed once and kept there in half precision (13 kB a second): decoding, resampling
+    and the transform take several times as long as a step of a small CLAP. A file that changes is computed again.
+    """
+
+    def __init__(self, extractor: ClapFeatureExtractor, folder: Path | None) -> None:
+        self.mel = ClapMel(extractor)
+        self.frames = self.mel.frames
+        self.sample_hz: int = extractor.sampling_rate
+        self.folder = folder
+
+    def of(self, path: Path) -> Float[Tensor, "time mels"]:
+        """Decibels of at least `frames` frames. Raises SoundError."""
+        if self.folder is None:
+            return self._computed(path)
+        kept = self.folder / f"{_identity(path)}.npy"
+        if kept.exists():
+            return torch.from_numpy(np.load(kept, allow_pickle=False))
+        spectrogram = self._computed(path).half()
+        with appearing_whole(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, spectrogram.numpy(), allow_pickle=False)
+        return spectrogram
+
+    @torch.no_grad()
+    def _computed(self, path: Path) -> Float[Tensor, "time mels"]:
+        wave = to_int16_and_back(resampled(read_sound(path), self.sample_hz))
+        return self.mel.whole(wave[None])[0]
+
+
+def _identity(path: Path) -> str:
+    """A name for the content of a file: where it lies, its size and when it changed."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "absent"  # never kept: reading it will say what is wrong
+    return hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:24]

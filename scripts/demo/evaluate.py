@@ -1,0 +1,40 @@
+"""Measure the demo model: codec, control by an independent judge, Fréchet distance of CLAP embeddings, memorising."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+
+BUNDLE = Path(__file__).resolve().parent.parent.parent / "configs" / "demo" / "bundle"
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--checkpoint_dir", default=str(BUNDLE), help="the bundle to measure")
+    parser.add_argument("--judge_corpus", type=Path, required=True, help="a demo corpus of another soundfont")
+    parser.add_argument("--held_out_corpus", type=Path, required=True, help="a demo corpus of another seed")
+    parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
+    parser.add_argument("--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for")
+    parser.add_argument("--num_samples", type=cli.positive_int, default=1, help="samples per prompt, the best counts")
+    parser.add_argument("--duration", type=cli.positive_float, default=8.0, help="seconds of each clip")
+    parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
+    parser.set_defaults(results_folder=Path("results/demo/evaluation"))
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from open_musiclm.evaluation.demo_model import evaluate
+    from open_musiclm.files import write_json
+
+    report = evaluate(arguments)
+    path = arguments.results_folder / "evaluation.json"
+    write_json(path, report)
+    for section, values in report.items():
+        cli.say(f"{section}:")
+        for name, value in values.items():
+            cli.say(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
+    cli.say(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())

@@ -1,0 +1,89 @@
+"""What the demo's evaluation measures with: each figure on sounds whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from open_musiclm.evaluation.distances import frechet_distance, noise_modulated
+from open_musiclm.evaluation.judge import SAMPLE_HZ, Judge
+from open_musiclm.evaluation.memorising import changes, grams, share_repeated
+from open_musiclm.evaluation.prompts import control_prompts
+
+TOKENS = st.lists(st.integers(0, 5), max_size=60)
+
+
+def played(harmonics: int, notes_per_second: float, seed: int, seconds: float = 4.0) -> torch.Tensor:
+    """Decaying notes of random pitches with so many harmonics."""
+    random = np.random.default_rng(seed)
+    wave = np.zeros(round(seconds * SAMPLE_HZ))
+    for onset in np.arange(0, seconds - 0.1, 1 / notes_per_second):
+        first = round(onset * SAMPLE_HZ)
+        time = np.arange(len(wave) - first) / SAMPLE_HZ
+        hz = 220 * 2 ** random.uniform(0, 1)
+        tones = sum(np.sin(2 * np.pi * hz * order * time) / order for order in range(1, harmonics + 1))
+        wave[first:] += tones * np.exp(-6 * time)
+    return torch.from_numpy((0.3 * wave / np.abs(wave).max()).astype(np.float32))
+
+
+def test_the_judge_tells_timbres_and_tempi_it_has_heard():
+    kinds = [("dull", 1), ("sharp", 12)]
+    speeds = [("slow", 1.0), ("medium", 3.0), ("fast", 7.0)]
+    cases = [(family, tempo, count, rate) for family, count in kinds for tempo, rate in speeds]
+    training = [(played(count, rate, seed), family, tempo) for family, tempo, count, rate in cases for seed in range(8)]
+    waves, families, tempi = zip(*training, strict=True)
+    judge = Judge().fit(waves, families, tempi)
+    unseen = [played(count, rate, seed=99) for _, _, count, rate in cases]
+    right = [heard == family for heard, (family, *_) in zip(judge.families(unseen), cases, strict=True)]
+    assert sum(right) >= 5
+    assert judge.tempi(unseen) == [tempo for _, tempo, *_ in cases]
+
+
+def test_a_level_does_not_change_the_judgement():
+    training = [(played(count, 2.0, seed), name) for name, count in (("dull", 1), ("sharp", 12)) for seed in range(4)]
+    judge = Judge().fit([wave for wave, _ in training], [name for _, name in training], ["slow", "fast"] * 4)
+    wave = played(12, 2.0, 50)
+    assert judge.families([wave, 0.05 * wave]) == ["sharp", "sharp"]
+
+
+def test_the_distance_of_normal_distributions_is_the_known_one():
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(20000, 3, generator=generator)
+    right = 2 * torch.randn(20000, 3, generator=generator) + torch.tensor([1.0, 0.0, 0.0])
+    assert frechet_distance(left, right) == pytest.approx(1 + 3 * (1 + 4 - 2 * 2), rel=0.05)
+    assert frechet_distance(left, left) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(left, right) == pytest.approx(frechet_distance(right, left))
+
+
+def test_modulated_noise_is_as_loud_as_the_wave_where_the_wave_is():
+    wave = torch.cat((torch.zeros(4800), 0.5 * torch.sin(torch.arange(4800) * 0.3), torch.zeros(4801)))
+    noise = noise_modulated(wave, 24000, torch.Generator().manual_seed(0))
+    assert noise.shape == wave.shape
+    assert noise[:4800].abs().max() == 0
+    assert noise[-4000:].abs().max() == 0
+    assert noise[4800:9600].std() == pytest.approx(float(wave[4800:9600].std()), rel=0.1)
+
+
+@given(tokens=TOKENS, length=st.integers(1, 6))
+def test_a_clip_repeats_itself_and_how_long_its_sounds_are_held_does_not_count(tokens, length):
+    held = [token for token in tokens for _ in range(3)]
+    expected = 1.0 if len(changes(tokens)) >= length else 0.0
+    assert share_repeated([held], [tokens], length) == expected
+
+
+@given(tokens=TOKENS, others=TOKENS)
+@settings(max_examples=30)
+def test_longer_runs_are_rarer(tokens, others):
+    shares = [share_repeated([tokens], [others], length) for length in range(1, 8)]
+    assert shares == sorted(shares, reverse=True)
+    assert share_repeated([tokens], [[9, 10, 11]], 1) == 0.0
+    assert grams([1, 2, 2, 3], 2) == {(1, 2), (2, 3)}
+
+
+def test_prompts_ask_for_every_family_and_tempo_equally_often():
+    prompts = control_prompts(90, seed=1)
+    assert control_prompts(90, seed=1) == prompts != control_prompts(90, seed=2)
+    kinds = [(prompt.family, prompt.tempo) for prompt in prompts]
+    assert {kinds.count(kind) for kind in kinds} == {3}
+    assert len({family for family, _ in kinds}) == 10
