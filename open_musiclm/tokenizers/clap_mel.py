@@ -76,8 +76,7 @@ class ClapMel(nn.Module):
 
         Of longer ones the middle is taken, or with fusion the whole, shrunk, and the middle of each third.
         """
-        clips, work = self._clip(waves).split(self._clips_at_once), self._workspace()
-        return self._features(torch.cat([self._spectrograms(some, work) for some in clips]))
+        return self._features(self._spectrograms(self._clip(waves)))
 
     def windows(self, wave: Float[Tensor, "samples"], window: int, step: int) -> ClapFeatures:
         """Features of windows of `window` samples, one every `step`: those of `wave.unfold(0, window, step)`.
@@ -132,13 +131,14 @@ class ClapMel(nn.Module):
         dtype = torch.float64 if self._filters.is_cuda else torch.float32
         return _Workspace(self._clips_at_once * _FRAMES_AT_ONCE, self._fft_samples, dtype, self._filters.device)
 
-    def _spectrograms(
-        self, waves: Float[Tensor, "batch samples"], work: _Workspace
-    ) -> Float[Tensor, "batch time mels"]:
-        half = self._fft_samples // 2
-        padded = functional.pad(waves.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
-        frames = padded.unfold(1, self._fft_samples, self._hop)
-        return self._decibels(frames.flatten(0, 1), work).unflatten(0, frames.shape[:2])
+    def _spectrograms(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch time mels"]:
+        half, work = self._fft_samples // 2, self._workspace()
+        spectrograms = []
+        for some in waves.split(self._clips_at_once):
+            padded = functional.pad(some.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
+            frames = padded.unfold(1, self._fft_samples, self._hop)
+            spectrograms.append(self._decibels(frames.flatten(0, 1), work).unflatten(0, frames.shape[:2]))
+        return torch.cat(spectrograms)
 
     def _decibels(self, frames: Float[Tensor, "time samples"], work: _Workspace) -> Float[Tensor, "time mels"]:
         """As many frames at a time as the workspace has room for."""
