@@ -1,8 +1,11 @@
 """Batches for the loop: an endless training stream that knows its position, and a validation set that never varies."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,8 +56,8 @@ class TrainingStream:
         self.failures = failures
         self.draws = draws
         self.waited_seconds = 0.0
-        self._first = draws
-        self._batches = _Batches(self._after, data)
+        place = (accelerator.process_index, accelerator.num_processes)
+        self._batches = _Batches(partial(_after_draws, data, place, draws), data)
 
     def take(self, count: int) -> Iterator[Drawn[Any]]:
         """The next `count` batches, on the device."""
@@ -72,11 +75,6 @@ class TrainingStream:
     def close(self) -> None:
         """Ends the workers; nothing can be taken any more."""
         self._batches.close()
-
-    def _after(self, taken: int) -> Iterator[Any]:
-        processes, index = self.accelerator.num_processes, self.accelerator.process_index
-        draws = self._first + taken * self.data.batch_size * processes
-        return iter(_loader(self.data, self.data.training, DrawSampler(draws, self.data.batch_size, index, processes)))
 
 
 class ValidationSet:
@@ -104,6 +102,13 @@ class ValidationSet:
         return iter(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
 
 
+def _after_draws(data: TrainingData, place: tuple[int, int], first: int, taken: int) -> Iterator[Any]:
+    """The endless batches of process number `place[0]` of `place[1]`, after `taken` of those from draw `first` on."""
+    index, processes = place
+    draws = first + taken * data.batch_size * processes
+    return iter(_loader(data, data.training, DrawSampler(draws, data.batch_size, index, processes)))
+
+
 class _Batches:
     """The batches of a loader; where a worker dies, the loader is opened again `after` the batches taken so far."""
 
@@ -111,7 +116,7 @@ class _Batches:
         self.after, self.data = after, data
         self.taken = 0
         self._deaths = 0
-        self._batches = after(0)
+        self._batches = self._open()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -133,6 +138,15 @@ class _Batches:
         """Ends the workers. Left to the end of the process, they, who ignore SIGTERM, would be waited for for ever."""
         if isinstance(self._batches, _MultiProcessingDataLoaderIter):
             self._batches._shutdown_workers()
+            for worker in self._batches._workers:  # one that waits for what a dead one held
+                worker.kill()
+
+    def _open(self) -> Iterator[Any]:
+        batches = self.after(self.taken)
+        # torch would raise in the midst of a step when a worker dies; without that it does when the batch is due
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return batches
 
     def _replace_workers(self, error: Exception) -> None:
         """Raises the error where it is none of a worker's death, and UserError where workers die again and again."""
@@ -145,7 +159,7 @@ class _Batches:
                 f"data workers died {self._deaths} times in a row, after {self.taken} batches of this process (often "
                 "for lack of memory); set num_workers lower and go on with --continue_from_dir"
             ) from error
-        self._batches = self.after(self.taken)
+        self._batches = self._open()
 
 
 class _Listed(Sampler[int]):
