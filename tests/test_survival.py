@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +16,19 @@ from pathlib import Path
 
 import pytest
 import small_training
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from small_stack import Stack
 
 from open_musiclm.checkpoints import saved_steps
+from open_musiclm.config import StageTrainerConfig
+from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
+from open_musiclm.training.data_stream import TrainingStream
+from open_musiclm.training.failure_list import FailureList
+from open_musiclm.training.sound_data import sound_data
+from open_musiclm.training.stage_trainer import clap_crop
+from open_musiclm.training.train_stage import preprocessed_data
 
 KILLS = 20
 STEPS = 100
@@ -159,3 +169,26 @@ def children(process: int) -> list[int]:
             fields = entry.read_text().rsplit(")", 1)[1].split()
             parents[int(entry.parent.name)] = int(fields[1])
     return sorted(child for child, parent in parents.items() if parent == process)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_that_disappear(tmp_path: Path, stack: Stack, sounds: Path, tokens: Path, workers: int) -> None:
+    """A sound is replaced by another and told of; without its tokens a store is of no use, and says so."""
+    accelerator = Accelerator(cpu=True)
+    shutil.copytree(sounds, tmp_path / "sounds")
+    crops = [clap_crop(stack.config)]
+    statistics = StatisticsCache(tmp_path / "statistics.sqlite")
+    data = sound_data(tmp_path / "sounds", crops, 2, workers, valid_frac=0.0, seed=0, statistics=statistics)
+    (tmp_path / "sounds/3.wav").unlink()
+    failures = FailureList(tmp_path / "failed", accelerator)
+    batches = list(TrainingStream(data, accelerator, failures, 0).take(8))
+    assert all(len(drawn.batch.waves["clap"]) == 2 for drawn in batches)
+    assert str(tmp_path / "sounds/3.wav") in failures.reasons
+
+    shutil.copytree(tokens, tmp_path / "tokens")
+    section = {"stage": "coarse", "folder": str(tmp_path / "tokens"), "num_train_steps": 1, "batch_size": 2, "lr": 1.0}
+    data = preprocessed_data(StageTrainerConfig(**section, num_workers=workers), stack.config)
+    shard = next((tmp_path / "tokens").glob("*.arrow"), None) or next((tmp_path / "tokens").rglob("*.parquet"))
+    shard.unlink()
+    with pytest.raises(UserError, match=shard.name):
+        list(TrainingStream(data, accelerator, failures, 0).take(1))

@@ -1,6 +1,7 @@
 """The loop, in one process: what it writes, keeps, refuses and skips; schedule and weight decay; data streams."""
 
 import json
+import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
@@ -220,6 +221,20 @@ def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
     first, second = list(validation), list(validation)
     assert sum(len(batch[0]) for batch in first) == 10
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+
+
+def test_worker_that_dies_does_not_disturb_a_step(tmp_path: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    failures = FailureList(tmp_path / "f", accelerator)
+    expected = list(TrainingStream(training_data(trainer_config()), accelerator, failures, 0).take(16))
+    stream = TrainingStream(training_data(trainer_config(num_workers=2)), accelerator, failures, 0)
+    found = list(stream.take(1))
+    multiprocessing.active_children()[0].kill()
+    time.sleep(0.3)  # a step's work
+    found += stream.take(15)
+    stream.close()
+    for one, other in zip(expected, found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.batch, other.batch, strict=True))
 
 
 def test_worker_that_dies_ends_with_a_clear_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,8 +54,8 @@ class TrainingStream:
         self.failures = failures
         self.draws = draws
         self.waited_seconds = 0.0
-        self._first = draws
-        self._batches = _Batches(self._after, data)
+        place = (accelerator.process_index, accelerator.num_processes)
+        self._batches = _Batches(partial(_after_draws, data, place, draws), data)
 
     def take(self, count: int) -> Iterator[Drawn[Any]]:
         """The next `count` batches, on the device."""
@@ -72,13 +73,6 @@ class TrainingStream:
     def close(self) -> None:
         """Ends the workers; nothing can be taken any more."""
         self._batches.close()
-
-    def _after(self, taken: int) -> Iterator[Any]:
-        processes, index = self.accelerator.num_processes, self.accelerator.process_index
-        draws = self._first + taken * self.data.batch_size * processes
-        return opened(
-            _loader(self.data, self.data.training, DrawSampler(draws, self.data.batch_size, index, processes))
-        )
 
 
 class ValidationSet:
@@ -106,6 +100,13 @@ class ValidationSet:
         return opened(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
 
 
+def _after_draws(data: TrainingData, place: tuple[int, int], first: int, taken: int) -> Iterator[Any]:
+    """The endless batches of process number `place[0]` of `place[1]`, after `taken` of those from draw `first` on."""
+    index, processes = place
+    draws = first + taken * data.batch_size * processes
+    return opened(_loader(data, data.training, DrawSampler(draws, data.batch_size, index, processes)))
+
+
 class _Batches:
     """The batches of a loader; where a worker dies, the loader is opened again `after` the batches taken so far."""
 
@@ -113,7 +114,7 @@ class _Batches:
         self.after, self.data = after, data
         self.taken = 0
         self._deaths = 0
-        self._batches = after(0)
+        self._batches = self.after(self.taken)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -135,6 +136,8 @@ class _Batches:
         """Ends the workers. Left to the end of the process, they, who ignore SIGTERM, would be waited for for ever."""
         if isinstance(self._batches, _MultiProcessingDataLoaderIter):
             self._batches._shutdown_workers()
+            for worker in self._batches._workers:  # one that waits for what a dead one held
+                worker.kill()
 
     def _replace_workers(self, error: Exception) -> None:
         """Raises the error where it is none of a worker's death, and UserError where workers die again and again."""

@@ -43,6 +43,7 @@ class HubertKmeansTrainer:
             for step, drawn in enumerate(stream.take(steps), start=1):
                 log.step(step, self.learn(drawn.batch))
         finally:
+            stream.close()
             log.close()
         failures.report()
         path = run.folder / weights_name("hubert_kmeans")
