@@ -137,7 +137,10 @@ def _control(
     recoded: Sequence[Wave],
 ) -> dict[str, Any]:
     """The share of clips that the judge hears as what was asked for; for real clips as what they are."""
-    asked: dict[str, list[str]] = {"family": [prompt.family for prompt in prompts], "tempo": [*(prompt.tempo for prompt in prompts)]}
+    asked: dict[str, list[str]] = {
+        "family": [prompt.family for prompt in prompts],
+        "tempo": [*(prompt.tempo for prompt in prompts)],
+    }
     real = {key: [clip[name] for clip in held_out] for key, name in _LABELS.items()}
     heard = {"family": judge.families, "tempo": judge.tempi}
     report: dict[str, Any] = {"prompts": len(prompts), "judge learned from clips": len(labelled["tempi"]) // 2}
