@@ -1,5 +1,6 @@
-# make demo [PROMPT="..."]   install, train small models on rendered music, generate for the prompt
-# make test                  install, lint, type-check, run the tests
+# make demo [PROMPT="..."]         install, generate with the small model of the repository, write a page to hear it on
+# make train-demo [PROMPT="..."]   install, train small models on rendered music, generate with them
+# make test                        install, lint, type-check, run the tests
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
@@ -7,6 +8,7 @@ VENV ?= .venv
 PROMPT ?= slow and gentle piano in a major key
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
+RENDERING = $(VENV)/rendering
 TESTABLE = $(VENV)/testable
 DEMO = results/demo
 DEMO_HOURS ?= 0.5
@@ -15,7 +17,7 @@ TRAINING = configs/demo/training.json
 TRAIN = --model_config $(MODEL) --training_config $(TRAINING) --overwrite
 TOKENIZERS = --rvq_path $(DEMO)/clap_rvq --kmeans_path $(DEMO)/hubert_kmeans
 
-.PHONY: install demo test lint clean
+.PHONY: install demo train-demo test lint clean
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -24,20 +26,27 @@ $(INSTALLED): setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; name it with make PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
+	touch $@
+
+$(RENDERING): $(INSTALLED)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps tinysoundfont pretty_midi
 	touch $@
 
-$(TESTABLE): $(INSTALLED)
+$(TESTABLE): $(RENDERING)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[laion,test,lint]"
 	touch $@
 
-demo: $(DEMO)/fine/done
+demo: $(INSTALLED)
+	$(BIN)/python scripts/demo/generate.py "$(PROMPT)" --results_folder $(DEMO)/generated
+
+train-demo: $(DEMO)/fine/done
 	$(BIN)/python scripts/infer_top_match.py "$(PROMPT)" --num_samples 4 --num_top_matches 2 --duration 4 \
 		--model_config $(MODEL) $(TOKENIZERS) --semantic_path $(DEMO)/semantic --coarse_path $(DEMO)/coarse \
-		--fine_path $(DEMO)/fine --results_folder $(DEMO)/generated
+		--fine_path $(DEMO)/fine --results_folder $(DEMO)/generated_by_own
 
-$(DEMO)/corpus/done: | $(INSTALLED)
+$(DEMO)/corpus/done: | $(RENDERING)
 	$(BIN)/python scripts/make_demo_corpus.py --output $(DEMO)/corpus --hours $(DEMO_HOURS) --seed 0
 	touch $@
 

@@ -22,6 +22,7 @@ setup(
         "jaxtyping>=0.3",
         "pydantic>=2.8",
         "soundfile>=0.13",
+        "pillow>=11",
         "pyarrow>=17",
         "safetensors>=0.5",
         "huggingface_hub>=0.30",

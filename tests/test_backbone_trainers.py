@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_backbones import ENCODEC, build_codec, model_config
 
-from open_musiclm.audio import write_wave
+from open_musiclm.audio import read_sound, to_int16_and_back, write_wave
 from open_musiclm.config import EncodecConfig, HubertKmeansConfig, load_section
 from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap_mel import ClapMel
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
 from open_musiclm.tokenizers.mert import Mert
 from open_musiclm.training.backbones.clap_losses import contrastive_loss, retrieval_recall, same_captions
+from open_musiclm.training.backbones.clap_model import build_feature_extractor
 from open_musiclm.training.backbones.clap_text import read_captions, train_text_tokenizer
 from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_learn
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
@@ -26,6 +28,7 @@ from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
 from open_musiclm.training.backbones.initialization import start_as_transform_codec
 from open_musiclm.training.backbones.mert_losses import frames_at, mask_spans
+from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.backbones.train import EncodecTrainingConfig
 
 REPOSITORY = Path(__file__).parent.parent
@@ -263,12 +266,38 @@ def test_train_encodec_writes_a_codec_and_goes_on_as_if_never_stopped(sounds, tm
     assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "whole")[2], rel=1e-5)
 
 
+def test_spectrograms_kept_on_disk_are_those_of_the_sound_until_it_changes(tmp_path):
+    extractor = build_feature_extractor()
+    sound, kept = tmp_path / "a.wav", Spectrograms(extractor, tmp_path / "kept")
+    torch.manual_seed(0)
+    write_wave(sound, tones(1, 11.0, 24000)[0], 24000)
+    computed = Spectrograms(extractor, None).of(sound)
+    assert computed.shape == (1101, 64)
+    for _ in range(2):
+        torch.testing.assert_close(kept.of(sound).float(), computed, rtol=0, atol=0.05)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    write_wave(sound, tones(1, 2.0, 24000)[0], 24000)
+    changed = kept.of(sound).float()
+    assert changed.shape == (1001, 64)  # filled up to CLAP's ten seconds
+    torch.testing.assert_close(changed, Spectrograms(extractor, None).of(sound), rtol=0, atol=0.05)
+
+
+def test_a_crop_of_a_whole_spectrogram_is_what_clap_hears_of_the_crop(tmp_path):
+    extractor = build_feature_extractor()
+    torch.manual_seed(0)
+    write_wave(tmp_path / "a.wav", 0.1 * torch.randn(12 * 48000), 48000)
+    whole = Spectrograms(extractor, None).of(tmp_path / "a.wav")
+    crop = to_int16_and_back(read_sound(tmp_path / "a.wav").wave[48000 : 11 * 48000])
+    heard = ClapMel(extractor)(crop[None]).spectrograms[0, 0]
+    torch.testing.assert_close(whole[102:1099], heard[2:-2], rtol=0, atol=0.01)
+
+
 @pytest.mark.slow
 def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
     architecture = {"embedding_dim": 16, "text_dim": 16, "text_layers": 1, "text_heads": 2, "audio_dim": 8}
     config = {
         "architecture": {**architecture, "audio_depths": [1, 1], "audio_heads": [1, 2]},
-        "trainer": trainer(sounds),
+        "trainer": trainer(sounds, spectrogram_folder="spectrograms"),
     }
     done = run("train_clap", tmp_path, config, "--results_folder", "clap")
     assert done.returncode == 0, done.stderr

@@ -1,16 +1,25 @@
 """What the demo's evaluation measures with: each figure on sounds whose answer is known."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from open_musiclm.audio import write_wave
+from open_musiclm.data.store_description import StoreDescription
+from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
 from open_musiclm.evaluation.distances import frechet_distance, noise_modulated
 from open_musiclm.evaluation.judge import SAMPLE_HZ, Judge
 from open_musiclm.evaluation.memorising import changes, grams, share_repeated
 from open_musiclm.evaluation.prompts import control_prompts
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 TOKENS = st.lists(st.integers(0, 5), max_size=60)
 
 
@@ -87,3 +96,42 @@ def test_prompts_ask_for_every_family_and_tempo_equally_often():
     kinds = [(prompt.family, prompt.tempo) for prompt in prompts]
     assert {kinds.count(kind) for kind in kinds} == {3}
     assert len({family for family, _ in kinds}) == 10
+
+
+def write_corpus(folder, seeds):
+    """Clips of two families and two tempi, with the lines of a demo corpus."""
+    lines = []
+    for seed in seeds:
+        for family, harmonics in (("piano", 1), ("brass", 12)):
+            for tempo, rate in (("slow", 1.0), ("fast", 7.0)):
+                name = f"{seed}_{family}_{tempo}.flac"
+                write_wave(folder / name, played(harmonics, rate, seed, seconds=2.5), SAMPLE_HZ)
+                lines.append(json.dumps({"file": name, "instrument_family": family, "tempo_class": tempo}))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
+    row = StoredTokens(
+        "a.wav", 0.0, 2.0, torch.zeros(1, 3).long(), torch.arange(99)[:, None] % 40,
+        torch.zeros(30, 3).long(), torch.zeros(30, 5).long(),
+    )  # fmt: skip
+    with TokenStoreWriter(tmp_path / "tokens", StoreDescription(stack.config, {})) as writer:
+        writer.add([row])
+    command = [
+        sys.executable, str(REPOSITORY / "scripts/demo/evaluate.py"), "--checkpoint_dir", str(stack.folder),
+        "--judge_corpus", str(write_corpus(tmp_path / "judge", (1, 2, 3))),
+        "--held_out_corpus", str(write_corpus(tmp_path / "held_out", (4,))),
+        "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2", "--duration", "2",
+        "--results_folder", str(tmp_path / "results"), "--device", "cpu",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "results/evaluation.json").read_text())
+    assert report["control"]["family, real clips"] >= 0.75
+    assert report["control"]["prompts"] == 3
+    assert len(report["codec"]["codebook usage"]) == 8
+    assert report["distance"]["clips of each set"] == 3
+    assert report["memorising"]["runs of 32 changes, generated"] in (0, 1 / 3, 2 / 3, 1)
+    assert len(list((tmp_path / "results").glob("*.flac"))) == 3

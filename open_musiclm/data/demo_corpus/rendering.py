@@ -16,6 +16,7 @@ _ACCOMPANIMENT_DECIBELS = -5.0
 _REVERBERATION_SECONDS = (0.5, 1.8)
 _WET_SHARE = (0.03, 0.25)
 _FADE_SECONDS = 0.4
+_SILENCING_SAMPLES = 4800  # after which a note that was cut off has died away
 _NOTE_SHARE = 0.96  # how much of its length a note is held
 
 
@@ -58,13 +59,15 @@ def _played(voice: Voice, samples: int, soundfont: Path, random: np.random.Gener
 
 
 def _synth(soundfont: Path, program: int) -> Any:
+    """A silent synthesizer with this program; loading a large soundfont takes longer than playing a clip."""
     try:
         import tinysoundfont  # pyaudio, which it names as a dependency, is only for playing aloud
     except ImportError as error:
         raise UserError("tinysoundfont is not installed: pip install --no-deps tinysoundfont") from error
-    synth = tinysoundfont.Synth(samplerate=SAMPLE_HZ, gain=-6)
     try:
-        identifier = synth.sfload(_content(soundfont))
+        synth, identifier = _loaded(soundfont)
+        synth.sounds_off(0)
+        _generated(synth, _SILENCING_SAMPLES)
         synth.program_select(0, identifier, 0, program)
     except (RuntimeError, tinysoundfont.SoundFontException) as error:
         raise UserError(f"{soundfont}: not a General MIDI soundfont that can be read: {error}") from error
@@ -72,8 +75,11 @@ def _synth(soundfont: Path, program: int) -> Any:
 
 
 @cache
-def _content(soundfont: Path) -> bytes:
-    return soundfont.read_bytes()
+def _loaded(soundfont: Path) -> tuple[Any, int]:
+    import tinysoundfont
+
+    synth = tinysoundfont.Synth(samplerate=SAMPLE_HZ, gain=-6)
+    return synth, synth.sfload(soundfont.read_bytes())
 
 
 def _generated(synth: Any, samples: int) -> np.ndarray:

@@ -1,0 +1,58 @@
+#!/bin/sh
+# From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the
+# three stages. Run it from the repository's root, as often as you like: what is done stays, what was interrupted goes on.
+# An accelerator is used where there is one. PYTHON names the interpreter.
+set -e
+PYTHON=${PYTHON:-python}
+OUT=${OUT:-results/demo}
+HOURS=${HOURS:-2.5}
+MODEL=configs/demo/model.json
+TRAINING=scripts/demo/training.json
+TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
+
+# train NAME SCRIPT ARGUMENTS...: once, or on from its newest checkpoint
+train() {
+    name=$1
+    script=$2
+    shift 2
+    if [ -e "$OUT/$name/done" ]; then return; fi
+    if ls "$OUT/$name"/checkpoints/step_* > /dev/null 2>&1; then
+        "$PYTHON" "scripts/$script.py" "$@" --results_folder "$OUT/$name" --continue_from_dir "$OUT/$name"
+    else
+        "$PYTHON" "scripts/$script.py" "$@" --results_folder "$OUT/$name" --overwrite
+    fi
+    touch "$OUT/$name/done"
+}
+
+# backbone NAME ARGUMENTS...: trained, and in half precision where the model config looks for it
+backbone() {
+    name=$1
+    shift
+    train "$name" "train_$name" --config "scripts/demo/train_$name.json" "$@"
+    newest=$(find "$OUT/$name/checkpoints" -name 'step_*' | sort | tail -n 1)
+    "$PYTHON" scripts/demo/halve_weights.py "$newest/$name" "configs/demo/bundle/$name"
+}
+
+"$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0
+backbone encodec
+backbone clap
+backbone mert --model_config "$MODEL"
+for name in clap_rvq hubert_kmeans; do
+    if [ ! -e "$OUT/$name/done" ]; then
+        "$PYTHON" "scripts/train_$name.py" --results_folder "$OUT/$name" --model_config "$MODEL" \
+            --training_config "$TRAINING" --overwrite
+        rm -rf "$OUT/tokens" # made with other tokenizers, if there are any
+        touch "$OUT/$name/done"
+    fi
+done
+# shellcheck disable=SC2086
+"$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+for name in semantic coarse fine; do
+    # shellcheck disable=SC2086
+    train "$name" "train_${name}_stage" --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+done
+rm -rf "$OUT/bundle"
+# shellcheck disable=SC2086
+"$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
+    --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --fine_path "$OUT/fine"
+"$PYTHON" scripts/demo/halve_weights.py "$OUT/bundle" configs/demo/bundle
