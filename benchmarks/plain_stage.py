@@ -29,15 +29,12 @@ def plain_loss(stage: Stage, ids: Sequence[Ids]) -> Float[Tensor, ""]:
         forgotten = torch.rand(mask.shape, device=mask.device) < FORGOTTEN
         forgotten[:, 0] = False
         mask = mask & ~forgotten
-    embedded = torch.cat([decoder.embed_sequence(i, sequence) for i, sequence in enumerate(fed)], dim=1)
+    embedded = torch.cat([decoder.embedding(i).whole(sequence) for i, sequence in enumerate(fed)], dim=1)
     alpha = decoder.grad_shrink_alpha
     hidden = transformer(decoder.transformer, embedded * alpha + embedded.detach() * (1 - alpha), mask)
     logits, first = [], 0
     for i, tokens in enumerate(labels):
-        quantizers = stage.sequences[i].quantizers
-        outputs = hidden[:, first : first + tokens.shape[1]]
-        weight = decoder.logit_weights[i].repeat(-(-tokens.shape[1] // quantizers), 1, 1)[: tokens.shape[1]]
-        logits.append(torch.einsum("btd,tcd->btc", outputs, weight))
+        logits.append(decoder.logits(i, hidden[:, first : first + tokens.shape[1]]))
         first += tokens.shape[1] if i == len(labels) - 1 else tokens.shape[1] + 1
     return functional.cross_entropy(logits[-1].flatten(0, 1), labels[-1].flatten())
 
