@@ -129,8 +129,8 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "results/evaluation.json").read_text())
-    assert report["control"]["family, real clips"] >= 0.75
-    assert report["control"]["prompts"] == 3
+    assert report["control, judge of judge"]["family, real clips"] >= 0.75
+    assert report["control, judge of judge"]["prompts"] == 3
     assert len(report["codec"]["codebook usage"]) == 8
     assert report["distance"]["clips of each set"] == 3
     assert report["memorising"]["runs of 32 changes, generated"] in (0, 1 / 3, 2 / 3, 1)

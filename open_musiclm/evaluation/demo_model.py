@@ -41,6 +41,7 @@ Wave = Float[Tensor, "samples"]
 Report = dict[str, dict[str, Any]]
 
 PROMPTS_AT_ONCE = 8
+RECODED_EVERY = 3
 RUN_LENGTHS = (8, 16, 32)
 
 
@@ -48,16 +49,21 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     """All measurements of a bundle, by section. Raises UserError."""
     device = choose_device(arguments.device)
     model, store = _load(open_bundle(arguments.checkpoint_dir), arguments.training_tokens, device)
-    judge_clips = _labelled(arguments.judge_corpus, arguments.duration)
+    judge_clips = {folder.name: _labelled(folder, arguments.duration) for folder in arguments.judge_corpus}
     held_out = _labelled(arguments.held_out_corpus, arguments.duration)
     prompts = control_prompts(arguments.num_prompts, arguments.seed)
     generated = _generate(model, prompts, arguments)
     codes = [model.tokenizer.codec.encode(clip["wave"][None]) for clip in held_out]
     recoded = [_decode(model.tokenizer, code, clip["wave"]) for code, clip in zip(codes, held_out, strict=True)]
-    judge, labelled = _trained_judge(model.tokenizer, judge_clips)
+    control = {
+        f"control, judge of {name}": _control(
+            _trained_judge(model.tokenizer, clips), len(clips), prompts, generated, held_out, recoded
+        )
+        for name, clips in judge_clips.items()
+    }
     return {
         "codec": _codec(model.tokenizer, model.config.global_cfg.num_coarse_quantizers, held_out, codes),
-        "control": _control(judge, labelled, prompts, generated, held_out, recoded),
+        **control,
         "distance": _distances(model, generated, [clip["wave"] for clip in held_out], recoded),
         "memorising": _memorising(model.tokenizer, store, generated, held_out),
     }
@@ -119,18 +125,21 @@ def _codec(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict], codes:
     return report | {"codebook usage": [round(len(book.unique()) / bins, 3) for book in every.T]}
 
 
-def _trained_judge(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> tuple[Judge, dict[str, Any]]:
-    """A judge that heard each clip as it is and through the codec: it is not to mistake the codec for a sound."""
-    waves = [clip["wave"] for clip in clips]
-    recoded = [_decode(tokenizer, tokenizer.codec.encode(wave[None]), wave) for wave in waves]
-    families = [clip["instrument_family"] for clip in clips] * 2
-    tempi = [clip["tempo_class"] for clip in clips] * 2
-    return Judge().fit([*waves, *recoded], families, tempi), {"families": families, "tempi": tempi}
+def _trained_judge(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> Judge:
+    """A judge that heard each clip as it is, and some through the codec: it is not to mistake the codec for a sound."""
+    again = clips[::RECODED_EVERY]
+    recoded = [_decode(tokenizer, tokenizer.codec.encode(clip["wave"][None]), clip["wave"]) for clip in again]
+    labelled = [*clips, *again]
+    return Judge().fit(
+        [*(clip["wave"] for clip in clips), *recoded],
+        [clip["instrument_family"] for clip in labelled],
+        [clip["tempo_class"] for clip in labelled],
+    )
 
 
 def _control(
     judge: Judge,
-    labelled: dict[str, Any],
+    judge_clips: int,
     prompts: Sequence[ControlPrompt],
     generated: Sequence[Wave],
     held_out: Sequence[dict],
@@ -143,7 +152,7 @@ def _control(
     }
     real = {key: [clip[name] for clip in held_out] for key, name in _LABELS.items()}
     heard = {"family": judge.families, "tempo": judge.tempi}
-    report: dict[str, Any] = {"prompts": len(prompts), "judge learned from clips": len(labelled["tempi"]) // 2}
+    report: dict[str, Any] = {"prompts": len(prompts), "clips that the judge learned from": judge_clips}
     for key in ("family", "tempo"):
         answers = heard[key](generated)
         report[f"{key}, generated"] = _agreement(answers, asked[key])

@@ -6,18 +6,19 @@ from typing import TypeVar
 
 import numpy as np
 
+from open_musiclm.data.demo_corpus.captions import with_article
 from open_musiclm.data.demo_corpus.excerpt import TEMPI, TempoClass
 from open_musiclm.data.demo_corpus.instruments import INSTRUMENTS
 
 Item = TypeVar("Item")
 
 _WORDINGS = (
-    "I would like to hear {article} {instrument}, {tempo}",
+    "I would like to hear {an_instrument}, {tempo}",
     "some {tempo} {instrument} music please",
-    "{instrument} at a {tempo} tempo",
-    "{article} {instrument} plays something {tempo}",
-    "play me a {tempo} {instrument} theme",
-    "the sound of {article} {instrument} in a {tempo} number",
+    "{instrument} at {a_tempo} pace",
+    "{an_instrument} plays something {tempo}",
+    "play me {a_tempo} {instrument} theme",
+    "the sound of {an_instrument} in {a_tempo} number",
 )
 _TEMPO_WORDS: dict[TempoClass, tuple[str, ...]] = {
     "slow": ("slow", "leisurely", "unhurried"),
@@ -44,9 +45,9 @@ def control_prompts(count: int, seed: int) -> list[ControlPrompt]:
     for number in range(count):
         family, tempo = families[number % len(families)], TEMPI[number // len(families) % len(TEMPI)]
         instrument = _one([known for known in INSTRUMENTS if known.family == family], random)
-        name = _one(instrument.names, random)
+        name, pace = _one(instrument.names, random), _one(_TEMPO_WORDS[tempo], random)
         text = _one(_WORDINGS, random).format(
-            instrument=name, tempo=_one(_TEMPO_WORDS[tempo], random), article="an" if name[0] in "aeiou" else "a"
+            instrument=name, an_instrument=with_article(name), tempo=pace, a_tempo=with_article(pace)
         )
         prompts.append(ControlPrompt(text, family, tempo))
     return prompts

@@ -11,7 +11,9 @@ BUNDLE = Path(__file__).resolve().parent.parent.parent / "configs" / "demo" / "b
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--checkpoint_dir", default=str(BUNDLE), help="the bundle to measure")
-    parser.add_argument("--judge_corpus", type=Path, required=True, help="a demo corpus of another soundfont")
+    parser.add_argument(
+        "--judge_corpus", type=Path, nargs="+", required=True, help="demo corpora of other soundfonts, a judge for each"
+    )
     parser.add_argument("--held_out_corpus", type=Path, required=True, help="a demo corpus of another seed")
     parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
     parser.add_argument("--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for")

@@ -4,7 +4,7 @@
 # An accelerator is used where there is one. PYTHON names the interpreter.
 set -e
 PYTHON=${PYTHON:-python}
-OUT=${OUT:-results/demo}
+OUT=results/demo_model # the configs beside this script name it too
 HOURS=${HOURS:-2.5}
 MODEL=configs/demo/model.json
 TRAINING=scripts/demo/training.json
@@ -36,6 +36,11 @@ backbone() {
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0
 backbone encodec
 backbone clap
+if [ ! -e "$OUT/clap/reworded/model.safetensors" ]; then
+    newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
+    "$PYTHON" scripts/demo/train_prompts.py "$newest/clap" "$OUT/clap/reworded" --config scripts/demo/train_clap.json
+fi
+"$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/reworded" configs/demo/bundle/clap
 backbone mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then

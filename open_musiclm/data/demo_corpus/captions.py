@@ -74,7 +74,7 @@ def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
     template = _one(_templates(arrangement), random)
     sentence = template.format(
         tune=" ".join([*adjectives, noun]),
-        a_tune=_with_article(" ".join([*adjectives, noun])),
+        a_tune=with_article(" ".join([*adjectives, noun])),
         music=" ".join([*adjectives, "music"]),
         adjectives=", ".join(adjectives),
         noun=noun,
@@ -132,7 +132,8 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """The noun after a or an."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
