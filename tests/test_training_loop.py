@@ -224,7 +224,7 @@ def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
 
 
 def test_compiling_on_a_cpu_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="semantic_trainer_cfg: compile: .* set it false"):
+    with pytest.raises(UserError, match=r"semantic_trainer_cfg: compile: .* set it false"):
         train(tmp_path / "run", trainer_config(compile=True))
 
 
