@@ -223,6 +223,11 @@ def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
 
 
+def test_compiling_on_a_cpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"semantic_trainer_cfg: compile: .* set it false"):
+        train(tmp_path / "run", trainer_config(compile=True))
+
+
 def test_worker_that_dies_does_not_disturb_a_step(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
     failures = FailureList(tmp_path / "f", accelerator)

@@ -17,6 +17,7 @@ from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.devices import choose_precision
+from open_musiclm.errors import UserError
 from open_musiclm.models.example_noise import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
 from open_musiclm.tokenizers.encodec import Codec
@@ -50,6 +51,10 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         transformer = stage.decoder.transformer
         transformer.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
+            if accelerator.device.type == "cpu":  # seen with torch 2.11: a segmentation fault
+                raise UserError(
+                    f"{self.name}_trainer_cfg: compile: torch's compiler crashes on a CPU here; set it false"
+                )
             transformer.compile_blocks()
         settings = OptimizerSettings(config.lr, config.lr_warmup, config.wd, config.max_grad_norm)
         self.optimization = Optimization(accelerator, stage.to(accelerator.device), settings)
