@@ -35,7 +35,9 @@ class Loop:
         self.state = TrainingState()
         self.failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
         self.failures.add(data.unusable)
-        self.validation = ValidationSet(data, self.accelerator, self.failures) if data.validation is not None else None
+        self.validation = None
+        if data.validation is not None:
+            self.validation = ValidationSet(data, self.accelerator, self.failures, config)
         self._validated: tuple[int, Mapping[str, float]] | None = None
         self._skipped_in_a_row = 0
 
@@ -126,7 +128,7 @@ class Loop:
             self.trainer.accompany_samples()
             return
         folder = self.run.folder / SAMPLES_FOLDER / f"step_{self.state.step:08d}"
-        batch = next(iter(self.validation))
+        batch = next(iter(self.validation)).batch
         self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
 
     def _save(self, validated: bool) -> None:
