@@ -86,7 +86,7 @@ def _check_memo(steps: bytes) -> None:
     The unpickler makes room for all numbers up to it, so that ten bytes could ask for all of the memory.
     """
     for step, argument, _ in pickletools.genops(steps):
-        if step.name in _KEEPING and not 0 <= argument < len(steps):
+        if step.name in _KEEPING and isinstance(argument, int) and not 0 <= argument < len(steps):
             raise ValueError(f"a value is kept under number {argument}, in a pickle of {len(steps)} bytes")
 
 
