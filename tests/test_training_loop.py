@@ -254,6 +254,30 @@ def test_validation_may_be_a_part_of_the_set_chosen_once_at_random(tmp_path: Pat
     assert validation_positions(20, 30, seed=0) == list(range(20))
 
 
+def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
+    folder, config = tmp_path / "run", trainer_config()
+    asked_for: list[int] = []
+
+    class Stopped(MadeUpTokens):
+        def __getitem__(self, draw: int) -> list[torch.Tensor]:
+            asked_for.append(draw)
+            if draw == 5:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__getitem__(draw)
+
+    run = Run.begin(
+        RunOptions(folder, log_with="none", device="cpu"), model_config(), config, config.seed, "float32", 2
+    )
+    trainer = SemanticTrainer(
+        run.accelerator, SemanticStage(model_config()), StageTools(model_config(), None, None), config
+    )
+    data = replace(training_data(config), validation=Stopped(), validation_examples=1000)
+    assert not Loop(trainer, data, run, config).train()
+    assert max(asked_for) < 20
+    assert saved_steps(folder) == [5]
+    assert not logged(folder, "validation_loss")
+
+
 def test_compiling_on_a_cpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"semantic_trainer_cfg: compile: .* set it false"):
         train(tmp_path / "run", trainer_config(compile=True))
