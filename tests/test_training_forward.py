@@ -8,7 +8,7 @@ import torch
 from golden_cases import golden_config, golden_file, golden_settings, golden_tensors
 from torch import Tensor
 
-from open_musiclm.config import CoarseConfig, ModelConfig
+from open_musiclm.config import CoarseConfig, ModelConfig, load_model_config
 from open_musiclm.models.attention import DenseAttention, FlexibleAttention, dense_bias
 from open_musiclm.models.example_noise import ExampleDropout, derived, kept, noise
 from open_musiclm.models.position_bias import ContinuousPositionBias
@@ -17,6 +17,7 @@ from open_musiclm.models.transformer import Transformer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from plain_stage import plain_loss
+from training_memory import kept_on_cpu, simulated_peak, step
 
 CPU = torch.device("cpu")
 SEEDS = torch.arange(100, 103, dtype=torch.int32)
@@ -128,3 +129,13 @@ def test_mixed_precision_is_close() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = stage(ids).loss
     assert found.item() == pytest.approx(expected.item(), abs=0.05)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_computed_memory_is_above_the_peak_and_counts_what_a_real_step_keeps(checkpointing: bool) -> None:
+    config = load_model_config(Path(__file__).parent.parent / "configs/demo/model.json")
+    estimate = step(config, "fine", 4, checkpointing, "cpu")
+    peak = simulated_peak(config, "fine", 4, checkpointing)
+    assert peak < estimate.total < 1.8 * peak
+    assert kept_on_cpu(config, "fine", fake=True) == pytest.approx(kept_on_cpu(config, "fine", fake=False), rel=1e-3)
+    assert estimate.weights == 16 * sum(weight.numel() for weight in build_stage("fine", config).parameters())
