@@ -4,10 +4,11 @@ Waves are mono float32 tensors [samples]; times are seconds, rates Hz. Sample co
 exact: 2.3 s at 24 kHz is 55,200 samples.
 """
 
+import io
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,12 +21,18 @@ from torch import Tensor
 
 from open_musiclm.errors import UserError
 from open_musiclm.files import appearing_whole
+from open_musiclm.mp3_frames import FrameIndex, index_frames
 
 SOUND_EXTENSIONS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au"))
 # What a header may promise beyond the last sample before the file counts as truncated (mp3 headers are loose).
 TOLERATED_SHORTFALL_SECONDS = 0.1
 SILENCE_STANDARD_DEVIATION = 1e-5
+MP3 = "MP3"  # as libsndfile names the format
 _BLOCK_FRAMES = 1 << 20
+# An mp3's frame index is tried on so many samples of its beginning and end; decoding in another order rounds otherwise.
+_TRIED_SAMPLES = 1 << 14
+_ROUNDING = 1e-5
+_SETTLING_SAMPLES = 1 << 17  # after a seek, libsndfile's first frames are wrong where the bitrate is low
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 # Rates with hardly a common divisor make the resampling kernel huge; this keeps the pitch within 0.0001 %, or
 # within 0.05 % where one rate is almost a multiple of the other (44,099 and 44,100 Hz).
@@ -50,12 +57,13 @@ class Sound:
 
 @dataclass(frozen=True)
 class SoundInfo:
-    """What the header of a sound file says."""
+    """What the header of a sound file says; of an mp3 perhaps also where its frames lie."""
 
     frames: int
     sample_hz: int
     channels: int
     format: str
+    frame_index: FrameIndex | None = None
 
     @property
     def seconds(self) -> float:
@@ -97,34 +105,69 @@ def sound_info(path: Path) -> SoundInfo:
         return SoundInfo(file.frames, file.samplerate, file.channels, file.format)
 
 
-def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float[Tensor, "samples"]:
+def indexed(info: SoundInfo, frame_index: FrameIndex | None) -> SoundInfo:
+    """The same with the frames of an mp3 found: its exact length, which a header without a tag only estimates."""
+    return info if frame_index is None else replace(info, frames=frame_index.samples, frame_index=frame_index)
+
+
+def found_sound_info(path: Path) -> SoundInfo:
+    """The header, and the frames of an mp3, found by walking through it. Raises SoundError."""
+    info = sound_info(path)
+    return indexed(info, find_frames(path)) if info.format == MP3 else info
+
+
+def find_frames(path: Path) -> FrameIndex | None:
+    """Walks through an mp3 once, half a second for three hours; None where it is not one plain chain of frames, or
+    where samples found by the index are not those that libsndfile decodes. Raises SoundError."""
+    with _open(path) as file:
+        try:
+            index = index_frames(path.read_bytes(), file.frames)
+            if index is None:
+                return None
+            length = min(index.samples, file.frames)
+            tried = min(_TRIED_SAMPLES, length)
+            for start in (0, length - tried):
+                file.seek(max(start - _SETTLING_SAMPLES, 0))
+                decoded = file.read(min(start, _SETTLING_SAMPLES) + tried, dtype="float32", always_2d=True)[-tried:]
+                found = _read_excerpt(path, index, start, len(decoded))
+                if found is None or found.shape != decoded.shape or np.abs(found - decoded).max(initial=0) > _ROUNDING:
+                    return None
+        except soundfile.LibsndfileError:
+            return None
+        except OSError as error:
+            raise SoundError(f"{path}: cannot read: {error.strerror}") from error
+    return index
+
+
+def read_samples(
+    path: Path, start: int = 0, frames: int | None = None, info: SoundInfo | None = None
+) -> Float[Tensor, "samples"]:
     """Mono samples [start, start + frames) at the file's own rate; without `frames`, to its end.
 
     A seek costs the same anywhere in a file, except in an mp3, whose frames are counted from the beginning: 0.3 s for
-    three hours. Raises SoundError where the file ends early, cannot be decoded or holds numbers that are not finite.
+    three hours, unless `info` has its frame index. Raises SoundError where the file ends early, cannot be decoded or
+    holds numbers that are not finite.
     """
-    with _open(path) as file:
-        frames = file.frames - start if frames is None else frames
-        try:
-            file.seek(min(start, file.frames))
-            samples = file.read(frames, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
-        missing = frames - len(samples)
-        if missing > TOLERATED_SHORTFALL_SECONDS * file.samplerate or len(samples) == 0:
-            found = (start + len(samples)) / file.samplerate
-            raise SoundError(f"{path}: truncated: sound ends after {found:.2f} s, more was expected")
+    info = info or sound_info(path)
+    frames = info.frames - start if frames is None else frames
+    samples = _read_excerpt(path, info.frame_index, start, min(frames, info.frames - start))
+    if samples is None:
+        samples = _read_after_seek(path, start, frames)
+    if frames - len(samples) > TOLERATED_SHORTFALL_SECONDS * info.sample_hz or len(samples) == 0:
+        found = (start + len(samples)) / info.sample_hz
+        raise SoundError(f"{path}: truncated: sound ends after {found:.2f} s, more was expected")
     mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise SoundError(f"{path}: holds samples that are not finite (NaN or infinite)")
     return repeat_to(torch.from_numpy(mono), frames)
 
 
-def read_window(path: Path, first: int, frames: int) -> Float[Tensor, "samples"]:
+def read_window(path: Path, first: int, frames: int, info: SoundInfo | None = None) -> Float[Tensor, "samples"]:
     """`frames` mono samples from `first` on at the file's own rate; a file that ends within them is repeated from
     there up to the length. Raises SoundError."""
-    available = min(frames, sound_info(path).frames - first)
-    return repeat_to(read_samples(path, first, available), frames)
+    info = info or sound_info(path)
+    available = min(frames, info.frames - first)
+    return repeat_to(read_samples(path, first, available, info), frames)
 
 
 def read_wave(path: Path, sample_hz: int) -> Float[Tensor, "samples"]:
@@ -134,7 +177,8 @@ def read_wave(path: Path, sample_hz: int) -> Float[Tensor, "samples"]:
 
 def read_sound(path: Path) -> Sound:
     """The whole file as a mono wave at its own rate. Raises SoundError."""
-    return Sound(read_samples(path), sound_info(path).sample_hz)
+    info = found_sound_info(path)
+    return Sound(read_samples(path, info=info), info.sample_hz)
 
 
 def resampled(sound: Sound, sample_hz: int) -> Float[Tensor, "samples"]:
@@ -142,11 +186,11 @@ def resampled(sound: Sound, sample_hz: int) -> Float[Tensor, "samples"]:
     return fit_length(resample(sound.wave, sound.sample_hz, sample_hz), samples_of(sound.seconds, sample_hz))
 
 
-def wave_statistics(path: Path) -> WaveStatistics:
+def wave_statistics(path: Path, info: SoundInfo | None = None) -> WaveStatistics:
     """Mean and deviation of the whole file, read in blocks. Raises SoundError, also where the file is silent."""
     count, total, total_of_squares = 0, 0.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # told of below
-        for block in _mono_blocks(path):
+        for block in _mono_blocks(path, info or found_sound_info(path)):
             count += len(block)
             total += float(block.sum())
             total_of_squares += float(np.square(block).sum())
@@ -227,11 +271,42 @@ def _open(path: Path) -> soundfile.SoundFile:
     return file
 
 
-def _mono_blocks(path: Path) -> Iterator[np.ndarray]:
+def _read_after_seek(path: Path, start: int, frames: int) -> np.ndarray:
     with _open(path) as file:
+        try:
+            file.seek(min(start, file.frames))
+            return file.read(frames, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
+
+
+def _read_excerpt(path: Path, index: FrameIndex | None, start: int, frames: int) -> np.ndarray | None:
+    """Samples [frames, channels] of an mp3 by its index; None where that is not possible."""
+    if index is None or start < 0 or frames <= 0:
+        return None
+    try:
+        excerpt = index.excerpt(path, start, frames)
+        if excerpt is None:
+            return None
+        content, before = excerpt
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            samples = file.read(before + frames, dtype="float32", always_2d=True)[before:]
+    except (OSError, soundfile.LibsndfileError):
+        return None
+    return samples if len(samples) == frames else None
+
+
+def _mono_blocks(path: Path, info: SoundInfo) -> Iterator[np.ndarray]:
+    with _open(path) as file:
+        if info.frames != file.frames:  # an mp3 without a tag, of which libsndfile estimates the length
+            for start in range(0, info.frames, _BLOCK_FRAMES):
+                yield read_samples(path, start, min(_BLOCK_FRAMES, info.frames - start), info).double().numpy()
+            return
         decoded = 0
         try:
-            for block in file.blocks(_BLOCK_FRAMES, dtype="float64", always_2d=True):
+            while len(
+                block := file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)
+            ):  # blocks() hides a short read
                 decoded += len(block)
                 yield block.mean(axis=1)
         except soundfile.LibsndfileError as error:

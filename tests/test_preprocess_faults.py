@@ -12,7 +12,7 @@ from preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, se
 from sound_files import write_ramp
 
 from open_musiclm.audio import SoundInfo, find_sounds, sound_info
-from open_musiclm.data import crop_preparation
+from open_musiclm.data import statistics
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 
@@ -57,7 +57,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(
 ) -> None:
     _sounds(tmp_path, 24)
     with monkeypatch.context() as patch:
-        patch.setattr(crop_preparation, "sound_info", _killed_at_the_last_file)
+        patch.setattr(statistics, "sound_info", _killed_at_the_last_file)
         with pytest.raises(UserError, match=r"a data worker died .*lower data_preprocessor_cfg\.num_workers"):
             preprocess(settings_of(tmp_path, num_workers=2), 6.0, shard_bytes=1)
     before = len(content_of(tmp_path))

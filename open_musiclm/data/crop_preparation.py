@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from open_musiclm.audio import SoundError, SoundInfo, read_window, sound_info
+from open_musiclm.audio import SoundError, SoundInfo, read_window
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
 from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import Crop, SoundFailure, cut
@@ -68,7 +68,7 @@ class CropPreparation(Dataset[PreparedFile]):
         """The crops of a file, or its failure."""
         path = self.paths[index]
         try:
-            info = sound_info(path)
+            info = self.statistics.info(path)
             name = stored_name(path, self.folder)
             return PreparedFile([self._crop(path, name, info, *place) for place in self._places(name, info)])
         except SoundError as error:
@@ -87,7 +87,7 @@ class CropPreparation(Dataset[PreparedFile]):
         return [(int(start), length) for start in sorted(starts)]
 
     def _crop(self, path: Path, name: str, info: SoundInfo, start: int, seconds: int) -> SoundCrop:
-        window = read_window(path, start * info.sample_hz, seconds * info.sample_hz)
+        window = read_window(path, start * info.sample_hz, seconds * info.sample_hz, info)
         statistics = self.statistics.of(path)
         waves = {
             kind: cut(window, info.sample_hz, Crop(kind, seconds, rate, kind == "semantic"), statistics)

@@ -22,7 +22,6 @@ from open_musiclm.audio import (
     read_window,
     resample,
     samples_of,
-    sound_info,
 )
 from open_musiclm.data.draw_sampler import DrawOrder, random_generator
 from open_musiclm.data.statistics import StatisticsCache
@@ -121,10 +120,10 @@ class SoundDataset(Dataset[SoundExample]):
     def _cut(self, path: Path, generator: np.random.Generator) -> dict[str, Float[Tensor, "_"]]:
         if path in self._known_failures:
             raise SoundError(self._known_failures[path])
-        info = sound_info(path)
+        info = self.statistics.info(path)
         spans = [_span(crop.seconds, info.sample_hz) for crop in self.crops]
         firsts = nested_starts([info.frames, *spans], generator)
-        window = read_window(path, firsts[0], spans[0])
+        window = read_window(path, firsts[0], spans[0], info)
         needs_statistics = any(crop.normalized for crop in self.crops) or _silent(window)
         statistics = self.statistics.of(path) if needs_statistics else None
         return {
