@@ -1,84 +1,129 @@
 """A judge of instrument family and tempo class: learned from labelled clips, knows nothing of CLAP or of prompts.
 
-A discriminant analysis of spectra and cepstra tells what plays, and trees tell from the rhythm of onsets how fast.
-Small enough to be trained in seconds wherever a result is to be checked.
+A small convolutional network over spectrograms, learned anew within minutes wherever a result is to be checked. What it
+learns from is played by other instruments than what it judges, so its clips are transposed, coloured and partly hidden.
 """
 
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Float
-from scipy.fft import dct
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from open_musiclm.pitch_bands import pitch_bands
 
 SAMPLE_HZ = 24000
 _WINDOW, _HOP = 1024, 240  # a hundred frames a second
-_BANDS = 64
+_BANDS = 64  # of about an octave's eighth
 _LOWEST_HZ = 60.0
 _FLOOR_DB = 60.0
-_LAGS = np.arange(8, 200, 3)  # of the onsets' autocorrelation, 0.08 to 2 s
-_CEPSTRA = 20
-_TREES = 300
-_NOTHING = 1e-12
+_TRANSPOSITION_BANDS = 6
+_COLOUR_DB, _COLOUR_POINTS = 6.0, 6
+_HIDDEN_BANDS = 10
+_EPOCHS, _BATCH, _RATE = 60, 32, 2e-3
+_LABEL_SMOOTHING = 0.1
 
 
 class Judge:
-    """Tells the instrument family and the tempo class of waves at 24 kHz."""
-
-    def __init__(self) -> None:
-        discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        self._family: Pipeline = make_pipeline(StandardScaler(), discriminant)
-        self._tempo = ExtraTreesClassifier(_TREES, random_state=0)
+    """Tells the instrument family and the tempo class of waves at 24 kHz, all of one length."""
 
     def fit(self, waves: Sequence[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
-        """Learns from labelled clips."""
-        spectra = [_spectrogram(wave) for wave in waves]
-        self._family.fit(np.stack([_timbre(spectrum) for spectrum in spectra]), list(families))
-        self._tempo.fit(np.stack([_rhythm(spectrum) for spectrum in spectra]), list(tempi))
+        """Learns from labelled clips; the same clips make the same judge."""
+        generator = torch.Generator().manual_seed(0)
+        self._names = (sorted(set(families)), sorted(set(tempi)))
+        wanted = torch.tensor(
+            [[self._names[0].index(a), self._names[1].index(b)] for a, b in zip(families, tempi, strict=True)]
+        )
+        spectra = torch.stack([_spectrogram(wave) for wave in waves])
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self._network = _Network(len(self._names[0]), len(self._names[1]))
+        _learn(self._network, spectra, wanted, generator)
         return self
 
     def families(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The instrument family of each wave."""
-        return list(self._family.predict(np.stack([_timbre(_spectrogram(wave)) for wave in waves])))
+        return self._heard(waves, 0)
 
     def tempi(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The tempo class of each wave."""
-        return list(self._tempo.predict(np.stack([_rhythm(_spectrogram(wave)) for wave in waves])))
+        return self._heard(waves, 1)
+
+    @torch.no_grad()
+    def _heard(self, waves: Sequence[Float[Tensor, "samples"]], head: int) -> list[str]:
+        logits = [self._network(_spectrogram(wave)[None])[head] for wave in waves]
+        return [self._names[head][int(answer.argmax())] for answer in logits]
 
 
-def _spectrogram(wave: Float[Tensor, "samples"]) -> np.ndarray:
-    """Decibels [time, bands] below the loudest, at most 60; bands of equal musical steps."""
-    decibels = pitch_bands(wave, SAMPLE_HZ, _WINDOW, _HOP, _BANDS, _LOWEST_HZ, SAMPLE_HZ / 2).T
-    return (decibels - decibels.max()).clamp_min(-_FLOOR_DB).numpy()
+class _Network(nn.Module):
+    """Spectrograms [batch, bands, time] to logits of families and of tempi."""
+
+    def __init__(self, families: int, tempi: int) -> None:
+        super().__init__()
+        channels = (1, 24, 32, 48, 64)
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(before, after, 5, stride=2, padding=2), nn.BatchNorm2d(after), nn.ReLU())
+                for before, after in zip(channels, channels[1:], strict=False)
+            )
+        )
+        width = 2 * channels[-1] * (_BANDS // 2 ** (len(channels) - 1))
+        self.drop = nn.Dropout(0.3)
+        self.family, self.tempo = nn.Linear(width, families), nn.Linear(width, tempi)
+
+    def forward(self, spectra: Float[Tensor, "batch bands time"]) -> tuple[Tensor, Tensor]:
+        """Every place in time votes: mean and deviation over time of what the convolutions find."""
+        found = self.layers(spectra[:, None]).flatten(1, 2)
+        summary = self.drop(torch.cat((found.mean(dim=2), found.std(dim=2)), dim=1))
+        return self.family(summary), self.tempo(summary)
 
 
-def _timbre(spectrogram: np.ndarray) -> np.ndarray:
-    """Mean, spread and movement of every band and cepstrum over the frames that are not near silence."""
-    loud = spectrogram.max(axis=1) > -_FLOOR_DB / 2
-    frames = spectrogram[loud] if loud.any() else spectrogram
-    relative = frames - frames.max(axis=1, keepdims=True)
-    movement = np.abs(np.diff(spectrogram, axis=0)).mean(axis=0)
-    bands = [relative.mean(axis=0), relative.std(axis=0), np.percentile(relative, 90, axis=0), movement]
-    cepstra = dct(frames, axis=1, norm="ortho")[:, :_CEPSTRA]
-    shape = [cepstra.mean(axis=0), cepstra.std(axis=0), *np.percentile(cepstra, [10, 90], axis=0)]
-    return np.concatenate([*bands, *shape, np.abs(np.diff(cepstra, axis=0)).mean(axis=0)])
+def _learn(
+    network: _Network,
+    spectra: Float[Tensor, "clips bands time"],
+    wanted: Int[Tensor, "clips 2"],
+    generator: torch.Generator,
+) -> None:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.05)
+    steps = _EPOCHS * max(len(spectra) // _BATCH, 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    network.train()
+    for _ in range(steps):
+        chosen = torch.randperm(len(spectra), generator=generator)[:_BATCH]
+        answers = network(_disturbed(spectra[chosen], generator))
+        losses = [
+            F.cross_entropy(answer, wanted[chosen, head], label_smoothing=_LABEL_SMOOTHING)
+            for head, answer in enumerate(answers)
+        ]
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+        schedule.step()
+    network.eval()
 
 
-def _rhythm(spectrogram: np.ndarray) -> np.ndarray:
-    """The strength of onsets, how many there are, and their autocorrelation."""
-    rises = np.maximum(np.diff(spectrogram, axis=0), 0).mean(axis=1)
-    smooth = np.convolve(rises, np.hanning(7) / np.hanning(7).sum(), mode="same")
-    peaks = (smooth[1:-1] > smooth[:-2]) & (smooth[1:-1] >= smooth[2:])
-    heights = smooth[1:-1][peaks]
-    seconds = len(smooth) * _HOP / SAMPLE_HZ
-    counts = [(heights > share * smooth.max()).sum() / seconds for share in (0.15, 0.3, 0.5)]
-    centred = smooth - smooth.mean()
-    energy = max(float(centred @ centred), _NOTHING)
-    periodicity = [float(centred[:-lag] @ centred[lag:]) / energy if lag < len(centred) else 0.0 for lag in _LAGS]
-    return np.array([*counts, smooth.mean(), smooth.std(), *periodicity])
+def _disturbed(
+    spectra: Float[Tensor, "batch bands time"], generator: torch.Generator
+) -> Float[Tensor, "batch bands time"]:
+    """Transposed, through a random equalizer, with a band of pitches hidden, begun elsewhere."""
+    batch, bands, frames = spectra.shape
+    shift = int(torch.randint(-_TRANSPOSITION_BANDS, _TRANSPOSITION_BANDS + 1, (), generator=generator))
+    moved = spectra.roll(shift, dims=1)
+    if shift > 0:
+        moved[:, :shift] = spectra[:, :1]
+    elif shift < 0:
+        moved[:, shift:] = spectra[:, -1:]
+    points = torch.randn(batch, 1, _COLOUR_POINTS, generator=generator) * _COLOUR_DB / _FLOOR_DB
+    coloured = moved + F.interpolate(points, bands, mode="linear").transpose(1, 2)
+    first = torch.randint(bands, (batch, 1), generator=generator)
+    place = torch.arange(bands)[None]
+    hidden = (place >= first) & (place < first + torch.randint(_HIDDEN_BANDS, (batch, 1), generator=generator))
+    begun = int(torch.randint(frames, (), generator=generator))
+    return coloured.masked_fill(hidden[:, :, None], -0.5).roll(begun, dims=2)
+
+
+def _spectrogram(wave: Float[Tensor, "samples"]) -> Float[Tensor, "bands time"]:
+    """Loudness of bands of equal musical steps: 0 is the loudest, -1 is 60 dB below it or less."""
+    decibels = pitch_bands(wave, SAMPLE_HZ, _WINDOW, _HOP, _BANDS, _LOWEST_HZ, SAMPLE_HZ / 2)
+    return (decibels - decibels.max()).clamp_min(-_FLOOR_DB) / _FLOOR_DB

@@ -37,17 +37,16 @@ _DENSITY = {
     "dense": ("with many notes", "dense and busy", "full of notes"),
 }
 _FAMILY = {
-    "piano": "keyboard music",
+    "keyboards": "keyboard music",
     "mallets": "mallet percussion",
-    "organ": "organ music",
-    "guitar": "guitar music",
+    "organs": "organ music",
+    "plucked strings": "plucked string music",
     "bass": "bass music",
-    "strings": "string music",
+    "bowed strings": "bowed string music",
     "voices": "choral music",
     "brass": "brass music",
     "woodwinds": "woodwind music",
-    "synthesizer": "electronic music",
-    "world": "world music",
+    "synthesizers": "electronic music",
 }
 _REGISTER = {"low": ("in a low register", "low and deep"), "middle": (), "high": ("in a high register", "high-pitched")}
 _SOLO = ("solo {}", "{} alone", "{} solo", "a single {}")

@@ -40,7 +40,7 @@ class ClapTraining(nn.Module):
         """Embeddings of length 1 of the sounds and of their captions, and the scale of their cosines."""
         audio = self.model.get_audio_features(spectrograms).pooler_output
         text = self.model.get_text_features(ids, attention_mask=mask).pooler_output
-        return audio, text, self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
+        return audio.float(), text.float(), self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
 
 
 class ClapTrainer(Trainer[CaptionedBatch]):
@@ -73,7 +73,8 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         batch = next(batches).batch
         self.optimization.module.train()
         spectrograms = self._disturbed(batch.spectrograms)
-        audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions))
+        with self.optimization.products():
+            audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions))
         same = same_captions(batch.captions).to(audio.device)
         loss = contrastive_loss(audio, text, scale, same)
         self.accelerator.backward(loss)
@@ -87,7 +88,8 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         training = self.accelerator.unwrap_model(self.optimization.module).eval()
         pairs: list[tuple[Tensor, Tensor, list[str]]] = []
         for batch in batches:
-            audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions))
+            with self.optimization.products():
+                audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions))
             pairs.append((audio.cpu(), text.cpu(), batch.captions))
         pairs = gather_object(pairs)
         audio = torch.cat([pair[0] for pair in pairs])

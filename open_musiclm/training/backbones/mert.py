@@ -112,7 +112,9 @@ class MertTrainer(Trainer[SoundBatch]):
         batch = next(batches).batch
         self.optimization.module.train()
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        result = self.optimization.module(*self._task(batch, generator))
+        task = self._task(batch, generator)
+        with self.optimization.products():
+            result = self.optimization.module(*task)
         loss = self._loss(result)
         self.accelerator.backward(loss)
         norm = self.optimization.update(step, [loss])
@@ -128,7 +130,9 @@ class MertTrainer(Trainer[SoundBatch]):
         generator = torch.Generator().manual_seed(_VALIDATION_SEED)
         sums = torch.zeros(6, device=self.accelerator.device)
         for batch in batches:
-            result = training(*self._task(batch, generator))
+            task = self._task(batch, generator)
+            with self.optimization.products():
+                result = training(*task)
             count = len(batch.waves[HEARD])
             values = (self._loss(result), result.tokens, result.pitches, result.accuracy.mean(), result.accuracy[0])
             sums += torch.stack((*(value * count for value in values), sums.new_tensor(count)))

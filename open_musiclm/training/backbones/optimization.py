@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from open_musiclm.devices import choose_precision
 from open_musiclm.training.backbones.config import BackboneTrainerConfig
 from open_musiclm.training.optimization import parameter_groups, warm_up
 
@@ -20,7 +21,7 @@ def learning_rate(config: BackboneTrainerConfig, step: int) -> float:
 
 
 class CosineAdamW:
-    """One module's optimizer: `update` makes a step with the gradient that is there."""
+    """One module's optimizer: `update` makes a step with the gradient that is there; `products` sets the precision."""
 
     def __init__(
         self,
@@ -32,6 +33,12 @@ class CosineAdamW:
         self.accelerator, self.config = accelerator, config
         optimizer = torch.optim.AdamW(parameter_groups(module, config.wd), lr=config.lr, betas=betas, fused=True)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
+
+    def products(self) -> torch.autocast:
+        """Within it, matrix products and convolutions are computed in the run's precision."""
+        device = self.accelerator.device
+        bfloat16 = choose_precision(self.config.precision, device) == "bfloat16"
+        return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
     def update(self, step: int, losses: Iterable[torch.Tensor]) -> float:
         """Changes the parameters unless a loss or the gradient is not finite; returns the gradient's norm."""
