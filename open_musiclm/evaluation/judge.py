@@ -1,129 +1,115 @@
 """A judge of instrument family and tempo class: learned from labelled clips, knows nothing of CLAP or of prompts.
 
-A small convolutional network over spectrograms, learned anew within minutes wherever a result is to be checked. What it
-learns from is played by other instruments than what it judges, so its clips are transposed, coloured and partly hidden.
+A support vector machine tells from spectra and cepstra what plays, and trees tell from the onsets how fast. Both are
+trained within a minute wherever a result is to be checked.
 """
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+import numpy as np
+from jaxtyping import Float
+from scipy.fft import dct
+from scipy.ndimage import maximum_filter1d
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch import Tensor
 
 from open_musiclm.pitch_bands import pitch_bands
 
 SAMPLE_HZ = 24000
-_WINDOW, _HOP = 1024, 240  # a hundred frames a second
-_BANDS = 64  # of about an octave's eighth
+_FRAME_HZ = 100
 _LOWEST_HZ = 60.0
 _FLOOR_DB = 60.0
-_TRANSPOSITION_BANDS = 6
-_COLOUR_DB, _COLOUR_POINTS = 6.0, 6
-_HIDDEN_BANDS = 10
-_EPOCHS, _BATCH, _RATE = 60, 32, 2e-3
-_LABEL_SMOOTHING = 0.1
+_TIMBRE_WINDOW, _TIMBRE_BANDS = 1024, 64
+_CEPSTRA = 20
+_ONSETS = 40  # the strongest of a clip, whose attack and decay are looked at
+_RHYTHM_WINDOW, _RHYTHM_BANDS = (
+    2048,
+    96,
+)  # long enough to tell a semitone: a note that is tied on changes its pitch only
+_RISES = (2, 5)  # frames over which a band grows louder: struck and bowed notes
+_STEEPEST = 10  # bands
+_LAGS = np.arange(10, 200, 4)  # of the onsets' autocorrelation, in frames
+_TREES = 500
+_NOTHING = 1e-9
 
 
 class Judge:
-    """Tells the instrument family and the tempo class of waves at 24 kHz, all of one length."""
+    """Tells the instrument family and the tempo class of waves at 24 kHz."""
+
+    def __init__(self) -> None:
+        self._family: Pipeline = make_pipeline(StandardScaler(), SVC(C=10.0))
+        self._tempo = ExtraTreesClassifier(_TREES, min_samples_leaf=2, random_state=0)
 
     def fit(self, waves: Sequence[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
-        """Learns from labelled clips; the same clips make the same judge."""
-        generator = torch.Generator().manual_seed(0)
-        self._names = (sorted(set(families)), sorted(set(tempi)))
-        wanted = torch.tensor(
-            [[self._names[0].index(a), self._names[1].index(b)] for a, b in zip(families, tempi, strict=True)]
-        )
-        spectra = torch.stack([_spectrogram(wave) for wave in waves])
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self._network = _Network(len(self._names[0]), len(self._names[1]))
-        _learn(self._network, spectra, wanted, generator)
+        """Learns from labelled clips."""
+        self._family.fit(np.stack([_timbre(wave) for wave in waves]), list(families))
+        self._tempo.fit(np.stack([_rhythm(wave) for wave in waves]), list(tempi))
         return self
 
     def families(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The instrument family of each wave."""
-        return self._heard(waves, 0)
+        return list(self._family.predict(np.stack([_timbre(wave) for wave in waves])))
 
     def tempi(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The tempo class of each wave."""
-        return self._heard(waves, 1)
-
-    @torch.no_grad()
-    def _heard(self, waves: Sequence[Float[Tensor, "samples"]], head: int) -> list[str]:
-        logits = [self._network(_spectrogram(wave)[None])[head] for wave in waves]
-        return [self._names[head][int(answer.argmax())] for answer in logits]
+        return list(self._tempo.predict(np.stack([_rhythm(wave) for wave in waves])))
 
 
-class _Network(nn.Module):
-    """Spectrograms [batch, bands, time] to logits of families and of tempi."""
-
-    def __init__(self, families: int, tempi: int) -> None:
-        super().__init__()
-        channels = (1, 24, 32, 48, 64)
-        self.layers = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(before, after, 5, stride=2, padding=2), nn.BatchNorm2d(after), nn.ReLU())
-                for before, after in zip(channels, channels[1:], strict=False)
-            )
-        )
-        width = 2 * channels[-1] * (_BANDS // 2 ** (len(channels) - 1))
-        self.drop = nn.Dropout(0.3)
-        self.family, self.tempo = nn.Linear(width, families), nn.Linear(width, tempi)
-
-    def forward(self, spectra: Float[Tensor, "batch bands time"]) -> tuple[Tensor, Tensor]:
-        """Every place in time votes: mean and deviation over time of what the convolutions find."""
-        found = self.layers(spectra[:, None]).flatten(1, 2)
-        summary = self.drop(torch.cat((found.mean(dim=2), found.std(dim=2)), dim=1))
-        return self.family(summary), self.tempo(summary)
+def _spectrogram(wave: Float[Tensor, "samples"], window: int, bands: int) -> np.ndarray:
+    """Decibels [time, bands] below the loudest, at most 60; bands of equal musical steps."""
+    decibels = pitch_bands(wave, SAMPLE_HZ, window, SAMPLE_HZ // _FRAME_HZ, bands, _LOWEST_HZ, SAMPLE_HZ / 2).T
+    return (decibels - decibels.max()).clamp_min(-_FLOOR_DB).numpy()
 
 
-def _learn(
-    network: _Network,
-    spectra: Float[Tensor, "clips bands time"],
-    wanted: Int[Tensor, "clips 2"],
-    generator: torch.Generator,
-) -> None:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=0.05)
-    steps = _EPOCHS * max(len(spectra) // _BATCH, 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
-    network.train()
-    for _ in range(steps):
-        chosen = torch.randperm(len(spectra), generator=generator)[:_BATCH]
-        answers = network(_disturbed(spectra[chosen], generator))
-        losses = [
-            F.cross_entropy(answer, wanted[chosen, head], label_smoothing=_LABEL_SMOOTHING)
-            for head, answer in enumerate(answers)
-        ]
-        optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
-        optimizer.step()
-        schedule.step()
-    network.eval()
+def _timbre(wave: Float[Tensor, "samples"]) -> np.ndarray:
+    """Mean, spread and movement of every band and cepstrum over the frames that are not near silence, and how notes
+    begin and die away."""
+    spectrogram = _spectrogram(wave, _TIMBRE_WINDOW, _TIMBRE_BANDS)
+    loud = spectrogram.max(axis=1) > -_FLOOR_DB / 2
+    frames = spectrogram[loud] if loud.any() else spectrogram
+    relative = frames - frames.max(axis=1, keepdims=True)
+    changes = np.diff(spectrogram, axis=0)
+    bands = [relative.mean(axis=0), relative.std(axis=0), np.percentile(relative, 90, axis=0)]
+    cepstra = dct(frames, axis=1, norm="ortho")[:, :_CEPSTRA]
+    shape = [cepstra.mean(axis=0), cepstra.std(axis=0), *np.percentile(cepstra, [10, 90], axis=0)]
+    movement = [np.abs(changes).mean(axis=0), np.abs(np.diff(cepstra, axis=0)).mean(axis=0)]
+    rises = np.maximum(changes, 0).mean(axis=1)
+    return np.concatenate([*bands, *shape, *movement, *_envelope(spectrogram.max(axis=1), rises)])
 
 
-def _disturbed(
-    spectra: Float[Tensor, "batch bands time"], generator: torch.Generator
-) -> Float[Tensor, "batch bands time"]:
-    """Transposed, through a random equalizer, with a band of pitches hidden, begun elsewhere."""
-    batch, bands, frames = spectra.shape
-    shift = int(torch.randint(-_TRANSPOSITION_BANDS, _TRANSPOSITION_BANDS + 1, (), generator=generator))
-    moved = spectra.roll(shift, dims=1)
-    if shift > 0:
-        moved[:, :shift] = spectra[:, :1]
-    elif shift < 0:
-        moved[:, shift:] = spectra[:, -1:]
-    points = torch.randn(batch, 1, _COLOUR_POINTS, generator=generator) * _COLOUR_DB / _FLOOR_DB
-    coloured = moved + F.interpolate(points, bands, mode="linear").transpose(1, 2)
-    first = torch.randint(bands, (batch, 1), generator=generator)
-    place = torch.arange(bands)[None]
-    hidden = (place >= first) & (place < first + torch.randint(_HIDDEN_BANDS, (batch, 1), generator=generator))
-    begun = int(torch.randint(frames, (), generator=generator))
-    return coloured.masked_fill(hidden[:, :, None], -0.5).roll(begun, dims=2)
+def _envelope(loudness: np.ndarray, rises: np.ndarray) -> list[np.ndarray]:
+    """The loudness around the strongest onsets relative to theirs, every 50 ms, and how strong onsets are."""
+    before, after = 5, 60
+    places = [place for place in np.argsort(rises)[-_ONSETS:] if before < place < len(rises) - after]
+    around = [loudness[p - before : p + after : 5] - loudness[p : p + 10].max() for p in places]
+    course = np.mean(around, axis=0) if around else np.zeros((before + after) // 5)
+    steps = np.diff(loudness)
+    spread = np.array([loudness.std(), (steps < -1).mean(), (steps > 1).mean()])
+    return [course, np.percentile(rises, [10, 50, 90, 99]), spread]
 
 
-def _spectrogram(wave: Float[Tensor, "samples"]) -> Float[Tensor, "bands time"]:
-    """Loudness of bands of equal musical steps: 0 is the loudest, -1 is 60 dB below it or less."""
-    decibels = pitch_bands(wave, SAMPLE_HZ, _WINDOW, _HOP, _BANDS, _LOWEST_HZ, SAMPLE_HZ / 2)
-    return (decibels - decibels.max()).clamp_min(-_FLOOR_DB) / _FLOOR_DB
+def _rhythm(wave: Float[Tensor, "samples"]) -> np.ndarray:
+    """Of several measures of how bands grow louder: how many peaks a second, how strong, how periodic."""
+    bands = _spectrogram(wave, _RHYTHM_WINDOW, _RHYTHM_BANDS).T
+    around = maximum_filter1d(bands, 3, axis=0)  # a vibrato is no onset
+    features = []
+    for frames in _RISES:
+        rises = np.maximum(bands[:, frames:] - around[:, :-frames], 0)
+        for strength in (rises.mean(axis=0), np.sort(rises, axis=0)[-_STEEPEST:].mean(axis=0)):
+            features.append(_pace(np.convolve(strength, np.hanning(9) / np.hanning(9).sum(), mode="same")))
+    return np.concatenate(features)
+
+
+def _pace(strength: np.ndarray) -> np.ndarray:
+    peak = strength == maximum_filter1d(strength, 13)
+    median, most = np.percentile(strength, [50, 99])
+    bounds = [median + share * (most - median) for share in (0.1, 0.2, 0.35, 0.5)] + [1.0, 2.0, 4.0]
+    counts = [(peak & (strength > bound)).sum() / len(strength) * _FRAME_HZ for bound in bounds]
+    centred = strength - strength.mean()
+    energy = max(float(centred @ centred), _NOTHING)
+    periodicity = [float(centred[:-lag] @ centred[lag:]) / energy if lag < len(centred) else 0.0 for lag in _LAGS]
+    strongest = [_LAGS[int(np.argmax(periodicity))], max(periodicity)]
+    return np.array([*counts, *periodicity, *strongest, strength.mean(), strength.std()])
