@@ -11,11 +11,10 @@ from open_musiclm.config import (
     PositiveInt,
     Probability,
     Section,
+    Share,
     TrainerConfig,
     TrainingPrecision,
 )
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BackboneTrainerConfig(TrainerConfig):

@@ -1,6 +1,5 @@
 """AdamW with a rate that warms up, stays and falls along a cosine; steps that are not finite are left out."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,14 +9,8 @@ from torch import nn
 
 from open_musiclm.devices import choose_precision
 from open_musiclm.training.backbones.config import BackboneTrainerConfig
-from open_musiclm.training.optimization import parameter_groups, warm_up
-
-
-def learning_rate(config: BackboneTrainerConfig, step: int) -> float:
-    """The rate of step `step` (from 0) of `num_train_steps`."""
-    begin = config.constant_share * config.num_train_steps
-    fallen = max(step - begin, 0) / max(config.num_train_steps - begin, 1)
-    return config.lr * warm_up(step, config.lr_warmup) * (1 + math.cos(math.pi * min(fallen, 1))) / 2
+from open_musiclm.training.optimization import parameter_groups
+from open_musiclm.training.schedule import Schedule
 
 
 class CosineAdamW:
@@ -31,6 +24,7 @@ class CosineAdamW:
         betas: tuple[float, float],
     ) -> None:
         self.accelerator, self.config = accelerator, config
+        self.schedule = Schedule(config.lr, config.lr_warmup, config.constant_share, config.num_train_steps)
         optimizer = torch.optim.AdamW(parameter_groups(module, config.wd), lr=config.lr, betas=betas, fused=True)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
 
@@ -46,7 +40,7 @@ class CosineAdamW:
         finite = torch.stack([torch.as_tensor(value).isfinite() for value in (*losses, norm)]).all()
         everywhere = self.accelerator.reduce(finite.float().to(self.accelerator.device), reduction="mean").item() == 1
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, step)
+            group["lr"] = self.schedule.at(step)
         if everywhere:
             self.optimizer.step()
         self.optimizer.zero_grad()
