@@ -42,7 +42,6 @@ Wave = Float[Tensor, "samples"]
 Report = dict[str, dict[str, Any]]
 
 PROMPTS_AT_ONCE = 8
-RECODED_EVERY = 3
 RUN_LENGTHS = (8, 16, 32)
 
 
@@ -124,10 +123,9 @@ def _codec(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict], codes:
 
 
 def _trained_judge(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> Judge:
-    """A judge that heard each clip as it is, and some through the codec: it is not to mistake the codec for a sound."""
-    again = clips[::RECODED_EVERY]
-    recoded = [_decode(tokenizer, tokenizer.codec.encode(clip["wave"][None]), clip["wave"]) for clip in again]
-    labelled = [*clips, *again]
+    """A judge that heard each clip as it is and through the codec: it is not to mistake the codec for a sound."""
+    recoded = [_decode(tokenizer, tokenizer.codec.encode(clip["wave"][None]), clip["wave"]) for clip in clips]
+    labelled = [*clips, *clips]
     return Judge().fit(
         [*(clip["wave"] for clip in clips), *recoded],
         [clip["instrument_family"] for clip in labelled],
