@@ -201,13 +201,17 @@ class ModelConfig(Section):
 
 
 class TrainerConfig(Section):
-    """What every gradient trainer takes; the folder holds sound (or preprocessed tokens)."""
+    """What every gradient trainer takes; the folder holds sound (or preprocessed tokens).
+
+    Validation takes the whole validation set, or the same `max_validation_examples` of it, chosen at random, each time.
+    """
 
     folder: str
     num_train_steps: PositiveInt
     batch_size: PositiveInt
     save_model_every: PositiveInt = 1000
     save_results_every: PositiveInt = 250
+    max_validation_examples: PositiveInt | None = None
     num_workers: NonNegativeInt = 2
     seed: int = 0
     keep_last: PositiveInt = 3

@@ -7,6 +7,7 @@ with `weights_only=True` is as strict, but reads only pickles of protocol 2, and
 
 import mmap
 import pickle
+import pickletools
 import re
 import struct
 import zipfile
@@ -22,6 +23,7 @@ from torch import Tensor
 from open_musiclm.errors import UserError
 
 _MOST_PICKLE_BYTES = 1 << 26
+_KEEPING = ("PUT", "BINPUT", "LONG_BINPUT")
 _NUMBER = re.compile(r"[fiu][1248]|b1")
 _LOCAL_HEADER_BYTES = 30
 _STORAGES = {
@@ -78,6 +80,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
+def _check_memo(steps: bytes) -> None:
+    """Raises ValueError where a step keeps a value under a number that no real pickle reaches.
+
+    The unpickler makes room for all numbers up to it, so that ten bytes could ask for all of the memory.
+    """
+    for step, argument, _ in pickletools.genops(steps):
+        if step.name in _KEEPING and isinstance(argument, int) and not 0 <= argument < len(steps):
+            raise ValueError(f"a value is kept under number {argument}, in a pickle of {len(steps)} bytes")
+
+
 class _Mapping(dict):
     """Stands for an OrderedDict; the attributes that a state dict has beside its items are dropped."""
 
@@ -119,7 +131,9 @@ class _Reader(pickle.Unpickler):
         start, size = self._place(pickles[0])
         if size > _MOST_PICKLE_BYTES:
             raise ValueError(f"its pickle is larger than {_MOST_PICKLE_BYTES >> 20} MiB")
-        super().__init__(BytesIO(content[start : start + size]))
+        steps = content[start : start + size]
+        _check_memo(steps)
+        super().__init__(BytesIO(steps))
         self._allowed: dict[str, Callable[..., object]] = {
             "collections.OrderedDict": self._mapping,
             "torch._utils._rebuild_tensor": self._tensor,
@@ -138,6 +152,7 @@ class _Reader(pickle.Unpickler):
         return self.load()
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name in the pickle: a tensor's type, or a method of this reader. Raises UserError."""
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if f"{module}.{name}" not in self._allowed:

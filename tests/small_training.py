@@ -28,6 +28,7 @@ from open_musiclm.config import (
     StageTrainerConfig,
 )
 from open_musiclm.models.stages import SemanticStage
+from open_musiclm.training import tracking
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
 from open_musiclm.training.run import Run, RunOptions
@@ -101,6 +102,7 @@ def training_data(config: StageTrainerConfig, training: Dataset | None = None) -
 
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
+    tracking.SECONDS_BETWEEN_LINES = arguments.seconds_between_lines
     config = trainer_config(
         num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
     )
@@ -136,6 +138,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--slow_seconds", type=float, default=0.0)
     parser.add_argument("--dies_at", type=int, default=None)
+    parser.add_argument("--seconds_between_lines", type=float, default=tracking.SECONDS_BETWEEN_LINES)
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--continue_from_dir", type=Path, default=None)
     parser.add_argument("--continue_from_step", type=int, default=None)

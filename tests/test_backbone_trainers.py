@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from encodec.quantization import ResidualVectorQuantizer
@@ -18,16 +19,18 @@ from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap_mel import ClapMel
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
 from open_musiclm.tokenizers.mert import Mert
-from open_musiclm.training.backbones.clap_losses import contrastive_loss, retrieval_recall, same_captions
+from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss, retrieval_recall
 from open_musiclm.training.backbones.clap_model import build_feature_extractor
 from open_musiclm.training.backbones.clap_text import read_captions, train_text_tokenizer
 from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_learn
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
-from open_musiclm.training.backbones.config import ClapTrainingConfig, MertTrainingConfig
+from open_musiclm.training.backbones.config import ClapTrainingConfig, MertArchitecture, MertTrainingConfig
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
 from open_musiclm.training.backbones.initialization import start_as_transform_codec
+from open_musiclm.training.backbones.mert import build_mert
 from open_musiclm.training.backbones.mert_losses import frames_at, mask_spans
+from open_musiclm.training.backbones.randomness import example_chances, follow_examples, seed_dropout, step_chance
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.backbones.train import EncodecTrainingConfig
 
@@ -44,16 +47,20 @@ def tones(count: int, seconds: float, sample_hz: int) -> torch.Tensor:
     return (0.1 + 0.5 * torch.rand(count, 1)) * torch.sin(2 * torch.pi * pitch * time) * torch.exp(-time)
 
 
+def chance(step: int = 0) -> np.random.Generator:
+    return step_chance(0, step)
+
+
 def test_commitment_reaches_the_encoder_from_every_codebook():
     torch.manual_seed(0)
     quantizer = ResidualVectorQuantizer(8, n_q=3, bins=8)
     latents = torch.randn(2, 8, 50)
-    quantize_and_learn(quantizer, latents, 3, 0.9, 0.1)
+    quantize_and_learn(quantizer, latents, 3, 0.9, 0.1, chance())
     gradients = []
     for quantizers in (1, 2, 3):
         leaf = latents.clone().requires_grad_()
         frozen = [layer._codebook.embed.clone() for layer in quantizer.vq.layers]
-        result = quantize_and_learn(quantizer, leaf, quantizers, 0.999999, 0.0)
+        result = quantize_and_learn(quantizer, leaf, quantizers, 0.999999, 0.0, chance())
         (gradient,) = torch.autograd.grad(result.commitment * quantizers, leaf)
         gradients.append(gradient)
         for layer, embed in zip(quantizer.vq.layers, frozen, strict=True):
@@ -66,9 +73,9 @@ def test_quantizing_passes_gradients_straight_through_and_sums_the_codes():
     torch.manual_seed(0)
     quantizer = ResidualVectorQuantizer(4, n_q=2, bins=8)
     latents = torch.randn(2, 4, 30, requires_grad=True)
-    quantize_and_learn(quantizer, latents.detach(), 2, 0.9, 0.1)
+    quantize_and_learn(quantizer, latents.detach(), 2, 0.9, 0.1, chance())
     before = [layer._codebook.embed.clone() for layer in quantizer.vq.layers]
-    result = quantize_and_learn(quantizer, latents, 2, 0.9, 0.1)
+    result = quantize_and_learn(quantizer, latents, 2, 0.9, 0.1, chance())
     expected = sum(embed[result.codes[..., index]] for index, embed in enumerate(before))
     torch.testing.assert_close(result.latents.transpose(1, 2), expected)
     (gradient,) = torch.autograd.grad(result.latents.sum(), latents)
@@ -79,10 +86,10 @@ def test_dead_codes_come_back():
     torch.manual_seed(0)
     quantizer = ResidualVectorQuantizer(4, n_q=1, bins=32)
     narrow = 0.01 * torch.randn(4, 4, 100)
-    quantize_and_learn(quantizer, narrow, 1, 0.5, 0.1)
+    quantize_and_learn(quantizer, narrow, 1, 0.5, 0.1, chance())
     wide = 10 * torch.randn(4, 4, 100)
-    for _ in range(40):
-        codes = quantize_and_learn(quantizer, wide, 1, 0.8, 0.1).codes
+    for step in range(40):
+        codes = quantize_and_learn(quantizer, wide, 1, 0.8, 0.1, chance(step)).codes
     assert codebook_usage(codes, 32)[0] > 0.9
 
 
@@ -145,9 +152,10 @@ def test_constant_q_hears_each_pitch_in_its_bin(semitones):
 @given(frames=st.integers(1, 300), span=st.integers(1, 20))
 @settings(max_examples=20, deadline=None)
 def test_masks_have_a_span_in_every_example(frames, span):
-    masked = mask_spans(3, frames, 0.02, span, torch.Generator().manual_seed(frames))
+    masked = mask_spans(example_chances(frames, range(3)), frames, 0.02, span)
     assert masked.any(dim=1).all()
     assert masked.shape == (3, frames)
+    assert torch.equal(masked[1:], mask_spans(example_chances(frames, range(1, 3)), frames, 0.02, span))
 
 
 def test_codec_tokens_at_another_rate_are_those_of_the_same_moment():
@@ -157,15 +165,48 @@ def test_codec_tokens_at_another_rate_are_those_of_the_same_moment():
 
 def test_contrast_is_least_when_each_sound_has_its_own_caption():
     own = torch.eye(4)
-    same = same_captions(["a", "b", "c", "a"])
+    captions = caption_numbers(["a", "b", "c", "a"])
+    same = captions[:, None] == captions
     scale = torch.tensor(10.0)
     shared = own.clone()
     shared[3] = shared[0]
-    right = contrastive_loss(shared, shared, scale, same)
-    assert right < contrastive_loss(shared, shared.roll(1, 0), scale, same)
+    pairs = Pairs(shared, shared, captions)
+    wrong = Pairs(shared, shared.roll(1, 0), captions)
+    right = contrastive_loss(pairs, pairs, scale)
+    assert right < contrastive_loss(wrong, wrong, scale)
     assert right < 0.75
     assert retrieval_recall(shared, shared, same) == {1: 1.0, 5: 1.0, 10: 1.0}
     assert retrieval_recall(own, own.roll(1, 0), torch.eye(4, dtype=torch.bool))[1] == 0.0
+    assert retrieval_recall(torch.ones(4, 4), torch.ones(4, 4), torch.eye(4, dtype=torch.bool))[1] == 0.0
+
+
+def test_contrast_of_parts_is_that_of_the_whole():
+    torch.manual_seed(0)
+    audio, text = (torch.nn.functional.normalize(torch.randn(6, 8), dim=1) for _ in range(2))
+    pairs = Pairs(audio, text, torch.tensor([0, 1, 2, 0, 3, 4]))
+    logits, fits = 5 * audio @ text.T, pairs.captions[:, None] == pairs.captions
+    targets = fits / fits.sum(dim=1, keepdim=True)
+    expected = sum(torch.nn.functional.cross_entropy(scores, targets) for scores in (logits, logits.T)) / 2
+    scale = torch.tensor(5.0)
+    torch.testing.assert_close(contrastive_loss(pairs, pairs, scale), expected)
+    parts = [contrastive_loss(Pairs(*(x[rows] for x in pairs)), pairs, scale) for rows in ([0, 1], [2, 3], [4, 5])]
+    torch.testing.assert_close(torch.stack(parts).mean(), expected)
+
+
+def test_dropout_of_a_transformers_model_follows_the_examples():
+    torch.manual_seed(0)
+    model = build_mert(MertArchitecture(feature_dim=16, layers=2, heads=2, feed_forward_dim=16, dropout=0.3))
+    follow_examples(model.train())
+    waves, seeds = torch.randn(3, 4000), torch.tensor([7, 8, 9], dtype=torch.int32)
+
+    def features(rows: slice, rest: int = 0) -> torch.Tensor:
+        seed_dropout(model, seeds[rows] + rest)
+        with torch.no_grad():
+            return model(waves[rows], mask_time_indices=torch.zeros(3, 12, dtype=torch.bool)[rows]).last_hidden_state
+
+    whole = features(slice(3))
+    torch.testing.assert_close(features(slice(1, 3)), whole[1:], rtol=0, atol=1e-5)
+    assert (features(slice(3), 1) - whole).abs().max() > 0.1
 
 
 def test_any_script_has_tokens_of_its_own():

@@ -109,6 +109,14 @@ def test_every_other_name_is_refused(tmp_path: Path, name: str) -> None:
         read_torch_file(zipped(tmp_path, {"a/data.pkl": steps}))
 
 
+@pytest.mark.parametrize("keep", [b"r\x00\x00\x00\x80", b"r\x00\x00\x00\x02", b"p2147483648\n", b"p-1\n"])
+def test_value_kept_under_a_huge_number_is_refused_before_memory_is_asked_for(tmp_path: Path, keep: bytes) -> None:
+    path = zipped(tmp_path, {"a/data.pkl": b"\x80\x02}" + keep + b"."})
+    with pytest.raises(UserError, match=r"a\.pt: damaged, .*kept under number -?\d+, in a pickle of \d+ bytes"):
+        read_torch_file(path)
+    read_torch_file(zipped(tmp_path, {"a/data.pkl": b"\x80\x02}" + b"r\x05\x00\x00\x00" + b"."}))
+
+
 def test_compressed_members_are_refused_unread(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1 << 22)}, tmp_path / "plain.pt")
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain:

@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small_training import MadeUpTokens, model_config, trainer_config, training_data
+from small_training import MadeUpTokens, collate, model_config, trainer_config, training_data
 from torch import nn
 
 from open_musiclm.checkpoints import load_weights, saved_steps
@@ -21,7 +22,7 @@ from open_musiclm.config import StageTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 from open_musiclm.models.stages import SemanticStage, load_stage
-from open_musiclm.training.data_stream import TrainingStream, ValidationSet
+from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
 from open_musiclm.training.optimization import parameter_groups
@@ -227,10 +228,64 @@ def test_stream_goes_on_where_it_was(tmp_path: Path, workers: int) -> None:
 
 def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
-    validation = ValidationSet(training_data(trainer_config()), accelerator, FailureList(tmp_path / "f", accelerator))
+    data = replace(training_data(trainer_config()), validation_examples=1003)
+    validation = ValidationSet(data, accelerator, FailureList(tmp_path / "f", accelerator), trainer_config())
     first, second = list(validation), list(validation)
-    assert sum(len(batch[0]) for batch in first) == 10
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, second, strict=True))
+    assert [draw for drawn in first for draw in drawn.draws] == list(range(1003))
+    assert sum(len(drawn.batch[0]) for drawn in first) == 1003
+    assert all(torch.equal(a.batch[0], b.batch[0]) for a, b in zip(first, second, strict=True))
+
+
+def test_validation_may_be_a_part_of_the_set_chosen_once_at_random(tmp_path: Path) -> None:
+    class Placed(Accelerator):
+        """As if in one of several processes."""
+
+        process_index, num_processes = 0, 1
+
+        def __init__(self, index: int, processes: int) -> None:
+            super().__init__(cpu=True)
+            self.process_index, self.num_processes = index, processes
+
+    def positions(seed: int, processes: int) -> list[list[int]]:
+        config = trainer_config(max_validation_examples=30, seed=seed)
+        data = replace(training_data(config), validation_examples=1000)
+        failures = FailureList(tmp_path / "f", Accelerator(cpu=True))
+        parts = [ValidationSet(data, Placed(index, processes), failures, config) for index in range(processes)]
+        for drawn in (drawn for part in parts for drawn in part):
+            expected = collate([MadeUpTokens()[draw] for draw in drawn.draws])
+            assert all(torch.equal(a, b) for a, b in zip(drawn.batch, expected, strict=True))
+        return [[draw for drawn in part for draw in drawn.draws] for part in parts]
+
+    (alone,), (one, other) = positions(0, 1), positions(0, 2)
+    assert len(set(alone)) == 30
+    assert max(alone) > 500  # not the first ones
+    assert sorted(one + other) == alone
+    assert positions(1, 1) != [alone]
+    assert validation_positions(20, 30, seed=0) == list(range(20))
+
+
+def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
+    folder, config = tmp_path / "run", trainer_config()
+    asked_for: list[int] = []
+
+    class Stopped(MadeUpTokens):
+        def __getitem__(self, draw: int) -> list[torch.Tensor]:
+            asked_for.append(draw)
+            if draw == 5:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__getitem__(draw)
+
+    run = Run.begin(
+        RunOptions(folder, log_with="none", device="cpu"), model_config(), config, config.seed, "float32", 2
+    )
+    trainer = SemanticTrainer(
+        run.accelerator, SemanticStage(model_config()), StageTools(model_config(), None, None), config
+    )
+    data = replace(training_data(config), validation=Stopped(), validation_examples=1000)
+    assert not Loop(trainer, data, run, config).train()
+    assert max(asked_for) < 20
+    assert saved_steps(folder) == [5]
+    assert not logged(folder, "validation_loss")
 
 
 def test_compiling_on_a_cpu_is_refused(tmp_path: Path) -> None:

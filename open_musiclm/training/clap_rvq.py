@@ -55,10 +55,10 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
         return Learned(loss, amount, {})
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[SoundBatch]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
         """The quantization error, and the share of all codes that the validation set uses."""
         if self._validation_embeddings is None:  # they never change: CLAP is frozen
-            embedded = [self.clap.embed_audio(batch.waves["clap"]) for batch in batches]
+            embedded = [self.clap.embed_audio(drawn.batch.waves["clap"]) for drawn in batches]
             dim = self.clap.embedding_dim
             self._validation_embeddings = (
                 torch.cat(embedded) if embedded else torch.zeros(0, dim, device=self.accelerator.device)

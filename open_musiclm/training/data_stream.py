@@ -12,15 +12,16 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from open_musiclm.data.draw_sampler import DrawSampler
+from open_musiclm.config import TrainerConfig
+from open_musiclm.data.draw_sampler import DrawSampler, random_generator
 from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
 from open_musiclm.data.workers import leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.trainer import Drawn
 
-MAX_VALIDATION_EXAMPLES = 512
 MAX_WORKER_DEATHS = 3
+_VALIDATION = 2  # what its random choice has in place of an epoch
 _DEATH = "DataLoader worker"
 
 
@@ -76,28 +77,40 @@ class TrainingStream:
 
 
 class ValidationSet:
-    """This process's part of the validation set: each example once, the first `MAX_VALIDATION_EXAMPLES` of them."""
+    """This process's part of the validation set: each example once, of the whole set or of a fixed part of it."""
 
-    def __init__(self, data: TrainingData, accelerator: Accelerator, failures: FailureList) -> None:
+    def __init__(
+        self, data: TrainingData, accelerator: Accelerator, failures: FailureList, config: TrainerConfig
+    ) -> None:
         self.data = data
         self.accelerator = accelerator
         self.failures = failures
-        count = min(data.validation_examples, MAX_VALIDATION_EXAMPLES)
-        self._own = range(accelerator.process_index, count, accelerator.num_processes)
+        chosen = validation_positions(data.validation_examples, config.max_validation_examples, config.seed)
+        self._own = chosen[accelerator.process_index :: accelerator.num_processes]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Drawn[Any]]:
         batches = _Batches(self._after, self.data)
+        first = 0
         try:
             for batch in batches:
                 if isinstance(batch, SoundBatch):
                     self.failures.add(batch.failures)
-                yield send_to_device(batch, self.accelerator.device)
+                positions = self._own[first : first + self.data.batch_size]
+                first += self.data.batch_size
+                yield Drawn(send_to_device(batch, self.accelerator.device), positions)
         finally:
             batches.close()
 
     def _after(self, taken: int) -> Iterator[Any]:
         assert self.data.validation is not None
         return opened(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
+
+
+def validation_positions(examples: int, most: int | None, seed: int) -> list[int]:
+    """Which of a validation set's examples are validated on: all, or `most` of them at random, in rising order."""
+    if most is None or most >= examples:
+        return list(range(examples))
+    return sorted(random_generator(seed, examples, _VALIDATION).choice(examples, most, replace=False).tolist())
 
 
 def _after_draws(data: TrainingData, place: tuple[int, int], first: int, taken: int) -> Iterator[Any]:
@@ -154,7 +167,7 @@ class _Batches:
 
 
 class _Listed(Sampler[int]):
-    def __init__(self, positions: range) -> None:
+    def __init__(self, positions: Sequence[int]) -> None:
         self.positions = positions
 
     def __iter__(self) -> Iterator[int]:

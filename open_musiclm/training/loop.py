@@ -1,8 +1,9 @@
 """The loop that every trainer shares: steps, validation, samples, checkpoints, resuming, an orderly end."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -17,7 +18,7 @@ from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
 from open_musiclm.training.tracking import RunLog, peak_memory_gb
-from open_musiclm.training.trainer import Learned, Trainer
+from open_musiclm.training.trainer import Drawn, Learned, Trainer
 
 MAX_SKIPPED_IN_A_ROW = 10
 
@@ -35,9 +36,12 @@ class Loop:
         self.state = TrainingState()
         self.failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
         self.failures.add(data.unusable)
-        self.validation = ValidationSet(data, self.accelerator, self.failures) if data.validation is not None else None
+        self.validation = None
+        if data.validation is not None:
+            self.validation = ValidationSet(data, self.accelerator, self.failures, config)
         self._validated: tuple[int, Mapping[str, float]] | None = None
         self._skipped_in_a_row = 0
+        self.interruption = Interruption()
 
     def train(self) -> bool:
         """Runs to the last step, or to a signal; saves in either case. Returns whether the last step was reached."""
@@ -50,10 +54,10 @@ class Loop:
         )
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
-            with Interruption() as interruption:
+            with self.interruption:
                 while self.state.step < self.config.num_train_steps:
                     self._step()
-                    if self._any(interruption.asked):
+                    if self._any(self.interruption.asked):
                         break
                 finished = self.state.step >= self.config.num_train_steps
                 self._save(validated=finished)
@@ -112,21 +116,36 @@ class Loop:
             )
 
     def _validate(self) -> None:
-        """Validates after this step, once; with a validation set the loss decides on the best checkpoint."""
-        if self.validation is None or (self._validated is not None and self._validated[0] == self.state.step):
+        """Validates after this step, once; with a validation set the loss decides on the best checkpoint.
+
+        A large set takes longer than one that is asked to stop is given, so that a signal ends this without a result.
+        """
+        if self.validation is None or self._is_validated():
             return
-        values = self.trainer.validate(self.validation)
+        values = self.trainer.validate(self._until_asked(self.validation))
+        if self._any(self.interruption.asked):
+            return
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
 
+    def _until_asked(self, validation: ValidationSet) -> Iterator[Drawn[Any]]:
+        """The batches of the validation set up to a signal, one at least."""
+        for drawn in validation:
+            yield drawn
+            if self.interruption.asked:
+                return
+
+    def _is_validated(self) -> bool:
+        return self._validated is not None and self._validated[0] == self.state.step
+
     def _write_samples(self) -> None:
-        if self.validation is None:
+        if self.validation is None or not self._is_validated():
             return
         if not self.accelerator.is_main_process:
             self.trainer.accompany_samples()
             return
         folder = self.run.folder / SAMPLES_FOLDER / f"step_{self.state.step:08d}"
-        batch = next(iter(self.validation))
+        batch = next(iter(self.validation)).batch
         self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
 
     def _save(self, validated: bool) -> None:
@@ -135,7 +154,7 @@ class Loop:
             return
         if validated:
             self._validate()
-        if self._validated is not None and self._validated[0] == self.state.step:
+        if self._validated is not None and self._is_validated():
             loss, best = self._validated[1]["loss"], self.state.best_validation_loss
             if best is None or loss < best:
                 self.state = replace(self.state, best_step=self.state.step, best_validation_loss=loss)

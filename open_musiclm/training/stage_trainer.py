@@ -1,7 +1,7 @@
 """What the trainers of the three stages share: tokens out of a batch, the loss, validation, samples, weights."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from open_musiclm.models.example_noise import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.training.means import Means
 from open_musiclm.training.optimization import Optimization, OptimizerSettings
 from open_musiclm.training.schedule import Schedule
 from open_musiclm.training.sharding import is_sharded, laid_out_like, whole
@@ -107,22 +108,20 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         return Learned(update.loss, tokens, metrics, update.skipped)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[SoundBatch | list[Ids]]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[Drawn[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
         """Loss and accuracy over the examples of all processes."""
         stage = self.stage.eval()
-        sums, batches_here = torch.zeros(3, device=self.accelerator.device), 0
-        for batch in batches:
-            ids = self._ids(batch)
+        means, batches_here = Means(self.accelerator, ("loss", "accuracy")), 0
+        for drawn in batches:
+            ids = self._ids(drawn.batch)
             result = self._run(stage, ids)
+            means.add((result.loss, result.accuracy), ids[0].shape[0])
             batches_here += 1
-            count = ids[0].shape[0]
-            sums += torch.stack((result.loss * count, result.accuracy * count, sums.new_tensor(count)))
         if is_sharded(stage):
             own = torch.tensor([batches_here], device=self.accelerator.device)
             for _ in range(int(self.accelerator.gather(own).max()) - batches_here):
                 self._run(stage, self._placeholder())
-        loss, accuracy, count = self.accelerator.reduce(sums, reduction="sum").tolist()
-        return {"loss": loss / count, "accuracy": accuracy / count}
+        return means.over_all()
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
@@ -183,7 +182,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         device = self.accelerator.device
         return [torch.zeros(1, 1, kind.quantizers, dtype=torch.long, device=device) for kind in self.stage.sequences]
 
-    def _seeds(self, draws: range) -> Seeds:
+    def _seeds(self, draws: Sequence[int]) -> Seeds:
         """What is random about these examples in training: it depends on neither the batch nor the process."""
         drawn = [random_generator(self.config.seed, draw, 1).integers(1 << 31) for draw in draws]
         return torch.tensor(drawn, dtype=torch.int32, device=self.accelerator.device)

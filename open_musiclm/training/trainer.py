@@ -1,7 +1,7 @@
 """What a trainer is to the loop: it learns from batches, validates, and knows its own weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -11,10 +11,13 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Drawn(Generic[Batch]):
-    """A batch of the training stream: its example number i is draw `draws[i]` of the whole run."""
+    """A batch of the training stream: its example number i is draw `draws[i]` of the whole run.
+
+    In validation the draws are positions in the validation set.
+    """
 
     batch: Batch
-    draws: range
+    draws: Sequence[int]
 
 
 @runtime_checkable
@@ -58,7 +61,7 @@ class Trainer(ABC, Generic[Batch]):
         """Takes all `batches_per_step` batches and makes step number `step` (from 0) of them."""
 
     @abstractmethod
-    def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[Drawn[Batch]]) -> Mapping[str, float]:
         """Measures on this process's part of the validation set; the numbers are those of all processes together.
 
         "loss" decides which checkpoint is the best.

@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from open_musiclm.config import load_section
     from open_musiclm.data.sound_dataset import split
-    from open_musiclm.training.backbones.clap_losses import contrastive_loss
+    from open_musiclm.training.backbones.clap_losses import Pairs, contrastive_loss
     from open_musiclm.training.backbones.clap_text import read_captions
     from open_musiclm.training.backbones.config import ClapTrainingConfig
     from open_musiclm.training.backbones.spectrograms import Spectrograms
@@ -66,7 +66,8 @@ def main(arguments: argparse.Namespace) -> None:
         said = model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
         near = heard[chosen] + DISTURBANCE * torch.randn(BATCH, heard.shape[1])
         near = near / near.norm(dim=1, keepdim=True)
-        loss = contrastive_loss(near, said, torch.tensor(SCALE), chosen[:, None] == chosen[None])
+        pairs = Pairs(near, said, chosen)
+        loss = contrastive_loss(pairs, pairs, torch.tensor(SCALE))
         loss = loss + CLOSENESS * (1 - (near * said).sum(dim=1)).mean()
         optimizer.zero_grad()
         loss.backward()

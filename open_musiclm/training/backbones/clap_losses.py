@@ -1,27 +1,32 @@
 """What CLAP is trained with and judged by: the contrastive loss and retrieval recall (Wu et al. 2023, 3.1 and 4.1)."""
 
+import hashlib
+from typing import NamedTuple
+
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 RECALL_AT = (1, 5, 10)
 
 
-def contrastive_loss(
-    audio: Float[Tensor, "batch dim"],
-    text: Float[Tensor, "batch dim"],
-    scale: Float[Tensor, ""],
-    same: Bool[Tensor, "batch batch"],
-) -> Float[Tensor, ""]:
-    """Symmetric cross-entropy over the cosines of all pairs of a batch; embeddings are L2-normalised.
+class Pairs(NamedTuple):
+    """Sounds and their captions: embeddings of length 1, and a number that equal captions share."""
 
-    `same[i, j]` says that caption j also fits sound i (the same sentence): such pairs share the target.
+    audio: Float[Tensor, "pairs dim"]
+    text: Float[Tensor, "pairs dim"]
+    captions: Int[Tensor, "pairs"]
+
+
+def contrastive_loss(some: Pairs, everyone: Pairs, scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Symmetric cross-entropy of `some` pairs, each sound and each caption among those of `everyone`.
+
+    A caption that is the same sentence as a sound's own fits it as well: such pairs share the target. Needs memory
+    for a number for each of the some * everyone pairs.
     """
-    logits = scale * audio @ text.T
-    targets = same.to(logits.dtype)
-    by_audio = F.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
-    by_text = F.cross_entropy(logits.T, targets.T / targets.T.sum(dim=1, keepdim=True))
+    fits = some.captions[:, None] == everyone.captions
+    by_audio = _cross_entropy(scale * some.audio @ everyone.text.T, fits)
+    by_text = _cross_entropy(scale * some.text @ everyone.audio.T, fits)
     return (by_audio + by_text) / 2
 
 
@@ -29,13 +34,24 @@ def retrieval_recall(
     queries: Float[Tensor, "queries dim"],
     candidates: Float[Tensor, "candidates dim"],
     fits: Bool[Tensor, "queries candidates"],
-) -> dict[int, float]:
-    """For 1, 5, 10: the share of queries with a fitting candidate among that many most similar ones."""
-    order = (queries @ candidates.T).argsort(dim=1, descending=True)
-    hits = fits.gather(1, order)
-    return {most: hits[:, :most].any(dim=1).float().mean().item() for most in RECALL_AT}
+) -> dict[int, Float[Tensor, ""]]:
+    """For 1, 5, 10: the share of queries with a fitting candidate among that many most similar ones.
+
+    Of equally similar candidates those that do not fit come first, so that equal embeddings find nothing.
+    """
+    similarity = queries @ candidates.T
+    best = similarity.masked_fill(~fits, -torch.inf).amax(dim=1, keepdim=True)
+    before = ((similarity >= best) & ~fits).sum(dim=1)
+    return {most: (before < most).float().mean() for most in RECALL_AT}
 
 
-def same_captions(captions: list[str]) -> Bool[Tensor, "batch batch"]:
-    """Which captions are the same sentence."""
-    return torch.tensor([[left == right for right in captions] for left in captions])
+def caption_numbers(captions: list[str]) -> Int[Tensor, "captions"]:
+    """A number of 64 bits for each sentence, the same wherever it is computed."""
+    digests = [hashlib.blake2b(caption.encode(), digest_size=8).digest() for caption in captions]
+    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
+
+
+def _cross_entropy(logits: Float[Tensor, "some all"], fits: Bool[Tensor, "some all"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy where all that fits is equally right."""
+    wanted = torch.where(fits, logits, 0).sum(dim=1) / fits.sum(dim=1)
+    return (logits.logsumexp(dim=1) - wanted).mean()

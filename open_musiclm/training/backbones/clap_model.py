@@ -36,6 +36,7 @@ def build_clap(architecture: ClapArchitecture, vocabulary_size: int, initial_log
             "intermediate_size": 3 * architecture.text_dim,
             "max_position_embeddings": _POSITIONS,
             "layer_norm_eps": 1e-5,
+            "attention_probs_dropout_prob": 0.0,
         },
         audio_config={
             "patch_size": architecture.patch_size,

@@ -77,6 +77,8 @@ class ClapArchitecture(Section):
 class ClapTrainerConfig(BackboneTrainerConfig):
     """Contrastive training on the sounds that `captions`, JSON lines, describes; `folder` is their folder.
 
+    Each sound is told apart from the captions of all processes' batches: `batch_size` times their number.
+
     Spectrograms are computed once and kept in `spectrogram_folder`, or without it computed for every example.
     """
 
@@ -87,7 +89,10 @@ class ClapTrainerConfig(BackboneTrainerConfig):
 
 
 class MertArchitecture(Section):
-    """The shape of a small HuBERT with the real front end's kernels and strides: 320 samples a frame."""
+    """The shape of a small HuBERT with the real front end's kernels and strides: 320 samples a frame.
+
+    `dropout` is that of hidden states; attention weights have none.
+    """
 
     feature_dim: PositiveInt = 144
     layers: PositiveInt = 4

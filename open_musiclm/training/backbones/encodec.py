@@ -1,10 +1,10 @@
 """The trainer of EnCodec (Défossez et al. 2022, 3.4), of any size, on folders of sound."""
 
-import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import encodec
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -28,6 +28,9 @@ from open_musiclm.training.backbones.encodec_losses import (
 )
 from open_musiclm.training.backbones.initialization import start_as_transform_codec
 from open_musiclm.training.backbones.optimization import CosineAdamW
+from open_musiclm.training.backbones.randomness import example_chances, step_chance
+from open_musiclm.training.means import Means
+from open_musiclm.training.together import averaged_numbers
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 CROP = "codec"
@@ -44,13 +47,13 @@ class EncodecTraining(nn.Module):
         self.model, self.config = model, config
 
     def forward(
-        self, waves: Float[Tensor, "batch samples"], quantizers: int
+        self, waves: Float[Tensor, "batch samples"], quantizers: int, chance: np.random.Generator
     ) -> tuple[Float[Tensor, "batch samples"], Quantized]:
-        """Decoded waves, and what the first `quantizers` codebooks made of the latents."""
+        """Decoded waves, and what the first `quantizers` codebooks made of the latents; `chance` is the step's."""
         latents = self.model.encoder(waves[:, None]).float()  # codes are chosen among float32 vectors
         decay, dead = self.config.codebook_decay, self.config.dead_code_share
         with torch.autocast(latents.device.type, enabled=False):
-            quantized = quantize_and_learn(self.model.quantizer, latents, quantizers, decay, dead)
+            quantized = quantize_and_learn(self.model.quantizer, latents, quantizers, decay, dead, chance)
         return self.model.decoder(quantized.latents)[:, 0, : waves.shape[1]].float(), quantized
 
 
@@ -89,49 +92,46 @@ class EncodecTrainer(Trainer[SoundBatch]):
 
     def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
         """One step of the codec, and of the discriminators once they have joined."""
-        waves = self._quieter(next(batches).batch.waves[CROP])
+        drawn = next(batches)
+        waves = quieter(drawn.batch.waves[CROP], example_chances(self.config.seed, drawn.draws), self.config)
         self._start(waves)
         self.optimization.module.train()
+        chance = step_chance(self.config.seed, step)
         with self.optimization.products():
-            decoded, quantized = self.optimization.module(waves, self._draw_quantizers())
+            decoded, quantized = self.optimization.module(waves, self._draw_quantizers(chance), chance)
         leaf = decoded.detach().requires_grad_()
         losses = {"time": (leaf - waves).abs().mean(), "spectrogram": self.spectrogram_loss(leaf, waves)}
         adversary = self.discriminator if step >= self.config.adversarial_from_step else None
         if adversary is not None:
-            losses |= _adversarial_losses(adversary.module, leaf, waves)
+            losses |= _adversarial_losses(self.accelerator.unwrap_model(adversary.module), leaf, waves)
         gradient = self.balancer.gradient(losses, leaf) / len(waves)
         commitment = self.config.commitment_weight * quantized.commitment
         self.accelerator.backward((decoded * gradient).sum() + commitment)
         norm = self.optimization.update(step, losses.values())
-        metrics = {name: loss.item() for name, loss in losses.items()}
+        values = {**losses, "commitment": quantized.commitment, "si_sdr": si_sdr(leaf.detach(), waves).mean()}
         if adversary is not None:
-            metrics["discriminator"] = _train_discriminator(self.accelerator, adversary, leaf.detach(), waves, step)
-        metrics |= {"commitment": quantized.commitment.item(), "gradient_norm": norm}
-        metrics["si_sdr"] = si_sdr(leaf.detach(), waves).mean().item()
+            values["discriminator"] = _train_discriminator(self.accelerator, adversary, leaf.detach(), waves, step)
+        metrics = {**averaged_numbers(values), "gradient_norm": norm}
         loss = metrics["time"] + metrics["spectrogram"]
         return Learned(loss, waves.numel() / self.architecture.sample_hz, metrics, skipped=norm != norm)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[SoundBatch]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
         """Losses, SI-SDR and log-spectral distance in dB with all codebooks, and the least used codebook's usage."""
         model = self.model.eval()
-        sums = torch.zeros(4, device=self.accelerator.device)
+        means = Means(self.accelerator, ("loss", "si_sdr", "log_spectral_distance"))
         used = torch.zeros(self.architecture.n_q, self.architecture.bins, device=self.accelerator.device)
-        for batch in batches:
-            waves = batch.waves[CROP]
+        for drawn in batches:
+            waves = drawn.batch.waves[CROP]
             codes = _encode(model, waves)
             decoded = _decode(model, codes, waves.shape[1])
             loss = self.spectrogram_loss(decoded, waves) + (decoded - waves).abs().mean()
-            distance = log_spectral_distance(decoded, waves).sum()
-            count = len(waves)
-            sums += torch.stack((loss * count, si_sdr(decoded, waves).sum(), distance, sums.new_tensor(count)))
+            distance = log_spectral_distance(decoded, waves).mean()
+            means.add((loss, si_sdr(decoded, waves).mean(), distance), len(waves))
             used.scatter_(1, codes.permute(2, 0, 1).flatten(1), 1.0)
-        loss, ratio, distance, count = self.accelerator.reduce(sums, reduction="sum").tolist()
         usage = self.accelerator.reduce(used, reduction="sum").clamp(max=1).mean(dim=1)
         return {
-            "loss": loss / count,
-            "si_sdr": ratio / count,
-            "log_spectral_distance": distance / count,
+            **means.over_all(),
             "least_codebook_usage": usage.min().item(),
             "mean_codebook_usage": usage.mean().item(),
         }
@@ -190,15 +190,19 @@ class EncodecTrainer(Trainer[SoundBatch]):
             broadcast(parameter.data)
         self.started = True
 
-    def _quieter(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch samples"]:
-        decibels = -self.config.quieter_by_db * torch.rand(len(waves), 1)
-        return waves.clamp(-1, 1) * (10 ** (decibels / 20)).to(waves.device)
-
-    def _draw_quantizers(self) -> int:
-        """The same number in every process: Python's generators start alike and are asked equally often."""
-        dropped = random.random() < self.config.quantizer_dropout
-        fewer = random.randint(1, self.architecture.n_q)
+    def _draw_quantizers(self, chance: np.random.Generator) -> int:
+        dropped = chance.random() < self.config.quantizer_dropout
+        fewer = int(chance.integers(1, self.architecture.n_q, endpoint=True))
         return fewer if dropped else self.architecture.n_q
+
+
+def quieter(
+    waves: Float[Tensor, "batch samples"], chances: Sequence[np.random.Generator], config: EncodecTrainerConfig
+) -> Float[Tensor, "batch samples"]:
+    """Waves at up to `quieter_by_db` below their own level, clipped to full scale before."""
+    decibels = [chance.uniform(-config.quieter_by_db, 0) for chance in chances]
+    gains = torch.tensor([10 ** (value / 20) for value in decibels], dtype=waves.dtype, device=waves.device)
+    return waves.clamp(-1, 1) * gains[:, None]
 
 
 def _encode(model: encodec.EncodecModel, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]:
@@ -226,11 +230,11 @@ def _train_discriminator(
     decoded: Float[Tensor, "batch samples"],
     waves: Float[Tensor, "batch samples"],
     step: int,
-) -> float:
+) -> Float[Tensor, ""]:
     optimization.optimizer.zero_grad()
     logits_of_real, _ = optimization.module(waves[:, None])
     logits_of_decoded, _ = optimization.module(decoded[:, None])
     loss = discriminator_loss(logits_of_real, logits_of_decoded)
     accelerator.backward(loss)
     optimization.update(step, [loss])
-    return loss.item()
+    return loss.detach()

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
+from open_musiclm.training.together import averaged
+
 Maps = Sequence[Tensor]
 _QUIETEST = 1e-5
 
@@ -51,9 +53,9 @@ def discriminator_loss(logits_of_real: Maps, logits_of_decoded: Maps) -> Float[T
 
 
 def feature_matching_loss(maps_of_real: Sequence[Maps], maps_of_decoded: Sequence[Maps]) -> Float[Tensor, ""]:
-    """L1 between the discriminators' inner layers, each relative to the mean size of the recorded one."""
+    """L1 between the discriminators' inner layers, each relative to the recorded one's mean size in all processes."""
     distances = [
-        F.l1_loss(decoded, real.detach()) / real.detach().abs().mean()
+        F.l1_loss(decoded, real.detach()) / averaged(real.abs().mean())
         for all_real, all_decoded in zip(maps_of_real, maps_of_decoded, strict=True)
         for real, decoded in zip(all_real, all_decoded, strict=True)
     ]
@@ -78,13 +80,15 @@ class Balancer(nn.Module):
         self.register_buffer("steps", torch.zeros(len(self.weights)))
 
     def gradient(self, losses: Mapping[str, Tensor], wave: Float[Tensor, "batch samples"]) -> Tensor:
-        """The balanced gradient at `wave` [batch, samples]; its norm per example is about 1."""
+        """The balanced gradient at `wave` [batch, samples], of losses that are means over the batch; its norm per
+        example is about 1. The moving averages are those of the examples of all processes."""
         balanced, share = torch.zeros_like(wave), sum(self.weights[name] for name in losses)
         for index, (name, weight) in enumerate(self.weights.items()):
             if name not in losses:
                 continue
             (gradient,) = torch.autograd.grad(losses[name], wave, retain_graph=True)
-            norm = gradient.norm(dim=-1).mean()
+            gradient = gradient * len(wave)  # that of each example's own loss
+            norm = averaged(gradient.norm(dim=-1).mean())
             self.steps[index] += 1
             self.norms[index] = self.decay * self.norms[index] + (1 - self.decay) * norm
             average = self.norms[index] / (1 - self.decay ** self.steps[index])

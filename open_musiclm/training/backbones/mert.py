@@ -1,8 +1,9 @@
 """The trainer of MERT (Li et al. 2023): a HuBERT that names codec tokens and draws pitches where it hears nothing."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int
@@ -13,17 +14,22 @@ from transformers import HubertConfig, HubertModel
 
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.errors import UserError
+from open_musiclm.models.example_noise import Seeds
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.training.backbones.config import MertArchitecture, MertTrainerConfig
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.mert_losses import MertHeads, MertLoss, frames_at, mask_spans, masked_features
 from open_musiclm.training.backbones.optimization import CosineAdamW
+from open_musiclm.training.backbones.randomness import example_chances, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.means import Means
+from open_musiclm.training.together import averaged, averaged_numbers
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 HEARD, CODED = "mert", "codec"
 WEIGHTS_FOLDER = "mert"
 _WEIGHTS_NAME = "model.safetensors"
 _VALIDATION_SEED = 0
+_VALIDATED = ("loss", "tokens", "pitches", "accuracy", "first_accuracy")
 # A constant-Q frame's logarithms reach about 9; a fifth of that is near unit scale.
 _PITCH_SCALE = 0.2
 
@@ -40,7 +46,7 @@ def build_mert(architecture: MertArchitecture) -> HubertModel:
             num_conv_pos_embeddings=architecture.position_kernel,
             num_conv_pos_embedding_groups=architecture.position_groups,
             hidden_dropout=architecture.dropout,
-            attention_dropout=architecture.dropout,
+            attention_dropout=0.0,
             activation_dropout=0.0,
             feat_proj_dropout=0.0,
             layerdrop=0.0,
@@ -54,6 +60,7 @@ class MertTraining(nn.Module):
 
     def __init__(self, model: HubertModel, heads: MertHeads) -> None:
         super().__init__()
+        follow_examples(model)
         self.model, self.heads = model, heads
 
     def forward(
@@ -62,8 +69,10 @@ class MertTraining(nn.Module):
         codes: Int[Tensor, "batch time quantizers"],
         pitches: Float[Tensor, "batch time pitches"],
         masked: Bool[Tensor, "batch time"],
+        seeds: Seeds | None,
     ) -> MertLoss:
-        """The losses over the masked frames."""
+        """The losses over the masked frames; dropout follows the examples' `seeds`."""
+        seed_dropout(self.model, seeds)
         return self.heads(masked_features(self.model, waves, masked), codes, pitches, masked)
 
 
@@ -108,37 +117,34 @@ class MertTrainer(Trainer[SoundBatch]):
         return plain
 
     def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
-        """One step on the masked frames of a batch."""
-        batch = next(batches).batch
+        """One step on the masked frames of all processes."""
+        drawn = next(batches)
+        chances = example_chances(self.config.seed, drawn.draws)
         self.optimization.module.train()
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        task = self._task(batch, generator)
+        task = self._task(drawn.batch, chances)
         with self.optimization.products():
-            result = self.optimization.module(*task)
-        loss = self._loss(result)
+            result = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
+        frames = task[-1].sum().float()
+        share = frames / averaged(frames)  # more masked frames than the other processes' count for more
+        loss = share * self._loss(result)
         self.accelerator.backward(loss)
         norm = self.optimization.update(step, [loss])
-        metrics = {"tokens": result.tokens.item(), "pitches": result.pitches.item(), "gradient_norm": norm}
-        metrics |= {"accuracy": result.accuracy.mean().item(), "first_accuracy": result.accuracy[0].item()}
-        seconds = batch.waves[HEARD].numel() / self.sample_hz
-        return Learned(loss.item(), seconds, metrics, skipped=norm != norm)
+        metrics = averaged_numbers({name: share * value for name, value in self._values(result).items()})
+        seconds = drawn.batch.waves[HEARD].numel() / self.sample_hz
+        return Learned(metrics.pop("loss"), seconds, {**metrics, "gradient_norm": norm}, skipped=norm != norm)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[SoundBatch]) -> Mapping[str, float]:
-        """Losses and accuracies (of all codebooks, of the first) under masks that never change."""
+    def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
+        """Losses and accuracies (of all codebooks, of the first) over the masked frames, the same ones every time."""
         training = self.training.eval()
-        generator = torch.Generator().manual_seed(_VALIDATION_SEED)
-        sums = torch.zeros(6, device=self.accelerator.device)
-        for batch in batches:
-            task = self._task(batch, generator)
+        means = Means(self.accelerator, _VALIDATED)
+        for drawn in batches:
+            task = self._task(drawn.batch, example_chances(_VALIDATION_SEED, drawn.draws))
             with self.optimization.products():
-                result = training(*task)
-            count = len(batch.waves[HEARD])
-            values = (self._loss(result), result.tokens, result.pitches, result.accuracy.mean(), result.accuracy[0])
-            sums += torch.stack((*(value * count for value in values), sums.new_tensor(count)))
-        *totals, count = self.accelerator.reduce(sums, reduction="sum").tolist()
-        names = ("loss", "tokens", "pitches", "accuracy", "first_accuracy")
-        return {name: total / count for name, total in zip(names, totals, strict=True)}
+                result = training(*task, None)
+            values = self._values(result)
+            means.add([values[name] for name in _VALIDATED], int(task[-1].sum()))
+        return means.over_all()
 
     def write_weights(self, folder: Path) -> None:
         """mert/: a directory that `hubert_kmeans_cfg.model_name` can name."""
@@ -165,15 +171,23 @@ class MertTrainer(Trainer[SoundBatch]):
     def _loss(self, result: MertLoss) -> Tensor:
         return result.tokens + self.config.pitch_weight * result.pitches
 
+    def _values(self, result: MertLoss) -> dict[str, Tensor]:
+        """What is logged of a batch, and validated."""
+        accuracies = (result.accuracy.mean(), result.accuracy[0])
+        values = (self._loss(result), result.tokens, result.pitches, *accuracies)
+        return dict(zip(_VALIDATED, values, strict=True))
+
     @torch.no_grad()
-    def _task(self, batch: SoundBatch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _task(
+        self, batch: SoundBatch, chances: Sequence[np.random.Generator]
+    ) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, "batch time"]]:
         waves = batch.waves[HEARD]
         frames = (waves.shape[1] - self.kernel) // self.hop + 1
         codes = self.codec.encode(batch.waves[CODED])
         codes = frames_at(codes, self.codec.sample_hz // self.codec.hop, self.sample_hz // self.hop, frames)
         pitches = _PITCH_SCALE * self.constant_q(waves, frames)
         start, span = self.config.mask_start_probability, self.config.mask_span
-        masked = mask_spans(len(waves), frames, start, span, generator).to(waves.device)
+        masked = mask_spans(chances, frames, start, span).to(waves.device)
         return waves, codes, pitches, masked
 
 

@@ -1,7 +1,9 @@
 """MERT's training task (Li et al. 2023, 3): name the codec tokens and draw the pitches of masked frames."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -43,11 +45,11 @@ class MertHeads(nn.Module):
 
 
 def mask_spans(
-    batch: int, frames: int, start_probability: float, span: int, generator: torch.Generator
+    chances: Sequence[np.random.Generator], frames: int, start_probability: float, span: int
 ) -> Bool[Tensor, "batch time"]:
     """Masks of spans of `span` frames that begin anywhere with `start_probability`; every example has one at least."""
-    starts = torch.rand(batch, frames, generator=generator) < start_probability
-    starts[torch.arange(batch), torch.randint(frames, (batch,), generator=generator)] = True
+    starts = torch.from_numpy(np.stack([chance.random(frames) < start_probability for chance in chances]))
+    starts[torch.arange(len(chances)), torch.tensor([int(chance.integers(frames)) for chance in chances])] = True
     masked = starts.clone()
     for shift in range(1, min(span, frames)):
         masked[:, shift:] |= starts[:, :-shift]
