@@ -42,6 +42,7 @@ Wave = Float[Tensor, "samples"]
 Report = dict[str, dict[str, Any]]
 
 PROMPTS_AT_ONCE = 8
+RECONSTRUCTED = 40
 RUN_LENGTHS = (8, 16, 32)
 
 
@@ -58,7 +59,7 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     recoded = [_decode(model.tokenizer, code, clip["wave"]) for code, clip in zip(codes, held_out, strict=True)]
     judge = _trained_judge(model.tokenizer, judge_clips)
     return {
-        "codec": _codec(model.tokenizer, model.config.global_cfg.num_coarse_quantizers, held_out, codes),
+        "codec": _codec(model.tokenizer, held_out, codes),
         "control": _control(judge, len(judge_clips), prompts, generated, held_out, recoded),
         "distance": _distances(model, generated, [clip["wave"] for clip in held_out], recoded),
         "memorising": _memorising(model.tokenizer, store, generated, held_out),
@@ -108,14 +109,15 @@ def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], 
     return fit_length(tokenizer.codec.decode(codes)[0].cpu(), len(like))
 
 
-def _codec(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict], codes: Sequence[Tensor]) -> dict:
-    """SI-SDR and log-spectral distance with the coarse stage's codebooks and with all, and each codebook's usage."""
-    original = torch.stack([clip["wave"] for clip in clips])
-    bins = tokenizer.codec.model.quantizer.bins
+def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Tensor]) -> dict:
+    """SI-SDR and log-spectral distance with the first codebooks, up to all, of some clips; each codebook's usage."""
     every = torch.cat([code.flatten(0, 1) for code in codes])
+    bins = tokenizer.codec.model.quantizer.bins
+    clips = clips[:RECONSTRUCTED]
+    original = torch.stack([clip["wave"] for clip in clips])
     report: dict[str, Any] = {"clips": len(clips)}
-    for books in (coarse, every.shape[1]):
-        waves = [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=True)]
+    for books in range(1, every.shape[1] + 1):
+        waves = [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=False)]
         report[f"SI-SDR with {books} codebooks, dB"] = float(si_sdr(torch.stack(waves), original).mean())
         distance = log_spectral_distance(torch.stack(waves), original)
         report[f"log-spectral distance with {books} codebooks, dB"] = float(distance.mean())
