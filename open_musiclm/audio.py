@@ -304,9 +304,8 @@ def _mono_blocks(path: Path, info: SoundInfo) -> Iterator[np.ndarray]:
             return
         decoded = 0
         try:
-            while len(
-                block := file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)
-            ):  # blocks() hides a short read
+            # soundfile's blocks() hides a short read
+            while (block := file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)).size:
                 decoded += len(block)
                 yield block.mean(axis=1)
         except soundfile.LibsndfileError as error:

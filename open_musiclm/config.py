@@ -20,6 +20,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 StageName = Literal["semantic", "coarse", "fine"]
@@ -236,6 +237,7 @@ class HubertKmeansTrainerConfig(Section):
 class StageTrainerConfig(TrainerConfig):
     """A stage's trainer.
 
+    The learning rate warms up, stays for `constant_share` of all steps and falls to zero along a cosine (1: it stays).
     `precision` is that of the products (weights and optimizer are float32); auto is bfloat16 where the device has
     units for it. `gradient_checkpointing` computes each block twice to keep less; `compile` compiles the blocks.
     """
@@ -244,6 +246,7 @@ class StageTrainerConfig(TrainerConfig):
     valid_frac: Probability = 0.05
     lr: PositiveFloat = 3e-4
     lr_warmup: NonNegativeInt = 0
+    constant_share: Share = 1.0
     grad_accum_every: PositiveInt = 1
     wd: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 0.5

@@ -56,12 +56,16 @@ def needed_stages(arguments: argparse.Namespace) -> list[StageName]:
 
 def options_from(arguments: argparse.Namespace) -> Options:
     """How to generate, as the command line says."""
+    return Options(arguments.seed, sampling_from(arguments), arguments.return_coarse_wave, arguments.max_batch_size)
+
+
+def sampling_from(arguments: argparse.Namespace) -> dict[StageName, Sampling]:
+    """How each stage samples, as the command line says."""
     temperatures = {name: getattr(arguments, f"{name}_temperature") for name in STAGE_NAMES}
-    sampling = {
+    return {
         name: Sampling(value, arguments.top_k, arguments.top_p, arguments.cfg_scale)
         for name, value in temperatures.items()
     }
-    return Options(arguments.seed, sampling, arguments.return_coarse_wave, arguments.max_batch_size)
 
 
 def generate_candidates(

@@ -51,7 +51,13 @@ def train(folder: Path, name: str, processes: int, steps: int, *words: object) -
     codec = EncodecConfig(model_name=str(folder / "codec"), bandwidth=2.4, codebook_size=ENCODEC.bins)
     (configs / "model.json").write_text(model_config(codec).model_dump_json())
     shared = {"folder": str(folder / "sounds"), "num_train_steps": steps, "batch_size": 4 // processes, "lr": 1e-3}
-    shared |= {"constant_share": 1.0, "num_workers": 0, "valid_frac": 0.3, "save_model_every": 2}
+    shared |= {
+        "constant_share": 1.0,
+        "precision": "float32",
+        "num_workers": 0,
+        "valid_frac": 0.3,
+        "save_model_every": 2,
+    }
     for kind, architecture in ARCHITECTURES.items():
         content = {"architecture": architecture, "trainer": {**shared, **TRAINERS[kind], "save_results_every": 2}}
         (configs / f"{kind}.json").write_text(json.dumps(content))

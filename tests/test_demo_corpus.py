@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from open_musiclm.audio import read_sound, sound_info
 from open_musiclm.data.demo_corpus import soundfont as soundfonts
 from open_musiclm.data.demo_corpus.arrangement import Arrangement
-from open_musiclm.data.demo_corpus.captions import captions_for
+from open_musiclm.data.demo_corpus.captions import IMPRESSIONS_PER_CLIP, WORDINGS_PER_CLIP, captions_for
 from open_musiclm.data.demo_corpus.corpus import CAPTIONS, clip_name, make_corpus
 from open_musiclm.data.demo_corpus.excerpt import excerpt, felt_beat
 from open_musiclm.data.demo_corpus.harmony import Key, chords_for, key_of
@@ -71,7 +71,7 @@ def test_every_clip_has_its_line_and_every_line_its_clip(corpus: Path) -> None:
         assert line["captions"][0] == line["caption"]
         families = {BY_NAME[name].family for name in line["instruments"]}
         assert line["instrument_family"] == (families.pop() if len(families) == 1 else "mixed")
-        for caption in line["captions"]:
+        for caption in line["captions"][:WORDINGS_PER_CLIP]:
             for name in line["instruments"]:
                 assert any(called in caption for called in BY_NAME[name].names)
 
@@ -186,7 +186,10 @@ def test_captions_contradict_no_fact(seed: int, tempo: str, mode: str, players: 
     wrong = {*other_tempi, "dense", "low", "minor" if mode == "major" else "major"}
     for caption in captions:
         assert not wrong & set(caption.replace(",", "").split())
-        assert all(any(name in caption for name in player.names) for player in players)
+    named = [[any(name in caption for name in player.names) for player in players] for caption in captions]
+    assert all(all(players) for players in named[:WORDINGS_PER_CLIP])
+    assert not any(any(players) for players in named[WORDINGS_PER_CLIP:])
+    assert len(captions) == WORDINGS_PER_CLIP + IMPRESSIONS_PER_CLIP
 
 
 def test_a_missing_soundfont_names_the_remedies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

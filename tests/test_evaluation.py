@@ -91,11 +91,11 @@ def test_longer_runs_are_rarer(tokens, others):
 
 
 def test_prompts_ask_for_every_family_and_tempo_equally_often():
-    prompts = control_prompts(90, seed=1)
-    assert control_prompts(90, seed=1) == prompts != control_prompts(90, seed=2)
+    prompts = control_prompts(81, seed=1)
+    assert control_prompts(81, seed=1) == prompts != control_prompts(81, seed=2)
     kinds = [(prompt.family, prompt.tempo) for prompt in prompts]
     assert {kinds.count(kind) for kind in kinds} == {3}
-    assert len({family for family, _ in kinds}) == 10
+    assert len({family for family, _ in kinds}) == 9
 
 
 def write_corpus(folder, seeds):
@@ -129,8 +129,8 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "results/evaluation.json").read_text())
-    assert report["control, judge of judge"]["family, real clips"] >= 0.75
-    assert report["control, judge of judge"]["prompts"] == 3
+    assert report["control"]["family, real clips"] >= 0.75
+    assert report["control"]["prompts"] == 3
     assert len(report["codec"]["codebook usage"]) == 8
     assert report["distance"]["clips of each set"] == 3
     assert report["memorising"]["runs of 32 changes, generated"] in (0, 1 / 3, 2 / 3, 1)

@@ -25,9 +25,10 @@ from open_musiclm.models.stages import SemanticStage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
-from open_musiclm.training.optimization import parameter_groups, warm_up
+from open_musiclm.training.optimization import parameter_groups
 from open_musiclm.training.random_states import random_states, restore_random_states
 from open_musiclm.training.run import Run, RunOptions
+from open_musiclm.training.schedule import Schedule
 from open_musiclm.training.semantic import SemanticTrainer
 from open_musiclm.training.stage_trainer import StageTools
 from open_musiclm.training.trainer import Learned
@@ -176,9 +177,18 @@ def test_disk_that_refuses_leaves_the_last_checkpoint_whole(tmp_path: Path, monk
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10_000))
-def test_warm_up_rises_in_a_line_and_stays(steps: int, step: int) -> None:
-    assert warm_up(step, steps) == pytest.approx(min((step + 1) / steps, 1))
-    assert warm_up(step, 0) == 1
+def test_the_rate_rises_in_a_line_and_stays(warm_up: int, step: int) -> None:
+    assert Schedule(2.0, warm_up, 1.0, 10_000).at(step) == pytest.approx(2 * min((step + 1) / warm_up, 1))
+    assert Schedule(2.0, 0, 1.0, 10_000).at(step) == 2
+
+
+@given(st.floats(0, 0.99), st.integers(2, 10_000))
+def test_the_rate_stays_for_its_share_and_falls_to_nothing(share: float, steps: int) -> None:
+    schedule = Schedule(2.0, 0, share, steps)
+    rates = [schedule.at(step) for step in range(0, steps + 1, max(steps // 50, 1))]
+    assert schedule.at(int(share * steps)) == pytest.approx(2)
+    assert rates == sorted(rates, reverse=True)
+    assert schedule.at(steps) == pytest.approx(0, abs=1e-9)
 
 
 def test_vectors_do_not_decay() -> None:

@@ -31,6 +31,7 @@ from open_musiclm.evaluation.distances import frechet_distance, noise_modulated
 from open_musiclm.evaluation.judge import SAMPLE_HZ, Judge
 from open_musiclm.evaluation.memorising import share_repeated
 from open_musiclm.evaluation.prompts import ControlPrompt, control_prompts
+from open_musiclm.inference import sampling_from
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
@@ -41,40 +42,37 @@ Wave = Float[Tensor, "samples"]
 Report = dict[str, dict[str, Any]]
 
 PROMPTS_AT_ONCE = 8
-RECODED_EVERY = 3
+RECONSTRUCTED = 40
 RUN_LENGTHS = (8, 16, 32)
 
 
 def evaluate(arguments: argparse.Namespace) -> Report:
     """All measurements of a bundle, by section. Raises UserError."""
     device = choose_device(arguments.device)
-    model, store = _load(open_bundle(arguments.checkpoint_dir), arguments.training_tokens, device)
-    judge_clips = {folder.name: _labelled(folder, arguments.duration) for folder in arguments.judge_corpus}
+    precision = getattr(torch, arguments.precision)
+    model, store = _load(open_bundle(arguments.checkpoint_dir), arguments.training_tokens, device, precision)
+    judge_clips = [clip for folder in arguments.judge_corpus for clip in _labelled(folder, arguments.duration)]
     held_out = _labelled(arguments.held_out_corpus, arguments.duration)
     prompts = control_prompts(arguments.num_prompts, arguments.seed)
     generated = _generate(model, prompts, arguments)
     codes = [model.tokenizer.codec.encode(clip["wave"][None]) for clip in held_out]
     recoded = [_decode(model.tokenizer, code, clip["wave"]) for code, clip in zip(codes, held_out, strict=True)]
-    control = {
-        f"control, judge of {name}": _control(
-            _trained_judge(model.tokenizer, clips), len(clips), prompts, generated, held_out, recoded
-        )
-        for name, clips in judge_clips.items()
-    }
+    judge = _trained_judge(model.tokenizer, judge_clips)
     return {
-        "codec": _codec(model.tokenizer, model.config.global_cfg.num_coarse_quantizers, held_out, codes),
-        **control,
+        "codec": _codec(model.tokenizer, held_out, codes),
+        "control": _control(judge, len(judge_clips), prompts, generated, held_out, recoded),
         "distance": _distances(model, generated, [clip["wave"] for clip in held_out], recoded),
         "memorising": _memorising(model.tokenizer, store, generated, held_out),
     }
 
 
-def _load(bundle: Path, tokens: Path, device: torch.device) -> tuple[MusicLM, TokenStore]:
+def _load(bundle: Path, tokens: Path, device: torch.device, precision: torch.dtype) -> tuple[MusicLM, TokenStore]:
     config = load_model_config(bundle / CONFIG_NAME)
     if config.encodec_cfg.sample_hz != SAMPLE_HZ:
         raise UserError(f"{bundle}: its codec has {config.encodec_cfg.sample_hz} Hz; the judge hears {SAMPLE_HZ} Hz")
     stages = {name: load_stage(bundle, name, config, device) for name in STAGE_NAMES}
-    return MusicLM(config, stages, MusicTokenizer.load(config, bundle, bundle, device)), TokenStore(tokens, config)
+    tokenizer = MusicTokenizer.load(config, bundle, bundle, device)
+    return MusicLM(config, stages, tokenizer, precision), TokenStore(tokens, config)
 
 
 def _labelled(folder: Path, seconds: float) -> list[dict[str, Any]]:
@@ -97,7 +95,7 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
     chosen: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        options = Options(seed=arguments.seed)
+        options = Options(arguments.seed, sampling_from(arguments), max_batch_size=arguments.max_batch_size)
         waves = model.generate(texts, arguments.duration, arguments.num_samples, options)
         for number, text in enumerate(texts):
             own = waves[number * arguments.num_samples : (number + 1) * arguments.num_samples]
@@ -111,14 +109,15 @@ def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], 
     return fit_length(tokenizer.codec.decode(codes)[0].cpu(), len(like))
 
 
-def _codec(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict], codes: Sequence[Tensor]) -> dict:
-    """SI-SDR and log-spectral distance with the coarse stage's codebooks and with all, and each codebook's usage."""
-    original = torch.stack([clip["wave"] for clip in clips])
-    bins = tokenizer.codec.model.quantizer.bins
+def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Tensor]) -> dict:
+    """SI-SDR and log-spectral distance with the first codebooks, up to all, of some clips; each codebook's usage."""
     every = torch.cat([code.flatten(0, 1) for code in codes])
+    bins = tokenizer.codec.model.quantizer.bins
+    clips = clips[:RECONSTRUCTED]
+    original = torch.stack([clip["wave"] for clip in clips])
     report: dict[str, Any] = {"clips": len(clips)}
-    for books in (coarse, every.shape[1]):
-        waves = [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=True)]
+    for books in range(1, every.shape[1] + 1):
+        waves = [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=False)]
         report[f"SI-SDR with {books} codebooks, dB"] = float(si_sdr(torch.stack(waves), original).mean())
         distance = log_spectral_distance(torch.stack(waves), original)
         report[f"log-spectral distance with {books} codebooks, dB"] = float(distance.mean())
@@ -126,10 +125,9 @@ def _codec(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict], codes:
 
 
 def _trained_judge(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> Judge:
-    """A judge that heard each clip as it is, and some through the codec: it is not to mistake the codec for a sound."""
-    again = clips[::RECODED_EVERY]
-    recoded = [_decode(tokenizer, tokenizer.codec.encode(clip["wave"][None]), clip["wave"]) for clip in again]
-    labelled = [*clips, *again]
+    """A judge that heard each clip as it is and through the codec: it is not to mistake the codec for a sound."""
+    recoded = [_decode(tokenizer, tokenizer.codec.encode(clip["wave"][None]), clip["wave"]) for clip in clips]
+    labelled = [*clips, *clips]
     return Judge().fit(
         [*(clip["wave"] for clip in clips), *recoded],
         [clip["instrument_family"] for clip in labelled],

@@ -1,4 +1,4 @@
-"""One module and its AdamW: linear warm-up, gradient clipping, steps that are not finite left out."""
+"""One module and its AdamW: a schedule, gradient clipping, steps that are not finite left out."""
 
 import math
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from open_musiclm.training.schedule import Schedule
 from open_musiclm.training.sharding import laid_out_like, whole, whole_number
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """`warm_up_steps` is counted in optimizer steps, whatever the number of processes."""
+    """How to learn."""
 
-    learning_rate: float
-    warm_up_steps: int
+    schedule: Schedule
     weight_decay: float
     max_gradient_norm: float
 
@@ -38,7 +38,7 @@ class Optimization:
         self.accelerator = accelerator
         self.settings = settings
         groups = parameter_groups(module, settings.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=settings.schedule.rate, fused=True)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
         self._losses: list[torch.Tensor] = []
 
@@ -56,7 +56,7 @@ class Optimization:
         """One step with the mean gradient of the batches since the last one; all processes decide alike."""
         loss = self.accelerator.reduce(torch.stack(self._losses).mean(), reduction="mean").item()
         self._losses.clear()
-        rate = self.settings.learning_rate * warm_up(step, self.settings.warm_up_steps)
+        rate = self.settings.schedule.at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient_norm)
@@ -79,11 +79,6 @@ class Optimization:
             for number, values in state_dict["state"].items()
         }
         self.optimizer.load_state_dict({**state_dict, "state": states})
-
-
-def warm_up(step: int, steps: int) -> float:
-    """The factor of the learning rate at `step` (from 0): rises linearly to 1 over `steps`."""
-    return min((step + 1) / steps, 1.0) if steps else 1.0
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.means import Means
 from open_musiclm.training.optimization import Optimization, OptimizerSettings
+from open_musiclm.training.schedule import Schedule
 from open_musiclm.training.sharding import is_sharded, laid_out_like, whole
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
@@ -57,7 +58,11 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
                     f"{self.name}_trainer_cfg: compile: torch's compiler crashes on a CPU here; set it false"
                 )
             transformer.compile_blocks()
-        settings = OptimizerSettings(config.lr, config.lr_warmup, config.wd, config.max_grad_norm)
+        settings = OptimizerSettings(
+            Schedule(config.lr, config.lr_warmup, config.constant_share, config.num_train_steps),
+            config.wd,
+            config.max_grad_norm,
+        )
         self.optimization = Optimization(accelerator, stage.to(accelerator.device), settings)
 
     @classmethod

@@ -12,7 +12,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--checkpoint_dir", default=str(BUNDLE), help="the bundle to measure")
     parser.add_argument(
-        "--judge_corpus", type=Path, nargs="+", required=True, help="demo corpora of other soundfonts, a judge for each"
+        "--judge_corpus", type=Path, nargs="+", required=True, help="demo corpora of other soundfonts, for the judge"
     )
     parser.add_argument("--held_out_corpus", type=Path, required=True, help="a demo corpus of another seed")
     parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
@@ -20,6 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--num_samples", type=cli.positive_int, default=1, help="samples per prompt, the best counts")
     parser.add_argument("--duration", type=cli.positive_float, default=8.0, help="seconds of each clip")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
+    cli.add_sampling_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/evaluation"))
     return parser
 

@@ -1,11 +1,11 @@
 #!/bin/sh
 # From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the
 # three stages. Run it from the repository's root, as often as you like: what is done stays, what was interrupted goes on.
-# An accelerator is used where there is one. PYTHON names the interpreter.
+# An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
 set -e
 PYTHON=${PYTHON:-python}
 OUT=results/demo_model # the configs beside this script name it too
-HOURS=${HOURS:-2.5}
+HOURS=${HOURS:-8}
 MODEL=configs/demo/model.json
 TRAINING=scripts/demo/training.json
 TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
@@ -33,7 +33,7 @@ backbone() {
     "$PYTHON" scripts/demo/halve_weights.py "$newest/$name" "configs/demo/bundle/$name"
 }
 
-"$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0
+"$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
 backbone encodec
 backbone clap
 if [ ! -e "$OUT/clap/reworded/model.safetensors" ]; then

@@ -1,16 +1,18 @@
 """English sentences about an arrangement, all of them true, no two wordings alike for long.
 
-Every one names the tempo and all instruments, and half of those on instruments of one family name the family: these
-are what a small CLAP has to tell apart, and it learns them sooner where no sentence leaves them out.
+The wordings name the tempo and all instruments, and half of those on instruments of one family name the family: these
+are what a small CLAP has to tell apart, and it learns them sooner where no sentence leaves them out. The impressions
+name no instrument: a CLAP that can tell clips apart by what plays them does not learn for long how fast they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from open_musiclm.data.demo_corpus.arrangement import Arrangement
 
 WORDINGS_PER_CLIP = 10
+IMPRESSIONS_PER_CLIP = 8
 _SHARE_OF_TERSE = 0.5
 _TEMPO = {
     "slow": ("slow", "unhurried", "slow-paced", "leisurely"),
@@ -37,30 +39,47 @@ _DENSITY = {
     "dense": ("with many notes", "dense and busy", "full of notes"),
 }
 _FAMILY = {
-    "piano": "keyboard music",
+    "keyboards": "keyboard music",
     "mallets": "mallet percussion",
-    "organ": "organ music",
-    "guitar": "guitar music",
+    "organs": "organ music",
+    "plucked strings": "plucked string music",
     "bass": "bass music",
-    "strings": "string music",
+    "bowed strings": "bowed string music",
     "voices": "choral music",
     "brass": "brass music",
     "woodwinds": "woodwind music",
-    "synthesizer": "electronic music",
-    "world": "world music",
+    "synthesizers": "electronic music",
 }
 _REGISTER = {"low": ("in a low register", "low and deep"), "middle": (), "high": ("in a high register", "high-pitched")}
 _SOLO = ("solo {}", "{} alone", "{} solo", "a single {}")
 
 
 def captions_for(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
-    """Different wordings, half of them terse; every one names the tempo and all instruments."""
-    found: list[str] = []
-    while len(found) < WORDINGS_PER_CLIP:
-        caption = _caption(arrangement, random)
-        if caption not in found:
-            found.append(caption)
-    return found
+    """Different wordings that name the tempo and all instruments, half of them terse; after them different
+    impressions, which name the tempo and no instrument."""
+    return [
+        *_different(WORDINGS_PER_CLIP, lambda: _caption(arrangement, random)),
+        *_different(IMPRESSIONS_PER_CLIP, lambda: _impression(arrangement, random)),
+    ]
+
+
+def _different(count: int, draw: Callable[[], str]) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[draw()] = None
+    return list(found)
+
+
+def _impression(arrangement: Arrangement, random: np.random.Generator) -> str:
+    """How the music is, whatever plays it."""
+    adjectives = [_one(_TEMPO[arrangement.tempo], random)]
+    adjectives += [_one(_CHARACTER[arrangement.tempo, arrangement.mode], random)] * _happens(0.5, random)
+    random.shuffle(adjectives)
+    noun = _one(("music", *_NOUN[arrangement.tempo]), random)
+    text = " ".join([*adjectives, noun])
+    sentence = _one((text, f"{', '.join(adjectives)}", f"something {' and '.join(adjectives)}"), random)
+    mode = [_one(_MODE, random).format(arrangement.mode)] * _happens(0.25, random)
+    return ", ".join([sentence, *mode])
 
 
 def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:

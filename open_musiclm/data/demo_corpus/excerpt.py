@@ -11,13 +11,14 @@ from open_musiclm.data.demo_corpus.scores import Note, Score
 TempoClass = Literal["slow", "medium", "fast"]
 Parts = tuple[tuple[Note, ...], ...]
 
-# Beats per minute to draw from, and the onsets of the top part per second that the ear takes for this tempo.
+# Beats per minute to draw from, and the onsets of the top part per second that the ear takes for this tempo: a slow
+# beat full of quick notes sounds fast, so that what is called slow, medium or fast here hardly overlaps in these.
 BEATS_PER_MINUTE: dict[TempoClass, tuple[int, int]] = {"slow": (52, 74), "medium": (86, 112), "fast": (132, 172)}
 TEMPI: tuple[TempoClass, ...] = ("slow", "medium", "fast")
 ONSETS_PER_SECOND: dict[TempoClass, tuple[float, float]] = {
-    "slow": (0.6, 2.6),
-    "medium": (1.2, 5.0),
-    "fast": (2.9, 9.0),
+    "slow": (0.6, 1.9),
+    "medium": (1.8, 3.7),
+    "fast": (3.6, 9.0),
 }
 _ONSETS_PER_BEAT = (0.75, 3.1)
 _TRANSPOSITIONS = (-5, 7)

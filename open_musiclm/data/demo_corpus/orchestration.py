@@ -11,7 +11,7 @@ from open_musiclm.data.demo_corpus.instruments import INSTRUMENTS, Instrument
 from open_musiclm.data.demo_corpus.scores import Note
 
 MOST_INSTRUMENTS = 4
-_SHARE_OF_COUNT = (0.6, 0.2, 0.13, 0.07)
+_SHARE_OF_COUNT = (0.72, 0.15, 0.08, 0.05)
 _SHARE_OF_TOP_PARTS = 0.6  # of the clips of one instrument, from scores of several parts
 _MELODIC_WEIGHT = 3
 _BASS_OCTAVE = 36
@@ -67,9 +67,12 @@ def _voice(
     suits: Callable[[Instrument], bool],
     leads: bool = True,
 ) -> Voice:
-    """Notes for a random suitable instrument that none of the others has, in a random octave of its range."""
+    """Notes for a random suitable instrument that none of the others has, of a random family, in a random octave."""
     taken = {voice.instrument.name for voice in others}
     choice = [instrument for instrument in INSTRUMENTS if suits(instrument) and instrument.name not in taken]
+    families = sorted({instrument.family for instrument in choice})
+    family = families[random.integers(len(families))]
+    choice = [instrument for instrument in choice if instrument.family == family]
     weights = np.array([_weight(instrument) for instrument in choice])
     instrument = choice[random.choice(len(choice), p=weights / weights.sum())]
     shifts = range(-5 * _OCTAVE, 5 * _OCTAVE + 1, _OCTAVE)

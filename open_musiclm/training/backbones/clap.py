@@ -61,7 +61,7 @@ class ClapTraining(nn.Module):
         seed_dropout(self.model, seeds)
         audio = self.model.get_audio_features(spectrograms).pooler_output
         text = self.model.get_text_features(ids, attention_mask=mask).pooler_output
-        return audio, text, self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
+        return audio.float(), text.float(), self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
 
 
 class ClapTrainer(Trainer[CaptionedBatch]):
@@ -96,7 +96,8 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         self.optimization.module.train()
         seeds = example_seeds(chances, self.accelerator.device)
         spectrograms = disturbed(batch.spectrograms, chances, self.config.louder_or_quieter_by_db)
-        audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions), seeds)
+        with self.optimization.products():
+            audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions), seeds)
         own = Pairs(audio, text, caption_numbers(batch.captions).to(audio.device))
         loss = contrastive_loss(own, _pairs_of_all(own), scale)
         self.accelerator.backward(loss)
@@ -113,7 +114,8 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         training = self.accelerator.unwrap_model(self.optimization.module).eval()
         own = []
         for batch in (drawn.batch for drawn in batches):
-            audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions), None)
+            with self.optimization.products():
+                audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions), None)
             own.append(Pairs(audio.cpu(), text.cpu(), caption_numbers(batch.captions)))
         everyone = Pairs(
             *(torch.cat(part).to(self.accelerator.device) for part in zip(*gather_object(own), strict=True))

@@ -11,16 +11,17 @@ from open_musiclm.config import (
     PositiveInt,
     Probability,
     Section,
+    Share,
     TrainerConfig,
+    TrainingPrecision,
 )
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BackboneTrainerConfig(TrainerConfig):
     """What the backbone trainers share: the learning rate warms up, stays, and falls to zero along a cosine.
 
-    `constant_share` is the share of all steps before it begins to fall.
+    `constant_share` is the share of all steps before it begins to fall. `precision` is that of the networks' products
+    (weights, losses and optimizer are float32); auto is bfloat16 where the device has units for it.
     """
 
     lr: PositiveFloat
@@ -29,6 +30,7 @@ class BackboneTrainerConfig(TrainerConfig):
     wd: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 1.0
     valid_frac: Probability = 0.05
+    precision: TrainingPrecision = "auto"
 
 
 class EncodecTrainerConfig(BackboneTrainerConfig):

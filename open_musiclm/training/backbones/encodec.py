@@ -50,10 +50,11 @@ class EncodecTraining(nn.Module):
         self, waves: Float[Tensor, "batch samples"], quantizers: int, chance: np.random.Generator
     ) -> tuple[Float[Tensor, "batch samples"], Quantized]:
         """Decoded waves, and what the first `quantizers` codebooks made of the latents; `chance` is the step's."""
-        latents = self.model.encoder(waves[:, None])
+        latents = self.model.encoder(waves[:, None]).float()  # codes are chosen among float32 vectors
         decay, dead = self.config.codebook_decay, self.config.dead_code_share
-        quantized = quantize_and_learn(self.model.quantizer, latents, quantizers, decay, dead, chance)
-        return self.model.decoder(quantized.latents)[:, 0, : waves.shape[1]], quantized
+        with torch.autocast(latents.device.type, enabled=False):
+            quantized = quantize_and_learn(self.model.quantizer, latents, quantizers, decay, dead, chance)
+        return self.model.decoder(quantized.latents)[:, 0, : waves.shape[1]].float(), quantized
 
 
 class EncodecTrainer(Trainer[SoundBatch]):
@@ -96,7 +97,8 @@ class EncodecTrainer(Trainer[SoundBatch]):
         self._start(waves)
         self.optimization.module.train()
         chance = step_chance(self.config.seed, step)
-        decoded, quantized = self.optimization.module(waves, self._draw_quantizers(chance), chance)
+        with self.optimization.products():
+            decoded, quantized = self.optimization.module(waves, self._draw_quantizers(chance), chance)
         leaf = decoded.detach().requires_grad_()
         losses = {"time": (leaf - waves).abs().mean(), "spectrogram": self.spectrogram_loss(leaf, waves)}
         adversary = self.discriminator if step >= self.config.adversarial_from_step else None
@@ -160,7 +162,9 @@ class EncodecTrainer(Trainer[SoundBatch]):
         """Takes the weights of a model's own directory. Raises UserError."""
         model, architecture = load_encodec(directory)
         if architecture != self.architecture:
-            raise UserError(f"{directory}: its config.json differs from the architecture in training")
+            own, wanted = architecture.model_dump(), self.architecture.model_dump()
+            differing = ", ".join(f"{key} {own[key]}, not {wanted[key]}" for key in own if own[key] != wanted[key])
+            raise UserError(f"{directory}: its config.json differs from the architecture in training: {differing}")
         self.model.load_state_dict(model.state_dict())
         self.started = True
 

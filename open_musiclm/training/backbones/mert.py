@@ -122,7 +122,8 @@ class MertTrainer(Trainer[SoundBatch]):
         chances = example_chances(self.config.seed, drawn.draws)
         self.optimization.module.train()
         task = self._task(drawn.batch, chances)
-        result = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
+        with self.optimization.products():
+            result = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
         frames = task[-1].sum().float()
         share = frames / averaged(frames)  # more masked frames than the other processes' count for more
         loss = share * self._loss(result)
@@ -139,7 +140,9 @@ class MertTrainer(Trainer[SoundBatch]):
         means = Means(self.accelerator, _VALIDATED)
         for drawn in batches:
             task = self._task(drawn.batch, example_chances(_VALIDATION_SEED, drawn.draws))
-            values = self._values(training(*task, None))
+            with self.optimization.products():
+                result = training(*task, None)
+            values = self._values(result)
             means.add([values[name] for name in _VALIDATED], int(task[-1].sum()))
         return means.over_all()
 

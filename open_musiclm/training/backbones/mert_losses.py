@@ -37,12 +37,11 @@ class MertHeads(nn.Module):
     ) -> MertLoss:
         """Losses over the masked frames, at least one."""
         inside = features[masked]
-        logits = self.tokens(inside).view(len(inside), self.quantizers, -1)
+        logits = self.tokens(inside).float().view(len(inside), self.quantizers, -1)
         wanted = codes[masked]
         accuracy = (logits.detach().argmax(dim=-1) == wanted).float().mean(dim=0)
-        return MertLoss(
-            F.cross_entropy(logits.transpose(1, 2), wanted), F.mse_loss(self.pitches(inside), pitches[masked]), accuracy
-        )
+        drawn = F.mse_loss(self.pitches(inside).float(), pitches[masked])
+        return MertLoss(F.cross_entropy(logits.transpose(1, 2), wanted), drawn, accuracy)
 
 
 def mask_spans(

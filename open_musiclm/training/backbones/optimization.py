@@ -1,6 +1,5 @@
 """AdamW with a rate that warms up, stays and falls along a cosine; steps that are not finite are left out."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,19 +7,14 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from open_musiclm.devices import choose_precision
 from open_musiclm.training.backbones.config import BackboneTrainerConfig
-from open_musiclm.training.optimization import parameter_groups, warm_up
-
-
-def learning_rate(config: BackboneTrainerConfig, step: int) -> float:
-    """The rate of step `step` (from 0) of `num_train_steps`."""
-    begin = config.constant_share * config.num_train_steps
-    fallen = max(step - begin, 0) / max(config.num_train_steps - begin, 1)
-    return config.lr * warm_up(step, config.lr_warmup) * (1 + math.cos(math.pi * min(fallen, 1))) / 2
+from open_musiclm.training.optimization import parameter_groups
+from open_musiclm.training.schedule import Schedule
 
 
 class CosineAdamW:
-    """One module's optimizer: `update` makes a step with the gradient that is there."""
+    """One module's optimizer: `update` makes a step with the gradient that is there; `products` sets the precision."""
 
     def __init__(
         self,
@@ -30,8 +24,15 @@ class CosineAdamW:
         betas: tuple[float, float],
     ) -> None:
         self.accelerator, self.config = accelerator, config
+        self.schedule = Schedule(config.lr, config.lr_warmup, config.constant_share, config.num_train_steps)
         optimizer = torch.optim.AdamW(parameter_groups(module, config.wd), lr=config.lr, betas=betas, fused=True)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
+
+    def products(self) -> torch.autocast:
+        """Within it, matrix products and convolutions are computed in the run's precision."""
+        device = self.accelerator.device
+        bfloat16 = choose_precision(self.config.precision, device) == "bfloat16"
+        return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
     def update(self, step: int, losses: Iterable[torch.Tensor]) -> float:
         """Changes the parameters unless a loss or the gradient is not finite; returns the gradient's norm."""
@@ -39,7 +40,7 @@ class CosineAdamW:
         finite = torch.stack([torch.as_tensor(value).isfinite() for value in (*losses, norm)]).all()
         everywhere = self.accelerator.reduce(finite.float().to(self.accelerator.device), reduction="mean").item() == 1
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, step)
+            group["lr"] = self.schedule.at(step)
         if everywhere:
             self.optimizer.step()
         self.optimizer.zero_grad()

@@ -121,7 +121,7 @@ def _begin(arguments: argparse.Namespace, architecture: Section, config: Backbon
         continue_from=arguments.continue_from_dir,
         continue_from_step=arguments.continue_from_step,
     )
-    return Run.begin(options, architecture, config, config.seed)
+    return Run.begin(options, architecture, config, config.seed, config.precision)
 
 
 def _sounds(crops: list[Crop], config: BackboneTrainerConfig, run: Run) -> TrainingData:
