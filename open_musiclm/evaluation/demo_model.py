@@ -41,7 +41,7 @@ from open_musiclm.training.backbones.codec_metrics import log_spectral_distance,
 Wave = Float[Tensor, "samples"]
 Report = dict[str, dict[str, Any]]
 
-PROMPTS_AT_ONCE = 8
+PROMPTS_AT_ONCE = 16
 RECONSTRUCTED = 40
 RUN_LENGTHS = (8, 16, 32)
 
