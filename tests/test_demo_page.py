@@ -101,8 +101,8 @@ def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_page_for_every_prompt(stack, tmp_path):
     done = generate(
-        "slow piano", "fast / flute", "--checkpoint_dir", str(stack.folder), "--duration", "1.5", "--num_samples", "2", "--cfg_scale", "1",
-        "--results_folder", str(tmp_path),
+        "slow piano", "fast / flute", "--checkpoint_dir", str(stack.folder), "--duration", "1.5", "--num_samples", "2",
+        "--cfg_scale", "1", "--results_folder", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     pages = [Path(path) for path in re.findall(r"hear them: (.+)", done.stdout)]
