@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from open_musiclm.training.backbones.train import train_clap, train_encodec, train_mert
 
@@ -23,6 +24,9 @@ def main() -> None:
         words |= {"results_folder": given.results / name, "overwrite": False, "log_with": "none", "device": "cpu"}
         words |= {"continue_from_dir": given.continue_from and given.continue_from / name}
         train(argparse.Namespace(**words, continue_from_step=None, fine_tune_from=None))
+    if distributed.is_initialized():  # as the scripts do: its threads, left to the end of the process, may abort it
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
