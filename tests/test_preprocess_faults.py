@@ -12,6 +12,7 @@ from preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, se
 from sound_files import write_ramp
 
 from open_musiclm.audio import SoundInfo, find_sounds, sound_info
+from open_musiclm.data import preprocess as preprocessing_module
 from open_musiclm.data import statistics
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -64,6 +65,20 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(
     assert 0 < before < 24
     assert preprocess(settings_of(tmp_path), 6.0).stored_before == before
     assert content_of(tmp_path) == _whole(tmp_path)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_worker_that_dies_while_it_hands_a_batch_over(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(loader: object) -> Iterator[object]:
+        raise error
+        yield
+
+    _sounds(tmp_path, 2)
+    monkeypatch.setattr(preprocessing_module, "opened", dying)
+    with pytest.raises(UserError, match="a data worker died"):
+        preprocess(settings_of(tmp_path, num_workers=1), 6.0)
 
 
 def _killed_at_the_last_file(path: Path) -> SoundInfo:

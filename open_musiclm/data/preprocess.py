@@ -158,8 +158,9 @@ class Preprocessor:
         )
         try:
             yield from opened(loader)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+            # all but the first come of a worker that dies while it hands a batch over
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise UserError(
                 "a data worker died (often for lack of memory); what was done is stored; lower "
