@@ -29,3 +29,9 @@ def choose_precision(name: TrainingPrecision, device: torch.device) -> Precision
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if native else "float32"
+
+
+def products_in(name: TrainingPrecision, device: torch.device) -> torch.autocast:
+    """Within it, matrix products and convolutions are computed in that precision; weights stay as they are."""
+    bfloat16 = choose_precision(name, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)

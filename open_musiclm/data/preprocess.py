@@ -22,7 +22,7 @@ from open_musiclm.data.sound_dataset import SoundFailure
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, shortest_seconds
 from open_musiclm.data.token_store import SHARD_BYTES, TokenStoreWriter
-from open_musiclm.data.workers import leave_signals_to_parent, opened
+from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 
@@ -158,9 +158,8 @@ class Preprocessor:
         )
         try:
             yield from opened(loader)
-        except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
-            # all but the first come of a worker that dies while it hands a batch over
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        except DEATHS as error:
+            if not is_death(error):
                 raise
             raise UserError(
                 "a data worker died (often for lack of memory); what was done is stored; lower "

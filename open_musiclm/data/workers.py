@@ -7,6 +7,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+# What the batches of a loader raise where a worker died: PyTorch's own error, or, where it was just handing a batch
+# over, whatever the broken connection gives.
+DEATHS = (RuntimeError, EOFError, ConnectionError, FileNotFoundError)
+
+
+def is_death(error: Exception) -> bool:
+    """Whether one of `DEATHS` tells of a worker that died, and not of something else that went wrong."""
+    return not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+
 
 def leave_signals_to_parent(worker: int) -> None:
     """A worker's start. Ctrl-C and a scheduler's SIGTERM often reach the whole group; the parent acts on them, and

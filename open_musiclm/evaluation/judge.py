@@ -1,7 +1,7 @@
 """A judge of instrument family and tempo class: learned from labelled clips, knows nothing of CLAP or of prompts.
 
 A support vector machine tells from spectra and cepstra what plays, and trees tell from the onsets how fast. Both are
-trained within a minute wherever a result is to be checked.
+trained within minutes wherever a result is to be checked.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,8 @@ _FLOOR_DB = 60.0
 _TIMBRE_WINDOW, _TIMBRE_BANDS = 1024, 64
 _CEPSTRA = 20
 _ONSETS = 40  # the strongest of a clip, whose attack and decay are looked at
-_RHYTHM_WINDOW, _RHYTHM_BANDS = (
-    2048,
-    96,
-)  # long enough to tell a semitone: a note that is tied on changes its pitch only
+# Long enough to tell a semitone: where one note is tied to the next, only the pitch changes.
+_RHYTHM_WINDOW, _RHYTHM_BANDS = 2048, 96
 _RISES = (2, 5)  # frames over which a band grows louder: struck and bowed notes
 _STEEPEST = 10  # bands
 _LAGS = np.arange(10, 200, 4)  # of the onsets' autocorrelation, in frames

@@ -15,14 +15,13 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from open_musiclm.config import TrainerConfig
 from open_musiclm.data.draw_sampler import DrawSampler, random_generator
 from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
-from open_musiclm.data.workers import leave_signals_to_parent, opened
+from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.trainer import Drawn
 
 MAX_WORKER_DEATHS = 3
 _VALIDATION = 2  # what its random choice has in place of an epoch
-_DEATH = "DataLoader worker"
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class _Batches:
                 batch = next(self._batches)
             except UserError as error:
                 raise _from_worker(error) from error
-            except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+            except DEATHS as error:
                 self._replace_workers(error)
             else:
                 self._deaths = 0
@@ -154,9 +153,9 @@ class _Batches:
 
     def _replace_workers(self, error: Exception) -> None:
         """Raises the error where it is none of a worker's death, and UserError where workers die again and again."""
-        if self.data.num_workers == 0 or (isinstance(error, RuntimeError) and _DEATH not in str(error)):
+        if self.data.num_workers == 0 or not is_death(error):
             raise error
-        self._deaths += 1  # the other errors come of a worker that dies while it hands a batch over
+        self._deaths += 1
         self.close()
         if self._deaths >= MAX_WORKER_DEATHS:
             raise UserError(

@@ -16,7 +16,7 @@ from open_musiclm.checkpoints import load_into, load_weights, save_weights, weig
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
-from open_musiclm.devices import choose_precision
+from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_noise import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
@@ -49,7 +49,6 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def __init__(self, accelerator: Accelerator, stage: Stage, tools: StageTools, config: StageTrainerConfig) -> None:
         self.accelerator, self.tools, self.config = accelerator, tools, config
         self.batches_per_step = config.grad_accum_every
-        self.precision = choose_precision(config.precision, accelerator.device)
         transformer = stage.decoder.transformer
         transformer.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
@@ -173,8 +172,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
 
     def _run(self, module: nn.Module, ids: list[Ids], seeds: Seeds | None = None) -> StageLoss:
         """The stage's loss, its products in the run's precision."""
-        bfloat16 = self.precision == "bfloat16"
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bfloat16):
+        with products_in(self.config.precision, self.accelerator.device):
             return module(ids, self.config.cross_entropy_loss_weights, seeds)
 
     def _placeholder(self) -> list[Ids]:

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from open_musiclm.devices import choose_precision
+from open_musiclm.devices import products_in
 from open_musiclm.training.backbones.config import BackboneTrainerConfig
 from open_musiclm.training.optimization import parameter_groups
 from open_musiclm.training.schedule import Schedule
@@ -29,10 +29,8 @@ class CosineAdamW:
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
 
     def products(self) -> torch.autocast:
-        """Within it, matrix products and convolutions are computed in the run's precision."""
-        device = self.accelerator.device
-        bfloat16 = choose_precision(self.config.precision, device) == "bfloat16"
-        return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+        """Within it, products are computed in the run's precision."""
+        return products_in(self.config.precision, self.accelerator.device)
 
     def update(self, step: int, losses: Iterable[torch.Tensor]) -> float:
         """Changes the parameters unless a loss or the gradient is not finite; returns the gradient's norm."""
