@@ -123,6 +123,24 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--input_audio", type=Path, default=None, help="a sound file to go on from")
 
 
+def add_drafts_argument(to: argparse.ArgumentParser) -> None:
+    """How many coarse waves compete."""
+    to.add_argument(
+        "--num_drafts",
+        type=positive_int,
+        default=None,
+        help="compare so many coarse waves per prompt, and finish the best --num_samples of them only",
+    )
+
+
+def check_drafts(arguments: argparse.Namespace) -> None:
+    """Raises UserError where there are fewer drafts than samples to be finished."""
+    if arguments.num_drafts is not None and arguments.num_drafts < arguments.num_samples:
+        raise UserError(
+            f"--num_drafts {arguments.num_drafts} is below --num_samples {arguments.num_samples}; raise --num_drafts"
+        )
+
+
 def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: str) -> None:
     """Sound files to regenerate from `first_stage` on."""
     to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.audio import Sound, read_sound
+from open_musiclm.audio import Sound, read_sound, samples_of
 from open_musiclm.bundle import CONFIG_NAME, open_bundle
 from open_musiclm.cli import require_arguments
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options
+from open_musiclm.models.piece import Options, Row
 from open_musiclm.models.sampling import Sampling
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.output import Provenance, slug, write_generated
@@ -69,20 +69,28 @@ def sampling_from(arguments: argparse.Namespace) -> dict[StageName, Sampling]:
 
 
 def generate_candidates(
-    model: MusicLM, prompts: Sequence[str], arguments: argparse.Namespace, num_samples: int
+    model: MusicLM,
+    prompts: Sequence[str],
+    arguments: argparse.Namespace,
+    num_samples: int,
+    num_drafts: int | None = None,
 ) -> list[list[Candidate]]:
-    """`num_samples` candidates of each prompt, the best match first."""
+    """`num_samples` candidates of each prompt, the best match first: the first samples, or with `num_drafts` those of
+    so many whose coarse waves match best."""
     given = read_sound(arguments.input_audio) if arguments.input_audio else None
+    options, duration = options_from(arguments), arguments.duration
+    rows = [Row(prompt, number) for prompt in prompts for number in range(num_samples)]
     with StageBars() as bars:
-        waves = model.generate(prompts, arguments.duration, num_samples, options_from(arguments), given, bars)
-    ranked = []
-    for index, prompt in enumerate(prompts):
-        candidates = []
-        for number, wave in enumerate(waves[index * num_samples : (index + 1) * num_samples]):
-            new = wave[-round(arguments.duration * model.sample_hz) :]
-            candidates.append(Candidate(prompt, number, wave, model.similarity(prompt, new)))
-        ranked.append(sorted(candidates, key=lambda candidate: -candidate.similarity))
-    return ranked
+        if num_drafts is not None:
+            rows = model.best_drafts(prompts, duration, num_drafts, num_samples, options, given, bars)
+        waves = model.generate_rows(rows, duration, options, given, bars)
+    new = samples_of(duration, model.sample_hz)
+    candidates = [
+        Candidate(row.prompt, row.number, wave, model.similarity(row.prompt, wave[-new:]))
+        for row, wave in zip(rows, waves, strict=True)
+    ]
+    by_prompt = [candidates[first : first + num_samples] for first in range(0, len(candidates), num_samples)]
+    return [sorted(own, key=lambda candidate: -candidate.similarity) for own in by_prompt]
 
 
 def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> Iterator[Path]:

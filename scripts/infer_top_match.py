@@ -13,6 +13,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("prompts", nargs="+", type=cli.prompt, metavar="prompt", help="a description of the music")
     parser.add_argument("--num_samples", type=cli.positive_int, default=4, help="samples to choose from, per prompt")
     parser.add_argument("--num_top_matches", type=cli.positive_int, default=1, help="samples to keep, per prompt")
+    cli.add_drafts_argument(parser)
     cli.add_prompt_arguments(parser)
     cli.add_inference_arguments(parser)
     return parser
@@ -24,10 +25,12 @@ def main(arguments: argparse.Namespace) -> None:
             f"--num_top_matches {arguments.num_top_matches} is above --num_samples {arguments.num_samples}; "
             "raise --num_samples"
         )
+    cli.check_drafts(arguments)
     from open_musiclm import inference
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
-    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, arguments.num_samples):
+    samples, drafts = arguments.num_samples, arguments.num_drafts
+    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts):
         cli.say(f"{candidates[0].prompt!r}:")
         for rank, candidate in enumerate(candidates[: arguments.num_top_matches], start=1):
             path = inference.write_candidate(model, candidate, rank, arguments)

@@ -28,8 +28,8 @@ from open_musiclm.training.backbones.config import ClapTrainingConfig, MertArchi
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
 from open_musiclm.training.backbones.initialization import start_as_transform_codec
-from open_musiclm.training.backbones.mert import build_mert
-from open_musiclm.training.backbones.mert_losses import frames_at, mask_spans
+from open_musiclm.training.backbones.mert import MertTraining, build_mert
+from open_musiclm.training.backbones.mert_losses import MertHeads, frames_at, mask_spans
 from open_musiclm.training.backbones.randomness import example_chances, follow_examples, seed_dropout, step_chance
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.backbones.train import EncodecTrainingConfig
@@ -207,6 +207,24 @@ def test_dropout_of_a_transformers_model_follows_the_examples():
     whole = features(slice(3))
     torch.testing.assert_close(features(slice(1, 3)), whole[1:], rtol=0, atol=1e-5)
     assert (features(slice(3), 1) - whole).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_frames_that_mert_hears_are_a_task_only_where_they_are_wanted():
+    torch.manual_seed(0)
+    model = build_mert(MertArchitecture(feature_dim=16, layers=1, heads=2, feed_forward_dim=16, dropout=0.0)).eval()
+    heads = MertHeads(16, 2, 8, 5)
+    codes, pitches = torch.randint(8, (2, 12, 2)), torch.randn(2, 12, 5)
+    masked = mask_spans([chance(), chance(1)], 12, 0.2, 3)
+    task = (torch.randn(2, 4000), codes, pitches, masked, torch.zeros(2, dtype=torch.int32))
+    inside, heard = MertTraining(model, heads, hears=True)(*task)
+    alone, nothing = MertTraining(model, heads, hears=False)(*task)
+    assert nothing is None
+    torch.testing.assert_close(inside, alone)
+    changed = torch.where(masked[..., None], pitches, pitches + 1)
+    again, heard_again = MertTraining(model, heads, hears=True)(task[0], codes, changed, *task[3:])
+    torch.testing.assert_close(again, inside)
+    assert heard_again.pitches != heard.pitches
 
 
 def test_any_script_has_tokens_of_its_own():

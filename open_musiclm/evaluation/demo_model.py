@@ -91,18 +91,16 @@ def _labelled(folder: Path, seconds: float) -> list[dict[str, Any]]:
 
 
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
-    """The sample of each prompt that CLAP finds closest to it, also written as a file."""
-    chosen: list[Wave] = []
+    """For each prompt the one of its drafts that CLAP finds closest to it, finished, also written as a file."""
+    options = Options(arguments.seed, sampling_from(arguments), max_batch_size=arguments.max_batch_size)
+    waves: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        options = Options(arguments.seed, sampling_from(arguments), max_batch_size=arguments.max_batch_size)
-        waves = model.generate(texts, arguments.duration, arguments.num_samples, options)
-        for number, text in enumerate(texts):
-            own = waves[number * arguments.num_samples : (number + 1) * arguments.num_samples]
-            best = max(own, key=lambda wave: model.similarity(text, wave)) if len(own) > 1 else own[0]
-            chosen.append(best.cpu())
-            write_wave(arguments.results_folder / f"{first + number:03d}.flac", chosen[-1], model.sample_hz)
-    return chosen
+        best = model.best_drafts(texts, arguments.duration, arguments.num_drafts, 1, options)
+        waves += model.generate_rows(best, arguments.duration, options)
+        for number in range(first, len(waves)):
+            write_wave(arguments.results_folder / f"{number:03d}.flac", waves[number], model.sample_hz)
+    return waves
 
 
 def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], like: Wave) -> Wave:

@@ -5,6 +5,7 @@ trained within minutes wherever a result is to be checked.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +29,7 @@ _ONSETS = 40  # the strongest of a clip, whose attack and decay are looked at
 # Long enough to tell a semitone: where one note is tied to the next, only the pitch changes.
 _RHYTHM_WINDOW, _RHYTHM_BANDS = 2048, 96
 _RISES = (2, 5)  # frames over which a band grows louder: struck and bowed notes
+_RHYTHM_FLOORS_DB = (30.0, 60.0)  # a codec's noise lies between them, and rises in it are no onsets
 _STEEPEST = 10  # bands
 _LAGS = np.arange(10, 200, 4)  # of the onsets' autocorrelation, in frames
 _TREES = 500
@@ -91,10 +93,11 @@ def _envelope(loudness: np.ndarray, rises: np.ndarray) -> list[np.ndarray]:
 
 def _rhythm(wave: Float[Tensor, "samples"]) -> np.ndarray:
     """Of several measures of how bands grow louder: how many peaks a second, how strong, how periodic."""
-    bands = _spectrogram(wave, _RHYTHM_WINDOW, _RHYTHM_BANDS).T
-    around = maximum_filter1d(bands, 3, axis=0)  # a vibrato is no onset
+    spectrogram = _spectrogram(wave, _RHYTHM_WINDOW, _RHYTHM_BANDS).T
     features = []
-    for frames in _RISES:
+    for floor, frames in product(_RHYTHM_FLOORS_DB, _RISES):
+        bands = np.maximum(spectrogram, -floor)
+        around = maximum_filter1d(bands, 3, axis=0)  # a vibrato is no onset
         rises = np.maximum(bands[:, frames:] - around[:, :-frames], 0)
         for strength in (rises.mean(axis=0), np.sort(rises, axis=0)[-_STEEPEST:].mean(axis=0)):
             features.append(_pace(np.convolve(strength, np.hanning(9) / np.hanning(9).sum(), mode="same")))

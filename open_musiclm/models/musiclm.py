@@ -5,6 +5,7 @@ then EnCodec's decoder. Sound comes out window by window; a whole wave is the jo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -51,11 +52,48 @@ class MusicLM:
         With a `given` sound each is that sound followed by `duration` seconds of new music.
         Raises UserError for a bad duration, prompt or number.
         """
-        chunks = self.stream(prompts, duration, num_samples, options, given, progress)
+        rows = _rows(prompts, num_samples)
+        return self.generate_rows(rows, duration, options, given, progress)
+
+    def generate_rows(
+        self,
+        rows: Sequence[Row],
+        duration: float,
+        options: Options | None = None,
+        given: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> list[Float[Tensor, "samples"]]:
+        """The waves of some samples, as `generate` makes them among all."""
         waves: list[Float[Tensor, "samples"]] = []
-        for batch in _by_batch(chunks):
+        for batch in _by_batch(self._stream(rows, duration, options or Options(), given, progress)):
             waves += list(batch)
         return waves
+
+    def best_drafts(
+        self,
+        prompts: str | Sequence[str],
+        duration: float,
+        num_drafts: int,
+        num_kept: int,
+        options: Options | None = None,
+        given: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> list[Row]:
+        """The `num_kept` of `num_drafts` samples of each prompt whose coarse waves CLAP finds closest to it.
+
+        The fine stage, which changes little in what is played, then has to finish these only. Raises UserError.
+        """
+        rows = _rows(prompts, num_drafts)
+        coarse_only = replace(options or Options(), coarse_wave_only=True)
+        waves = self.generate_rows(rows, duration, coarse_only, given, progress)
+        new = audio.samples_of(duration, self.sample_hz)
+        similarities = [self.similarity(row.prompt, wave[-new:]) for row, wave in zip(rows, waves, strict=True)]
+        kept: list[Row] = []
+        for first in range(0, len(rows), num_drafts):
+            numbers = range(first, first + num_drafts)
+            best = sorted(numbers, key=lambda number: similarities[number], reverse=True)
+            kept += [rows[number] for number in best[:num_kept]]
+        return kept
 
     def stream(
         self,
@@ -67,14 +105,17 @@ class MusicLM:
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
         """(number of the batch, next chunk of sound of all its rows), window by window; see `generate`."""
-        options = options or Options()
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        _check_request(prompts, duration, num_samples)
+        return self._stream(_rows(prompts, num_samples), duration, options or Options(), given, progress)
+
+    def _stream(
+        self, rows: Sequence[Row], duration: float, options: Options, given: Sound | None, progress: Progress | None
+    ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
+        if not 0 < duration < float("inf"):
+            raise UserError(f"duration {duration}: expected a number of seconds above 0")
         for name, generator in self.parts.stages.items():
             generator.check(options.sampling.get(name, generator.default_sampling))
-        rows = [Row(prompt, number) for prompt in prompts for number in range(num_samples)]
         for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
-            batch = rows[first : first + options.max_batch_size]
+            batch = list(rows[first : first + options.max_batch_size])
             clap_ids = self.clap_ids_of_text([row.prompt for row in batch])
             piece = Piece(self.parts, batch, clap_ids, duration, options, progress or Progress())
             chunks = piece.from_nothing() if given is None else piece.continuing(given)
@@ -133,10 +174,11 @@ def _by_batch(
     yield torch.cat(joined, dim=1)
 
 
-def _check_request(prompts: Sequence[str], duration: float, num_samples: int) -> None:
-    if not 0 < duration < float("inf"):
-        raise UserError(f"duration {duration}: expected a number of seconds above 0")
+def _rows(prompts: str | Sequence[str], num_samples: int) -> list[Row]:
+    """All samples of the first prompt, then of the next."""
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if num_samples < 1:
         raise UserError(f"num_samples {num_samples}: expected at least 1")
     if not prompts or any(not prompt.strip() for prompt in prompts):
         raise UserError("a prompt is empty; describe the music in a few words")
+    return [Row(prompt, number) for prompt in prompts for number in range(num_samples)]

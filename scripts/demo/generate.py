@@ -16,19 +16,23 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("prompts", nargs="+", type=cli.prompt, metavar="prompt", help="a description of the music")
     parser.add_argument("--num_samples", type=cli.positive_int, default=4, help="samples per prompt, best first")
+    cli.add_drafts_argument(parser)
     cli.add_prompt_arguments(parser)
     cli.add_inference_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/generated"), checkpoint_dir=str(BUNDLE), duration=8.0)
-    parser.set_defaults(cfg_scale=3.0, coarse_temperature=0.9, fine_temperature=0.6)  # as measured in docs/demo.md
+    # as measured in docs/demo.md
+    parser.set_defaults(num_drafts=12, cfg_scale=3.0, coarse_temperature=0.9, fine_temperature=0.6)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
+    cli.check_drafts(arguments)
     from open_musiclm import inference
     from open_musiclm.demo_page import PageSample, write_page, write_spectrogram
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
-    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, arguments.num_samples):
+    samples, drafts = arguments.num_samples, arguments.num_drafts
+    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts):
         prompt = candidates[0].prompt
         cli.say(f"{prompt!r}:")
         samples = []

@@ -105,13 +105,18 @@ class MertArchitecture(Section):
 
 
 class MertTrainerConfig(BackboneTrainerConfig):
-    """Masked prediction of codec tokens and reconstruction of a constant-Q spectrogram (MERT, 3)."""
+    """Masked prediction of codec tokens and reconstruction of a constant-Q spectrogram (MERT, 3).
+
+    `heard_weight` is that of the loss over frames that are not masked: 0 in MERT, 1 - alpha in HuBERT (Hsu et al.
+    2021, 2.2). With it, features tell what sounds after few steps; without, they first tell what surrounds a frame.
+    """
 
     crop_seconds: PositiveFloat = 5.0
     mask_start_probability: Annotated[float, Field(gt=0, le=1)] = 0.06
     mask_span: PositiveInt = 10
     pitches: PositiveInt = 84
     pitch_weight: NonNegativeFloat = 1.0
+    heard_weight: NonNegativeFloat = 0.0
 
 
 class ClapTrainingConfig(Section):

@@ -56,12 +56,12 @@ def build_mert(architecture: MertArchitecture) -> HubertModel:
 
 
 class MertTraining(nn.Module):
-    """HuBERT and the heads of its training task."""
+    """HuBERT and the heads of its training task; `hears` if frames that are not masked are a task too."""
 
-    def __init__(self, model: HubertModel, heads: MertHeads) -> None:
+    def __init__(self, model: HubertModel, heads: MertHeads, hears: bool) -> None:
         super().__init__()
         follow_examples(model)
-        self.model, self.heads = model, heads
+        self.model, self.heads, self.hears = model, heads, hears
 
     def forward(
         self,
@@ -70,10 +70,12 @@ class MertTraining(nn.Module):
         pitches: Float[Tensor, "batch time pitches"],
         masked: Bool[Tensor, "batch time"],
         seeds: Seeds | None,
-    ) -> MertLoss:
-        """The losses over the masked frames; dropout follows the examples' `seeds`."""
+    ) -> tuple[MertLoss, MertLoss | None]:
+        """The losses over the masked frames, and over the others; dropout follows the examples' `seeds`."""
         seed_dropout(self.model, seeds)
-        return self.heads(masked_features(self.model, waves, masked), codes, pitches, masked)
+        features = masked_features(self.model, waves, masked)
+        heard = self.heads(features, codes, pitches, ~masked) if self.hears and not masked.all() else None
+        return self.heads(features, codes, pitches, masked), heard
 
 
 class MertTrainer(Trainer[SoundBatch]):
@@ -97,7 +99,7 @@ class MertTrainer(Trainer[SoundBatch]):
         self.kernel = _receptive_field(model.config)
         bins = codec.model.quantizer.bins
         heads = MertHeads(model.config.hidden_size, codec.quantizers, bins, config.pitches)
-        training = MertTraining(model, heads).to(accelerator.device)
+        training = MertTraining(model, heads, config.heard_weight > 0).to(accelerator.device)
         self.optimization = CosineAdamW(accelerator, training, config, betas=(0.9, 0.98))
         self.constant_q = ConstantQ(sample_hz, self.hop, config.pitches).to(accelerator.device)
 
@@ -123,13 +125,13 @@ class MertTrainer(Trainer[SoundBatch]):
         self.optimization.module.train()
         task = self._task(drawn.batch, chances)
         with self.optimization.products():
-            result = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
+            results = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
         frames = task[-1].sum().float()
         share = frames / averaged(frames)  # more masked frames than the other processes' count for more
-        loss = share * self._loss(result)
+        loss = share * self._loss(*results)
         self.accelerator.backward(loss)
         norm = self.optimization.update(step, [loss])
-        metrics = averaged_numbers({name: share * value for name, value in self._values(result).items()})
+        metrics = averaged_numbers({name: share * value for name, value in self._values(*results).items()})
         seconds = drawn.batch.waves[HEARD].numel() / self.sample_hz
         return Learned(metrics.pop("loss"), seconds, {**metrics, "gradient_norm": norm}, skipped=norm != norm)
 
@@ -141,8 +143,8 @@ class MertTrainer(Trainer[SoundBatch]):
         for drawn in batches:
             task = self._task(drawn.batch, example_chances(_VALIDATION_SEED, drawn.draws))
             with self.optimization.products():
-                result = training(*task, None)
-            values = self._values(result)
+                results = training(*task, None)
+            values = self._values(*results)
             means.add([values[name] for name in _VALIDATED], int(task[-1].sum()))
         return means.over_all()
 
@@ -168,13 +170,16 @@ class MertTrainer(Trainer[SoundBatch]):
         """The optimizer and the heads."""
         return {"optimizer": self.optimization, "heads": self.training.heads}
 
-    def _loss(self, result: MertLoss) -> Tensor:
-        return result.tokens + self.config.pitch_weight * result.pitches
+    def _loss(self, masked: MertLoss, heard: MertLoss | None) -> Tensor:
+        loss = masked.tokens + self.config.pitch_weight * masked.pitches
+        if heard is None:
+            return loss
+        return loss + self.config.heard_weight * (heard.tokens + self.config.pitch_weight * heard.pitches)
 
-    def _values(self, result: MertLoss) -> dict[str, Tensor]:
-        """What is logged of a batch, and validated."""
-        accuracies = (result.accuracy.mean(), result.accuracy[0])
-        values = (self._loss(result), result.tokens, result.pitches, *accuracies)
+    def _values(self, masked: MertLoss, heard: MertLoss | None) -> dict[str, Tensor]:
+        """What is logged of a batch, and validated: all of it, then of the masked frames."""
+        accuracies = (masked.accuracy.mean(), masked.accuracy[0])
+        values = (self._loss(masked, heard), masked.tokens, masked.pitches, *accuracies)
         return dict(zip(_VALIDATED, values, strict=True))
 
     @torch.no_grad()

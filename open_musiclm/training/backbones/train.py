@@ -25,6 +25,7 @@ from open_musiclm.training.backbones.config import (
     MertTrainingConfig,
 )
 from open_musiclm.training.backbones.encodec import EncodecTrainer
+from open_musiclm.training.backbones.filter_bank import FEWEST_CHANNELS, start_as_filter_bank
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.data_stream import TrainingData
@@ -60,7 +61,10 @@ def train_mert(arguments: argparse.Namespace) -> None:
     codec = Codec.load(model_config, run.accelerator.device)
     sample_hz = model_config.hubert_kmeans_cfg.target_sample_hz
     data = _sounds(MertTrainer.crops(codec, sample_hz, config.trainer), config.trainer, run)
-    trainer = MertTrainer(run.accelerator, build_mert(config.architecture), codec, sample_hz, config.trainer)
+    model = build_mert(config.architecture)
+    if config.architecture.front_end_channels >= FEWEST_CHANNELS:
+        start_as_filter_bank(model)
+    trainer = MertTrainer(run.accelerator, model, codec, sample_hz, config.trainer)
     if arguments.fine_tune_from is not None:
         trainer.begin_with(arguments.fine_tune_from)
     _train(trainer, data, run, config.trainer, "hubert_kmeans_cfg")
