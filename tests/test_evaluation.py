@@ -123,8 +123,8 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
         sys.executable, str(REPOSITORY / "scripts/demo/evaluate.py"), "--checkpoint_dir", str(stack.folder),
         "--judge_corpus", str(write_corpus(tmp_path / "judge", (1, 2, 3))),
         "--held_out_corpus", str(write_corpus(tmp_path / "held_out", (4,))),
-        "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_drafts", "2", "--duration", "2",
-        "--results_folder", str(tmp_path / "results"), "--device", "cpu",
+        "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2", "--num_drafts", "3",
+        "--duration", "2", "--results_folder", str(tmp_path / "results"), "--device", "cpu",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

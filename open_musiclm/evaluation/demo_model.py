@@ -33,7 +33,7 @@ from open_musiclm.evaluation.memorising import share_repeated
 from open_musiclm.evaluation.prompts import ControlPrompt, control_prompts
 from open_musiclm.inference import sampling_from
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options
+from open_musiclm.models.piece import Options, Row
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
@@ -91,16 +91,22 @@ def _labelled(folder: Path, seconds: float) -> list[dict[str, Any]]:
 
 
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
-    """For each prompt the one of its drafts that CLAP finds closest to it, finished, also written as a file."""
+    """The sample of each prompt that CLAP finds closest to it, also written as a file."""
     options = Options(arguments.seed, sampling_from(arguments), max_batch_size=arguments.max_batch_size)
-    waves: list[Wave] = []
+    samples, drafts = arguments.num_samples, arguments.num_drafts
+    chosen: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        best = model.best_drafts(texts, arguments.duration, arguments.num_drafts, 1, options)
-        waves += model.generate_rows(best, arguments.duration, options)
-        for number in range(first, len(waves)):
-            write_wave(arguments.results_folder / f"{number:03d}.flac", waves[number], model.sample_hz)
-    return waves
+        rows = [Row(text, number) for text in texts for number in range(samples)]
+        if drafts is not None:
+            rows = model.best_drafts(texts, arguments.duration, drafts, samples, options)
+        waves = model.generate_rows(rows, arguments.duration, options)
+        for number, text in enumerate(texts):
+            own = waves[number * samples : (number + 1) * samples]
+            best = max(own, key=lambda wave: model.similarity(text, wave)) if len(own) > 1 else own[0]
+            chosen.append(best)
+            write_wave(arguments.results_folder / f"{first + number:03d}.flac", best, model.sample_hz)
+    return chosen
 
 
 def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], like: Wave) -> Wave:

@@ -28,6 +28,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    cli.check_drafts(arguments)
     from open_musiclm.evaluation.demo_model import evaluate
     from open_musiclm.files import write_json
 

@@ -53,9 +53,9 @@ def start_as_filter_bank(model: HubertModel) -> None:
         linear = 0 if layer is layers[-1] else (width - there - 4 * bands) // 2
         signal = _set(layer, signal, _cosines(linear, block), _band_filters(lowest, highest, bands, block))
     sums = torch.block_diag(*(torch.ones(1, parts) for parts in signal.parts))
-    projection = model.feature_projection.projection.weight
-    apart = torch.nn.init.orthogonal_(torch.empty(len(projection), len(sums)))  # no band is mixed with another
-    projection.copy_(apart @ functional.pad(sums, (0, width - sums.shape[1])))
+    projection: Any = model.feature_projection.projection
+    apart = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # no band is mixed with another
+    projection.weight.copy_(apart @ functional.pad(sums, (0, width - sums.shape[1])))
     position: Any = model.encoder.pos_conv_embed.conv.parametrizations.weight
     position.original0.mul_(_POSITION_GAIN)
 
