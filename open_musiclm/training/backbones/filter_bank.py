@@ -56,8 +56,8 @@ def start_as_filter_bank(model: HubertModel) -> None:
     projection: Any = model.feature_projection.projection
     apart = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # no band is mixed with another
     projection.weight.copy_(apart @ functional.pad(sums, (0, width - sums.shape[1])))
-    position: Any = model.encoder.pos_conv_embed.conv.parametrizations.weight
-    position.original0.mul_(_POSITION_GAIN)
+    position: Any = model.encoder.pos_conv_embed.conv
+    position.parametrizations.weight.original0.mul_(_POSITION_GAIN)
 
 
 def _set(
