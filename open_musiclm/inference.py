@@ -15,7 +15,7 @@ from open_musiclm.cli import require_arguments
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options, Row
+from open_musiclm.models.piece import Options, rows_of
 from open_musiclm.models.sampling import Sampling
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.output import Provenance, slug, write_generated
@@ -79,7 +79,7 @@ def generate_candidates(
     so many whose coarse waves match best."""
     given = read_sound(arguments.input_audio) if arguments.input_audio else None
     options, duration = options_from(arguments), arguments.duration
-    rows = [Row(prompt, number) for prompt in prompts for number in range(num_samples)]
+    rows = rows_of(prompts, num_samples)
     with StageBars() as bars:
         if num_drafts is not None:
             rows = model.best_drafts(prompts, duration, num_drafts, num_samples, options, given, bars)

@@ -24,7 +24,7 @@ TRAINERS = {
     "encodec": {"crop_seconds": 0.4, "spectrogram_windows": [64, 256], "adversarial_weight": 3.0}
     | {"feature_matching_weight": 3.0, "adversarial_from_step": 1, "discriminator_filters": 2},
     "clap": {},
-    "mert": {"crop_seconds": 0.5},
+    "mert": {"crop_seconds": 0.5, "heard_weight": 1.0},
 }
 
 

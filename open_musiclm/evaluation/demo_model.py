@@ -33,7 +33,7 @@ from open_musiclm.evaluation.memorising import share_repeated
 from open_musiclm.evaluation.prompts import ControlPrompt, control_prompts
 from open_musiclm.inference import sampling_from
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options, Row
+from open_musiclm.models.piece import Options, rows_of
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
@@ -97,7 +97,7 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
     chosen: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        rows = [Row(text, number) for text in texts for number in range(samples)]
+        rows = rows_of(texts, samples)
         if drafts is not None:
             rows = model.best_drafts(texts, arguments.duration, drafts, samples, options)
         waves = model.generate_rows(rows, arguments.duration, options)

@@ -15,7 +15,7 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row
+from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row, rows_of
 from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -52,7 +52,7 @@ class MusicLM:
         With a `given` sound each is that sound followed by `duration` seconds of new music.
         Raises UserError for a bad duration, prompt or number.
         """
-        rows = _rows(prompts, num_samples)
+        rows = rows_of(prompts, num_samples)
         return self.generate_rows(rows, duration, options, given, progress)
 
     def generate_rows(
@@ -83,7 +83,7 @@ class MusicLM:
 
         The fine stage, which changes little in what is played, then has to finish these only. Raises UserError.
         """
-        rows = _rows(prompts, num_drafts)
+        rows = rows_of(prompts, num_drafts)
         coarse_only = replace(options or Options(), coarse_wave_only=True)
         waves = self.generate_rows(rows, duration, coarse_only, given, progress)
         new = audio.samples_of(duration, self.sample_hz)
@@ -105,7 +105,7 @@ class MusicLM:
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
         """(number of the batch, next chunk of sound of all its rows), window by window; see `generate`."""
-        return self._stream(_rows(prompts, num_samples), duration, options or Options(), given, progress)
+        return self._stream(rows_of(prompts, num_samples), duration, options or Options(), given, progress)
 
     def _stream(
         self, rows: Sequence[Row], duration: float, options: Options, given: Sound | None, progress: Progress | None
@@ -172,13 +172,3 @@ def _by_batch(
             current, joined = number, []
         joined.append(chunk.cpu())
     yield torch.cat(joined, dim=1)
-
-
-def _rows(prompts: str | Sequence[str], num_samples: int) -> list[Row]:
-    """All samples of the first prompt, then of the next."""
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if num_samples < 1:
-        raise UserError(f"num_samples {num_samples}: expected at least 1")
-    if not prompts or any(not prompt.strip() for prompt in prompts):
-        raise UserError("a prompt is empty; describe the music in a few words")
-    return [Row(prompt, number) for prompt in prompts for number in range(num_samples)]

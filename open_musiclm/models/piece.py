@@ -4,7 +4,7 @@ The order of the walk is the other way round from the prompt's: the decoder asks
 coarse ones, those for semantic ones; so sound comes out as soon as it can, and nothing is made too early.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
+from open_musiclm.errors import UserError
 from open_musiclm.models.sampling import Sampling, sample_stream
 from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES
@@ -61,6 +62,16 @@ class Row:
 
     prompt: str
     number: int
+
+
+def rows_of(prompts: str | Sequence[str], num_samples: int) -> list[Row]:
+    """All samples of the first prompt, then of the next. Raises UserError."""
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if num_samples < 1:
+        raise UserError(f"num_samples {num_samples}: expected at least 1")
+    if not prompts or any(not prompt.strip() for prompt in prompts):
+        raise UserError("a prompt is empty; describe the music in a few words")
+    return [Row(prompt, number) for prompt in prompts for number in range(num_samples)]
 
 
 @dataclass(frozen=True)

@@ -119,34 +119,44 @@ class MertTrainer(Trainer[SoundBatch]):
         return plain
 
     def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
-        """One step on the masked frames of all processes."""
+        """One step on the frames of all processes: a process that has more of them counts for more."""
         drawn = next(batches)
         chances = example_chances(self.config.seed, drawn.draws)
         self.optimization.module.train()
         task = self._task(drawn.batch, chances)
         with self.optimization.products():
-            results = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
-        frames = task[-1].sum().float()
-        share = frames / averaged(frames)  # more masked frames than the other processes' count for more
-        loss = share * self._loss(*results)
+            masked, heard = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
+        share = _share(task[-1])
+        loss = share * self._loss(masked)
+        if self.config.heard_weight:
+            heard_share = _share(~task[-1])  # every process asks, whether it heard a frame or not
+            if heard is not None:
+                loss = loss + self.config.heard_weight * heard_share * self._loss(heard)
         self.accelerator.backward(loss)
         norm = self.optimization.update(step, [loss])
-        metrics = averaged_numbers({name: share * value for name, value in self._values(*results).items()})
+        values = {name: share * value for name, value in self._values(masked).items()}
+        metrics = averaged_numbers({**values, "loss": loss})
         seconds = drawn.batch.waves[HEARD].numel() / self.sample_hz
         return Learned(metrics.pop("loss"), seconds, {**metrics, "gradient_norm": norm}, skipped=norm != norm)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
-        """Losses and accuracies (of all codebooks, of the first) over the masked frames, the same ones every time."""
+        """Losses and accuracies (of all codebooks, of the first) over the masked frames, the same ones every time; the
+        loss is the whole one."""
         training = self.training.eval()
-        means = Means(self.accelerator, _VALIDATED)
+        means, of_heard = Means(self.accelerator, _VALIDATED), Means(self.accelerator, ("loss",))
         for drawn in batches:
             task = self._task(drawn.batch, example_chances(_VALIDATION_SEED, drawn.draws))
             with self.optimization.products():
-                results = training(*task, None)
-            values = self._values(*results)
+                masked, heard = training(*task, None)
+            values = self._values(masked)
             means.add([values[name] for name in _VALIDATED], int(task[-1].sum()))
-        return means.over_all()
+            if heard is not None:
+                of_heard.add([self._loss(heard)], int((~task[-1]).sum()))
+        validated = means.over_all()
+        if self.config.heard_weight:
+            validated["loss"] += self.config.heard_weight * of_heard.over_all()["loss"]
+        return validated
 
     def write_weights(self, folder: Path) -> None:
         """mert/: a directory that `hubert_kmeans_cfg.model_name` can name."""
@@ -170,16 +180,13 @@ class MertTrainer(Trainer[SoundBatch]):
         """The optimizer and the heads."""
         return {"optimizer": self.optimization, "heads": self.training.heads}
 
-    def _loss(self, masked: MertLoss, heard: MertLoss | None) -> Tensor:
-        loss = masked.tokens + self.config.pitch_weight * masked.pitches
-        if heard is None:
-            return loss
-        return loss + self.config.heard_weight * (heard.tokens + self.config.pitch_weight * heard.pitches)
+    def _loss(self, result: MertLoss) -> Tensor:
+        return result.tokens + self.config.pitch_weight * result.pitches
 
-    def _values(self, masked: MertLoss, heard: MertLoss | None) -> dict[str, Tensor]:
-        """What is logged of a batch, and validated: all of it, then of the masked frames."""
+    def _values(self, masked: MertLoss) -> dict[str, Tensor]:
+        """What is logged and validated of the masked frames."""
         accuracies = (masked.accuracy.mean(), masked.accuracy[0])
-        values = (self._loss(masked, heard), masked.tokens, masked.pitches, *accuracies)
+        values = (self._loss(masked), masked.tokens, masked.pitches, *accuracies)
         return dict(zip(_VALIDATED, values, strict=True))
 
     @torch.no_grad()
@@ -194,6 +201,12 @@ class MertTrainer(Trainer[SoundBatch]):
         start, span = self.config.mask_start_probability, self.config.mask_span
         masked = mask_spans(chances, frames, start, span).to(waves.device)
         return waves, codes, pitches, masked
+
+
+def _share(counted: Bool[Tensor, "batch time"]) -> Tensor:
+    """How many frames this process counts, as a multiple of what processes count on average."""
+    frames = counted.sum().float()
+    return frames / averaged(frames)
 
 
 def _receptive_field(config: HubertConfig) -> int:
