@@ -129,15 +129,17 @@ def add_drafts_argument(to: argparse.ArgumentParser) -> None:
         "--num_drafts",
         type=positive_int,
         default=None,
-        help="compare so many coarse waves per prompt, and finish the best --num_samples of them only",
+        help="have so many coarse waves compete for each sample, window by window; the fine stage finishes the winner",
     )
 
 
 def check_drafts(arguments: argparse.Namespace) -> None:
-    """Raises UserError where there are fewer drafts than samples to be finished."""
-    if arguments.num_drafts is not None and arguments.num_drafts < arguments.num_samples:
+    """Raises UserError where there are more drafts than a batch holds."""
+    drafts, batch = arguments.num_drafts, arguments.max_batch_size
+    if drafts is not None and drafts > batch:
         raise UserError(
-            f"--num_drafts {arguments.num_drafts} is below --num_samples {arguments.num_samples}; raise --num_drafts"
+            f"--num_drafts {drafts} is above --max_batch_size {batch}, but the drafts of a sample compete within one "
+            "batch; raise --max_batch_size"
         )
 
 

@@ -103,6 +103,8 @@ class TransformerConfig(Section):
     """One stage's transformer.
 
     `condition_dropout` is the share of training examples whose CLAP tokens are hidden; guidance needs some.
+    `strayed_history` is the share in whose history, the tokens that the next one is predicted from, a span is that of
+    another example: a stage that has strayed from its condition learns to come back to it.
     """
 
     dim: PositiveInt = 1024
@@ -118,6 +120,7 @@ class TransformerConfig(Section):
     use_absolute_position_embeddings: bool = False
     max_absolute_position_embeddings: PositiveInt = 262
     condition_dropout: Probability = 0.0
+    strayed_history: Probability = 0.0
 
 
 class SemanticConfig(TransformerConfig):

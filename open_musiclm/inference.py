@@ -75,19 +75,18 @@ def generate_candidates(
     num_samples: int,
     num_drafts: int | None = None,
 ) -> list[list[Candidate]]:
-    """`num_samples` candidates of each prompt, the best match first: the first samples, or with `num_drafts` those of
-    so many whose coarse waves match best."""
+    """`num_samples` candidates of each prompt, the best match first; with `num_drafts` each won against so many."""
     given = read_sound(arguments.input_audio) if arguments.input_audio else None
     options, duration = options_from(arguments), arguments.duration
-    rows = rows_of(prompts, num_samples)
     with StageBars() as bars:
-        if num_drafts is not None:
-            rows = model.best_drafts(prompts, duration, num_drafts, num_samples, options, given, bars)
-        waves = model.generate_rows(rows, duration, options, given, bars)
+        if num_drafts is None:
+            waves = model.generate(prompts, duration, num_samples, options, given, bars)
+        else:
+            waves = model.generate_best(prompts, duration, num_samples, num_drafts, options, given, bars)
     new = samples_of(duration, model.sample_hz)
     candidates = [
         Candidate(row.prompt, row.number, wave, model.similarity(row.prompt, wave[-new:]))
-        for row, wave in zip(rows, waves, strict=True)
+        for row, wave in zip(rows_of(prompts, num_samples), waves, strict=True)
     ]
     by_prompt = [candidates[first : first + num_samples] for first in range(0, len(candidates), num_samples)]
     return [sorted(own, key=lambda candidate: -candidate.similarity) for own in by_prompt]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from golden_cases import CPU
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from open_musiclm.config import (
     ClapRvqConfig,
@@ -21,7 +23,7 @@ from open_musiclm.config import (
 from open_musiclm.errors import UserError
 from open_musiclm.models.sampling import Sampling, gumbel_noise, sample, sample_stream
 from open_musiclm.models.stage_generator import StageGenerator
-from open_musiclm.models.stages import Stage, build_stage, forgotten
+from open_musiclm.models.stages import Stage, build_stage, forgotten, strayed
 from open_musiclm.models.token_sequences import PADDING
 
 OPTIONS: dict[str, dict] = {
@@ -266,6 +268,30 @@ def test_condition_dropout_hides_the_clap_tokens_in_training_only(condition_drop
     assert (losses()[0] == losses()[1]) is same
     stage.eval()
     assert losses()[0] != losses()[1]
+
+
+@torch.no_grad()
+def test_a_strayed_history_is_another_example_s_in_training_only() -> None:
+    torch.manual_seed(0)
+    stage = build_stage("coarse", small_config(strayed_history=0.999999, ff_dropout=0.0))
+    plain = build_stage("coarse", small_config(ff_dropout=0.0))
+    plain.load_state_dict(stage.state_dict())
+    different = [random_ids(stage, index, 3, 7) for index in range(3)]
+    alike = [ids[:1].expand(3, -1, -1) for ids in different]
+    seeds = torch.arange(3, dtype=torch.int32)
+    assert float(stage(different, seeds=seeds).loss) != float(plain(different, seeds=seeds).loss)
+    assert float(stage(alike, seeds=seeds).loss) == float(plain(alike, seeds=seeds).loss)
+    assert float(stage.eval()(different).loss) == float(plain.eval()(different).loss)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.sampled_from([0.0, 0.5, 1.0]))
+def test_histories_stray_for_one_span_of_at_most_half(time: int, share: float) -> None:
+    chosen = strayed(torch.arange(200, dtype=torch.int32), share, time)
+    assert int(chosen.sum(dim=1).max()) <= -(-time // 2)
+    begun = torch.nn.functional.pad(chosen, (1, 0)).int().diff(dim=1).clamp(min=0).sum(dim=1)
+    assert int(begun.max()) <= 1
+    assert float(begun.float().mean()) == pytest.approx(share, abs=0.12)
 
 
 def test_a_generator_leaves_the_stage_to_be_freed() -> None:

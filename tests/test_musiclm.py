@@ -71,22 +71,6 @@ def test_a_sample_depends_on_seed_prompt_and_number_only(musiclm: MusicLM) -> No
     assert not torch.equal(together[0], musiclm.generate(PROMPT, 1.0, options=Options(seed=1))[0])
 
 
-def test_the_best_drafts_are_finished_as_if_they_were_the_only_samples(musiclm: MusicLM) -> None:
-    prompts = [PROMPT, "fast violin"]
-    drafts = musiclm.generate(prompts, 1.0, num_samples=4, options=Options(coarse_wave_only=True))
-    best = musiclm.best_drafts(prompts, 1.0, num_drafts=4, num_kept=2)
-    assert [row.prompt for row in best] == [PROMPT, PROMPT, "fast violin", "fast violin"]
-    for place, prompt in enumerate(prompts):
-        heard = [musiclm.similarity(prompt, wave) for wave in drafts[4 * place : 4 * place + 4]]
-        numbers = [row.number for row in best[2 * place : 2 * place + 2]]
-        assert sorted(heard, reverse=True)[:2] == pytest.approx([heard[number] for number in numbers], abs=1e-5)
-    finished = musiclm.generate_rows(best, 1.0)
-    among_all = musiclm.generate(prompts, 1.0, num_samples=4)
-    for row, wave in zip(best, finished, strict=True):
-        expected = among_all[4 * prompts.index(row.prompt) + row.number]
-        torch.testing.assert_close(wave, expected, atol=1e-5, rtol=0)
-
-
 def test_chunks_join_to_the_whole_wave(musiclm: MusicLM) -> None:
     whole = torch.stack(musiclm.generate(PROMPT, 3.3, num_samples=2))
     chunks = [chunk for _, chunk in musiclm.stream(PROMPT, 3.3, num_samples=2)]

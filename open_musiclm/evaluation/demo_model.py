@@ -33,7 +33,7 @@ from open_musiclm.evaluation.memorising import share_repeated
 from open_musiclm.evaluation.prompts import ControlPrompt, control_prompts
 from open_musiclm.inference import sampling_from
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options, rows_of
+from open_musiclm.models.piece import Options
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
@@ -97,10 +97,10 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
     chosen: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        rows = rows_of(texts, samples)
-        if drafts is not None:
-            rows = model.best_drafts(texts, arguments.duration, drafts, samples, options)
-        waves = model.generate_rows(rows, arguments.duration, options)
+        if drafts is None:
+            waves = model.generate(texts, arguments.duration, samples, options)
+        else:
+            waves = model.generate_best(texts, arguments.duration, samples, drafts, options)
         for number, text in enumerate(texts):
             own = waves[number * samples : (number + 1) * samples]
             best = max(own, key=lambda wave: model.similarity(text, wave)) if len(own) > 1 else own[0]

@@ -5,7 +5,6 @@ then EnCodec's decoder. Sound comes out window by window; a whole wave is the jo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +14,7 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
+from open_musiclm.models.competition import Closeness, compete
 from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row, rows_of
 from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage
@@ -52,48 +52,42 @@ class MusicLM:
         With a `given` sound each is that sound followed by `duration` seconds of new music.
         Raises UserError for a bad duration, prompt or number.
         """
-        rows = rows_of(prompts, num_samples)
-        return self.generate_rows(rows, duration, options, given, progress)
+        waves: list[Float[Tensor, "samples"]] = []
+        for batch in _by_batch(self.stream(prompts, duration, num_samples, options, given, progress)):
+            waves += list(batch)
+        return waves
 
-    def generate_rows(
+    def generate_best(
         self,
-        rows: Sequence[Row],
+        prompts: str | Sequence[str],
         duration: float,
+        num_samples: int,
+        num_drafts: int,
         options: Options | None = None,
         given: Sound | None = None,
         progress: Progress | None = None,
     ) -> list[Float[Tensor, "samples"]]:
-        """The waves of some samples, as `generate` makes them among all."""
-        waves: list[Float[Tensor, "samples"]] = []
-        for batch in _by_batch(self._stream(rows, duration, options or Options(), given, progress)):
-            waves += list(batch)
-        return waves
+        """As `generate`, but each sample is what is left of `num_drafts` whose coarse waves competed for CLAP's favour
+        (`models/competition.py`); the fine stage finishes these only.
 
-    def best_drafts(
-        self,
-        prompts: str | Sequence[str],
-        duration: float,
-        num_drafts: int,
-        num_kept: int,
-        options: Options | None = None,
-        given: Sound | None = None,
-        progress: Progress | None = None,
-    ) -> list[Row]:
-        """The `num_kept` of `num_drafts` samples of each prompt whose coarse waves CLAP finds closest to it.
-
-        The fine stage, which changes little in what is played, then has to finish these only. Raises UserError.
+        Raises UserError, also where the drafts of a sample do not fit into a batch.
         """
-        rows = rows_of(prompts, num_drafts)
-        coarse_only = replace(options or Options(), coarse_wave_only=True)
-        waves = self.generate_rows(rows, duration, coarse_only, given, progress)
-        new = audio.samples_of(duration, self.sample_hz)
-        similarities = [self.similarity(row.prompt, wave[-new:]) for row, wave in zip(rows, waves, strict=True)]
-        kept: list[Row] = []
-        for first in range(0, len(rows), num_drafts):
-            numbers = range(first, first + num_drafts)
-            best = sorted(numbers, key=lambda number: similarities[number], reverse=True)
-            kept += [rows[number] for number in best[:num_kept]]
-        return kept
+        options = options or Options()
+        if not 1 <= num_drafts <= options.max_batch_size:
+            raise UserError(
+                f"num_drafts {num_drafts}: expected at least 1 and at most max_batch_size, {options.max_batch_size}; "
+                "the drafts of a sample compete within one batch"
+            )
+        rows, at_once = rows_of(prompts, num_samples * num_drafts), options.max_batch_size // num_drafts * num_drafts
+        self._check(duration, options)
+        waves: list[Float[Tensor, "samples"]] = []
+        for first in range(0, len(rows), at_once):
+            drafts = self._piece(rows[first : first + at_once], duration, options, progress)
+            known = drafts.known(given)
+            left, coarse = compete(drafts, known, num_drafts, self._closeness(drafts))
+            winners = self._piece([drafts.rows[row] for row in left], duration, options, progress)
+            waves += list(torch.cat(list(winners.finishing(coarse, known, given)), dim=1).cpu())
+        return waves
 
     def stream(
         self,
@@ -110,17 +104,32 @@ class MusicLM:
     def _stream(
         self, rows: Sequence[Row], duration: float, options: Options, given: Sound | None, progress: Progress | None
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
+        self._check(duration, options)
+        for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
+            piece = self._piece(rows[first : first + options.max_batch_size], duration, options, progress)
+            chunks = piece.from_nothing() if given is None else piece.continuing(given)
+            for chunk in chunks:
+                yield number, chunk
+
+    def _check(self, duration: float, options: Options) -> None:
         if not 0 < duration < float("inf"):
             raise UserError(f"duration {duration}: expected a number of seconds above 0")
         for name, generator in self.parts.stages.items():
             generator.check(options.sampling.get(name, generator.default_sampling))
-        for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
-            batch = list(rows[first : first + options.max_batch_size])
-            clap_ids = self.clap_ids_of_text([row.prompt for row in batch])
-            piece = Piece(self.parts, batch, clap_ids, duration, options, progress or Progress())
-            chunks = piece.from_nothing() if given is None else piece.continuing(given)
-            for chunk in chunks:
-                yield number, chunk
+
+    def _piece(self, rows: Sequence[Row], duration: float, options: Options, progress: Progress | None) -> Piece:
+        clap_ids = self.clap_ids_of_text([row.prompt for row in rows])
+        return Piece(self.parts, list(rows), clap_ids, duration, options, progress or Progress())
+
+    def _closeness(self, piece: Piece) -> Closeness:
+        """How close CLAP finds waves of all rows to their prompts."""
+        said = self.tokenizer.clap.embed_text([row.prompt for row in piece.rows])
+
+        def closeness(waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
+            heard = [self.embed_sound(Sound(wave, self.sample_hz)) for wave in waves]
+            return (torch.stack(heard) * said).sum(dim=1)
+
+        return closeness
 
     def regenerate(
         self,

@@ -26,6 +26,7 @@ from open_musiclm.models.timeline import (
     Track,
     Window,
     acoustic_rate,
+    plan_steps,
     plan_windows,
     semantic_rate,
     ticks_in,
@@ -75,6 +76,14 @@ def rows_of(prompts: str | Sequence[str], num_samples: int) -> list[Row]:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is there already of a piece, the same for every row: so many ticks, and each stage's ids of them."""
+
+    ticks: int
+    ids: Mapping[StageName, Int[Tensor, "1 _ quantizers"]]
+
+
+@dataclass(frozen=True)
 class Parts:
     """What music is made with; `stages` may lack those that are not asked for."""
 
@@ -107,18 +116,30 @@ class Piece:
 
     def from_nothing(self) -> Iterator[Float[Tensor, "batch samples"]]:
         """A new piece."""
-        nothing = {name: self._no_ids(name) for name in self.window}
-        coarse, fine = self._tracks(nothing, known=0)
+        coarse, fine = self._tracks(self.known(None))
         return self._sound(coarse, fine, known=0)
 
     def continuing(self, given: Sound) -> Iterator[Float[Tensor, "batch samples"]]:
         """The given sound, then new music whose context are its last seconds."""
-        context = self.window["semantic"] - self._step("semantic")
-        known = min(context, int(given.seconds / self.config.token_grid + 1e-6))
-        wave = audio.resampled(given, self.sample_hz).to(self.clap_ids.device)
-        yield wave.expand(len(self.rows), -1)
-        coarse, fine = self._tracks(self._heard_ids(given, wave, known), known)
-        yield from self._sound(coarse, fine, known)
+        known = self.known(given)
+        yield self._given_wave(given)
+        coarse, fine = self._tracks(known)
+        yield from self._sound(coarse, fine, known.ticks)
+
+    def drafts(self, known: Known) -> tuple[GeneratedTrack, GeneratedTrack]:
+        """Semantic and coarse tokens to choose among: no semantic tokens are made before a coarse window needs them."""
+        total = self._semantic_total(known)
+        steps = plan_steps(known.ticks, total, self.window["semantic"], self._step("coarse"))
+        semantic = self._track("semantic", None, known, total, steps)
+        return semantic, self._track("coarse", semantic, known, self._coarse_total(known))
+
+    def finishing(
+        self, coarse: GeneratedTrack, known: Known, given: Sound | None
+    ) -> Iterator[Float[Tensor, "batch _"]]:
+        """The given sound, if any, then music with the coarse tokens that are there."""
+        if given is not None:
+            yield self._given_wave(given)
+        yield from self._sound(coarse, self._fine_track(coarse, known), known.ticks)
 
     def regenerating(self, given: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
         """The given sound made anew from `first_stage` on; it is repeated up to the last window's end."""
@@ -137,34 +158,38 @@ class Piece:
         coarse: Track = HeardTrack(coarse_between)
         if first_stage == "coarse":
             total = max(self.new_ticks, self.window["fine"])
-            coarse = self._track("coarse", HeardTrack(semantic_between), self._no_ids("coarse"), 0, total)
-        fine = None
-        if not self.options.coarse_wave_only:
-            fine = self._track("fine", coarse, self._no_ids("fine"), 0, self.new_ticks)
-        return self._sound(coarse, fine, known=0)
+            coarse = self._track("coarse", HeardTrack(semantic_between), self.known(None), total)
+        return self._sound(coarse, self._fine_track(coarse, self.known(None)), known=0)
 
-    def _tracks(self, known_ids: Mapping[StageName, Ids], known: int) -> tuple[Track, Track | None]:
-        """The coarse and the fine track over the ticks known and new.
+    def _tracks(self, known: Known) -> tuple[Track, Track | None]:
+        """The coarse and the fine track over the ticks known and new."""
+        semantic = self._track("semantic", None, known, self._semantic_total(known))
+        coarse = self._track("coarse", semantic, known, self._coarse_total(known))
+        return coarse, self._fine_track(coarse, known)
 
-        Earlier stages go on at least to the end of the next one's window: its conditioning is always whole.
-        """
-        total = known + self.new_ticks
-        coarse_total = max(total, self.window["fine"])
-        semantic_total = max(coarse_total, self.window["coarse"])
-        semantic = self._track("semantic", None, known_ids["semantic"], known, semantic_total)
-        coarse = self._track("coarse", semantic, known_ids["coarse"], known, coarse_total)
+    def _fine_track(self, coarse: Track, known: Known) -> Track | None:
         if self.options.coarse_wave_only:
-            return coarse, None
-        return coarse, self._track("fine", coarse, known_ids["fine"], known, total)
+            return None
+        return self._track("fine", coarse, known, known.ticks + self.new_ticks)
 
-    def _track(self, name: StageName, source: Track | None, known_ids: Ids, known: int, total: int) -> GeneratedTrack:
+    # Earlier stages go on at least to the end of the next one's window: its conditioning is always whole.
+    def _coarse_total(self, known: Known) -> int:
+        return max(known.ticks + self.new_ticks, self.window["fine"])
+
+    def _semantic_total(self, known: Known) -> int:
+        return max(self._coarse_total(known), self.window["coarse"])
+
+    def _track(
+        self, name: StageName, source: Track | None, known: Known, total: int, windows: list[Window] | None = None
+    ) -> GeneratedTrack:
+        """One stage's tokens up to `total` ticks, in `windows` or else in those that its step gives."""
         stage, config = self.stages[name], self.config
         length = self.window[name]
         rate = semantic_rate(config) if name == "semantic" else acoustic_rate(config)
         streams = [sample_stream(self.options.seed, row.prompt, row.number, name) for row in self.rows]
         sampling = self.options.sampling.get(name, stage.default_sampling)
         seconds_per_step = float(config.token_grid) / rate.per_tick
-        self.progress.begin(name, float((total - known) * config.token_grid))
+        self.progress.begin(name, float((total - known.ticks) * config.token_grid))
 
         def advanced(steps: int) -> None:
             self.progress.advance(name, steps * seconds_per_step)
@@ -175,46 +200,46 @@ class Piece:
                 conditioning.append(source.between(window.start, window.start + length))
             return stage.generate(conditioning, context, steps, sampling, streams, advanced)
 
-        windows = plan_windows(known, total, length, length - self._step(name))
-        return GeneratedTrack(rate, windows, known_ids, extend)
+        if windows is None:
+            windows = plan_windows(known.ticks, total, length, length - self._step(name))
+        return GeneratedTrack(rate, windows, known.ids[name].expand(len(self.rows), -1, -1), extend)
 
     def _sound(self, coarse: Track, fine: Track | None, known: int) -> Iterator[Float[Tensor, "batch samples"]]:
         """Decodes the new ticks chunk by chunk, exactly as many samples as were asked for."""
-        codec, per_tick = self.tokenizer.codec, acoustic_rate(self.config).per_tick
-        samples_per_tick = round(self.sample_hz * self.config.token_grid)
-        warm_up = ticks_in(DECODER_WARM_UP_SECONDS, self.config)
-        chunk = self.window["fine"]
         left = self.samples
-        for start in range(known, known + self.new_ticks, chunk):
-            end = min(start + chunk, known + self.new_ticks)
-            first = max(start - warm_up, 0)
+        for start in range(known, known + self.new_ticks, self.window["fine"]):
+            end = min(start + self.window["fine"], known + self.new_ticks)
             # Asking for the new ticks first lets every stage run only as far as this chunk needs.
-            ids = [track.between(first, end) for track in (coarse, fine) if track is not None]
-            decoded = codec.decode(torch.cat(ids, dim=-1)[:, : (end - first) * per_tick])
-            sound = decoded[:, (start - first) * samples_per_tick :][:, :left]
+            sound = self.decoded([coarse] if fine is None else [coarse, fine], start, end)[:, :left]
             left -= sound.shape[1]
             yield sound
 
-    def _heard_ids(self, given: Sound, acoustic_wave: Float[Tensor, "samples"], known: int) -> dict[StageName, Ids]:
-        """The tokens of the last `known` ticks of a given sound, the same for every row."""
-        if known == 0:
-            return {name: self._no_ids(name) for name in self.window}
-        seconds = float(known * self.config.token_grid)
+    def decoded(self, tracks: Sequence[Track], start: int, end: int) -> Float[Tensor, "batch samples"]:
+        """The sound of ticks [start, end) from tracks of the first codebooks on."""
+        first = max(start - ticks_in(DECODER_WARM_UP_SECONDS, self.config), 0)
+        ids = torch.cat([track.between(first, end) for track in tracks], dim=-1)
+        frames = (end - first) * acoustic_rate(self.config).per_tick
+        wave = self.tokenizer.codec.decode(ids[:, :frames])
+        return wave[:, (start - first) * round(self.sample_hz * self.config.token_grid) :]
+
+    def known(self, given: Sound | None) -> Known:
+        """The tokens of a given sound's last seconds, as many as leave the semantic window its step."""
+        context = self.window["semantic"] - self._step("semantic")
+        ticks = 0 if given is None else min(context, int(given.seconds / self.config.token_grid + 1e-6))
+        if given is None or ticks == 0:
+            quantizers = {name: stage.predicted.quantizers for name, stage in self.stages.items()}
+            return Known(0, {name: self.clap_ids.new_zeros(1, 0, count) for name, count in quantizers.items()})
+        seconds = float(ticks * self.config.token_grid)
         semantic_samples = audio.samples_of(seconds, self.tokenizer.semantic.mert.sample_hz)
         semantic = self.tokenizer.semantic_ids(self._normalized(given)[-semantic_samples:].unsqueeze(0))
         acoustic_samples = audio.samples_of(seconds, self.sample_hz)
-        acoustic = self.tokenizer.acoustic_ids(acoustic_wave[-acoustic_samples:].unsqueeze(0))
+        wave = audio.resampled(given, self.sample_hz).to(self.clap_ids.device)
+        acoustic = self.tokenizer.acoustic_ids(wave[-acoustic_samples:].unsqueeze(0))
         coarse = self.config.global_cfg.num_coarse_quantizers
-        ids: dict[StageName, Ids] = {
-            "semantic": semantic,
-            "coarse": acoustic[..., :coarse],
-            "fine": acoustic[..., coarse:],
-        }
-        return {name: tokens.expand(len(self.rows), -1, -1) for name, tokens in ids.items()}
+        return Known(ticks, {"semantic": semantic, "coarse": acoustic[..., :coarse], "fine": acoustic[..., coarse:]})
 
-    def _no_ids(self, name: StageName) -> Ids:
-        quantizers = self.stages[name].predicted.quantizers if name in self.stages else 1
-        return self.clap_ids.new_zeros(len(self.rows), 0, quantizers)
+    def _given_wave(self, given: Sound) -> Float[Tensor, "batch samples"]:
+        return audio.resampled(given, self.sample_hz).to(self.clap_ids.device).expand(len(self.rows), -1)
 
     def _step(self, name: StageName) -> int:
         return max(int(self.window[name] * STEP_FRACTION[name]), 1)

@@ -25,7 +25,7 @@ from open_musiclm.models.token_sequences import (
 
 STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
-_CONDITION = 1 << 16  # what derives the seeds of condition dropout; blocks have the numbers below
+_CONDITION, _HISTORY = 1 << 16, 1 << 17  # what derives the seeds of each; blocks have the numbers below
 
 Ids = Int[Tensor, "batch _ _"]
 
@@ -49,6 +49,7 @@ class Stage(nn.Module):
         super().__init__()
         self.decoder = TokenSequenceDecoder(sequences, config)
         self.condition_dropout = config.condition_dropout
+        self.strayed_history = config.strayed_history
 
     @property
     def sequences(self) -> tuple[TokenSequence, ...]:
@@ -68,7 +69,8 @@ class Stage(nn.Module):
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
         key positions, never the first, are hidden at random per example (forgetful masking), and with probability
         `condition_dropout` all CLAP tokens of an example; these and dropout follow the examples' `seeds`, which are
-        drawn where none are given.
+        drawn where none are given. So does which span of an example's history, with probability `strayed_history`,
+        is taken from the example before it.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
         logits, labels = self.training_logits(ids, [weight > 0 for weight in weights], seeds)
@@ -97,6 +99,9 @@ class Stage(nn.Module):
             seeds = torch.randint(2**31, (fed[0].shape[0],), dtype=torch.int32, device=fed[0].device)
         if self.training and seeds is not None and self.condition_dropout:
             fed[0] = torch.where(unconditional(seeds, self.condition_dropout), PADDING, fed[0])
+        if self.training and seeds is not None and self.strayed_history:
+            steps = strayed(seeds, self.strayed_history, ids[-1].shape[1])
+            fed[-1] = torch.where(steps.repeat_interleave(self.predicted.quantizers, 1), fed[-1].roll(1, 0), fed[-1])
         mask = conditioning_mask(self.sequences, fed)
         if self.training and seeds is not None:
             mask = mask & ~forgotten(seeds, mask.shape[1])
@@ -201,3 +206,12 @@ def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
 def unconditional(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
     """True for a `share` of the examples at random: those that are trained without their CLAP tokens."""
     return noise(derived(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)
+
+
+def strayed(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
+    """In a `share` of the examples one span of up to half their time steps, anywhere."""
+    chance, start, length = (noise(derived(seeds, _HISTORY), 3).double() / 2**32 + 0.5).unbind(1)
+    start, length = (start * time).floor(), (length * time / 2).ceil()
+    length = torch.where(chance < share, length, 0)
+    steps = torch.arange(time, device=seeds.device)
+    return (steps >= start[:, None]) & (steps < (start + length)[:, None])

@@ -77,6 +77,14 @@ def plan_windows(known: int, total: int, window: int, context: int) -> list[Wind
     return planned
 
 
+def plan_steps(known: int, total: int, window: int, step: int) -> list[Window]:
+    """The windows that extend `known` ticks to `total` by `step` at a time, each with as much context as it has room
+    for: what a causal stage makes then does not depend on the step, but can be chosen from after each."""
+    ends = [*range(known + step, total, step), total] if known < total else []
+    starts = [known, *ends[:-1]]
+    return [Window(max(end - window, 0), start, end) for start, end in zip(starts, ends, strict=False)]
+
+
 @runtime_checkable
 class Track(Protocol):
     """Tokens along time that a later stage is conditioned on."""
@@ -114,6 +122,14 @@ class GeneratedTrack:
         self.device = known_ids.device
         self.ids = known_ids.cpu()
         self.extend = extend
+
+    def ends(self) -> list[int]:
+        """Where the windows end that are still to be made."""
+        return [window.end for window in reversed(self.waiting)]
+
+    def choose(self, rows: Int[Tensor, "chosen"]) -> None:
+        """Puts what these rows have made, a row as often as it is named, in the place of what all have."""
+        self.ids = self.ids[rows]
 
     def between(self, start: int, end: int) -> Ids:
         """The tokens of ticks [start, end); the windows up to there are generated first."""

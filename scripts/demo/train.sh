@@ -1,16 +1,19 @@
 #!/bin/sh
-# From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the
-# three stages. Run it from the repository's root, as often as you like: what is done stays, what was interrupted goes on.
+# From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, CLAP's
+# hearing, the three stages. Run it from the repository's root, as often as you like: what is done stays, what was
+# interrupted goes on.
 # An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
 set -e
 PYTHON=${PYTHON:-python}
+BEGIN_WITH=
 OUT=results/demo_model # the configs beside this script name it too
 HOURS=${HOURS:-8}
 MODEL=configs/demo/model.json
 TRAINING=scripts/demo/training.json
 TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
 
-# train NAME SCRIPT ARGUMENTS...: once, or on from its newest checkpoint
+# train NAME SCRIPT ARGUMENTS...: once, from the weights of the folder $BEGIN_WITH if that is set, or on from its newest
+# checkpoint
 train() {
     name=$1
     script=$2
@@ -19,7 +22,8 @@ train() {
     if ls "$OUT/$name"/checkpoints/step_* > /dev/null 2>&1; then
         "$PYTHON" "scripts/$script.py" "$@" --results_folder "$OUT/$name" --continue_from_dir "$OUT/$name"
     else
-        "$PYTHON" "scripts/$script.py" "$@" --results_folder "$OUT/$name" --overwrite
+        "$PYTHON" "scripts/$script.py" "$@" ${BEGIN_WITH:+--fine_tune_from "$BEGIN_WITH"} \
+            --results_folder "$OUT/$name" --overwrite
     fi
     touch "$OUT/$name/done"
 }
@@ -52,10 +56,23 @@ for name in clap_rvq hubert_kmeans; do
 done
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
-for name in semantic coarse fine; do
+if [ ! -e "$OUT/clap/hearing/model.safetensors" ]; then # after the tokens, which it is not to change
+    "$PYTHON" scripts/demo/train_hearing.py "$OUT/clap/reworded" "$OUT/clap/hearing" \
+        --config scripts/demo/train_clap.json --model_config "$MODEL" --tokens "$OUT/tokens"
+fi
+# Short windows first: they begin more often, and where a window begins only the condition says what is to come.
+for name in semantic coarse; do
+    # shellcheck disable=SC2086
+    train "${name}_short" "train_${name}_stage" --model_config configs/demo/model_short_windows.json \
+        --training_config scripts/demo/training_short_windows.json $TOKENIZERS
+    BEGIN_WITH=$OUT/${name}_short
     # shellcheck disable=SC2086
     train "$name" "train_${name}_stage" --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+    BEGIN_WITH=
 done
+# shellcheck disable=SC2086
+train fine train_fine_stage --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+"$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/hearing" configs/demo/bundle/clap
 rm -rf "$OUT/bundle"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \

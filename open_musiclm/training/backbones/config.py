@@ -89,7 +89,8 @@ class ClapTrainerConfig(BackboneTrainerConfig):
 
 
 class MertArchitecture(Section):
-    """The shape of a small HuBERT with the real front end's kernels and strides: 320 samples a frame.
+    """The shape of a small HuBERT with the real front end's kernels and strides, or with a last one twice as long:
+    half as many tokens for the stages.
 
     `dropout` is that of hidden states; attention weights have none.
     """
@@ -99,6 +100,7 @@ class MertArchitecture(Section):
     heads: PositiveInt = 4
     feed_forward_dim: PositiveInt = 432
     front_end_channels: PositiveInt = 96
+    samples_per_frame: Literal[320, 640] = 320
     position_kernel: PositiveInt = 64
     position_groups: PositiveInt = 8
     dropout: Probability = 0.05

@@ -1,8 +1,8 @@
 """HuBERT's random front end replaced by a bank of band-pass filters: a start from which little training suffices.
 
-Seven strided convolutions turn samples into 50 frames a second. With random weights what they let through is hardly
-more than loudness and brightness, and a transformer that is to draw pitches has nothing to draw them from. Here they
-start as what spectrograms are made of: the first four pass the wave on whole, for GELU(x) - GELU(-x) = x; the last
+Seven strided convolutions turn samples into 50 frames a second, or 25. With random weights what they let through is
+hardly more than loudness and brightness, and a transformer that is to draw pitches has nothing to draw them from. Here
+they start as what spectrograms are made of: the first four pass the wave on whole, for GELU(x) - GELU(-x) = x; the last
 three split off, from the top down, the loudness of narrow bands, for GELU(x) + GELU(-x) is about |x|, each over as
 many samples as its width allows.
 """
@@ -37,7 +37,7 @@ class _Channels:
 
 @torch.no_grad()
 def start_as_filter_bank(model: HubertModel) -> None:
-    """Sets front end and projection of a new model that has HuBERT's kernels and strides, and `FEWEST_CHANNELS`."""
+    """Sets front end and projection of a new model that has seven convolutions like HuBERT's, and `FEWEST_CHANNELS`."""
     layers: list[Any] = [layer.conv for layer in model.feature_extractor.conv_layers]
     width, block = layers[0].out_channels, 1
     signal = _Channels(torch.ones(1, 1), ())

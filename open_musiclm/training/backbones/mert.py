@@ -36,6 +36,7 @@ _PITCH_SCALE = 0.2
 
 def build_mert(architecture: MertArchitecture) -> HubertModel:
     """An untrained MERT."""
+    last = 2 * architecture.samples_per_frame // 320
     return HubertModel(
         HubertConfig(
             hidden_size=architecture.feature_dim,
@@ -43,6 +44,8 @@ def build_mert(architecture: MertArchitecture) -> HubertModel:
             num_attention_heads=architecture.heads,
             intermediate_size=architecture.feed_forward_dim,
             conv_dim=[architecture.front_end_channels] * 7,
+            conv_kernel=[10, 3, 3, 3, 3, 2, last],
+            conv_stride=[5, 2, 2, 2, 2, 2, last],
             num_conv_pos_embeddings=architecture.position_kernel,
             num_conv_pos_embedding_groups=architecture.position_groups,
             hidden_dropout=architecture.dropout,

@@ -1,0 +1,49 @@
+"""Drafts of a prompt that compete while they are made: a particle filter, with CLAP in the place of the likelihood.
+
+A stage that has strayed from its condition goes on straying, for what it made counts more than what it was asked for.
+So after every coarse window the drafts that CLAP finds closest to their prompt go on in the place of all, each with
+random numbers of its own place; at the end the best one is left. Unlike a choice among finished samples, a choice after
+every window keeps mistakes from adding up.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm.models.piece import Known, Piece
+from open_musiclm.models.timeline import GeneratedTrack, ticks_in
+
+SURVIVING_SHARE = 1 / 4
+
+Closeness = Callable[[Float[Tensor, "batch samples"]], Float[Tensor, "batch"]]
+
+
+def compete(piece: Piece, known: Known, num_drafts: int, closeness: Closeness) -> tuple[list[int], GeneratedTrack]:
+    """The rows that are left, one of every `num_drafts` of a piece, and their coarse tokens.
+
+    `closeness` is told what is there of the new music, all rows, as much as CLAP hears at once.
+    """
+    semantic, coarse = piece.drafts(known)
+    heard = ticks_in(piece.config.global_cfg.clap_audio_length_seconds, piece.config)
+    ends, left = coarse.ends(), torch.arange(len(piece.rows))
+    for end in ends:
+        wave = piece.decoded([coarse], max(known.ticks, end - heard), end)
+        close = closeness(wave).cpu().unflatten(0, (-1, num_drafts))
+        if end == ends[-1]:
+            left = survivors(close, 1, 1)
+            coarse.choose(left)
+        else:
+            chosen = survivors(close, max(round(num_drafts * SURVIVING_SHARE), 1), num_drafts)
+            semantic.choose(chosen)
+            coarse.choose(chosen)
+    return left.tolist(), coarse
+
+
+def survivors(closeness: Float[Tensor, "groups drafts"], surviving: int, wanted: int) -> Int[Tensor, "places"]:
+    """The rows of the `surviving` closest drafts of every group, repeated in turn until each group has `wanted`."""
+    groups, drafts = closeness.shape
+    best = closeness.topk(surviving, dim=1).indices
+    repeated = best.repeat(1, -(-wanted // surviving))[:, :wanted]
+    return (repeated + drafts * torch.arange(groups)[:, None]).flatten()
