@@ -104,7 +104,7 @@ class TransformerConfig(Section):
 
     `condition_dropout` is the share of training examples whose CLAP tokens are hidden; guidance needs some.
     `strayed_history` is the share in whose history, the tokens that the next one is predicted from, a span is that of
-    another example: a stage that has strayed from its condition learns to come back to it.
+    another one in the process's batch: a stage that has strayed from its condition learns to come back to it.
     """
 
     dim: PositiveInt = 1024

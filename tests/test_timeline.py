@@ -19,6 +19,7 @@ from open_musiclm.models.timeline import (
     Rate,
     Window,
     acoustic_rate,
+    plan_steps,
     plan_windows,
     semantic_rate,
     ticks_in,
@@ -46,6 +47,18 @@ def test_token_counts_of_windows() -> None:
 def test_rates_follow_the_config() -> None:
     other = config(75, 24000)
     assert [semantic_rate(other).steps(ticks_in(s, other)) for s in (10, 4)] == [749, 299]
+
+
+@given(known=st.integers(0, 300), new=st.integers(0, 500), window=st.integers(2, 250), data=st.data())
+def test_steps_cover_everything_once_with_all_the_context_there_is(known, new, window, data) -> None:
+    step = data.draw(st.integers(1, window))
+    reached = known
+    for planned in plan_steps(known, known + new, window, step):
+        assert planned.known == reached
+        assert 0 < planned.end - reached <= step
+        assert planned.start == max(planned.end - window, 0) <= reached
+        reached = planned.end
+    assert reached == known + new
 
 
 @given(
