@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_prompt_arguments(parser)
     cli.add_inference_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/generated"), checkpoint_dir=str(BUNDLE), duration=8.0)
-    parser.set_defaults(cfg_scale=4.0, top_k=64, fine_temperature=0.6, num_drafts=4)  # see docs/demo.md
+    parser.set_defaults(cfg_scale=4.0, top_k=64, coarse_temperature=0.85, fine_temperature=0.6, num_drafts=4)
     return parser
 
 
