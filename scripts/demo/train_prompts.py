@@ -36,6 +36,10 @@ def main(arguments: argparse.Namespace) -> None:
     import torch
     from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
+    from open_musiclm.errors import UserError
+
+    if not (arguments.source / "config.json").is_file():
+        raise UserError(f"{arguments.source}: no config.json there; give the clap directory of a training")
     from open_musiclm.config import load_section
     from open_musiclm.data.sound_dataset import split
     from open_musiclm.training.backbones.clap_losses import Pairs, contrastive_loss
