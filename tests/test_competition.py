@@ -26,7 +26,7 @@ def musiclm(stack: Stack) -> MusicLM:
 def test_the_closest_of_each_prompt_go_on(prompts: int, drafts: int, data: st.DataObject) -> None:
     surviving = data.draw(st.integers(1, drafts))
     wanted = data.draw(st.integers(surviving, 2 * drafts))
-    ranks = torch.stack([torch.randperm(drafts) for _ in range(prompts)])
+    ranks = torch.tensor([data.draw(st.permutations(range(drafts))) for _ in range(prompts)])
     rows = survivors(ranks.float(), surviving, wanted).unflatten(0, (prompts, wanted))
     for prompt in range(prompts):
         places = rows[prompt] - prompt * drafts
@@ -35,9 +35,11 @@ def test_the_closest_of_each_prompt_go_on(prompts: int, drafts: int, data: st.Da
 
 
 def test_one_draft_is_the_sample(musiclm: MusicLM) -> None:
-    waves = musiclm.generate_best(PROMPTS, 2.2, num_samples=1, num_drafts=1)
-    for wave, expected in zip(waves, musiclm.generate(PROMPTS, 2.2), strict=True):
-        torch.testing.assert_close(wave, expected, atol=1e-4, rtol=0)
+    """As long as one semantic window holds it: later windows see more of what is before them."""
+    waves = musiclm.generate_best(PROMPTS, 1.9, num_samples=2, num_drafts=1)
+    expected = musiclm.generate(PROMPTS, 1.9, num_samples=2)
+    assert_same(waves, expected)
+    assert_different(waves[0], waves[1])
 
 
 def test_the_draft_that_is_always_closest_is_as_if_it_were_alone(musiclm: MusicLM) -> None:
@@ -83,20 +85,36 @@ def some_drafts(musiclm: MusicLM) -> Piece:
     return Piece(musiclm.parts, rows, clap_ids, 2.48, Options(), Progress())
 
 
-def test_of_a_single_window_the_closest_is_left(musiclm: MusicLM) -> None:
+def test_of_a_single_window_the_closest_is_left(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLAP's random weights hardly tell these waves apart, so that an ear for their mean takes its place."""
+    liked = musiclm.tokenizer.clap.embed_text(PROMPTS).sum(dim=0)
     coarse_only = Options(coarse_wave_only=True)
     samples = musiclm.generate(PROMPTS, 1.0, DRAFTS, coarse_only)
+    usual = samples[0].double().mean()
+    monkeypatch.setattr(musiclm, "embed_sound", lambda sound: liked * (sound.wave.double().mean() - usual))
     waves = musiclm.generate_best(PROMPTS, 1.0, 1, DRAFTS, coarse_only)
-    for place, prompt in enumerate(PROMPTS):
-        heard = [musiclm.similarity(prompt, wave) for wave in samples[DRAFTS * place : DRAFTS * (place + 1)]]
-        assert musiclm.similarity(prompt, waves[place]) == pytest.approx(max(heard), abs=1e-4)
+    for place in range(len(PROMPTS)):
+        own = samples[DRAFTS * place : DRAFTS * (place + 1)]
+        closest, second, *_ = sorted(own, key=lambda wave: float(wave.double().mean()), reverse=True)
+        assert_same([waves[place]], [closest])
+        assert_different(waves[place], second)
 
 
 def test_samples_compete_apart(musiclm: MusicLM) -> None:
     together = musiclm.generate_best(PROMPTS, 1.5, 2, 2, Options(max_batch_size=8, coarse_wave_only=True))
     in_batches = musiclm.generate_best(PROMPTS, 1.5, 2, 2, Options(max_batch_size=3, coarse_wave_only=True))
-    for left, right in zip(together, in_batches, strict=True):
-        torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+    assert_same(together, in_batches)
+    assert_different(together[0], together[1])
+
+
+def assert_same(waves: list[torch.Tensor], others: list[torch.Tensor]) -> None:
+    for left, right in zip(waves, others, strict=True):
+        torch.testing.assert_close(left, right, atol=2e-6, rtol=0)
+
+
+def assert_different(wave: torch.Tensor, other: torch.Tensor) -> None:
+    """Waves of other tokens: this codec's random weights tell them apart by little, but by more than rounding."""
+    assert (wave - other).abs().max() > 2e-5
 
 
 def test_drafts_go_on_from_a_given_sound(musiclm: MusicLM) -> None:

@@ -27,17 +27,18 @@ def compete(piece: Piece, known: Known, num_drafts: int, closeness: Closeness) -
     """
     semantic, coarse = piece.drafts(known)
     heard = ticks_in(piece.config.global_cfg.clap_audio_length_seconds, piece.config)
-    ends, left = coarse.ends(), torch.arange(len(piece.rows))
-    for end in ends:
+
+    def close(end: int) -> Float[Tensor, "groups drafts"]:
         wave = piece.decoded([coarse], max(known.ticks, end - heard), end)
-        close = closeness(wave).cpu().unflatten(0, (-1, num_drafts))
-        if end == ends[-1]:
-            left = survivors(close, 1, 1)
-            coarse.choose(left)
-        else:
-            chosen = survivors(close, max(round(num_drafts * SURVIVING_SHARE), 1), num_drafts)
-            semantic.choose(chosen)
-            coarse.choose(chosen)
+        return closeness(wave).cpu().unflatten(0, (-1, num_drafts))
+
+    *earlier, last = coarse.ends()
+    for end in earlier:
+        chosen = survivors(close(end), max(round(num_drafts * SURVIVING_SHARE), 1), num_drafts)
+        semantic.choose(chosen)
+        coarse.choose(chosen)
+    left = survivors(close(last), 1, 1)
+    coarse.choose(left)
     return left.tolist(), coarse
 
 

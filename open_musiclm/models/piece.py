@@ -155,11 +155,12 @@ class Piece:
             acoustic = self.tokenizer.acoustic_ids(self._stretch(acoustic_wave, start, end, acoustic_hz))
             return acoustic[..., : self.config.global_cfg.num_coarse_quantizers]
 
+        nothing = self.known(None)
         coarse: Track = HeardTrack(coarse_between)
         if first_stage == "coarse":
             total = max(self.new_ticks, self.window["fine"])
-            coarse = self._track("coarse", HeardTrack(semantic_between), self.known(None), total)
-        return self._sound(coarse, self._fine_track(coarse, self.known(None)), known=0)
+            coarse = self._track("coarse", HeardTrack(semantic_between), nothing, total)
+        return self._sound(coarse, self._fine_track(coarse, nothing), known=0)
 
     def _tracks(self, known: Known) -> tuple[Track, Track | None]:
         """The coarse and the fine track over the ticks known and new."""

@@ -210,7 +210,7 @@ def unconditional(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
 
 def strayed(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
     """In a `share` of the examples one span of up to half their time steps, anywhere."""
-    chance, start, length = (noise(derived(seeds, _HISTORY), 3).double() / 2**32 + 0.5).unbind(1)
+    chance, start, length = (noise(derived(seeds, _HISTORY), 3).float() / 2**32 + 0.5).unbind(1)
     start, length = (start * time).floor(), (length * time / 2).ceil()
     length = torch.where(chance < share, length, 0)
     steps = torch.arange(time, device=seeds.device)

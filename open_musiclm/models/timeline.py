@@ -79,7 +79,7 @@ def plan_windows(known: int, total: int, window: int, context: int) -> list[Wind
 
 def plan_steps(known: int, total: int, window: int, step: int) -> list[Window]:
     """The windows that extend `known` ticks to `total` by `step` at a time, each with as much context as it has room
-    for: what a causal stage makes then does not depend on the step, but can be chosen from after each."""
+    for. Up to the first `window` ticks a causal stage makes what it makes without steps, but can be chosen from."""
     ends = [*range(known + step, total, step), total] if known < total else []
     starts = [known, *ends[:-1]]
     return [Window(max(end - window, 0), start, end) for start, end in zip(starts, ends, strict=False)]

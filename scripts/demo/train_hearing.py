@@ -12,11 +12,10 @@ from pathlib import Path
 
 from open_musiclm import cli
 
-VARIANTS = 1  # of each clip
 SECONDS = (2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 MOST_EXCHANGED = 0.3  # of the tokens
 BATCH, CLEAN = 48, 16  # examples of each step
-RATE, WARM_UP = 5e-4, 20
+RATE, WEIGHT_DECAY, WARM_UP = 5e-4, 0.01, 20
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -32,48 +31,36 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     import torch
-    from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-    from open_musiclm.errors import UserError
-
-    if not (arguments.source / "config.json").is_file():
-        raise UserError(f"{arguments.source}: no config.json there; give the clap directory of a training")
     from open_musiclm.config import load_model_config, load_section
     from open_musiclm.data.token_store import TokenStore
     from open_musiclm.tokenizers.encodec import Codec
+    from open_musiclm.training.backbones.clap_tower import ClapDirectory, TowerOptimizer
     from open_musiclm.training.backbones.config import ClapTrainingConfig
     from open_musiclm.training.backbones.spectrograms import Spectrograms
 
     trainer = load_section(arguments.config, ClapTrainingConfig).trainer
     model_config = load_model_config(arguments.model_config)
     torch.manual_seed(trainer.seed)
-    model = ClapModel.from_pretrained(arguments.source, dtype=torch.float32).eval()
-    tokenizer = RobertaTokenizer.from_pretrained(arguments.source)
-    extractor = ClapFeatureExtractor.from_pretrained(arguments.source)
-    spectrograms = Spectrograms(extractor, Path(trainer.spectrogram_folder) if trainer.spectrogram_folder else None)
+    clap = ClapDirectory.load(arguments.source)
+    kept = Path(trainer.spectrogram_folder) if trainer.spectrogram_folder else None
+    spectrograms = Spectrograms(clap.extractor, kept)
     store = TokenStore(arguments.tokens, model_config)
     codec = Codec.load(model_config, torch.device("cpu"))
     clean, coded = heard(store, codec, spectrograms, Path(trainer.folder), random.Random(trainer.seed))
     with torch.no_grad():
-        wanted = torch.cat([embeddings(model, some) for some in clean.split(16)])
+        wanted = torch.cat([embeddings(clap.model, some) for some in clean.split(16)])
 
-    learned = [parameter for name, parameter in model.named_parameters() if name.startswith("audio")]
-    optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.01)
+    optimizer = TowerOptimizer(clap.model, "audio", RATE, WEIGHT_DECAY, WARM_UP, arguments.steps)
     for step in range(arguments.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * max(0.02, 1 - step / arguments.steps)
         chosen = torch.randint(len(coded), (BATCH + CLEAN,))
         heard_now = torch.cat((coded[chosen[:BATCH]], clean[chosen[BATCH:]]))
-        likeness = (embeddings(model, heard_now) * wanted[chosen]).sum(dim=1)
-        optimizer.zero_grad()
-        (1 - likeness).mean().backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
+        likeness = (embeddings(clap.model, heard_now) * wanted[chosen]).sum(dim=1)
+        optimizer.learn((1 - likeness).mean())
         if (step + 1) % 50 == 0:
             coded_now, clean_now = likeness[:BATCH].mean().item(), likeness[BATCH:].mean().item()
             cli.say(f"step {step + 1}: cosine {coded_now:.3f} through the codec, {clean_now:.3f} of clean sound")
-    for part in (model, tokenizer, extractor):
-        part.save_pretrained(arguments.target)
+    clap.save(arguments.target)
     cli.say(f"wrote {arguments.target}")
 
 
@@ -91,15 +78,14 @@ def heard(store, codec, spectrograms, folder, chance):
         whole = spectrograms.of(folder / name)
         codes = torch.cat([store.piece(row, kind, 0, None) for kind in ("coarse", "fine")], dim=1)
         books = (store.piece(row, "coarse", 0, None).shape[1], codes.shape[1])
-        for _ in range(VARIANTS):
-            second = chance.randrange(max((len(whole) - spectrograms.frames) // 100, 0) + 1)
-            clean.append(whole[100 * second : 100 * second + spectrograms.frames].half())
-            frames = round(chance.choice(SECONDS) * frame_hz)
-            part = codes[second * frame_hz : second * frame_hz + frames, : chance.choice(books)]
-            with torch.no_grad():
-                wave = codec.decode(exchanged(part, chance.random() * MOST_EXCHANGED)[None])[0]
-                wave = resampled(Sound(wave, codec.sample_hz), spectrograms.sample_hz)
-                coded.append(spectrograms.mel.whole(repeat_to(wave, spectrograms.mel.samples)[None])[0].half())
+        second = chance.randrange(max((len(whole) - spectrograms.frames) // 100, 0) + 1)
+        clean.append(whole[100 * second : 100 * second + spectrograms.frames].half())
+        frames = round(chance.choice(SECONDS) * frame_hz)
+        part = codes[second * frame_hz : second * frame_hz + frames, : chance.choice(books)]
+        with torch.no_grad():
+            wave = codec.decode(exchanged(part, chance.random() * MOST_EXCHANGED)[None])[0]
+            wave = resampled(Sound(wave, codec.sample_hz), spectrograms.sample_hz)
+            coded.append(spectrograms.mel.whole(repeat_to(wave, spectrograms.mel.samples)[None])[0].half())
     return torch.stack(clean), torch.stack(coded)
 
 

@@ -20,7 +20,8 @@ LITTLE_WORDS = (
     "style track part thing being piece music there which has have"
 )
 BATCH, LONGEST = 96, 77
-RATE, WARM_UP, SCALE, CLOSENESS, DISTURBANCE = 1e-3, 20, 14.0, 2.0, 0.02
+RATE, WEIGHT_DECAY, WARM_UP = 1e-3, 0.05, 20
+SCALE, CLOSENESS, DISTURBANCE = 14.0, 2.0, 0.02
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -34,53 +35,40 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     import torch
-    from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
-    from open_musiclm.errors import UserError
-
-    if not (arguments.source / "config.json").is_file():
-        raise UserError(f"{arguments.source}: no config.json there; give the clap directory of a training")
     from open_musiclm.config import load_section
     from open_musiclm.data.sound_dataset import split
     from open_musiclm.training.backbones.clap_losses import Pairs, contrastive_loss
     from open_musiclm.training.backbones.clap_text import read_captions
+    from open_musiclm.training.backbones.clap_tower import ClapDirectory, TowerOptimizer
     from open_musiclm.training.backbones.config import ClapTrainingConfig
     from open_musiclm.training.backbones.spectrograms import Spectrograms
 
     config = load_section(arguments.config, ClapTrainingConfig).trainer
     torch.manual_seed(config.seed)
     chance = random.Random(config.seed)
-    model = ClapModel.from_pretrained(arguments.source, dtype=torch.float32).eval()
-    tokenizer = RobertaTokenizer.from_pretrained(arguments.source)
-    extractor = ClapFeatureExtractor.from_pretrained(arguments.source)
+    clap = ClapDirectory.load(arguments.source)
     kept = Path(config.spectrogram_folder) if config.spectrogram_folder else None
     sounds = {sound.path: sound for sound in read_captions(Path(config.folder) / config.captions)}
     paths, _ = split(sorted(sounds), config.valid_frac, config.seed)
-    heard = embeddings(model, Spectrograms(extractor, kept), paths)
+    heard = embeddings(clap.model, Spectrograms(clap.extractor, kept), paths)
 
-    learned = [parameter for name, parameter in model.named_parameters() if name.startswith("text")]
-    model.text_model.train()
-    optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.05)
+    clap.model.text_model.train()
+    optimizer = TowerOptimizer(clap.model, "text", RATE, WEIGHT_DECAY, WARM_UP, arguments.steps)
     for step in range(arguments.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * max(0.02, 1 - step / arguments.steps)
         chosen = torch.randint(len(paths), (BATCH,))
         texts = [reworded(chance.choice(sounds[paths[index]].captions), chance) for index in chosen]
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
-        said = model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+        tokens = clap.tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
+        said = clap.model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
         near = heard[chosen] + DISTURBANCE * torch.randn(BATCH, heard.shape[1])
         near = near / near.norm(dim=1, keepdim=True)
         pairs = Pairs(near, said, chosen)
         loss = contrastive_loss(pairs, pairs, torch.tensor(SCALE))
         loss = loss + CLOSENESS * (1 - (near * said).sum(dim=1)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
+        optimizer.learn(loss)
         if (step + 1) % 100 == 0:
             cli.say(f"step {step + 1}: loss {loss.item():.3f}, cosine {(near * said).sum(dim=1).mean().item():.3f}")
-    for part in (model, tokenizer, extractor):
-        part.save_pretrained(arguments.target)
+    clap.save(arguments.target)
     cli.say(f"wrote {arguments.target}")
 
 
