@@ -30,6 +30,7 @@ from training_fit import GIGABYTES, LEFT_FREE
 
 from open_musiclm import cli
 from open_musiclm.config import ModelConfig, StageName, load_model_config
+from open_musiclm.models.position_bias import Moments
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
 
 _BYTES_A_WEIGHT, _BYTES_A_COPY = 16, 2
@@ -153,7 +154,7 @@ def fake_stage(config: ModelConfig, name: StageName, device: str) -> Stage:
         stage = build_stage(name, config).train()
     transformer = stage.decoder.transformer
 
-    def attention(key_mask: Tensor) -> Any:
+    def attention(key_mask: Tensor, moments: Moments) -> Any:
         transformer._bias_by_distance(key_mask.shape[1])  # FlexAttention takes it in another way, but it is kept too
         return attend
 

@@ -102,7 +102,9 @@ class EncodecConfig(Section):
 class TransformerConfig(Section):
     """One stage's transformer.
 
-    `condition_dropout` is the share of training examples whose CLAP tokens are hidden; guidance needs some.
+    `conditioning_time_bias` lets attention prefer the conditioning of the moment that is predicted: distances between
+    positions do not tell which that is, for the sequences have different rates.
+    `condition_dropout` is the share of training examples whose conditioning is hidden, all of it; guidance needs some.
     `strayed_history` is the share in whose history, the tokens that the next one is predicted from, a span is that of
     another one in the process's batch: a stage that has strayed from its condition learns to come back to it.
     """
@@ -119,6 +121,7 @@ class TransformerConfig(Section):
     use_memory_efficient_attention: bool = False
     use_absolute_position_embeddings: bool = False
     max_absolute_position_embeddings: PositiveInt = 262
+    conditioning_time_bias: bool = False
     condition_dropout: Probability = 0.0
     strayed_history: Probability = 0.0
 

@@ -31,6 +31,8 @@ OPTIONS: dict[str, dict] = {
     "t5": {"relative_position_bias_type": "t5"},
     "none_absolute": {"relative_position_bias_type": "none", "use_absolute_position_embeddings": True},
     "plain_feed_forward": {"use_conv_ff": False},
+    "time_bias": {"conditioning_time_bias": True},
+    "time_bias_and_prefix": {"conditioning_time_bias": True, "non_causal_prefix_size": 5},
     "prefix": {"non_causal_prefix_size": 5},
     "prefix_beyond_the_conditioning": {"non_causal_prefix_size": 21, "relative_position_bias_type": "t5"},
 }
@@ -226,7 +228,7 @@ def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
     torch.manual_seed(2)
     stage = build_stage("coarse", small_config(condition_dropout=0.1)).eval()
     conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=2)
-    without = [torch.full_like(conditioning[0], PADDING), *conditioning[1:]]
+    without = [torch.full_like(ids, PADDING) for ids in conditioning]
     sampling, streams = Sampling(0.8, cfg_scale=cfg_scale), [sample_stream(4, "p", row, "coarse") for row in range(2)]
     generated = StageGenerator(stage).generate(conditioning, known, 6, sampling, streams, _nobody).flatten(1)
     sequence = torch.cat((known.flatten(1), generated), dim=1).unflatten(1, (-1, stage.predicted.quantizers))
@@ -249,20 +251,20 @@ def test_guidance_of_a_stage_without_condition_dropout_is_refused() -> None:
         generator.check(Sampling(cfg_scale=2.0))
 
 
+@pytest.mark.parametrize("changed", ["clap", "semantic"])
 @pytest.mark.parametrize(("condition_dropout", "same"), [(0.0, False), (0.999999, True)])
-def test_condition_dropout_hides_the_clap_tokens_in_training_only(condition_dropout: float, same: bool) -> None:
+def test_condition_dropout_hides_all_conditioning_in_training_only(
+    condition_dropout: float, same: bool, changed: str
+) -> None:
     torch.manual_seed(0)
     config = small_config(condition_dropout=condition_dropout, ff_dropout=0.0, use_conv_ff=False)
-    stage = build_stage("semantic", config)
-    semantic = random_ids(stage, 1, 4, 9)
-    ones, twos = ([torch.full((4, 1, 4), id), semantic] for id in (1, 2))
+    stage = build_stage("coarse", config)
+    ids = {kind.name: random_ids(stage, index, 4, 9) for index, kind in enumerate(stage.sequences)}
+    other = {**ids, changed: (ids[changed] + 1) % 11}
+    seeds = torch.arange(4, dtype=torch.int32)
 
     def losses() -> list[float]:
-        found = []
-        for ids in (ones, twos):
-            torch.manual_seed(1)
-            found.append(float(stage(ids).loss.detach()))
-        return found
+        return [float(stage(list(given.values()), seeds=seeds).loss.detach()) for given in (ids, other)]
 
     stage.train()
     assert (losses()[0] == losses()[1]) is same
@@ -323,7 +325,11 @@ def generated_windows(generator: StageGenerator, device: torch.device) -> list[t
 
 
 @pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
-@pytest.mark.parametrize("options", [{}, {"non_causal_prefix_size": 5}], ids=["plain", "prefix"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"non_causal_prefix_size": 5}, {"conditioning_time_bias": True}],
+    ids=["plain", "prefix", "time_bias"],
+)
 def test_a_step_captured_once_serves_windows_of_any_length(name: str, options: dict) -> None:
     torch.manual_seed(3)
     stage = build_stage(name, small_config(**options)).eval()

@@ -13,6 +13,7 @@ from open_musiclm.models.attention import DenseAttention, FlexibleAttention, den
 from open_musiclm.models.example_noise import ExampleDropout, derived, kept, noise
 from open_musiclm.models.position_bias import ContinuousPositionBias
 from open_musiclm.models.stages import Stage, build_stage, load_stage
+from open_musiclm.models.token_sequences import TokenSequence, moments_of
 from open_musiclm.models.transformer import Transformer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -59,15 +60,19 @@ def test_the_plain_computation_that_is_measured_against_is_the_same_function(cas
 
 @torch.no_grad()
 @pytest.mark.parametrize("prefix", [0, 5])
-def test_flexible_attention_sees_what_dense_attention_sees(prefix: int) -> None:
+@pytest.mark.parametrize("slopes", [None, torch.tensor([2.0, 0.1])], ids=["plain", "time_bias"])
+def test_flexible_attention_sees_what_dense_attention_sees(prefix: int, slopes: torch.Tensor | None) -> None:
     time, heads = 150, 2
+    kinds = (TokenSequence("clap", 9, 2, None), TokenSequence("semantic", 9, 1, 25), TokenSequence("coarse", 9, 3, 75))
+    moments = moments_of(kinds, (2, 25, 120), CPU)
+    by_time = None if slopes is None else -slopes[:, None, None] * moments.steps_between(torch.arange(time), time)
     query = torch.nn.functional.normalize(torch.randn(3, heads, time, 64), dim=-1)
     key = torch.nn.functional.normalize(torch.randn(3, time, 64), dim=-1)
     value = torch.randn(3, time, 64)
     bias, mask = torch.randn(heads, time + max(prefix - 1, 0)), torch.rand(3, time) > 0.2
     mask[:, 0] = True
-    dense = DenseAttention(dense_bias(bias, torch.arange(time), mask, prefix))(query, key, value)
-    flexible = FlexibleAttention.over(bias, mask, prefix)(query, key, value)
+    dense = DenseAttention(dense_bias(bias, torch.arange(time), mask, prefix, by_time))(query, key, value)
+    flexible = FlexibleAttention.over(bias, mask, prefix, slopes, moments)(query, key, value)
     assert torch.allclose(dense, flexible, atol=1e-5)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from open_musiclm.models.position_bias import Moments
+
 LOGIT_SCALE = 8.0
 
 Queries = Float[Tensor, "batch heads time head_dim"]
@@ -42,11 +44,16 @@ class DenseAttention:
 
 @dataclass(frozen=True)
 class FlexibleAttention:
-    """The bias at distance -ahead, -ahead + 1, ... of every head, and which blocks of keys are seen at all."""
+    """The bias at distance -ahead, -ahead + 1, ... of every head, and which blocks of keys are seen at all.
+
+    `slopes` are those of a `ConditioningTimeBias`, if there is one.
+    """
 
     bias_by_distance: Float[Tensor, "heads distances"]
     ahead: int
     seen: BlockMask
+    slopes: Float[Tensor, "heads"] | None
+    moments: Moments
 
     @classmethod
     def over(
@@ -54,6 +61,8 @@ class FlexibleAttention:
         bias_by_distance: Float[Tensor, "heads distances"],
         key_mask: Bool[Tensor, "batch time"],
         prefix: int,
+        slopes: Float[Tensor, "heads"] | None,
+        moments: Moments,
     ) -> "FlexibleAttention":
         """Causal over as many positions as `key_mask` has, but for the first `prefix`, which see each other."""
         batch, time = key_mask.shape
@@ -63,21 +72,32 @@ class FlexibleAttention:
             device=key_mask.device,
             _compile=key_mask.device.type == "cuda",
         )
-        return cls(bias_by_distance, max(prefix - 1, 0), seen)
+        return cls(bias_by_distance, max(prefix - 1, 0), seen, slopes, moments)
 
     def __call__(self, query: Queries, key: Keys, value: Keys, dropout: float = 0.0) -> Queries:
         """As `DenseAttention`; without dropout."""
         assert dropout == 0
-        bias, ahead = self.bias_by_distance, self.ahead
         run: Callable[..., Any] = _compiled() if query.device.type == "cuda" else flex_attention
         return run(
             query,
             key.unsqueeze(1),
             value.unsqueeze(1),
-            score_mod=lambda score, b, head, i, j: score + bias[head, (i - j).clamp(min=-ahead) + ahead],
+            score_mod=self._biased(),
             block_mask=self.seen,
             scale=LOGIT_SCALE,
             enable_gqa=True,
+        )
+
+    def _biased(self) -> Callable[..., Tensor]:
+        """What adds the biases to a score of batch b, head, query i, key j."""
+        bias, ahead, slopes = self.bias_by_distance, self.ahead, self.slopes
+        if slopes is None:
+            return lambda score, b, head, i, j: score + bias[head, (i - j).clamp(min=-ahead) + ahead]
+        asked, asking, heard, rates = self.moments
+        return lambda score, b, head, i, j: (
+            score
+            + bias[head, (i - j).clamp(min=-ahead) + ahead]
+            - slopes[head] * (asked[i] - heard[j]).abs() * rates[j] * asking[i]
         )
 
 
@@ -86,13 +106,15 @@ def dense_bias(
     positions: Int[Tensor, "time"],
     key_mask: Bool[Tensor, "#batch keys"],
     prefix: int,
+    by_time: Float[Tensor, "heads time keys"] | None,
 ) -> Float[Tensor, "#batch heads time keys"]:
-    """What `DenseAttention` adds for the queries at `positions`: the position bias, or -inf where a key is not seen."""
+    """What `DenseAttention` adds for the queries at `positions`: the biases, or -inf where a key is not seen."""
     query, key = positions.unsqueeze(1), torch.arange(key_mask.shape[1], device=positions.device)
     seen = ((key <= query) | ((query < prefix) & (key < prefix))) & key_mask.unsqueeze(1)
     ahead = max(prefix - 1, 0)
     index = (query - key).clamp(min=-ahead) + ahead
-    return bias_by_distance[:, index].masked_fill(~seen.unsqueeze(1), float("-inf"))
+    bias = bias_by_distance[:, index] if by_time is None else bias_by_distance[:, index] + by_time
+    return bias.masked_fill(~seen.unsqueeze(1), float("-inf"))
 
 
 _flex: list[Callable[..., Any]] = []

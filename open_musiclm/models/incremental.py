@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
+from open_musiclm.models.position_bias import Moments
 from open_musiclm.models.row_product import RowProduct
 from open_musiclm.models.transformer import (
     CONVOLUTION_WIDTH,
@@ -44,6 +45,7 @@ class State:
 
     layers: list[LayerState]
     bias_by_distance: Float[Tensor, "heads distances"]
+    moments: Moments
     key_mask: Bool[Tensor, "batch capacity"]
     position: Int[Tensor, "1"]
 
@@ -60,6 +62,7 @@ class IncrementalTransformer:
         self.precision = precision
         self.prefix = transformer.non_causal_prefix_size
         self.position_bias = transformer.position_bias
+        self.time_bias = transformer.time_bias
         self.blocks = [_IncrementalBlock(block, precision) for block in transformer.blocks if isinstance(block, Block)]
         self.norm = transformer.norm.gamma.detach().to(precision)
         self.hidden_channels = transformer.hidden_channels
@@ -81,20 +84,26 @@ class IncrementalTransformer:
         return State(
             layers,
             bias_by_distance=functional.pad(bias, (1, 0), value=float("-inf")),
+            moments=Moments(*(torch.zeros(capacity, device=device) for _ in Moments._fields)),
             key_mask=torch.ones(batch, capacity, dtype=torch.bool, device=device),
             position=torch.zeros(1, dtype=torch.long, device=device),
         )
 
-    def begin(self, x: Float[Tensor, "batch time dim"], key_mask: Bool[Tensor, "batch time"], state: State) -> Tensor:
+    def begin(
+        self, x: Float[Tensor, "batch time dim"], key_mask: Bool[Tensor, "batch time"], moments: Moments, state: State
+    ) -> Tensor:
         """The first positions of a window, whatever the state held; returns the output of the last, [batch, dim].
 
-        Keys are seen where `key_mask` is true, now and in all later steps.
+        Keys are seen where `key_mask` is true, now and in all later steps. `moments` has all that there is
+        room for.
         """
         time = x.shape[1]
+        for held, given in zip(state.moments, moments, strict=True):
+            held.copy_(given)
         state.key_mask[:, :time] = key_mask
         state.key_mask[:, time:] = True
         positions = torch.arange(time, device=x.device)
-        bias = self._prefix_bias(key_mask)
+        bias = self._prefix_bias(key_mask, state.moments)
         for block, layer in zip(self.blocks, state.layers, strict=True):
             layer.recent.zero_()
             x = block(x, bias, layer, positions, seen=time)
@@ -121,14 +130,17 @@ class IncrementalTransformer:
         keys = torch.arange(seen, device=state.position.device)
         index = (state.position - keys + 1).clamp_(min=0)
         row = state.bias_by_distance.index_select(1, index)
+        if self.time_bias is not None:
+            row = row + self.time_bias(state.moments.steps_between(state.position, seen)).squeeze(1)
         return row.unsqueeze(0).masked_fill(~state.key_mask[:, :seen].unsqueeze(1), float("-inf"))
 
-    def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch rows time"]:
+    def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Float[Tensor, "batch rows time"]:
         """The bias among the first positions, a row for each of them and each head (heads vary fastest)."""
         time = key_mask.shape[1]
         by_distance = self.position_bias(torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)).t()
         positions = torch.arange(time, device=key_mask.device)
-        return dense_bias(by_distance, positions, key_mask, self.prefix).transpose(1, 2).flatten(1, 2)
+        by_time = None if self.time_bias is None else self.time_bias(moments.steps_between(positions, time))
+        return dense_bias(by_distance, positions, key_mask, self.prefix, by_time).transpose(1, 2).flatten(1, 2)
 
 
 class _IncrementalBlock:

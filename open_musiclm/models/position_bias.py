@@ -1,6 +1,11 @@
-"""Relative position biases: what a head adds to a logit for the distance from key to query (DESIGN section 3)."""
+"""Position biases: what a head adds to a logit for the distance from key to query (DESIGN section 3), and for the time.
+
+Distances between positions count tokens. The sequences of a stage have different rates, so that how far away the
+conditioning of the same moment lies differs from token to token; `ConditioningTimeBias` tells it.
+"""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +14,7 @@ from torch.nn import functional
 
 T5_BUCKETS = 32
 T5_MAX_DISTANCE = 128
+_STEEPEST, _FLATTEST = 2.0, 0.05  # logits for each time step between; the rates of the heads to begin with
 
 
 class ContinuousPositionBias(nn.Module):
@@ -58,3 +64,42 @@ class NoPositionBias(nn.Module):
     def forward(self, distances: Int[Tensor, "distances"]) -> Float[Tensor, "distances heads"]:
         """Zeros."""
         return torch.zeros(distances.shape[0], self.heads, device=distances.device)
+
+
+class Moments(NamedTuple):
+    """When the positions of a window are, in seconds from its beginning.
+
+    A position asks for the token that comes next, which is of the moment `asked`; as a key it is heard as its own
+    token, of the moment `heard`. `asking` is 1 for the positions of the predicted sequence and 0 for the rest, `rates`
+    is the number of time steps a second of conditioning tokens, and 0 where a position is of no moment.
+    """
+
+    asked: Float[Tensor, "positions"]
+    asking: Float[Tensor, "positions"]
+    heard: Float[Tensor, "positions"]
+    rates: Float[Tensor, "positions"]
+
+    def steps_between(self, queries: Int[Tensor, "queries"], keys: int) -> Float[Tensor, "queries keys"]:
+        """Time steps of the conditioning from each of the first `keys` positions to what `queries` ask for."""
+        asked, asking = self.asked[queries].unsqueeze(1), self.asking[queries].unsqueeze(1)
+        return (asked - self.heard[:keys]).abs() * self.rates[:keys] * asking
+
+
+class ConditioningTimeBias(nn.Module):
+    """A learned penalty, per head, for each time step between what is predicted and a token of its conditioning.
+
+    As ALiBi's (Press et al. 2021) the slopes of the heads differ to begin with, from looking at one time step to hardly
+    minding. A stage without it has to find out from what it has made so far which of its conditioning comes next.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.log_slopes = nn.Parameter(torch.linspace(math.log(_STEEPEST), math.log(_FLATTEST), heads))
+
+    def slopes(self) -> Float[Tensor, "heads"]:
+        """Logits for each time step, at least 0."""
+        return self.log_slopes.exp()
+
+    def forward(self, steps: Float[Tensor, "queries keys"]) -> Float[Tensor, "heads queries keys"]:
+        """The bias of every head at each distance in time steps."""
+        return -self.slopes()[:, None, None] * steps

@@ -12,7 +12,7 @@ from open_musiclm.models.incremental import IncrementalTransformer, State
 from open_musiclm.models.row_product import RowProduct
 from open_musiclm.models.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.models.stages import Ids, Stage
-from open_musiclm.models.token_sequences import PADDING, append_end, conditioning_mask, flatten_ids
+from open_musiclm.models.token_sequences import PADDING, append_end, conditioning_mask, flatten_ids, moments_of
 
 # Captured graphs have room for a multiple of this many positions, so that windows of similar length share one.
 _CAPTURED_POSITIONS = 512
@@ -129,7 +129,10 @@ class StageGenerator:
         embedded = [embedding.whole(sequence) for embedding, sequence in zip(self.embeddings, ids, strict=True)]
         mask: Bool[Tensor, "rows time"] = conditioning_mask(self.sequences, ids)
         x = torch.cat(embedded, dim=1).to(self.precision)
-        window.hidden.copy_(self.transformer.begin(x, mask, window.state))
+        others = [sequence.shape[1] for sequence in fixed]
+        room = window.state.capacity - sum(others) - len(ids)
+        moments = moments_of(self.sequences, [*others, room], x.device)
+        window.hidden.copy_(self.transformer.begin(x, mask, moments, window.state))
         window.number.fill_(tokens.shape[1])
 
     def _make_step(self, window: Window, sampling: Sampling) -> None:
@@ -180,7 +183,6 @@ def captured_graph(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def _with_unconditional(fixed: list[Tensor], tokens: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Every row once more with its CLAP tokens hidden, as condition dropout hides them in training."""
-    hidden = torch.full_like(fixed[0], PADDING)
-    doubled = [torch.cat((fixed[0], hidden)), *(torch.cat((ids, ids)) for ids in fixed[1:])]
+    """Every row once more with its conditioning hidden, as condition dropout hides it in training."""
+    doubled = [torch.cat((ids, torch.full_like(ids, PADDING))) for ids in fixed]
     return doubled, torch.cat((tokens, tokens))

@@ -68,7 +68,7 @@ class Stage(nn.Module):
 
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
         key positions, never the first, are hidden at random per example (forgetful masking), and with probability
-        `condition_dropout` all CLAP tokens of an example; these and dropout follow the examples' `seeds`, which are
+        `condition_dropout` all conditioning of an example; these and dropout follow the examples' `seeds`, which are
         drawn where none are given. So does which span of an example's history, with probability `strayed_history`,
         is taken from the example before it.
         """
@@ -98,16 +98,17 @@ class Stage(nn.Module):
         if self.training and seeds is None:
             seeds = torch.randint(2**31, (fed[0].shape[0],), dtype=torch.int32, device=fed[0].device)
         if self.training and seeds is not None and self.condition_dropout:
-            fed[0] = torch.where(unconditional(seeds, self.condition_dropout), PADDING, fed[0])
+            hidden = unconditional(seeds, self.condition_dropout)
+            fed[:-1] = [torch.where(hidden, PADDING, tokens) for tokens in fed[:-1]]
         if self.training and seeds is not None and self.strayed_history:
             steps = strayed(seeds, self.strayed_history, ids[-1].shape[1])
             fed[-1] = torch.where(steps.repeat_interleave(self.predicted.quantizers, 1), fed[-1].roll(1, 0), fed[-1])
         mask = conditioning_mask(self.sequences, fed)
         if self.training and seeds is not None:
             mask = mask & ~forgotten(seeds, mask.shape[1])
-        hidden = self.decoder(fed, mask, seeds)
-        last = len(hidden) - 1
-        logits = [self.decoder.logits(i, output) if wanted[i] or i == last else None for i, output in enumerate(hidden)]
+        outputs = self.decoder(fed, mask, seeds)
+        last = len(outputs) - 1
+        logits = [self.decoder.logits(i, o) if wanted[i] or i == last else None for i, o in enumerate(outputs)]
         return logits, labels
 
 
@@ -143,7 +144,15 @@ class FineStage(Stage):
 
 
 # Settings of a stage that its weights can be used with only as they were trained.
-_ARCHITECTURE = ("dim", "depth", "heads", "use_conv_ff", "non_causal_prefix_size", "relative_position_bias_type")
+_ARCHITECTURE = (
+    "dim",
+    "depth",
+    "heads",
+    "use_conv_ff",
+    "non_causal_prefix_size",
+    "relative_position_bias_type",
+    "conditioning_time_bias",
+)
 
 
 def build_stage(name: StageName, config: ModelConfig) -> Stage:
@@ -176,23 +185,25 @@ def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.d
 
 
 def clap_sequence(config: ModelConfig) -> TokenSequence:
-    """The residual VQ's tokens of one CLAP embedding: one time step."""
-    return TokenSequence("clap", config.clap_rvq_cfg.codebook_size, config.clap_rvq_cfg.rq_num_quantizers)
+    """The residual VQ's tokens of one CLAP embedding: one time step, of no moment."""
+    return TokenSequence("clap", config.clap_rvq_cfg.codebook_size, config.clap_rvq_cfg.rq_num_quantizers, None)
 
 
 def semantic_sequence(config: ModelConfig) -> TokenSequence:
     """MERT k-means ids."""
-    return TokenSequence("semantic", config.hubert_kmeans_cfg.codebook_size, 1)
+    return TokenSequence("semantic", config.hubert_kmeans_cfg.codebook_size, 1, config.hubert_kmeans_cfg.output_hz)
 
 
 def coarse_sequence(config: ModelConfig) -> TokenSequence:
     """EnCodec's first codebooks."""
-    return TokenSequence("coarse", config.encodec_cfg.codebook_size, config.global_cfg.num_coarse_quantizers)
+    codec, quantizers = config.encodec_cfg, config.global_cfg.num_coarse_quantizers
+    return TokenSequence("coarse", codec.codebook_size, quantizers, codec.output_hz)
 
 
 def fine_sequence(config: ModelConfig) -> TokenSequence:
     """EnCodec's remaining codebooks."""
-    return TokenSequence("fine", config.encodec_cfg.codebook_size, config.global_cfg.num_fine_quantizers)
+    codec, quantizers = config.encodec_cfg, config.global_cfg.num_fine_quantizers
+    return TokenSequence("fine", codec.codebook_size, quantizers, codec.output_hz)
 
 
 def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
@@ -204,7 +215,7 @@ def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
 
 
 def unconditional(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
-    """True for a `share` of the examples at random: those that are trained without their CLAP tokens."""
+    """True for a `share` of the examples at random: those that are trained without their conditioning."""
     return noise(derived(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)
 
 

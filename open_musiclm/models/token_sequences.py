@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from open_musiclm.config import TransformerConfig
 from open_musiclm.models.example_noise import Seeds
+from open_musiclm.models.position_bias import Moments
 from open_musiclm.models.transformer import Transformer
 
 PADDING = -1
@@ -20,11 +21,13 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One kind of token: its codebook size (which is also its end id) and its number of quantizers."""
+    """One kind of token: its codebook size (which is also its end id), its number of quantizers, and its time steps a
+    second, None for tokens of a whole window."""
 
     name: str
     codebook_size: int
     quantizers: int
+    frame_hz: int | None
 
     @property
     def end_id(self) -> int:
@@ -86,7 +89,8 @@ class TokenSequenceDecoder(nn.Module):
         the last sequence n + 1. Dropout follows the examples' `seeds`; without them there is none.
         """
         embedded = torch.cat([self.embedding(i).whole(sequence) for i, sequence in enumerate(ids)], dim=1)
-        hidden = self.transformer(self._shrink_gradient(embedded), key_mask, seeds)
+        moments = moments_of(self.sequences, [sequence.shape[1] for sequence in ids], embedded.device)
+        hidden = self.transformer(self._shrink_gradient(embedded), moments, key_mask, seeds)
         outputs = list(hidden.split([sequence.shape[1] + 1 for sequence in ids], dim=1))
         return [output[:, :-1] for output in outputs[:-1]] + outputs[-1:]
 
@@ -109,6 +113,21 @@ class TokenSequenceDecoder(nn.Module):
     def _shrink_gradient(self, x: Float[Tensor, "batch positions dim"]) -> Float[Tensor, "batch positions dim"]:
         alpha = self.grad_shrink_alpha
         return x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
+
+
+def moments_of(sequences: Sequence[TokenSequence], lengths: Sequence[int], device: torch.device) -> Moments:
+    """When the positions of sequences with so many tokens are, each in the middle of its time step."""
+    asked, asking, heard, rates = [], [], [], []
+    for sequence, length in zip(sequences, lengths, strict=True):
+        hz = sequence.frame_hz or 0
+        steps = torch.arange(length + 1).div(sequence.quantizers, rounding_mode="floor") + 0.5
+        seconds = steps / max(hz, 1)
+        last = sequence is sequences[-1]
+        asked.append(seconds)
+        asking.append(torch.full_like(seconds, float(last)))
+        heard.append(nn.functional.pad(seconds[:-1], (1, 0)))
+        rates.append(nn.functional.pad(torch.full((length,), 0.0 if last else float(hz)), (1, 0)))
+    return Moments(*(torch.cat(parts).to(device) for parts in (asked, asking, heard, rates)))
 
 
 def flatten_ids(ids: Int[Tensor, "batch time quantizers"]) -> Int[Tensor, "batch tokens"]:

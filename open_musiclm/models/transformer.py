@@ -13,7 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from open_musiclm.config import TransformerConfig
 from open_musiclm.models.attention import Attend, DenseAttention, FlexibleAttention, dense_bias
 from open_musiclm.models.example_noise import ExampleDropout, Seeds, derived
-from open_musiclm.models.position_bias import ContinuousPositionBias, NoPositionBias, T5PositionBias
+from open_musiclm.models.position_bias import (
+    ConditioningTimeBias,
+    ContinuousPositionBias,
+    Moments,
+    NoPositionBias,
+    T5PositionBias,
+)
 
 HEAD_DIM = 64
 CONVOLUTION_WIDTH = 3
@@ -140,19 +146,21 @@ class Transformer(nn.Module):
         self.gradient_checkpointing = False  # compute the blocks again for their gradients instead of keeping them
         self.hidden_channels = 2 * feedforward_width(config.dim, config.use_conv_ff)
         self.position_bias = _position_bias(config)
+        self.time_bias = ConditioningTimeBias(config.heads) if config.conditioning_time_bias else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = LayerNorm(config.dim)
 
     def forward(
         self,
         x: Float[Tensor, "batch time dim"],
+        moments: Moments,
         key_mask: Bool[Tensor, "batch time"] | None = None,
         seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
         """All positions at once; keys are seen where `key_mask` is true. In training mode dropout follows `seeds`."""
         if key_mask is None:
             key_mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        attend = self._attend(key_mask)
+        attend = self._attend(key_mask, moments)
         for number, block in enumerate(self.blocks):
             own = None if seeds is None else derived(seeds, number)
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -166,13 +174,15 @@ class Transformer(nn.Module):
         for block in self.blocks:
             block.compile()
 
-    def _attend(self, key_mask: Bool[Tensor, "batch time"]) -> Attend:
+    def _attend(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Attend:
         """How the blocks attend over whole sequences."""
         bias_by_distance, prefix = self._bias_by_distance(key_mask.shape[1]), self.non_causal_prefix_size
         if key_mask.device.type == "cuda" and not (self.training and self.attention_dropout):
-            return FlexibleAttention.over(bias_by_distance, key_mask, prefix)
+            slopes = None if self.time_bias is None else self.time_bias.slopes()
+            return FlexibleAttention.over(bias_by_distance, key_mask, prefix, slopes, moments)
         positions = torch.arange(key_mask.shape[1], device=key_mask.device)
-        bias = dense_bias(bias_by_distance, positions, key_mask, prefix)
+        by_time = None if self.time_bias is None else self.time_bias(moments.steps_between(positions, len(positions)))
+        bias = dense_bias(bias_by_distance, positions, key_mask, prefix, by_time)
         # converted here once, for all blocks
         return DenseAttention(bias.to(products_precision(key_mask.device)))
 
