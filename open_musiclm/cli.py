@@ -80,7 +80,7 @@ def add_inference_arguments(to: argparse.ArgumentParser, first_stage: str = "sem
     to.add_argument("--seed", type=int, default=0, help="the same seed, prompt and number give the same music")
     to.set_defaults(return_coarse_wave=False)
     if first_stage != "fine":
-        to.add_argument("--return_coarse_wave", action="store_true", help="leave the fine stage out: quicker, rougher")
+        add_coarse_wave_argument(to)
     add_sampling_arguments(to)
 
 
@@ -89,6 +89,16 @@ def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> No
     missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
     if missing:
         raise UserError(f"missing {', '.join(missing)}")
+
+
+def add_coarse_wave_argument(to: argparse.ArgumentParser) -> None:
+    """Whether the fine stage is left out."""
+    to.add_argument(
+        "--return_coarse_wave",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="leave the fine stage out: quicker, rougher",
+    )
 
 
 def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
@@ -106,7 +116,7 @@ def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
         "--cfg_scale",
         type=non_negative_float,
         default=1.0,
-        help="above 1, follow the prompt more closely; only for stages trained with condition_dropout",
+        help="above 1, follow what a stage is given more closely; only for stages trained with condition_dropout",
     )
     to.add_argument(
         "--precision",

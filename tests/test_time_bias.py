@@ -11,7 +11,7 @@ from test_generation import CPU, random_ids, small_config
 
 from open_musiclm.checkpoints import save_weights
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import build_stage, load_stage
+from open_musiclm.models.stages import build_stage, load_stage, load_stage_to_train_on
 from open_musiclm.models.token_sequences import TokenSequence, moments_of
 
 
@@ -56,8 +56,31 @@ def test_a_steep_bias_leaves_only_the_conditioning_of_the_moment() -> None:
     assert (changed > 1e-4 * changed[6]).nonzero().flatten().tolist() == [6]
 
 
-def test_weights_of_a_stage_without_it_are_refused(tmp_path: Path) -> None:
-    stage = build_stage("coarse", small_config())
-    save_weights(tmp_path / "coarse.safetensors", "coarse", stage.decoder.state_dict(), small_config())
+def test_weights_without_it_are_refused_for_generation_and_get_it_for_training(tmp_path: Path) -> None:
+    old = build_stage("coarse", small_config())
+    save_weights(tmp_path / "coarse.safetensors", "coarse", old.decoder.state_dict(), small_config())
+    config = small_config(conditioning_time_bias=True, condition_dropout=0.2)
     with pytest.raises(UserError, match="conditioning_time_bias False there, True here"):
-        load_stage(tmp_path, "coarse", small_config(conditioning_time_bias=True), CPU)
+        load_stage(tmp_path, "coarse", config, CPU)
+    stage = load_stage_to_train_on(tmp_path, "coarse", config, CPU)
+    found = stage.decoder.state_dict()
+    slopes = found.pop("transformer.time_bias.log_slopes")
+    assert found.keys() == old.decoder.state_dict().keys()
+    assert all(torch.equal(found[name], weight) for name, weight in old.decoder.state_dict().items())
+    assert slopes.diff().lt(0).all()
+    assert stage.condition_dropout == 0.2  # as the config says, whatever the weights were trained with
+    assert load_stage(tmp_path, "coarse", small_config(condition_dropout=0.2), CPU).condition_dropout == 0.0
+    with pytest.raises(UserError, match="depth 2 there, 3 here"):
+        load_stage_to_train_on(tmp_path, "coarse", small_config(conditioning_time_bias=True, depth=3), CPU)
+
+
+def test_training_goes_on_from_learned_slopes(tmp_path: Path) -> None:
+    config = small_config(conditioning_time_bias=True)
+    stage = build_stage("fine", config)
+    time_bias = stage.decoder.transformer.time_bias
+    assert time_bias is not None
+    torch.nn.init.constant_(time_bias.log_slopes, 0.7)
+    save_weights(tmp_path / "fine.safetensors", "fine", stage.decoder.state_dict(), config)
+    again = load_stage_to_train_on(tmp_path, "fine", config, CPU).decoder.transformer.time_bias
+    assert again is not None
+    assert torch.equal(again.log_slopes, time_bias.log_slopes)

@@ -31,10 +31,9 @@ from open_musiclm.evaluation.distances import frechet_distance, noise_modulated
 from open_musiclm.evaluation.judge import SAMPLE_HZ, Judge
 from open_musiclm.evaluation.memorising import share_repeated
 from open_musiclm.evaluation.prompts import ControlPrompt, control_prompts
-from open_musiclm.inference import sampling_from
+from open_musiclm.inference import needed_stages, options_from
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options
-from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
 
@@ -50,29 +49,32 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     """All measurements of a bundle, by section. Raises UserError."""
     device = choose_device(arguments.device)
     precision = getattr(torch, arguments.precision)
-    model, store = _load(open_bundle(arguments.checkpoint_dir), arguments.training_tokens, device, precision)
+    model, store = _load(arguments, device, precision)
     judge_clips = [clip for folder in arguments.judge_corpus for clip in _labelled(folder, arguments.duration)]
     held_out = _labelled(arguments.held_out_corpus, arguments.duration)
     prompts = control_prompts(arguments.num_prompts, arguments.seed)
     generated = _generate(model, prompts, arguments)
     codes = [model.tokenizer.codec.encode(clip["wave"][None]) for clip in held_out]
     recoded = [_decode(model.tokenizer, code, clip["wave"]) for code, clip in zip(codes, held_out, strict=True)]
-    judge = _trained_judge(model.tokenizer, judge_clips)
+    coarse = model.config.global_cfg.num_coarse_quantizers
+    rough = [_decode(model.tokenizer, code[..., :coarse], c["wave"]) for code, c in zip(codes, held_out, strict=True)]
+    judge = _trained_judge(model.tokenizer, coarse, judge_clips)
     return {
         "codec": _codec(model.tokenizer, held_out, codes),
-        "control": _control(judge, len(judge_clips), prompts, generated, held_out, recoded),
+        "control": _control(judge, len(judge_clips), prompts, generated, held_out, recoded, rough),
         "distance": _distances(model, generated, [clip["wave"] for clip in held_out], recoded),
         "memorising": _memorising(model.tokenizer, store, generated, held_out),
     }
 
 
-def _load(bundle: Path, tokens: Path, device: torch.device, precision: torch.dtype) -> tuple[MusicLM, TokenStore]:
+def _load(arguments: argparse.Namespace, device: torch.device, precision: torch.dtype) -> tuple[MusicLM, TokenStore]:
+    bundle = open_bundle(arguments.checkpoint_dir)
     config = load_model_config(bundle / CONFIG_NAME)
     if config.encodec_cfg.sample_hz != SAMPLE_HZ:
         raise UserError(f"{bundle}: its codec has {config.encodec_cfg.sample_hz} Hz; the judge hears {SAMPLE_HZ} Hz")
-    stages = {name: load_stage(bundle, name, config, device) for name in STAGE_NAMES}
+    stages = {name: load_stage(bundle, name, config, device) for name in needed_stages(arguments)}
     tokenizer = MusicTokenizer.load(config, bundle, bundle, device)
-    return MusicLM(config, stages, tokenizer, precision), TokenStore(tokens, config)
+    return MusicLM(config, stages, tokenizer, precision), TokenStore(arguments.training_tokens, config)
 
 
 def _labelled(folder: Path, seconds: float) -> list[dict[str, Any]]:
@@ -92,7 +94,7 @@ def _labelled(folder: Path, seconds: float) -> list[dict[str, Any]]:
 
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
     """The sample of each prompt that CLAP finds closest to it, also written as a file."""
-    options = Options(arguments.seed, sampling_from(arguments), max_batch_size=arguments.max_batch_size)
+    options = options_from(arguments)
     samples, drafts = arguments.num_samples, arguments.num_drafts
     chosen: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
@@ -128,12 +130,19 @@ def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Ten
     return report | {"codebook usage": [round(len(book.unique()) / bins, 3) for book in every.T]}
 
 
-def _trained_judge(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> Judge:
-    """A judge that heard each clip as it is and through the codec: it is not to mistake the codec for a sound."""
-    recoded = [_decode(tokenizer, tokenizer.codec.encode(clip["wave"][None]), clip["wave"]) for clip in clips]
-    labelled = [*clips, *clips]
+def _trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict]) -> Judge:
+    """A judge that heard each clip as it is, through the codec, and through its `coarse` first codebooks.
+
+    It is not to mistake the codec, or how little of it is used, for a sound.
+    """
+    codes = [tokenizer.codec.encode(clip["wave"][None]) for clip in clips]
+    recoded = [
+        [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=True)]
+        for books in (None, coarse)
+    ]
+    labelled = [*clips] * 3
     return Judge().fit(
-        [*(clip["wave"] for clip in clips), *recoded],
+        [*(clip["wave"] for clip in clips), *recoded[0], *recoded[1]],
         [clip["instrument_family"] for clip in labelled],
         [clip["tempo_class"] for clip in labelled],
     )
@@ -146,6 +155,7 @@ def _control(
     generated: Sequence[Wave],
     held_out: Sequence[dict],
     recoded: Sequence[Wave],
+    rough: Sequence[Wave],
 ) -> dict[str, Any]:
     """The share of clips that the judge hears as what was asked for; for real clips as what they are."""
     asked: dict[str, list[str]] = {
@@ -160,6 +170,7 @@ def _control(
         report[f"{key}, generated"] = _agreement(answers, asked[key])
         report[f"{key}, real clips"] = _agreement(heard[key]([clip["wave"] for clip in held_out]), real[key])
         report[f"{key}, real clips through the codec"] = _agreement(heard[key](recoded), real[key])
+        report[f"{key}, real clips through the coarse codebooks"] = _agreement(heard[key](rough), real[key])
         report[f"{key}, always the most frequent answer"] = max(Counter(asked[key]).values()) / len(prompts)
         report[f"{key}, heard"] = dict(Counter(answers))
     return report

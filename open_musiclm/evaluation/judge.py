@@ -1,7 +1,7 @@
 """A judge of instrument family and tempo class: learned from labelled clips, knows nothing of CLAP or of prompts.
 
-A support vector machine tells from spectra and cepstra what plays, and trees tell from the onsets how fast. Both are
-trained within minutes wherever a result is to be checked.
+A support vector machine tells from spectra and cepstra what plays, and trees tell from the onsets, and from the spectra
+what onsets sound like there, how fast. Both are trained within minutes wherever a result is to be checked.
 """
 
 from collections.abc import Sequence
@@ -41,21 +41,30 @@ class Judge:
 
     def __init__(self) -> None:
         self._family: Pipeline = make_pipeline(StandardScaler(), SVC(C=10.0))
-        self._tempo = ExtraTreesClassifier(_TREES, min_samples_leaf=2, random_state=0)
+        self._tempo = ExtraTreesClassifier(_TREES, min_samples_leaf=2, max_features=0.2, random_state=0)
 
     def fit(self, waves: Sequence[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
         """Learns from labelled clips."""
-        self._family.fit(np.stack([_timbre(wave) for wave in waves]), list(families))
-        self._tempo.fit(np.stack([_rhythm(wave) for wave in waves]), list(tempi))
+        timbres = _timbres(waves)
+        self._family.fit(timbres, list(families))
+        self._tempo.fit(np.hstack((_rhythms(waves), timbres)), list(tempi))
         return self
 
     def families(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The instrument family of each wave."""
-        return list(self._family.predict(np.stack([_timbre(wave) for wave in waves])))
+        return list(self._family.predict(_timbres(waves)))
 
     def tempi(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The tempo class of each wave."""
-        return list(self._tempo.predict(np.stack([_rhythm(wave) for wave in waves])))
+        return list(self._tempo.predict(np.hstack((_rhythms(waves), _timbres(waves)))))
+
+
+def _timbres(waves: Sequence[Float[Tensor, "samples"]]) -> np.ndarray:
+    return np.stack([_timbre(wave) for wave in waves])
+
+
+def _rhythms(waves: Sequence[Float[Tensor, "samples"]]) -> np.ndarray:
+    return np.stack([_rhythm(wave) for wave in waves])
 
 
 def _spectrogram(wave: Float[Tensor, "samples"], window: int, bands: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from open_musiclm.checkpoints import load_into, load_weights
+from open_musiclm.checkpoints import Weights, load_into, load_weights
 from open_musiclm.config import ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_noise import Seeds, derived, noise
@@ -153,6 +153,7 @@ _ARCHITECTURE = (
     "relative_position_bias_type",
     "conditioning_time_bias",
 )
+_TIME_BIAS = "transformer.time_bias."
 
 
 def build_stage(name: StageName, config: ModelConfig) -> Stage:
@@ -168,6 +169,28 @@ def build_stage(name: StageName, config: ModelConfig) -> Stage:
 def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
     """Stage `name` with the weights at `path`, ours or released, in evaluation mode. Raises UserError."""
     weights = load_weights(path, name)
+    stage = _filled(weights, name, config)
+    if weights.model_config is not None:  # guidance needs what they were trained with
+        stage.condition_dropout = weights.model_config.stage(name).condition_dropout
+    return stage.to(device).eval()
+
+
+def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
+    """As `load_stage`, but to be trained as `config` says.
+
+    Weights without the `conditioning_time_bias` that it wants get one as it begins. Raises UserError.
+    """
+    weights, section = load_weights(path, name), config.stage(name)
+    if not section.conditioning_time_bias or any(key.startswith(_TIME_BIAS) for key in weights.tensors):
+        return _filled(weights, name, config).to(device)
+    without = section.model_copy(update={"conditioning_time_bias": False})
+    old = _filled(weights, name, config.model_copy(update={f"{name}_cfg": without}))
+    stage = build_stage(name, config)
+    stage.decoder.load_state_dict(stage.decoder.state_dict() | old.decoder.state_dict())
+    return stage.to(device)
+
+
+def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
     if weights.model_config is not None:
         there, here = weights.model_config.stage(name), config.stage(name)
         differing = [
@@ -179,9 +202,7 @@ def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.d
             raise UserError(f"{weights.path}: made with another {name}_cfg: {'; '.join(differing)}")
     stage = build_stage(name, config)
     load_into(stage.decoder, weights)
-    if weights.model_config is not None:
-        stage.condition_dropout = weights.model_config.stage(name).condition_dropout
-    return stage.to(device).eval()
+    return stage
 
 
 def clap_sequence(config: ModelConfig) -> TokenSequence:

@@ -119,15 +119,14 @@ def moments_of(sequences: Sequence[TokenSequence], lengths: Sequence[int], devic
     """When the positions of sequences with so many tokens are, each in the middle of its time step."""
     asked, asking, heard, rates = [], [], [], []
     for sequence, length in zip(sequences, lengths, strict=True):
-        hz = sequence.frame_hz or 0
-        steps = torch.arange(length + 1).div(sequence.quantizers, rounding_mode="floor") + 0.5
-        seconds = steps / max(hz, 1)
-        last = sequence is sequences[-1]
+        last, hz = sequence is sequences[-1], sequence.frame_hz
+        steps = torch.arange(length + 1, device=device).div(sequence.quantizers, rounding_mode="floor")
+        seconds = (steps + 0.5) / (hz or 1)
         asked.append(seconds)
-        asking.append(torch.full_like(seconds, float(last)))
+        asking.append(torch.full_like(seconds, last))
         heard.append(nn.functional.pad(seconds[:-1], (1, 0)))
-        rates.append(nn.functional.pad(torch.full((length,), 0.0 if last else float(hz)), (1, 0)))
-    return Moments(*(torch.cat(parts).to(device) for parts in (asked, asking, heard, rates)))
+        rates.append(nn.functional.pad(torch.full_like(seconds[:-1], 0 if last else hz or 0), (1, 0)))
+    return Moments(torch.cat(asked), torch.cat(asking), torch.cat(heard), torch.cat(rates))
 
 
 def flatten_ids(ids: Int[Tensor, "batch time quantizers"]) -> Int[Tensor, "batch tokens"]:

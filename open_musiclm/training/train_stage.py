@@ -20,7 +20,7 @@ from open_musiclm.config import (
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import Ids, build_stage, load_stage
+from open_musiclm.models.stages import Ids, build_stage, load_stage_to_train_on
 from open_musiclm.tokenizers.encodec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.coarse import CoarseTrainer
@@ -50,7 +50,7 @@ def train_stage(name: StageName, arguments: argparse.Namespace) -> None:
     run = Run.begin(options, model_config, training_config, config.seed, config.precision, config.grad_accum_every)
     device = run.accelerator.device
     if arguments.fine_tune_from is not None:
-        stage = load_stage(arguments.fine_tune_from, name, model_config, device)
+        stage = load_stage_to_train_on(arguments.fine_tune_from, name, model_config, device)
     else:
         stage = build_stage(name, model_config)
     trainer_class = TRAINERS[name]

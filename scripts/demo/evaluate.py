@@ -21,6 +21,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_drafts_argument(parser)
     parser.add_argument("--duration", type=cli.positive_float, default=8.0, help="seconds of each clip")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
+    cli.add_coarse_wave_argument(parser)
     cli.add_sampling_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/evaluation"))
     return parser
