@@ -1,18 +1,13 @@
-"""The model config and the training config: JSON files as validated types (no torch in here).
+"""The model config and the training config: JSON files as validated types (no torch in here)."""
 
-A key that is unknown, missing, of a wrong type or at odds with another is a `UserError` that names the
-file, the section, the key and what was expected.
-"""
-
-import json
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, PrivateAttr, model_validator
 
+from open_musiclm.config_files import Section, SectionType, load_section, section_from_json
 from open_musiclm.errors import UserError
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -24,12 +19,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 StageName = Literal["semantic", "coarse", "fine"]
-
-
-class Section(BaseModel):
-    """A section of a config file: unknown keys and silent conversions are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 class GlobalConfig(Section):
@@ -314,32 +303,23 @@ class TrainingConfig(Section):
         return self
 
 
-SectionType = TypeVar("SectionType", bound=Section)
-ConfigType = TypeVar("ConfigType", bound=Section)
-
-
 def load_model_config(path: Path) -> ModelConfig:
     """Reads and validates a model config. Raises UserError."""
-    config = _load(path, ModelConfig)
+    config = load_section(path, ModelConfig)
     config._folder = path.resolve().parent
     return config
 
 
 def load_training_config(path: Path) -> TrainingConfig:
     """Reads and validates a training config. Raises UserError."""
-    config = _load(path, TrainingConfig)
+    config = load_section(path, TrainingConfig)
     config._path = path
     return config
 
 
-def load_section(path: Path, kind: type[ConfigType]) -> ConfigType:
-    """Reads and validates a JSON file that is one section of `kind`. Raises UserError."""
-    return _load(path, kind)
-
-
 def model_config_from_json(text: str, source: str) -> ModelConfig:
     """The model config that a checkpoint carries; `source` names the checkpoint in errors."""
-    return _validate(_parse(text, source), source, ModelConfig)
+    return section_from_json(text, source, ModelConfig)
 
 
 def require(config: TrainingConfig, name: str, kind: type[SectionType]) -> SectionType:
@@ -349,53 +329,6 @@ def require(config: TrainingConfig, name: str, kind: type[SectionType]) -> Secti
         raise UserError(f"{config._path}: section {name} is missing or empty; this script needs it")
     assert isinstance(section, kind)
     return section
-
-
-def _load(path: Path, kind: type[ConfigType]) -> ConfigType:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"{path}: cannot read this config: {reason}") from error
-    return _validate(_parse(text, str(path)), str(path), kind)
-
-
-def _parse(text: str, source: str) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{source}: not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise UserError(f"{source}: not valid JSON: nested too deeply") from error
-
-
-def _validate(content: object, source: str, kind: type[ConfigType]) -> ConfigType:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_describe(problem, kind) for problem in error.errors())) from error
-
-
-def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:
-    place = ": ".join(str(part) for part in problem["loc"])
-    found = problem["input"]
-    if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown key; known here: {', '.join(sorted(_known_keys(problem['loc'], kind)))}"
-    if problem["type"] == "missing":
-        return f"{place}: missing; {problem['msg'].lower()}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return f"{place}: {message}" if place else message
-    return f"{place}: {message}, found {found!r}"
-
-
-def _known_keys(place: tuple, kind: type[BaseModel]) -> set[str]:
-    """The keys of the section that `place` points into."""
-    for part in place[:-1]:
-        annotation = kind.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        kind = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
-    return set(kind.model_fields)
 
 
 def _is_multiple(seconds: float, grid: Fraction) -> bool:

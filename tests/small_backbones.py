@@ -18,9 +18,9 @@ from open_musiclm.config import (
     GlobalConfig,
     HubertKmeansConfig,
     ModelConfig,
-    Section,
     SemanticConfig,
 )
+from open_musiclm.config_files import Section
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, save_encodec
 
 MERT_FEATURES = 16

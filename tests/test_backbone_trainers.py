@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from small_backbones import ENCODEC, build_codec, model_config
 
 from open_musiclm.audio import read_sound, to_int16_and_back, write_wave
-from open_musiclm.config import EncodecConfig, HubertKmeansConfig, load_section
+from open_musiclm.config import EncodecConfig, HubertKmeansConfig
+from open_musiclm.config_files import load_section
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap_mel import ClapMel
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec

@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt, Section
+from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt
+from open_musiclm.config_files import Section
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 

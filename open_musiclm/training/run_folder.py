@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
-from open_musiclm.config import ModelConfig, Section
+from open_musiclm.config import ModelConfig
+from open_musiclm.config_files import Section
 from open_musiclm.errors import UserError
 from open_musiclm.files import appearing_whole, write_json
 from open_musiclm.output import versions

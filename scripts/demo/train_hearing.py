@@ -32,7 +32,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     import torch
 
-    from open_musiclm.config import load_model_config, load_section
+    from open_musiclm.config import load_model_config
+    from open_musiclm.config_files import load_section
     from open_musiclm.data.token_store import TokenStore
     from open_musiclm.tokenizers.encodec import Codec
     from open_musiclm.training.backbones.clap_tower import ClapDirectory, TowerOptimizer

@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     import torch
 
-    from open_musiclm.config import load_section
+    from open_musiclm.config_files import load_section
     from open_musiclm.data.sound_dataset import split
     from open_musiclm.training.backbones.clap_losses import Pairs, contrastive_loss
     from open_musiclm.training.backbones.clap_text import read_captions

@@ -10,11 +10,11 @@ from open_musiclm.config import (
     PositiveFloat,
     PositiveInt,
     Probability,
-    Section,
     Share,
     TrainerConfig,
     TrainingPrecision,
 )
+from open_musiclm.config_files import Section
 
 
 class BackboneTrainerConfig(TrainerConfig):

@@ -8,7 +8,8 @@ from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm import cli
 from open_musiclm.checkpoints import step_folder
-from open_musiclm.config import Section, load_model_config, load_section
+from open_musiclm.config import load_model_config
+from open_musiclm.config_files import Section, load_section
 from open_musiclm.data.sound_dataset import Crop, split
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.encodec import Codec
