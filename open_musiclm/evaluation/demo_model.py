@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,19 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     held_out = _labelled(arguments.held_out_corpus, arguments.duration)
     prompts = control_prompts(arguments.num_prompts, arguments.seed)
     generated = _generate(model, prompts, arguments)
-    codes = [model.tokenizer.codec.encode(clip["wave"][None]) for clip in held_out]
-    recoded = [_decode(model.tokenizer, code, clip["wave"]) for code, clip in zip(codes, held_out, strict=True)]
+    codes = _encoded(model.tokenizer, held_out)
     coarse = model.config.global_cfg.num_coarse_quantizers
-    rough = [_decode(model.tokenizer, code[..., :coarse], c["wave"]) for code, c in zip(codes, held_out, strict=True)]
+    real = {
+        "real clips": [clip["wave"] for clip in held_out],
+        "real clips through the codec": _recoded(model.tokenizer, codes, held_out, None),
+        "real clips through the coarse codebooks": _recoded(model.tokenizer, codes, held_out, coarse),
+    }
     judge = _trained_judge(model.tokenizer, coarse, judge_clips)
     return {
         "codec": _codec(model.tokenizer, held_out, codes),
-        "control": _control(judge, len(judge_clips), prompts, generated, held_out, recoded, rough),
-        "distance": _distances(model, generated, [clip["wave"] for clip in held_out], recoded),
+        "control": {"clips that the judge learned from": len(judge_clips)}
+        | _control(judge, prompts, generated, held_out, real),
+        "distance": _distances(model, generated, real["real clips"], real["real clips through the codec"]),
         "memorising": _memorising(model.tokenizer, store, generated, held_out),
     }
 
@@ -111,6 +115,17 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
     return chosen
 
 
+def _encoded(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> list[Int[Tensor, "1 time quantizers"]]:
+    return [tokenizer.codec.encode(clip["wave"][None]) for clip in clips]
+
+
+def _recoded(
+    tokenizer: MusicTokenizer, codes: Sequence[Tensor], clips: Sequence[dict], books: int | None
+) -> list[Wave]:
+    """The clips through the first `books` codebooks, or all."""
+    return [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=True)]
+
+
 def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], like: Wave) -> Wave:
     return fit_length(tokenizer.codec.decode(codes)[0].cpu(), len(like))
 
@@ -123,7 +138,7 @@ def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Ten
     original = torch.stack([clip["wave"] for clip in clips])
     report: dict[str, Any] = {"clips": len(clips)}
     for books in range(1, every.shape[1] + 1):
-        waves = [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=False)]
+        waves = _recoded(tokenizer, codes[: len(clips)], clips, books)
         report[f"SI-SDR with {books} codebooks, dB"] = float(si_sdr(torch.stack(waves), original).mean())
         distance = log_spectral_distance(torch.stack(waves), original)
         report[f"log-spectral distance with {books} codebooks, dB"] = float(distance.mean())
@@ -135,14 +150,11 @@ def _trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict]
 
     It is not to mistake the codec, or how little of it is used, for a sound.
     """
-    codes = [tokenizer.codec.encode(clip["wave"][None]) for clip in clips]
-    recoded = [
-        [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=True)]
-        for books in (None, coarse)
-    ]
+    codes = _encoded(tokenizer, clips)
+    recoded = [wave for books in (None, coarse) for wave in _recoded(tokenizer, codes, clips, books)]
     labelled = [*clips] * 3
     return Judge().fit(
-        [*(clip["wave"] for clip in clips), *recoded[0], *recoded[1]],
+        [*(clip["wave"] for clip in clips), *recoded],
         [clip["instrument_family"] for clip in labelled],
         [clip["tempo_class"] for clip in labelled],
     )
@@ -150,27 +162,24 @@ def _trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict]
 
 def _control(
     judge: Judge,
-    judge_clips: int,
     prompts: Sequence[ControlPrompt],
     generated: Sequence[Wave],
     held_out: Sequence[dict],
-    recoded: Sequence[Wave],
-    rough: Sequence[Wave],
+    real: Mapping[str, Sequence[Wave]],
 ) -> dict[str, Any]:
-    """The share of clips that the judge hears as what was asked for; for real clips as what they are."""
+    """The share of clips that the judge hears as what was asked for; of the `real` ones, held out, as what they are."""
     asked: dict[str, list[str]] = {
         "family": [prompt.family for prompt in prompts],
         "tempo": [*(prompt.tempo for prompt in prompts)],
     }
-    real = {key: [clip[name] for clip in held_out] for key, name in _LABELS.items()}
+    labels = {key: [clip[name] for clip in held_out] for key, name in _LABELS.items()}
     heard = {"family": judge.families, "tempo": judge.tempi}
-    report: dict[str, Any] = {"prompts": len(prompts), "clips that the judge learned from": judge_clips}
+    report: dict[str, Any] = {"prompts": len(prompts)}
     for key in ("family", "tempo"):
         answers = heard[key](generated)
         report[f"{key}, generated"] = _agreement(answers, asked[key])
-        report[f"{key}, real clips"] = _agreement(heard[key]([clip["wave"] for clip in held_out]), real[key])
-        report[f"{key}, real clips through the codec"] = _agreement(heard[key](recoded), real[key])
-        report[f"{key}, real clips through the coarse codebooks"] = _agreement(heard[key](rough), real[key])
+        for name, waves in real.items():
+            report[f"{key}, {name}"] = _agreement(heard[key](waves), labels[key])
         report[f"{key}, always the most frequent answer"] = max(Counter(asked[key]).values()) / len(prompts)
         report[f"{key}, heard"] = dict(Counter(answers))
     return report

@@ -89,7 +89,8 @@ class FlexibleAttention:
         )
 
     def _biased(self) -> Callable[..., Tensor]:
-        """What adds the biases to a score of batch b, head, query i, key j."""
+        """What adds the biases to a score of batch b, head, query i, key j: those of `dense_bias`, and by time those of
+        `ConditioningTimeBias` at `Moments.steps_between`, as torch compiles them into its kernel."""
         bias, ahead, slopes = self.bias_by_distance, self.ahead, self.slopes
         if slopes is None:
             return lambda score, b, head, i, j: score + bias[head, (i - j).clamp(min=-ahead) + ahead]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
-from open_musiclm.models.position_bias import Moments
+from open_musiclm.models.position_bias import Moments, bias_by_time
 from open_musiclm.models.row_product import RowProduct
 from open_musiclm.models.transformer import (
     CONVOLUTION_WIDTH,
@@ -94,8 +94,8 @@ class IncrementalTransformer:
     ) -> Tensor:
         """The first positions of a window, whatever the state held; returns the output of the last, [batch, dim].
 
-        Keys are seen where `key_mask` is true, now and in all later steps. `moments` has all that there is
-        room for.
+        Keys are seen where `key_mask` is true, now and in all later steps. `moments` has all that there is room
+        for.
         """
         time = x.shape[1]
         for held, given in zip(state.moments, moments, strict=True):
@@ -130,8 +130,9 @@ class IncrementalTransformer:
         keys = torch.arange(seen, device=state.position.device)
         index = (state.position - keys + 1).clamp_(min=0)
         row = state.bias_by_distance.index_select(1, index)
-        if self.time_bias is not None:
-            row = row + self.time_bias(state.moments.steps_between(state.position, seen)).squeeze(1)
+        by_time = bias_by_time(self.time_bias, state.moments, state.position, seen)
+        if by_time is not None:
+            row = row + by_time.squeeze(1)
         return row.unsqueeze(0).masked_fill(~state.key_mask[:, :seen].unsqueeze(1), float("-inf"))
 
     def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Float[Tensor, "batch rows time"]:
@@ -139,7 +140,7 @@ class IncrementalTransformer:
         time = key_mask.shape[1]
         by_distance = self.position_bias(torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)).t()
         positions = torch.arange(time, device=key_mask.device)
-        by_time = None if self.time_bias is None else self.time_bias(moments.steps_between(positions, time))
+        by_time = bias_by_time(self.time_bias, moments, positions, time)
         return dense_bias(by_distance, positions, key_mask, self.prefix, by_time).transpose(1, 2).flatten(1, 2)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 T5_BUCKETS = 32
 T5_MAX_DISTANCE = 128
-_STEEPEST, _FLATTEST = 2.0, 0.05  # logits for each time step between; the rates of the heads to begin with
+_STEEPEST, _FLATTEST = 2.0, 0.05  # logits for each time step between: the heads' slopes to begin with
 
 
 class ContinuousPositionBias(nn.Module):
@@ -103,3 +103,10 @@ class ConditioningTimeBias(nn.Module):
     def forward(self, steps: Float[Tensor, "queries keys"]) -> Float[Tensor, "heads queries keys"]:
         """The bias of every head at each distance in time steps."""
         return -self.slopes()[:, None, None] * steps
+
+
+def bias_by_time(
+    time_bias: ConditioningTimeBias | None, moments: Moments, queries: Int[Tensor, "queries"], keys: int
+) -> Float[Tensor, "heads queries keys"] | None:
+    """The bias from the first `keys` positions to `queries`; None in a stage without it."""
+    return None if time_bias is None else time_bias(moments.steps_between(queries, keys))

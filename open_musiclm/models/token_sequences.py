@@ -21,8 +21,10 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One kind of token: its codebook size (which is also its end id), its number of quantizers, and its time steps a
-    second, None for tokens of a whole window."""
+    """One kind of token: its codebook size (which is also its end id) and its number of quantizers.
+
+    `frame_hz` is the number of time steps a second, None for tokens of a whole window.
+    """
 
     name: str
     codebook_size: int

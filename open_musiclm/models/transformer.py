@@ -19,6 +19,7 @@ from open_musiclm.models.position_bias import (
     Moments,
     NoPositionBias,
     T5PositionBias,
+    bias_by_time,
 )
 
 HEAD_DIM = 64
@@ -181,7 +182,7 @@ class Transformer(nn.Module):
             slopes = None if self.time_bias is None else self.time_bias.slopes()
             return FlexibleAttention.over(bias_by_distance, key_mask, prefix, slopes, moments)
         positions = torch.arange(key_mask.shape[1], device=key_mask.device)
-        by_time = None if self.time_bias is None else self.time_bias(moments.steps_between(positions, len(positions)))
+        by_time = bias_by_time(self.time_bias, moments, positions, len(positions))
         bias = dense_bias(bias_by_distance, positions, key_mask, prefix, by_time)
         # converted here once, for all blocks
         return DenseAttention(bias.to(products_precision(key_mask.device)))
