@@ -24,6 +24,7 @@ from open_musiclm.audio import (
 )
 from open_musiclm.bundle import CONFIG_NAME, open_bundle
 from open_musiclm.config import load_model_config
+from open_musiclm.data.token_exchange import exchanged
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
@@ -43,6 +44,7 @@ Report = dict[str, dict[str, Any]]
 PROMPTS_AT_ONCE = 16
 RECONSTRUCTED = 40
 RUN_LENGTHS = (8, 16, 32)
+MOST_EXCHANGED, EXCHANGED_NEARBY = 0.5, 8  # of the tokens; time steps
 
 
 def evaluate(arguments: argparse.Namespace) -> Report:
@@ -146,18 +148,29 @@ def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Ten
 
 
 def _trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict]) -> Judge:
-    """A judge that heard each clip as it is, through the codec, and through its `coarse` first codebooks.
+    """A judge that heard each clip as it is, through the codec, through its `coarse` first codebooks, and through these
+    with some of the tokens exchanged.
 
-    It is not to mistake the codec, or how little of it is used, for a sound.
+    It is to hear what plays, and not to mistake the codec, how little of it is used, or its noise for a sound.
     """
     codes = _encoded(tokenizer, clips)
-    recoded = [wave for books in (None, coarse) for wave in _recoded(tokenizer, codes, clips, books)]
-    labelled = [*clips] * 3
+    generator = torch.Generator().manual_seed(0)
+    disturbed = [_disturbed(code, generator) for code in codes]
+    ways = ((codes, None), (codes, coarse), (disturbed, coarse))
+    recoded = [wave for some, books in ways for wave in _recoded(tokenizer, some, clips, books)]
+    labelled = [*clips] * (1 + len(ways))
     return Judge().fit(
         [*(clip["wave"] for clip in clips), *recoded],
         [clip["instrument_family"] for clip in labelled],
         [clip["tempo_class"] for clip in labelled],
     )
+
+
+def _disturbed(code: Int[Tensor, "1 time quantizers"], generator: torch.Generator) -> Int[Tensor, "1 time quantizers"]:
+    """Up to half of the tokens exchanged for others nearby, or from anywhere in the clip."""
+    share, nearby = torch.rand(2, generator=generator).tolist()
+    reach = EXCHANGED_NEARBY if nearby < 0.5 else code.shape[1]
+    return exchanged(code[0].cpu(), MOST_EXCHANGED * share, reach, generator)[None].to(code.device)
 
 
 def _control(

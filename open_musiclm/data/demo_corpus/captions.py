@@ -14,7 +14,7 @@ from open_musiclm.data.demo_corpus.arrangement import Arrangement
 WORDINGS_PER_CLIP = 10
 IMPRESSIONS_PER_CLIP = 8
 _SHARE_OF_TERSE = 0.5
-_TEMPO = {
+TEMPO_WORDS = {
     "slow": ("slow", "unhurried", "slow-paced", "leisurely"),
     "medium": ("moderate", "mid-tempo", "medium-paced", "walking-pace"),
     "fast": ("fast", "quick", "up-tempo", "rapid"),
@@ -72,7 +72,7 @@ def _different(count: int, draw: Callable[[], str]) -> list[str]:
 
 def _impression(arrangement: Arrangement, random: np.random.Generator) -> str:
     """How the music is, whatever plays it."""
-    adjectives = [_one(_TEMPO[arrangement.tempo], random)]
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
     adjectives += [_one(_CHARACTER[arrangement.tempo, arrangement.mode], random)] * _happens(0.5, random)
     random.shuffle(adjectives)
     noun = _one(("music", *_NOUN[arrangement.tempo]), random)
@@ -86,7 +86,7 @@ def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
     if _happens(_SHARE_OF_TERSE, random):
         return _terse(arrangement, random)
     character = _CHARACTER[arrangement.tempo, arrangement.mode]
-    adjectives = [_one(_TEMPO[arrangement.tempo], random)]
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
     adjectives += [_one(character, random)] * _happens(0.65, random)
     noun = _one(_NOUN[arrangement.tempo], random)
     players = [_one(voice.instrument.names, random) for voice in arrangement.voices]
@@ -107,7 +107,7 @@ def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
 
 def _terse(arrangement: Arrangement, random: np.random.Generator) -> str:
     """A few words, as people type them."""
-    adjectives = [_one(_TEMPO[arrangement.tempo], random)]
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
     adjectives += [_one(_CHARACTER[arrangement.tempo, arrangement.mode], random)] * _happens(0.4, random)
     random.shuffle(adjectives)
     players = _listed([_one(voice.instrument.names, random) for voice in arrangement.voices])

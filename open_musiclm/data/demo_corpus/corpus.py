@@ -57,7 +57,7 @@ def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers:
     all; one without its line in captions.jsonl is rendered again. Clips of other seeds are left alone.
     Raises UserError.
     """
-    clips = _read_clips(folder)
+    clips = read_clips(folder)
     wanted = list(_planned(hours, seed))
     names = [clip_name(seed, number) for number, _ in wanted]
     missing = [(number, seconds) for (number, seconds), name in zip(wanted, names, strict=True) if name not in clips]
@@ -150,8 +150,8 @@ def _rendered(folder: Path, clips: list[tuple[int, float]], seed: int, soundfont
             pool.shutdown(cancel_futures=True)
 
 
-def _read_clips(folder: Path) -> dict[str, Clip]:
-    """The clips whose line and sound are both there; a line that was cut short does not count."""
+def read_clips(folder: Path) -> dict[str, Clip]:
+    """The clips of a corpus by file name, whose line and sound are both there; a line cut short does not count."""
     path = folder / CAPTIONS
     if not path.exists():
         return {}
