@@ -1,13 +1,13 @@
 #!/bin/sh
-# From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, CLAP's
-# hearing, the three stages. Run it from the repository's root, as often as you like: what is done stays, what was
+# From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the three
+# stages. Run it from the repository's root, as often as you like: what is done stays, what was
 # interrupted goes on.
 # An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
 set -e
 PYTHON=${PYTHON:-python}
 BEGIN_WITH=
 OUT=results/demo_model # the configs beside this script name it too
-HOURS=${HOURS:-8}
+HOURS=${HOURS:-20}
 MODEL=configs/demo/model.json
 TRAINING=scripts/demo/training.json
 TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
@@ -40,11 +40,12 @@ backbone() {
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
 backbone encodec
 backbone clap
-if [ ! -e "$OUT/clap/reworded/model.safetensors" ]; then
+if [ ! -e "$OUT/clap/naming/model.safetensors" ]; then
     newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
-    "$PYTHON" scripts/demo/train_prompts.py "$newest/clap" "$OUT/clap/reworded" --config scripts/demo/train_clap.json
+    "$PYTHON" scripts/demo/train_naming.py "$newest/clap" "$OUT/clap/naming" --config scripts/demo/train_clap.json \
+        --model_config "$MODEL"
 fi
-"$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/reworded" configs/demo/bundle/clap
+"$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/naming" configs/demo/bundle/clap
 backbone mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then
@@ -56,10 +57,6 @@ for name in clap_rvq hubert_kmeans; do
 done
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
-if [ ! -e "$OUT/clap/hearing/model.safetensors" ]; then # after the tokens, which it is not to change
-    "$PYTHON" scripts/demo/train_hearing.py "$OUT/clap/reworded" "$OUT/clap/hearing" \
-        --config scripts/demo/train_clap.json --model_config "$MODEL" --tokens "$OUT/tokens"
-fi
 # Short windows first: they begin more often, and where a window begins only the condition says what is to come.
 for name in semantic coarse; do
     # shellcheck disable=SC2086
@@ -72,7 +69,6 @@ for name in semantic coarse; do
 done
 # shellcheck disable=SC2086
 train fine train_fine_stage --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
-"$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/hearing" configs/demo/bundle/clap
 rm -rf "$OUT/bundle"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \

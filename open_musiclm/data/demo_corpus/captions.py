@@ -19,7 +19,7 @@ TEMPO_WORDS = {
     "medium": ("moderate", "mid-tempo", "medium-paced", "walking-pace"),
     "fast": ("fast", "quick", "up-tempo", "rapid"),
 }
-_CHARACTER = {
+CHARACTER_WORDS = {
     ("slow", "major"): ("calm", "peaceful", "gentle", "serene"),
     ("slow", "minor"): ("sad", "mournful", "melancholic", "sorrowful"),
     ("medium", "major"): ("bright", "cheerful", "warm", "happy"),
@@ -73,7 +73,7 @@ def _different(count: int, draw: Callable[[], str]) -> list[str]:
 def _impression(arrangement: Arrangement, random: np.random.Generator) -> str:
     """How the music is, whatever plays it."""
     adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
-    adjectives += [_one(_CHARACTER[arrangement.tempo, arrangement.mode], random)] * _happens(0.5, random)
+    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], random)] * _happens(0.5, random)
     random.shuffle(adjectives)
     noun = _one(("music", *_NOUN[arrangement.tempo]), random)
     text = " ".join([*adjectives, noun])
@@ -85,7 +85,7 @@ def _impression(arrangement: Arrangement, random: np.random.Generator) -> str:
 def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
     if _happens(_SHARE_OF_TERSE, random):
         return _terse(arrangement, random)
-    character = _CHARACTER[arrangement.tempo, arrangement.mode]
+    character = CHARACTER_WORDS[arrangement.tempo, arrangement.mode]
     adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
     adjectives += [_one(character, random)] * _happens(0.65, random)
     noun = _one(_NOUN[arrangement.tempo], random)
@@ -108,7 +108,7 @@ def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
 def _terse(arrangement: Arrangement, random: np.random.Generator) -> str:
     """A few words, as people type them."""
     adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
-    adjectives += [_one(_CHARACTER[arrangement.tempo, arrangement.mode], random)] * _happens(0.4, random)
+    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], random)] * _happens(0.4, random)
     random.shuffle(adjectives)
     players = _listed([_one(voice.instrument.names, random) for voice in arrangement.voices])
     noun = _one(_NOUN[arrangement.tempo], random)

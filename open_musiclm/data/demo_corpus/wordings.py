@@ -5,8 +5,8 @@ None of these phrases is in the prompts of `evaluation/prompts.py`.
 
 import random
 
-from open_musiclm.data.demo_corpus.captions import TEMPO_WORDS, with_article
-from open_musiclm.data.demo_corpus.excerpt import TEMPI
+from open_musiclm.data.demo_corpus.captions import CHARACTER_WORDS, TEMPO_WORDS, with_article
+from open_musiclm.data.demo_corpus.excerpt import TEMPI, TempoClass
 from open_musiclm.data.demo_corpus.instruments import Instrument
 
 NAMINGS = (
@@ -26,11 +26,23 @@ LITTLE_WORDS = (
     "style track part thing being piece music there which has have"
 )
 
+_SHARE_OF_MOODS = 0.4
+
+
+def _moods() -> dict[TempoClass, tuple[str, ...]]:
+    felt = {pace: {w for (at, _), words in CHARACTER_WORDS.items() if at == pace for w in words} for pace in TEMPI}
+    return {pace: tuple(sorted(felt[pace].difference(*(felt[o] for o in TEMPI if o != pace)))) for pace in TEMPI}
+
+
+# What is said of music of one pace only.
+MOODS = _moods()
+
 
 def namings(instrument: Instrument, chance: random.Random) -> list[str]:
-    """A sentence for slow, medium and fast, which differ in nothing else."""
+    """A sentence for slow, medium and fast, which differ in nothing else; some say it by how such music feels."""
     name, sentence = chance.choice(instrument.names), chance.choice(NAMINGS)
-    words = [chance.choice(TEMPO_WORDS[pace]) for pace in TEMPI]
+    said = MOODS if chance.random() < _SHARE_OF_MOODS else TEMPO_WORDS
+    words = [chance.choice(said[pace]) for pace in TEMPI]
     return [
         sentence.format(instrument=name, an_instrument=with_article(name), pace=word, a_pace=with_article(word))
         for word in words
