@@ -1,7 +1,6 @@
 #!/bin/sh
 # From nothing to configs/demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the three
-# stages. Run it from the repository's root, as often as you like: what is done stays, what was
-# interrupted goes on.
+# stages. Run it from the repository's root, as often as you like: what is done stays, what was interrupted goes on.
 # An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
 set -e
 PYTHON=${PYTHON:-python}
@@ -40,10 +39,14 @@ backbone() {
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
 backbone encodec
 backbone clap
-if [ ! -e "$OUT/clap/naming/model.safetensors" ]; then
-    newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
-    "$PYTHON" scripts/demo/train_naming.py "$newest/clap" "$OUT/clap/naming" --config scripts/demo/train_clap.json \
+if [ ! -e "$OUT/clap/naming.done" ]; then
+    named=$OUT/clap/naming # where it was interrupted it goes on from here
+    if [ ! -e "$named/model.safetensors" ]; then
+        named=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)/clap
+    fi
+    "$PYTHON" scripts/demo/train_naming.py "$named" "$OUT/clap/naming" --config scripts/demo/train_clap.json \
         --model_config "$MODEL"
+    touch "$OUT/clap/naming.done"
 fi
 "$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/naming" configs/demo/bundle/clap
 backbone mert --model_config "$MODEL"

@@ -36,6 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.config_files import load_section
     from open_musiclm.data.demo_corpus.corpus import read_clips
     from open_musiclm.errors import UserError
+    from open_musiclm.interruption import Interruption
     from open_musiclm.tokenizers.encodec import Codec
     from open_musiclm.training.backbones.clap_directory import ClapDirectory
     from open_musiclm.training.backbones.config import ClapTrainingConfig
@@ -58,17 +59,29 @@ def main(arguments: argparse.Namespace) -> None:
     books = (windows.num_coarse_quantizers, windows.num_coarse_quantizers + windows.num_fine_quantizers)
     coded = coded_spectrograms([folder / clip.file for clip in clips], codec, books, spectrograms, chance)
 
-    learn = learner(clap.model, arguments.steps)
-    for step in range(arguments.steps):
-        chosen = [chance.randrange(len(clips)) for _ in range(BATCH)]
-        clean = [part_of(spectrograms.of(folder / clips[n].file), spectrograms.frames, chance) for n in chosen[:CLEAN]]
-        heard = torch.stack([disturbed(one, chance) for one in [*clean, *(coded[n] for n in chosen[CLEAN:])]])
-        losses = naming_losses(clap, heard, [clips[number] for number in chosen], chance)
-        learn(sum(losses.values()))
-        if (step + 1) % 20 == 0:
-            cli.say(f"step {step + 1}: " + ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
+    learn, step = learner(clap.model, arguments.steps), 0
+    with Interruption() as interruption:
+        while step < arguments.steps and not interruption.asked:
+            losses = naming_losses(clap, *batch_of(clips, folder, coded, spectrograms, chance), chance)
+            learn(sum(losses.values()))
+            step += 1
+            if step % 20 == 0:
+                cli.say(f"step {step}: " + ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
     clap.save(arguments.target)
     cli.say(f"wrote {arguments.target}")
+    if step < arguments.steps:
+        cli.say(f"{arguments.steps - step} steps are left; go on from {arguments.target} with --steps")
+        raise KeyboardInterrupt
+
+
+def batch_of(clips, folder, coded, spectrograms, chance):
+    """Spectrograms [batch, frames, mels] of some clips, clean or coded, and these clips."""
+    import torch
+
+    chosen = [chance.randrange(len(clips)) for _ in range(BATCH)]
+    clean = [part_of(spectrograms.of(folder / clips[n].file), spectrograms.frames, chance) for n in chosen[:CLEAN]]
+    heard = [disturbed(one, chance) for one in [*clean, *(coded[number] for number in chosen[CLEAN:])]]
+    return torch.stack(heard), [clips[number] for number in chosen]
 
 
 def coded_spectrograms(paths, codec, books, spectrograms, chance):

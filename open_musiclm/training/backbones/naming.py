@@ -35,23 +35,23 @@ def naming_losses(
     sounds = clap.model.get_audio_features(heard[:, None]).pooler_output
     captions = [reworded(chance.choice(clip.captions), chance) for clip in clips]
     single = [number for number, clip in enumerate(clips) if clip.instrument_family in _FAMILIES]
-    every = [namings(chance.choice(_players(family)), chance) for family in _FAMILIES]
+    others = [namings(chance.choice(_players(family)), chance) for family in _FAMILIES]
     own = [namings(_BY_NAME[clips[number].instruments[0]], chance) for number in single]
-    said = _said(clap, [*captions, *(sentence for sentences in every + own for sentence in sentences)])
+    said = _said(clap, [*captions, *(sentence for sentences in others + own for sentence in sentences)])
     pairs = Pairs(sounds, said[: len(clips)], caption_numbers(captions))
     by_pace = said[len(clips) :].unflatten(0, (-1, len(TEMPI)))
-    every_said, own_said = by_pace[: len(every)], by_pace[len(every) :]
+    others_said, own_said = by_pace[: len(others)], by_pace[len(others) :]
 
     family = torch.tensor([_FAMILIES.index(clips[number].instrument_family) for number in single])
     pace = torch.tensor([TEMPI.index(clips[number].tempo_class) for number in single])
     to_own = torch.einsum("bd,bpd->bp", sounds[single], own_said)
-    to_every = torch.einsum("bd,fpd->bfp", sounds[single], every_said)
+    to_others = torch.einsum("bd,fpd->bfp", sounds[single], others_said)
     is_own = functional.one_hot(family, len(_FAMILIES)).bool()[..., None]
-    to_every = torch.where(is_own, to_own[:, None], to_every).flatten(1)
+    to_all = torch.where(is_own, to_own[:, None], to_others).flatten(1)
     alike = (own_said * own_said.roll(1, 1)).sum(dim=-1)
     return {
         "contrast": _CONTRAST * contrastive_loss(pairs, pairs, torch.tensor(_SCALE)),
-        "family and pace": _cross_entropy(to_every, family * len(TEMPI) + pace),
+        "family and pace": _cross_entropy(to_all, family * len(TEMPI) + pace),
         "pace": _PACE * _cross_entropy(to_own, pace),
         "closeness": _CLOSENESS * (1 - to_own.gather(1, pace[:, None])).mean(),
         "parting": _PARTING * functional.relu(alike - _MOST_ALIKE).mean(),
