@@ -70,7 +70,8 @@ def main(arguments: argparse.Namespace) -> None:
     clap.save(arguments.target)
     cli.say(f"wrote {arguments.target}")
     if step < arguments.steps:
-        cli.say(f"{arguments.steps - step} steps are left; go on from {arguments.target} with --steps")
+        left = arguments.steps - step
+        cli.say(f"to go on, give {arguments.target} as the source, and --steps {left}")
         raise KeyboardInterrupt
 
 
