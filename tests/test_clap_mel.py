@@ -5,7 +5,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import ClapFeatureExtractor
 
@@ -50,8 +50,10 @@ def test_lengths_about_the_window(truncation: str, samples: int) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(samples=st.integers(1, 3 * WINDOW), truncation=st.sampled_from(TRUNCATIONS), seed=st.integers(0, 99))
+@example(samples=132150, truncation="fusion", seed=0)
 def test_any_length(samples: int, truncation: str, seed: int) -> None:
-    assert difference(truncation, noise(samples, batch=1, seed=seed)) < 1e-3
+    # By chance a band of noise lies nearly 70 dB below its frame, where float32 leaves 0.005 dB open.
+    assert difference(truncation, noise(samples, batch=1, seed=seed)) < 1e-2
 
 
 TIME = torch.arange(WINDOW) / 48000
