@@ -42,7 +42,7 @@ def test_the_judge_tells_timbres_and_tempi_it_has_heard():
     cases = [(family, tempo, count, rate) for family, count in kinds for tempo, rate in speeds]
     training = [(played(count, rate, seed), family, tempo) for family, tempo, count, rate in cases for seed in range(8)]
     waves, families, tempi = zip(*training, strict=True)
-    judge = Judge().fit(waves, families, tempi)
+    judge = Judge().fit(iter(waves), families, tempi)
     unseen = [played(count, rate, seed=99) for _, _, count, rate in cases]
     right = [heard == family for heard, (family, *_) in zip(judge.families(unseen), cases, strict=True)]
     assert sum(right) >= 5

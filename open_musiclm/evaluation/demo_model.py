@@ -53,8 +53,8 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     coarse = model.config.global_cfg.num_coarse_quantizers
     real = {
         "real clips": [clip["wave"] for clip in held_out],
-        "real clips through the codec": recoded(model.tokenizer, codes, held_out, None),
-        "real clips through the coarse codebooks": recoded(model.tokenizer, codes, held_out, coarse),
+        "real clips through the codec": list(recoded(model.tokenizer, codes, held_out, None)),
+        "real clips through the coarse codebooks": list(recoded(model.tokenizer, codes, held_out, coarse)),
     }
     judge = trained_judge(model.tokenizer, coarse, judge_clips)
     return {
@@ -103,7 +103,7 @@ def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Ten
     original = torch.stack([clip["wave"] for clip in clips])
     report: dict[str, Any] = {"clips": len(clips)}
     for books in range(1, every.shape[1] + 1):
-        waves = recoded(tokenizer, codes[: len(clips)], clips, books)
+        waves = list(recoded(tokenizer, codes[: len(clips)], clips, books))
         report[f"SI-SDR with {books} codebooks, dB"] = float(si_sdr(torch.stack(waves), original).mean())
         distance = log_spectral_distance(torch.stack(waves), original)
         report[f"log-spectral distance with {books} codebooks, dB"] = float(distance.mean())

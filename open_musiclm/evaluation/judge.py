@@ -4,7 +4,7 @@ A support vector machine tells from spectra and cepstra what plays, and trees te
 what onsets sound like there, how fast. Both are trained within minutes wherever a result is to be checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import numpy as np
@@ -43,11 +43,12 @@ class Judge:
         self._family: Pipeline = make_pipeline(StandardScaler(), SVC(C=10.0))
         self._tempo = ExtraTreesClassifier(_TREES, min_samples_leaf=2, max_features=0.2, random_state=0)
 
-    def fit(self, waves: Sequence[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
-        """Learns from labelled clips."""
-        timbres = _timbres(waves)
+    def fit(self, waves: Iterable[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
+        """Learns from labelled clips; `waves` are asked for one after the other, and none of them is kept."""
+        features = [(_timbre(wave), _rhythm(wave)) for wave in waves]
+        timbres = np.stack([timbre for timbre, _ in features])
         self._family.fit(timbres, list(families))
-        self._tempo.fit(np.hstack((_rhythms(waves), timbres)), list(tempi))
+        self._tempo.fit(np.hstack((np.stack([rhythm for _, rhythm in features]), timbres)), list(tempi))
         return self
 
     def families(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:

@@ -1,7 +1,8 @@
 """Judges learn from the labelled clips of demo corpora, as they are and as a codec and a stage may leave them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,10 @@ def trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict])
     generator = torch.Generator().manual_seed(0)
     disturbed = [_disturbed(code, generator) for code in codes]
     ways = ((codes, None), (codes, coarse), (disturbed, coarse))
-    coded = [wave for some, books in ways for wave in recoded(tokenizer, some, clips, books)]
+    waves = chain((clip["wave"] for clip in clips), *(recoded(tokenizer, some, clips, books) for some, books in ways))
     labelled = [*clips] * (1 + len(ways))
     return Judge().fit(
-        [*(clip["wave"] for clip in clips), *coded],
-        [clip["instrument_family"] for clip in labelled],
-        [clip["tempo_class"] for clip in labelled],
+        waves, [clip["instrument_family"] for clip in labelled], [clip["tempo_class"] for clip in labelled]
     )
 
 
@@ -62,9 +61,12 @@ def encoded(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> list[Int[Tensor
     return [tokenizer.codec.encode(clip["wave"][None]) for clip in clips]
 
 
-def recoded(tokenizer: MusicTokenizer, codes: Sequence[Tensor], clips: Sequence[dict], books: int | None) -> list[Wave]:
-    """The clips through the first `books` codebooks, or all."""
-    return [_decode(tokenizer, code[..., :books], clip["wave"]) for code, clip in zip(codes, clips, strict=True)]
+def recoded(
+    tokenizer: MusicTokenizer, codes: Sequence[Tensor], clips: Sequence[dict], books: int | None
+) -> Iterator[Wave]:
+    """The clips through the first `books` codebooks, or all, one after the other."""
+    for code, clip in zip(codes, clips, strict=True):
+        yield _decode(tokenizer, code[..., :books], clip["wave"])
 
 
 def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], like: Wave) -> Wave:
