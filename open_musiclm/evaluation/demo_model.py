@@ -10,13 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from open_musiclm.audio import (
-    Sound,
-    WaveStatistics,
-    normalize,
-    resampled,
-    write_wave,
-)
+from open_musiclm.audio import Sound, WaveStatistics, normalize, resampled, write_wave
 from open_musiclm.bundle import CONFIG_NAME, open_bundle
 from open_musiclm.config import load_model_config
 from open_musiclm.data.token_store import TokenStore

@@ -45,27 +45,25 @@ class Judge:
 
     def fit(self, waves: Iterable[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
         """Learns from labelled clips; `waves` are asked for one after the other, and none of them is kept."""
-        features = [(_timbre(wave), _rhythm(wave)) for wave in waves]
-        timbres = np.stack([timbre for timbre, _ in features])
+        timbres, rhythms = _heard(waves)
         self._family.fit(timbres, list(families))
-        self._tempo.fit(np.hstack((np.stack([rhythm for _, rhythm in features]), timbres)), list(tempi))
+        self._tempo.fit(np.hstack((rhythms, timbres)), list(tempi))
         return self
 
     def families(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The instrument family of each wave."""
-        return list(self._family.predict(_timbres(waves)))
+        return list(self._family.predict(np.stack([_timbre(wave) for wave in waves])))
 
     def tempi(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The tempo class of each wave."""
-        return list(self._tempo.predict(np.hstack((_rhythms(waves), _timbres(waves)))))
+        timbres, rhythms = _heard(waves)
+        return list(self._tempo.predict(np.hstack((rhythms, timbres))))
 
 
-def _timbres(waves: Sequence[Float[Tensor, "samples"]]) -> np.ndarray:
-    return np.stack([_timbre(wave) for wave in waves])
-
-
-def _rhythms(waves: Sequence[Float[Tensor, "samples"]]) -> np.ndarray:
-    return np.stack([_rhythm(wave) for wave in waves])
+def _heard(waves: Iterable[Float[Tensor, "samples"]]) -> tuple[np.ndarray, np.ndarray]:
+    """The timbres and the rhythms [waves, features] of the waves."""
+    features = [(_timbre(wave), _rhythm(wave)) for wave in waves]
+    return np.stack([timbre for timbre, _ in features]), np.stack([rhythm for _, rhythm in features])
 
 
 def _spectrogram(wave: Float[Tensor, "samples"], window: int, bands: int) -> np.ndarray:
