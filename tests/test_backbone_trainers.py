@@ -31,6 +31,7 @@ from open_musiclm.training.backbones.encodec_losses import Balancer, Spectrogram
 from open_musiclm.training.backbones.initialization import start_as_transform_codec
 from open_musiclm.training.backbones.mert import MertTraining, build_mert
 from open_musiclm.training.backbones.mert_losses import MertHeads, frames_at, mask_spans
+from open_musiclm.training.backbones.onset_bank import start_as_onset_bank
 from open_musiclm.training.backbones.randomness import example_chances, follow_examples, seed_dropout, step_chance
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.backbones.train import EncodecTrainingConfig
@@ -393,6 +394,28 @@ def test_train_mert_writes_what_mert_loads(sounds, tmp_path):
     features = Mert.load(model_config(section), torch.device("cpu")).features(torch.randn(1, 16000))
     assert features.shape == (1, 49, 16)
     assert features.isfinite().all()
+
+
+@pytest.mark.slow
+def test_train_mert_begins_with_onsets_where_they_are_wanted(sounds, tmp_path):
+    build_codec(tmp_path / "codec")
+    codec = EncodecConfig(model_name="./codec", bandwidth=2.4, codebook_size=ENCODEC.bins)
+    (tmp_path / "model.json").write_text(model_config(codec).model_dump_json())
+    demo = json.loads((REPOSITORY / "scripts/demo/train_mert.json").read_text())
+    rate = {"lr": demo["trainer"]["lr"], "num_train_steps": 1, "lr_warmup": 1, "save_model_every": 1}
+    config = {"architecture": demo["architecture"], "trainer": trainer(sounds, crop_seconds=0.5) | rate}
+    done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", "model.json")
+    assert done.returncode == 0, done.stderr
+    begun = build_mert(MertArchitecture.model_validate(demo["architecture"]))
+    start_as_onset_bank(begun)
+    folders = (tmp_path / "mert/checkpoints/step_00000001/mert", tmp_path / "begun")
+    begun.save_pretrained(folders[1])
+    wave, heard = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0)), []
+    for folder in folders:
+        section = HubertKmeansConfig(model_name=str(folder), embed_layer=2, seq_len_multiple_of=640, output_hz=25)
+        heard.append(Mert.load(model_config(section), torch.device("cpu")).features(wave))
+    assert torch.allclose(*heard, atol=0.01)
+    assert heard[1].std(dim=1).max() > 0.05  # there is something to hear
 
 
 def test_bad_input_is_one_line(sounds, tmp_path):

@@ -92,9 +92,11 @@ class MertArchitecture(Section):
     """The shape of a small HuBERT with the real front end's kernels and strides, or with a last one twice as long:
     half as many tokens for the stages.
 
-    `dropout` is that of hidden states; attention weights have none.
+    `dropout` is that of hidden states; attention weights have none. With `onsets` the second layer's features start as
+    loudness of bands and strength of onsets (`onset_bank.py`), and loudness is not normalised away before them.
     """
 
+    onsets: bool = False
     feature_dim: PositiveInt = 144
     layers: PositiveInt = 4
     heads: PositiveInt = 4

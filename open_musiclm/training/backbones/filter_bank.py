@@ -38,6 +38,18 @@ class _Channels:
 @torch.no_grad()
 def start_as_filter_bank(model: HubertModel) -> None:
     """Sets front end and projection of a new model that has seven convolutions like HuBERT's, and `FEWEST_CHANNELS`."""
+    sums = set_front_end(model)
+    projection: Any = model.feature_projection.projection
+    apart = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # no band is mixed with another
+    projection.weight.copy_(apart @ sums)
+    position: Any = model.encoder.pos_conv_embed.conv
+    position.parametrizations.weight.original0.mul_(_POSITION_GAIN)
+
+
+@torch.no_grad()
+def set_front_end(model: HubertModel) -> Float[Tensor, "bands channels"]:
+    """Sets the seven convolutions, and returns which of their last channels add up to each band's loudness, from the
+    high bands to the low."""
     layers: list[Any] = [layer.conv for layer in model.feature_extractor.conv_layers]
     width, block = layers[0].out_channels, 1
     signal = _Channels(torch.ones(1, 1), ())
@@ -53,11 +65,7 @@ def start_as_filter_bank(model: HubertModel) -> None:
         linear = 0 if layer is layers[-1] else (width - there - 4 * bands) // 2
         signal = _set(layer, signal, _cosines(linear, block), _band_filters(lowest, highest, bands, block))
     sums = torch.block_diag(*(torch.ones(1, parts) for parts in signal.parts))
-    projection: Any = model.feature_projection.projection
-    apart = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # no band is mixed with another
-    projection.weight.copy_(apart @ functional.pad(sums, (0, width - sums.shape[1])))
-    position: Any = model.encoder.pos_conv_embed.conv
-    position.parametrizations.weight.original0.mul_(_POSITION_GAIN)
+    return functional.pad(sums, (0, width - sums.shape[1]))
 
 
 def _set(

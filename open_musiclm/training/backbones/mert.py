@@ -52,6 +52,7 @@ def build_mert(architecture: MertArchitecture) -> HubertModel:
             attention_dropout=0.0,
             activation_dropout=0.0,
             feat_proj_dropout=0.0,
+            feat_proj_layer_norm=not architecture.onsets,
             layerdrop=0.0,
             mask_feature_prob=0.0,
         )

@@ -28,6 +28,7 @@ from open_musiclm.training.backbones.config import (
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.filter_bank import FEWEST_CHANNELS, start_as_filter_bank
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
+from open_musiclm.training.backbones.onset_bank import start_as_onset_bank
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
@@ -63,7 +64,9 @@ def train_mert(arguments: argparse.Namespace) -> None:
     sample_hz = model_config.hubert_kmeans_cfg.target_sample_hz
     data = _sounds(MertTrainer.crops(codec, sample_hz, config.trainer), config.trainer, run)
     model = build_mert(config.architecture)
-    if config.architecture.front_end_channels >= FEWEST_CHANNELS:
+    if config.architecture.onsets:
+        start_as_onset_bank(model)
+    elif config.architecture.front_end_channels >= FEWEST_CHANNELS:
         start_as_filter_bank(model)
     trainer = MertTrainer(run.accelerator, model, codec, sample_hz, config.trainer)
     if arguments.fine_tune_from is not None:
