@@ -70,16 +70,17 @@ def test_a_note_that_is_held_has_no_onsets(mert: Mert):
     assert mert.features(held)[0, LEFT_OUT:-2, channel].max() < once.min() + 0.1 * (once[place] - once.min())
 
 
-def test_frames_that_sound_alike_but_differ_in_loudness_are_told_apart(mert: Mert):
+def test_a_note_that_fades_moves_steadily_away_from_how_it_began(mert: Mert):
     time = torch.arange(SECONDS * SAMPLE_HZ) / SAMPLE_HZ
     fading = torch.sin(2 * math.pi * 440 * time)[None] * torch.exp(-time)
-    features = mert.features(fading / fading.std())[0]
-    steps = features[5 : -len(features) // 5].diff(dim=0).norm(dim=1)
-    apart = (features[5] - features[len(features) // 2]).norm()
-    assert apart > 10 * steps.median()
+    features = mert.features(fading / fading.std())[0, LEFT_OUT:]
+    away = (features - features[0]).norm(dim=1)
+    assert torch.corrcoef(torch.stack((away, torch.arange(len(away)).float())))[0, 1] > 0.98
 
 
-@pytest.mark.parametrize(("setting", "value"), [("layers", 1), ("feed_forward_dim", 100), ("feature_dim", 64)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("layers", 1), ("feed_forward_dim", 100), ("feature_dim", 64), ("front_end_channels", 48)]
+)
 def test_too_small_a_model_is_refused_by_name(setting: str, value: int):
     architecture = MertArchitecture.model_validate({"onsets": True, setting: value})
     with pytest.raises(UserError, match=f"{setting} {value} is too small for onsets"):

@@ -22,7 +22,7 @@ import torch
 from transformers import HubertModel
 
 from open_musiclm.errors import UserError
-from open_musiclm.training.backbones.filter_bank import set_front_end
+from open_musiclm.training.backbones.filter_bank import FEWEST_CHANNELS, set_front_end
 
 _LOUDNESS = 20.0  # of the projection: GELU passes on as it is what is well above 1
 _QUIETEST = 0.02  # loudness, before that, below which nothing is told apart; music in unit variance has about 1
@@ -55,6 +55,11 @@ def start_as_onset_bank(model: HubertModel) -> None:
 
     What is wanted is the second layer's output. Raises UserError where the model has too little room.
     """
+    channels = model.config.conv_dim[-1]
+    if channels < FEWEST_CHANNELS:
+        raise UserError(
+            f"architecture: front_end_channels {channels} is too small for onsets; they want {FEWEST_CHANNELS} or more"
+        )
     sums = set_front_end(model)
     places = _places(model, len(sums))
     projection: Any = model.feature_projection.projection
