@@ -1,4 +1,5 @@
-"""One folder for a whole model: `model_config.json`, the five trained parts, and the backbones it names locally.
+"""One folder for a whole model: `model_config.json`, the five trained parts, an ear for rhythm if there is one, and the
+backbones it names locally.
 
 Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
 """
@@ -16,10 +17,12 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.mert import load_centroids
+from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 CONFIG_NAME = "model_config.json"
 KINDS: tuple[Kind, ...] = (*STAGE_NAMES, "clap_rvq", "hubert_kmeans")
+OPTIONAL_KINDS: tuple[Kind, ...] = ("rhythm_ear",)
 # The section of the model config and the folder of the bundle that hold each backbone.
 _BACKBONES = {"clap_rvq_cfg": "clap", "hubert_kmeans_cfg": "mert", "encodec_cfg": "encodec"}
 _LAION_NAME = "laion_clap.pt"
@@ -59,6 +62,8 @@ def convert(path: Path, kind: Kind, config: ModelConfig, target: Path) -> Path:
         ClapQuantizer.load(path, config, cpu)
     elif kind == "hubert_kmeans":
         load_centroids(path, config)
+    elif kind == "rhythm_ear":
+        RhythmEar.load(path, config, cpu)
     else:
         load_stage(path, kind, config, cpu)
     save_weights(target, kind, load_weights(path, kind).tensors, config)

@@ -70,6 +70,9 @@ def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: str = "se
     for stage in STAGES[STAGES.index(first_stage) :]:
         to.add_argument(f"--{stage}_path", type=Path, help=f"{stage} stage: a checkpoint or its results folder")
     add_tokenizer_arguments(to, required=False)
+    to.set_defaults(ear_path=None)
+    if first_stage == "semantic":
+        to.add_argument("--ear_path", type=Path, help="ear for rhythm, if any: a checkpoint or its results folder")
 
 
 def add_inference_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from open_musiclm.audio import Sound, read_sound, samples_of
 from open_musiclm.bundle import CONFIG_NAME, open_bundle
+from open_musiclm.checkpoints import weights_name
 from open_musiclm.cli import require_arguments
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
+from open_musiclm.models.listening import Heard
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options, rows_of
 from open_musiclm.models.sampling import Sampling
@@ -21,16 +23,17 @@ from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.output import Provenance, slug, write_generated
 from open_musiclm.progress import StageBars
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample of a prompt, and how well CLAP thinks it fits."""
+    """One sample of a prompt, and how well it fits."""
 
     prompt: str
     number: int
     wave: Float[Tensor, "samples"]
-    similarity: float
+    heard: Heard
 
 
 def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> MusicLM:
@@ -41,12 +44,15 @@ def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> 
         for name in needed:
             if getattr(arguments, name) is None:
                 setattr(arguments, name, bundle / CONFIG_NAME if name == "model_config" else bundle)
+        if arguments.ear_path is None and (bundle / weights_name("rhythm_ear")).exists():
+            arguments.ear_path = bundle
     require_arguments(arguments, needed)
     config = load_model_config(arguments.model_config)
     device = choose_device(arguments.device)
     loaded = {name: load_stage(getattr(arguments, f"{name}_path"), name, config, device) for name in stages}
     tokenizer = MusicTokenizer.load(config, arguments.rvq_path, arguments.kmeans_path, device)
-    return MusicLM(config, loaded, tokenizer, getattr(torch, arguments.precision))
+    ear = None if arguments.ear_path is None else RhythmEar.load(arguments.ear_path, config, device)
+    return MusicLM(config, loaded, tokenizer, getattr(torch, arguments.precision), ear)
 
 
 def needed_stages(arguments: argparse.Namespace) -> list[StageName]:
@@ -85,11 +91,11 @@ def generate_candidates(
             waves = model.generate_best(prompts, duration, num_samples, num_drafts, options, given, bars)
     new = samples_of(duration, model.sample_hz)
     candidates = [
-        Candidate(row.prompt, row.number, wave, model.similarity(row.prompt, wave[-new:]))
+        Candidate(row.prompt, row.number, wave, model.listener.hear(model.embed_text(row.prompt), wave[-new:]))
         for row, wave in zip(rows_of(prompts, num_samples), waves, strict=True)
     ]
     by_prompt = [candidates[first : first + num_samples] for first in range(0, len(candidates), num_samples)]
-    return [sorted(own, key=lambda candidate: -candidate.similarity) for own in by_prompt]
+    return [sorted(own, key=lambda candidate: -candidate.heard.closeness) for own in by_prompt]
 
 
 def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> Iterator[Path]:
@@ -100,15 +106,18 @@ def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> I
         given = read_sound(source)
         with StageBars() as bars:
             wave = model.regenerate(given, first_stage, source.name, options_from(arguments), bars)
-        heard = model.embed_sound(given) @ model.embed_sound(Sound(wave, model.sample_hz))
-        provenance = Provenance(source.name, arguments.seed, 0, float(heard), _paths(arguments))
+        heard = model.listener.embed_sound(given) @ model.listener.embed_sound(Sound(wave, model.sample_hz))
+        provenance = Provenance(source.name, arguments.seed, 0, float(heard), 0.0, _paths(arguments))
         name = f"{slug(source.stem)}_seed{arguments.seed}_{first_stage}"
         yield write_generated(arguments.results_folder, name, wave, model.sample_hz, provenance)
 
 
 def write_candidate(model: MusicLM, candidate: Candidate, rank: int, arguments: argparse.Namespace) -> Path:
     """Writes one candidate under a name made from its prompt; returns the wave's path."""
-    provenance = Provenance(candidate.prompt, arguments.seed, candidate.number, candidate.similarity, _paths(arguments))
+    heard = candidate.heard
+    provenance = Provenance(
+        candidate.prompt, arguments.seed, candidate.number, heard.similarity, heard.rhythm, _paths(arguments)
+    )
     name = f"{slug(candidate.prompt)}_seed{arguments.seed}_{rank}"
     return write_generated(arguments.results_folder, name, candidate.wave, model.sample_hz, provenance)
 

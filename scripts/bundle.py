@@ -16,10 +16,11 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     cli.require_arguments(arguments, ["results_folder", *(f"{part}_path" for part in (*cli.STAGES, "rvq", "kmeans"))])
-    from open_musiclm.bundle import KINDS, pack
+    from open_musiclm.bundle import KINDS, OPTIONAL_KINDS, pack
 
-    argument_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path"}
-    paths = {kind: getattr(arguments, argument_of.get(kind, f"{kind}_path")) for kind in KINDS}
+    argument_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path", "rhythm_ear": "ear_path"}
+    named = {kind: getattr(arguments, argument_of.get(kind, f"{kind}_path")) for kind in (*KINDS, *OPTIONAL_KINDS)}
+    paths = {kind: path for kind, path in named.items() if path is not None}
     for path in pack(arguments.model_config, paths, arguments.results_folder):
         cli.say(f"wrote {path}")
     if arguments.push_to_hub:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from open_musiclm.audio import Sound, WaveStatistics, normalize, resampled, write_wave
 from open_musiclm.bundle import CONFIG_NAME, open_bundle
+from open_musiclm.checkpoints import weights_name
 from open_musiclm.config import load_model_config
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import choose_device
@@ -25,6 +26,7 @@ from open_musiclm.inference import needed_stages, options_from
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
 
 Report = dict[str, dict[str, Any]]
@@ -67,11 +69,12 @@ def _load(arguments: argparse.Namespace, device: torch.device, precision: torch.
         raise UserError(f"{bundle}: its codec has {config.encodec_cfg.sample_hz} Hz; the judge hears {SAMPLE_HZ} Hz")
     stages = {name: load_stage(bundle, name, config, device) for name in needed_stages(arguments)}
     tokenizer = MusicTokenizer.load(config, bundle, bundle, device)
-    return MusicLM(config, stages, tokenizer, precision), TokenStore(arguments.training_tokens, config)
+    ear = RhythmEar.load(bundle, config, device) if (bundle / weights_name("rhythm_ear")).exists() else None
+    return MusicLM(config, stages, tokenizer, precision, ear), TokenStore(arguments.training_tokens, config)
 
 
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
-    """The sample of each prompt that CLAP finds closest to it, also written as a file."""
+    """The sample of each prompt that is found closest to it, also written as a file."""
     options = options_from(arguments)
     samples, drafts = arguments.num_samples, arguments.num_drafts
     chosen: list[Wave] = []
@@ -83,7 +86,8 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
             waves = model.generate_best(texts, arguments.duration, samples, drafts, options)
         for number, text in enumerate(texts):
             own = waves[number * samples : (number + 1) * samples]
-            best = max(own, key=lambda wave: model.similarity(text, wave)) if len(own) > 1 else own[0]
+            said = model.embed_text(text)
+            best = max(own, key=lambda wave: model.listener.hear(said, wave).closeness) if len(own) > 1 else own[0]
             chosen.append(best)
             write_wave(arguments.results_folder / f"{first + number:03d}.flac", best, model.sample_hz)
     return chosen
@@ -148,7 +152,7 @@ def _distances(model: MusicLM, generated: Sequence[Wave], real: Sequence[Wave], 
 
 
 def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:
-    return torch.stack([model.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
+    return torch.stack([model.listener.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
 
 
 def _memorising(

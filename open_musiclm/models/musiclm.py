@@ -10,15 +10,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.models.competition import Closeness, compete
+from open_musiclm.models.competition import Jury, compete
+from open_musiclm.models.listening import Listener
 from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row, rows_of
 from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 
 
 class MusicLM:
@@ -30,12 +31,17 @@ class MusicLM:
         stages: Mapping[StageName, Stage],
         tokenizer: MusicTokenizer,
         precision: torch.dtype = torch.float32,
+        ear: RhythmEar | None = None,
     ) -> None:
-        """`stages` may lack those that will not be asked for; they generate with their weights in `precision`."""
+        """`stages` may lack those that will not be asked for; they generate with their weights in `precision`.
+
+        With an `ear`, drafts and samples are also chosen by their rhythm.
+        """
         generators = {name: StageGenerator(stage, precision) for name, stage in stages.items()}
         self.parts = Parts(config, generators, tokenizer)
         self.config = config
         self.tokenizer = tokenizer
+        self.listener = Listener(config, tokenizer, ear)
         self.sample_hz = config.encodec_cfg.sample_hz
 
     def generate(
@@ -84,7 +90,7 @@ class MusicLM:
         for first in range(0, len(rows), at_once):
             drafts = self._piece(rows[first : first + at_once], duration, options, progress)
             known = drafts.known(given)
-            left, coarse = compete(drafts, known, num_drafts, self._closeness(drafts))
+            left, coarse = compete(drafts, known, num_drafts, self._jury(drafts))
             winners = self._piece([drafts.rows[row] for row in left], duration, options, progress)
             waves += list(torch.cat(list(winners.finishing(coarse, known, given)), dim=1).cpu())
         return waves
@@ -121,15 +127,18 @@ class MusicLM:
         clap_ids = self.clap_ids_of_text([row.prompt for row in rows])
         return Piece(self.parts, list(rows), clap_ids, duration, options, progress or Progress())
 
-    def _closeness(self, piece: Piece) -> Closeness:
-        """How close CLAP finds waves of all rows to their prompts."""
+    def _jury(self, piece: Piece) -> Jury:
+        """Who chooses among the rows of a piece, each by its own prompt."""
         said = self.tokenizer.clap.embed_text([row.prompt for row in piece.rows])
 
         def closeness(waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
-            heard = [self.embed_sound(Sound(wave, self.sample_hz)) for wave in waves]
-            return (torch.stack(heard) * said).sum(dim=1)
+            return torch.tensor(
+                [self.listener.hear(text, wave).closeness for text, wave in zip(said, waves, strict=True)]
+            )
 
-        return closeness
+        if not self.listener.hears_rhythm(piece.new_ticks * float(self.config.token_grid)):
+            return Jury(closeness)
+        return Jury(closeness, lambda semantic: self.listener.promise(said, semantic))
 
     def regenerate(
         self,
@@ -143,7 +152,7 @@ class MusicLM:
 
         `name` (of its file) is what the random streams depend on, besides the seed.
         """
-        embedding = self.embed_sound(given).unsqueeze(0)
+        embedding = self.listener.embed_sound(given).unsqueeze(0)
         clap_ids = self.tokenizer.quantizer.encode(embedding).unsqueeze(1)
         piece = Piece(self.parts, [Row(name, 0)], clap_ids, given.seconds, options or Options(), progress or Progress())
         return torch.cat(list(piece.regenerating(given, first_stage)), dim=1)[0].cpu()
@@ -152,21 +161,9 @@ class MusicLM:
         """CLAP tokens of prompts, through the text tower."""
         return self.tokenizer.quantizer.encode(self.tokenizer.clap.embed_text(prompts)).unsqueeze(1)
 
-    def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
-        """The CLAP embedding of a sound: the mean over its windows, normalised."""
-        clap = self.tokenizer.clap
-        wave = audio.resampled(sound, clap.sample_hz)
-        window = audio.samples_of(self.config.global_cfg.clap_audio_length_seconds, clap.sample_hz)
-        windows = list(audio.repeat_to(wave, max(wave.shape[0], window)).split(window))
-        if windows[-1].shape[0] < window:
-            windows[-1] = wave[-window:]
-        embeddings = torch.cat([clap.embed_audio(part.unsqueeze(0).to(clap.model.device)) for part in windows])
-        return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1)
-
-    def similarity(self, prompt: str, wave: Float[Tensor, "samples"]) -> float:
-        """Cosine similarity of a prompt and a wave at `sample_hz`, as CLAP hears them."""
-        text = self.tokenizer.clap.embed_text([prompt])[0]
-        return float(torch.dot(text, self.embed_sound(Sound(wave, self.sample_hz))))
+    def embed_text(self, prompt: str) -> Float[Tensor, "dim"]:
+        """A prompt's CLAP embedding."""
+        return self.tokenizer.clap.embed_text([prompt])[0]
 
 
 def _by_batch(

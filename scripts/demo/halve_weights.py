@@ -1,6 +1,7 @@
 """Copy a backbone or a bundle with its weights in half precision; the loaders compute in float32 all the same.
 
-The codebooks of CLAP's quantizer and the k-means are left as they are: they are small, and tokens depend on them.
+The codebooks of CLAP's quantizer, the k-means and the ear for rhythm are left as they are: they are small, and much
+depends on them.
 """
 
 import argparse
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from open_musiclm import cli
 
-KEPT = ("clap_rvq.safetensors", "hubert_kmeans.safetensors")
+KEPT = ("clap_rvq.safetensors", "hubert_kmeans.safetensors", "rhythm_ear.safetensors")
 
 
 def arguments() -> argparse.ArgumentParser:
