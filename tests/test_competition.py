@@ -8,7 +8,7 @@ from small_stack import Stack
 from test_musiclm import HZ, PROMPT, tune
 
 from open_musiclm.errors import UserError
-from open_musiclm.models.competition import compete, survivors
+from open_musiclm.models.competition import Jury, compete, survivors
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options, Piece, Progress, rows_of
 
@@ -59,7 +59,26 @@ def test_a_late_winner_goes_on_from_an_early_one(musiclm: MusicLM) -> None:
     assert not torch.equal(codes[:, :half], alone[left, :half])
 
 
-def competed(musiclm: MusicLM, closeness):
+def test_where_the_semantic_tokens_promise_most_all_go_on_from(musiclm: MusicLM) -> None:
+    """Of four drafts one survives, and the coarse tokens of all are made of its semantic ones."""
+    told: list[torch.Tensor] = []
+
+    def promise(semantic: torch.Tensor) -> torch.Tensor:
+        told.append(semantic)
+        return torch.tensor([0.0, 3.0, 1.0, 2.0, 0.0, 1.0, 2.0, 3.0])
+
+    favourites = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    left, codes = competed(musiclm, lambda last: favourites, promise)
+    assert left == [1, 7]
+    assert len(told) == 1
+    assert len(told[0].unique(dim=0)) == 2 * DRAFTS
+    assert torch.equal(codes, undisturbed(musiclm)[left])
+    elsewhere, other_codes = competed(musiclm, lambda last: favourites.flip(0), promise)
+    assert elsewhere == [0, 6]
+    assert not torch.equal(other_codes, undisturbed(musiclm)[elsewhere])
+
+
+def competed(musiclm: MusicLM, closeness, promise=None):
     """The rows that `compete` leaves, and their coarse tokens; the closeness by whether a window is the last."""
     piece = some_drafts(musiclm)
     windows = len(piece.drafts(piece.known(None))[1].ends())
@@ -69,7 +88,7 @@ def competed(musiclm: MusicLM, closeness):
         heard.append(waves.shape[1])
         return closeness(len(heard) == windows)
 
-    left, coarse = compete(piece, piece.known(None), DRAFTS, close)
+    left, coarse = compete(piece, piece.known(None), DRAFTS, Jury(close, promise))
     return left, coarse.between(0, piece.new_ticks)
 
 
@@ -91,7 +110,7 @@ def test_of_a_single_window_the_closest_is_left(musiclm: MusicLM, monkeypatch: p
     coarse_only = Options(coarse_wave_only=True)
     samples = musiclm.generate(PROMPTS, 1.0, DRAFTS, coarse_only)
     usual = samples[0].double().mean()
-    monkeypatch.setattr(musiclm, "embed_sound", lambda sound: liked * (sound.wave.double().mean() - usual))
+    monkeypatch.setattr(musiclm.listener, "embed_sound", lambda sound: liked * (sound.wave.double().mean() - usual))
     waves = musiclm.generate_best(PROMPTS, 1.0, 1, DRAFTS, coarse_only)
     for place in range(len(PROMPTS)):
         own = samples[DRAFTS * place : DRAFTS * (place + 1)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from open_musiclm import audio
@@ -83,12 +83,15 @@ class Listener:
     def promise(self, texts: Float[Tensor, "batch dim"], semantic: Int[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
         """How many nats likelier the rhythms that semantic tokens tell of are with the texts; there must be an ear."""
         assert self.ear is not None
-        return self.ear.information(texts, self.ear.describe(self.tokenizer.semantic.centroids[semantic]))
+        centroids = self.tokenizer.semantic.centroids
+        windows = _windows(semantic.t(), round(self.window_seconds * self.ear.frame_hz))
+        heard = [self.ear.information(texts, self.ear.describe(centroids[part.t()])) for part in windows]
+        return torch.stack(heard).mean(dim=0)
 
 
-def _windows(wave: Float[Tensor, "samples"], window: int) -> Sequence[Float[Tensor, "_"]]:
-    """The wave cut into windows; where the last would be shorter, it begins earlier."""
-    windows = list(wave.split(window))
+def _windows(whole: Shaped[Tensor, "time *others"], window: int) -> Sequence[Shaped[Tensor, "_ *others"]]:
+    """A wave, or tokens, cut into windows; where the last would be shorter, it begins earlier."""
+    windows = list(whole.split(window))
     if windows[-1].shape[0] < window:
-        windows[-1] = wave[-window:]
+        windows[-1] = whole[-window:]
     return windows

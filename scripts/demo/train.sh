@@ -60,6 +60,8 @@ for name in clap_rvq hubert_kmeans; do
 done
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+"$PYTHON" scripts/train_rhythm_ear.py --results_folder "$OUT/rhythm_ear" --model_config "$MODEL" --overwrite \
+    --tokens_folder "$OUT/tokens" --captions "$OUT/corpus/captions.jsonl" --kmeans_path "$OUT/hubert_kmeans"
 # Short windows first: they begin more often, and where a window begins only the condition says what is to come.
 for name in semantic coarse; do
     # shellcheck disable=SC2086
@@ -75,5 +77,6 @@ train fine train_fine_stage --model_config "$MODEL" --training_config "$TRAINING
 rm -rf "$OUT/bundle"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
-    --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --fine_path "$OUT/fine"
+    --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --fine_path "$OUT/fine" \
+    --ear_path "$OUT/rhythm_ear"
 "$PYTHON" scripts/demo/halve_weights.py "$OUT/bundle" configs/demo/bundle
