@@ -146,9 +146,24 @@ def add_drafts_argument(to: argparse.ArgumentParser) -> None:
     )
 
 
+def add_sketches_argument(to: argparse.ArgumentParser) -> None:
+    """How many semantic token sequences compete."""
+    to.add_argument(
+        "--num_sketches",
+        type=positive_int,
+        default=None,
+        help="with --num_drafts, have the ear for rhythm choose among so many semantic sketches of each sample first",
+    )
+
+
 def check_drafts(arguments: argparse.Namespace) -> None:
-    """Raises UserError where there are more drafts than a batch holds."""
-    drafts, batch = arguments.num_drafts, arguments.max_batch_size
+    """Raises UserError where there are more drafts or sketches than a batch holds, or sketches without drafts."""
+    drafts, sketches, batch = arguments.num_drafts, arguments.num_sketches, arguments.max_batch_size
+    if sketches is not None and (drafts is None or sketches > batch):
+        raise UserError(
+            f"--num_sketches {sketches}: takes --num_drafts, and a --max_batch_size of at least {sketches}, for the "
+            "sketches of a sample compete within one batch"
+        )
     if drafts is not None and drafts > batch:
         raise UserError(
             f"--num_drafts {drafts} is above --max_batch_size {batch}, but the drafts of a sample compete within one "

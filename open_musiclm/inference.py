@@ -80,15 +80,17 @@ def generate_candidates(
     arguments: argparse.Namespace,
     num_samples: int,
     num_drafts: int | None = None,
+    num_sketches: int | None = None,
 ) -> list[list[Candidate]]:
-    """`num_samples` candidates of each prompt, the best match first; with `num_drafts` each won against so many."""
+    """`num_samples` candidates of each prompt, the best match first; with `num_drafts` each won against so many, made
+    of the best of `num_sketches` if there is an ear for rhythm."""
     given = read_sound(arguments.input_audio) if arguments.input_audio else None
     options, duration = options_from(arguments), arguments.duration
     with StageBars() as bars:
         if num_drafts is None:
             waves = model.generate(prompts, duration, num_samples, options, given, bars)
         else:
-            waves = model.generate_best(prompts, duration, num_samples, num_drafts, options, given, bars)
+            waves = model.generate_best(prompts, duration, num_samples, num_drafts, options, given, bars, num_sketches)
     new = samples_of(duration, model.sample_hz)
     candidates = [
         Candidate(row.prompt, row.number, wave, model.listener.hear(model.embed_text(row.prompt), wave[-new:]))

@@ -14,6 +14,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--num_samples", type=cli.positive_int, default=4, help="samples to choose from, per prompt")
     parser.add_argument("--num_top_matches", type=cli.positive_int, default=1, help="samples to keep, per prompt")
     cli.add_drafts_argument(parser)
+    cli.add_sketches_argument(parser)
     cli.add_prompt_arguments(parser)
     cli.add_inference_arguments(parser)
     return parser
@@ -29,8 +30,8 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm import inference
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
-    samples, drafts = arguments.num_samples, arguments.num_drafts
-    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts):
+    samples, drafts, sketches = arguments.num_samples, arguments.num_drafts, arguments.num_sketches
+    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts, sketches):
         cli.say(f"{candidates[0].prompt!r}:")
         for rank, candidate in enumerate(candidates[: arguments.num_top_matches], start=1):
             path = inference.write_candidate(model, candidate, rank, arguments)

@@ -8,7 +8,7 @@ from small_stack import Stack
 from test_musiclm import HZ, PROMPT, tune
 
 from open_musiclm.errors import UserError
-from open_musiclm.models.competition import Jury, compete, survivors
+from open_musiclm.models.competition import best_sketches, compete, survivors
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options, Piece, Progress, rows_of
 
@@ -59,43 +59,52 @@ def test_a_late_winner_goes_on_from_an_early_one(musiclm: MusicLM) -> None:
     assert not torch.equal(codes[:, :half], alone[left, :half])
 
 
-def test_where_the_semantic_tokens_promise_most_all_go_on_from(musiclm: MusicLM) -> None:
-    """Of four drafts one survives, and the coarse tokens of all are made of its semantic ones."""
-    told: list[torch.Tensor] = []
+def test_the_sketches_that_promise_most_are_what_drafts_are_made_of(musiclm: MusicLM) -> None:
+    piece, told = some_drafts(musiclm), list[torch.Tensor]()
 
     def promise(semantic: torch.Tensor) -> torch.Tensor:
         told.append(semantic)
         return torch.tensor([0.0, 3.0, 1.0, 2.0, 0.0, 1.0, 2.0, 3.0])
 
-    favourites = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-    left, codes = competed(musiclm, lambda last: favourites, promise)
-    assert left == [1, 7]
-    assert len(told) == 1
-    assert len(told[0].unique(dim=0)) == 2 * DRAFTS
+    known = piece.known(None)
+    whole = piece.sketches(known)
+    sketches = best_sketches(piece, known, DRAFTS, 2, promise)
+    assert torch.equal(sketches, whole[[1, 1, 7, 7]])
+    assert torch.equal(told[0], whole[..., 0])
+    some = best_sketches(piece, known, DRAFTS, 6, promise)
+    assert torch.equal(some, whole[[1, 3, 1, 3, 1, 3, 7, 6, 7, 6, 7, 6]])
+
+
+def test_drafts_are_made_of_the_sketches_they_are_given(musiclm: MusicLM) -> None:
+    """Drafts whose sketches are the semantic tokens that they would have made make the same coarse ones."""
+    piece = some_drafts(musiclm)
+    semantic = piece.drafts(piece.known(None), None)[0].between(0, piece.new_ticks)
+    favourites = torch.tensor([0.0, 1.0, 3.0, 2.0, 3.0, 0.0, 1.0, 2.0])
+    left, codes = competed(musiclm, lambda last: favourites, semantic)
+    assert left == [2, 4]
     assert torch.equal(codes, undisturbed(musiclm)[left])
-    elsewhere, other_codes = competed(musiclm, lambda last: favourites.flip(0), promise)
-    assert elsewhere == [0, 6]
-    assert not torch.equal(other_codes, undisturbed(musiclm)[elsewhere])
+    _, others = competed(musiclm, lambda last: favourites, semantic.roll(1, 0))
+    assert not torch.equal(others, codes)
 
 
-def competed(musiclm: MusicLM, closeness, promise=None):
+def competed(musiclm: MusicLM, closeness, sketches=None):
     """The rows that `compete` leaves, and their coarse tokens; the closeness by whether a window is the last."""
     piece = some_drafts(musiclm)
-    windows = len(piece.drafts(piece.known(None))[1].ends())
+    windows = len(piece.drafts(piece.known(None), None)[1].ends())
     heard: list[int] = []
 
     def close(waves: torch.Tensor) -> torch.Tensor:
         heard.append(waves.shape[1])
         return closeness(len(heard) == windows)
 
-    left, coarse = compete(piece, piece.known(None), DRAFTS, Jury(close, promise))
+    left, coarse = compete(piece, piece.known(None), DRAFTS, close, sketches)
     return left, coarse.between(0, piece.new_ticks)
 
 
 def undisturbed(musiclm: MusicLM) -> torch.Tensor:
     """The coarse tokens of all drafts where none takes another's place."""
     piece = some_drafts(musiclm)
-    return piece.drafts(piece.known(None))[1].between(0, piece.new_ticks)
+    return piece.drafts(piece.known(None), None)[1].between(0, piece.new_ticks)
 
 
 def some_drafts(musiclm: MusicLM) -> Piece:

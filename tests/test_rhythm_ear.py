@@ -205,18 +205,22 @@ def test_drafts_and_samples_are_heard_by_an_ear(stack: Stack, trained: Path, mon
     assert heard.rhythm != 0.0
     assert heard.closeness == pytest.approx(heard.similarity + heard.rhythm / model.tokenizer.clap.scale)
     assert (short.rhythm, short.closeness) == (0.0, short.similarity)
-    promised: list[int] = []
+    promised: list[tuple[int, int]] = []
     promise = model.listener.promise
 
     def counted(texts: torch.Tensor, semantic: torch.Tensor) -> torch.Tensor:
-        promised.append(len(semantic))
+        promised.append((len(semantic), semantic.shape[1]))
         return promise(texts, semantic)
 
     monkeypatch.setattr(model.listener, "promise", counted)
     for seconds in (3.0, 5.0):
-        wave = model.generate_best(PROMPT, seconds, 1, 3, Options(coarse_wave_only=True))[0]
-        assert len(wave) == seconds * model.sample_hz
-    assert promised == [3]
+        waves = model.generate_best(
+            PROMPT, seconds, 3, 2, Options(coarse_wave_only=True, max_batch_size=9), num_sketches=4
+        )
+        assert [len(wave) for wave in waves] == [seconds * model.sample_hz] * 3
+    assert promised == [(8, 5 * FRAME_HZ - 1), (4, 5 * FRAME_HZ - 1)]
+    with pytest.raises(UserError, match="num_sketches 10"):
+        model.generate_best(PROMPT, 5.0, 1, 2, Options(max_batch_size=9), num_sketches=10)
 
 
 def test_a_bundle_takes_its_ear_along(stack: Stack, trained: Path, tmp_path: Path) -> None:

@@ -76,14 +76,14 @@ def _load(arguments: argparse.Namespace, device: torch.device, precision: torch.
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
     """The sample of each prompt that is found closest to it, also written as a file."""
     options = options_from(arguments)
-    samples, drafts = arguments.num_samples, arguments.num_drafts
+    samples, drafts, sketches = arguments.num_samples, arguments.num_drafts, arguments.num_sketches
     chosen: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
         if drafts is None:
             waves = model.generate(texts, arguments.duration, samples, options)
         else:
-            waves = model.generate_best(texts, arguments.duration, samples, drafts, options)
+            waves = model.generate_best(texts, arguments.duration, samples, drafts, options, num_sketches=sketches)
         for number, text in enumerate(texts):
             own = waves[number * samples : (number + 1) * samples]
             said = model.embed_text(text)

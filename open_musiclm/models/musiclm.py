@@ -5,6 +5,7 @@ then EnCodec's decoder. Sound comes out window by window; a whole wave is the jo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ from torch import Tensor
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.models.competition import Jury, compete
+from open_musiclm.models.competition import Closeness, best_sketches, compete
 from open_musiclm.models.listening import Listener
 from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row, rows_of
 from open_musiclm.models.stage_generator import StageGenerator
@@ -72,11 +73,13 @@ class MusicLM:
         options: Options | None = None,
         given: Sound | None = None,
         progress: Progress | None = None,
+        num_sketches: int | None = None,
     ) -> list[Float[Tensor, "samples"]]:
-        """As `generate`, but each sample is what is left of `num_drafts` whose coarse waves competed for CLAP's favour
-        (`models/competition.py`); the fine stage finishes these only.
+        """As `generate`, but each sample is what is left of `num_drafts` whose coarse waves competed for the listener's
+        favour (`models/competition.py`); the fine stage finishes these only.
 
-        Raises UserError, also where the drafts of a sample do not fit into a batch.
+        With an ear for rhythm it chooses among `num_sketches` of each sample what the drafts are made of; of less
+        than 4 s none is made. Raises UserError, also where the drafts of a sample do not fit into a batch.
         """
         options = options or Options()
         if not 1 <= num_drafts <= options.max_batch_size:
@@ -84,13 +87,19 @@ class MusicLM:
                 f"num_drafts {num_drafts}: expected at least 1 and at most max_batch_size, {options.max_batch_size}; "
                 "the drafts of a sample compete within one batch"
             )
+        if num_sketches is not None and not 1 <= num_sketches <= options.max_batch_size:
+            raise UserError(f"num_sketches {num_sketches}: expected at least 1 and at most max_batch_size, too")
         rows, at_once = rows_of(prompts, num_samples * num_drafts), options.max_batch_size // num_drafts * num_drafts
         self._check(duration, options)
         waves: list[Float[Tensor, "samples"]] = []
         for first in range(0, len(rows), at_once):
             drafts = self._piece(rows[first : first + at_once], duration, options, progress)
             known = drafts.known(given)
-            left, coarse = compete(drafts, known, num_drafts, self._jury(drafts))
+            sketches = None
+            if num_sketches is not None and self.listener.hears_rhythm(duration):
+                samples = [Row(row.prompt, row.number // num_drafts) for row in drafts.rows[::num_drafts]]
+                sketches = self._sketched(samples, num_sketches, num_drafts, duration, options, given, progress)
+            left, coarse = compete(drafts, known, num_drafts, self._closeness(drafts), sketches)
             winners = self._piece([drafts.rows[row] for row in left], duration, options, progress)
             waves += list(torch.cat(list(winners.finishing(coarse, known, given)), dim=1).cpu())
         return waves
@@ -127,8 +136,32 @@ class MusicLM:
         clap_ids = self.clap_ids_of_text([row.prompt for row in rows])
         return Piece(self.parts, list(rows), clap_ids, duration, options, progress or Progress())
 
-    def _jury(self, piece: Piece) -> Jury:
-        """Who chooses among the rows of a piece, each by its own prompt."""
+    def _sketched(
+        self,
+        samples: Sequence[Row],
+        num_sketches: int,
+        num_drafts: int,
+        duration: float,
+        options: Options,
+        given: Sound | None,
+        progress: Progress | None,
+    ) -> Int[Tensor, "drafts time 1"]:
+        """The semantic tokens of the drafts of `samples`."""
+        chosen: list[Tensor] = []
+        at_once = options.max_batch_size // num_sketches
+        for first in range(0, len(samples), at_once):
+            rows = [
+                Row(sample.prompt, sample.number * num_sketches + number)
+                for sample in samples[first : first + at_once]
+                for number in range(num_sketches)
+            ]
+            piece = self._piece(rows, duration, options, progress)
+            promise = partial(self.listener.promise, self.tokenizer.clap.embed_text([row.prompt for row in rows]))
+            chosen.append(best_sketches(piece, piece.known(given), num_sketches, num_drafts, promise))
+        return torch.cat(chosen)
+
+    def _closeness(self, piece: Piece) -> Closeness:
+        """How close waves of all rows are heard to be to their prompts."""
         said = self.tokenizer.clap.embed_text([row.prompt for row in piece.rows])
 
         def closeness(waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
@@ -136,9 +169,7 @@ class MusicLM:
                 [self.listener.hear(text, wave).closeness for text, wave in zip(said, waves, strict=True)]
             )
 
-        if not self.listener.hears_rhythm(piece.new_ticks * float(self.config.token_grid)):
-            return Jury(closeness)
-        return Jury(closeness, lambda semantic: self.listener.promise(said, semantic))
+        return closeness
 
     def regenerate(
         self,

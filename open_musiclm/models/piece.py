@@ -126,11 +126,26 @@ class Piece:
         coarse, fine = self._tracks(known)
         yield from self._sound(coarse, fine, known.ticks)
 
-    def drafts(self, known: Known) -> tuple[GeneratedTrack, GeneratedTrack]:
-        """Semantic and coarse tokens to choose among: no semantic tokens are made before a coarse window needs them."""
+    def sketches(self, known: Known) -> Ids:
+        """Semantic tokens of all that is known and all that is new."""
         total = self._semantic_total(known)
-        steps = plan_steps(known.ticks, total, self.window["semantic"], self._step("coarse"))
-        semantic = self._track("semantic", None, known, total, steps)
+        return self._track("semantic", None, known, total).between(0, total)
+
+    def semantic_steps(self, ticks: int) -> int:
+        """The semantic time steps of the first `ticks`."""
+        return semantic_rate(self.config).per_tick * ticks
+
+    def drafts(self, known: Known, sketches: Ids | None) -> tuple[GeneratedTrack, GeneratedTrack]:
+        """Semantic and coarse tokens to choose among.
+
+        The semantic ones are `sketches`, or else none is made before a coarse window needs it.
+        """
+        total = self._semantic_total(known)
+        if sketches is not None:
+            semantic = GeneratedTrack(semantic_rate(self.config), [], sketches, _complete)
+        else:
+            steps = plan_steps(known.ticks, total, self.window["semantic"], self._step("coarse"))
+            semantic = self._track("semantic", None, known, total, steps)
         return semantic, self._track("coarse", semantic, known, self._coarse_total(known))
 
     def finishing(
@@ -262,3 +277,8 @@ class Piece:
         """The samples of ticks [start, end)."""
         per_tick = self.config.token_grid * sample_hz
         return wave[None, round(start * per_tick) : round(end * per_tick)]
+
+
+def _complete(window: Window, context: Ids, steps: int) -> Ids:
+    """How a track goes on that is there as a whole."""
+    raise AssertionError(f"{steps} steps were wanted of {window}")

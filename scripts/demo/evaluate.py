@@ -19,6 +19,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for")
     parser.add_argument("--num_samples", type=cli.positive_int, default=1, help="samples per prompt, the best counts")
     cli.add_drafts_argument(parser)
+    cli.add_sketches_argument(parser)
     parser.add_argument("--duration", type=cli.positive_float, default=8.0, help="seconds of each clip")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
     cli.add_coarse_wave_argument(parser)

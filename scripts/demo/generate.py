@@ -17,12 +17,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("prompts", nargs="+", type=cli.prompt, metavar="prompt", help="a description of the music")
     parser.add_argument("--num_samples", type=cli.positive_int, default=4, help="samples per prompt, best first")
     cli.add_drafts_argument(parser)
+    cli.add_sketches_argument(parser)
     cli.add_prompt_arguments(parser)
     cli.add_inference_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/generated"), checkpoint_dir=str(BUNDLE), duration=8.0)
-    parser.set_defaults(
-        cfg_scale=4.0, top_k=128, semantic_temperature=0.8, coarse_temperature=1.0, num_drafts=6, max_batch_size=24
-    )
+    parser.set_defaults(cfg_scale=4.0, top_k=128, semantic_temperature=1.0, coarse_temperature=1.0, max_batch_size=24)
+    parser.set_defaults(num_drafts=3, num_sketches=12)
     parser.set_defaults(return_coarse_wave=True)  # docs/demo.md: the fine stage takes more from the sound than it gives
     return parser
 
@@ -33,8 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.demo_page import PageSample, write_page, write_spectrogram
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
-    samples, drafts = arguments.num_samples, arguments.num_drafts
-    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts):
+    samples, drafts, sketches = arguments.num_samples, arguments.num_drafts, arguments.num_sketches
+    for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts, sketches):
         prompt = candidates[0].prompt
         cli.say(f"{prompt!r}:")
         samples = []
