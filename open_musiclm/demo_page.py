@@ -45,7 +45,7 @@ audio {{ width: 100%; margin-top: .5rem; }}
 </html>
 """
 _SAMPLE = """<figure>
-<figcaption>{rank}. similarity to the prompt, as CLAP hears it: {similarity:.3f}{rhythm} ({name})</figcaption>
+<figcaption>{rank}. similarity to the prompt, as CLAP hears it: {similarity:.3f} ({name})</figcaption>
 <img alt="spectrogram of sample {rank}: time to the right, pitch upwards" src="data:image/png;base64,{picture}">
 <audio controls preload="metadata" src="data:audio/wav;base64,{sound}"></audio>
 </figure>"""
@@ -53,12 +53,11 @@ _SAMPLE = """<figure>
 
 @dataclass(frozen=True)
 class PageSample:
-    """A wave file, its picture, its similarity to the prompt, and how much likelier the prompt makes its rhythm."""
+    """A wave file, its picture and its similarity to the prompt."""
 
     sound: Path
     picture: Path
     similarity: float
-    rhythm: float
 
 
 def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample]) -> None:
@@ -70,7 +69,6 @@ def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample
         _SAMPLE.format(
             rank=rank,
             similarity=sample.similarity,
-            rhythm=f", rhythm {sample.rhythm:+.2f} nats" if sample.rhythm else "",
             name=html.escape(sample.sound.name),
             picture=_base64(sample.picture),
             sound=_base64(sample.sound),

@@ -15,7 +15,6 @@ from open_musiclm.checkpoints import weights_name
 from open_musiclm.cli import require_arguments
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
-from open_musiclm.models.listening import Heard
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options, rows_of
 from open_musiclm.models.sampling import Sampling
@@ -28,12 +27,12 @@ from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample of a prompt, and how well it fits."""
+    """One sample of a prompt, and how well CLAP thinks it fits."""
 
     prompt: str
     number: int
     wave: Float[Tensor, "samples"]
-    heard: Heard
+    similarity: float
 
 
 def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> MusicLM:
@@ -93,11 +92,11 @@ def generate_candidates(
             waves = model.generate_best(prompts, duration, num_samples, num_drafts, options, given, bars, num_sketches)
     new = samples_of(duration, model.sample_hz)
     candidates = [
-        Candidate(row.prompt, row.number, wave, model.listener.hear(model.embed_text(row.prompt), wave[-new:]))
+        Candidate(row.prompt, row.number, wave, model.similarity(row.prompt, wave[-new:]))
         for row, wave in zip(rows_of(prompts, num_samples), waves, strict=True)
     ]
     by_prompt = [candidates[first : first + num_samples] for first in range(0, len(candidates), num_samples)]
-    return [sorted(own, key=lambda candidate: -candidate.heard.closeness) for own in by_prompt]
+    return [sorted(own, key=lambda candidate: -candidate.similarity) for own in by_prompt]
 
 
 def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> Iterator[Path]:
@@ -108,18 +107,15 @@ def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> I
         given = read_sound(source)
         with StageBars() as bars:
             wave = model.regenerate(given, first_stage, source.name, options_from(arguments), bars)
-        heard = model.listener.embed_sound(given) @ model.listener.embed_sound(Sound(wave, model.sample_hz))
-        provenance = Provenance(source.name, arguments.seed, 0, float(heard), 0.0, _paths(arguments))
+        heard = model.embed_sound(given) @ model.embed_sound(Sound(wave, model.sample_hz))
+        provenance = Provenance(source.name, arguments.seed, 0, float(heard), _paths(arguments))
         name = f"{slug(source.stem)}_seed{arguments.seed}_{first_stage}"
         yield write_generated(arguments.results_folder, name, wave, model.sample_hz, provenance)
 
 
 def write_candidate(model: MusicLM, candidate: Candidate, rank: int, arguments: argparse.Namespace) -> Path:
     """Writes one candidate under a name made from its prompt; returns the wave's path."""
-    heard = candidate.heard
-    provenance = Provenance(
-        candidate.prompt, arguments.seed, candidate.number, heard.similarity, heard.rhythm, _paths(arguments)
-    )
+    provenance = Provenance(candidate.prompt, arguments.seed, candidate.number, candidate.similarity, _paths(arguments))
     name = f"{slug(candidate.prompt)}_seed{arguments.seed}_{rank}"
     return write_generated(arguments.results_folder, name, candidate.wave, model.sample_hz, provenance)
 

@@ -20,13 +20,12 @@ _LIBRARIES = ("open_musiclm", "torch", "transformers", "encodec", "vector-quanti
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a wave came from, and how well it fits: CLAP's similarity, and what an ear for rhythm adds, in nats."""
+    """Where a wave came from."""
 
     prompt: str
     seed: int
     number: int
     similarity: float
-    rhythm: float
     paths: dict[str, str]
 
 
@@ -57,7 +56,6 @@ def write_generated(
             "seed": provenance.seed,
             "sample": provenance.number,
             "similarity": round(provenance.similarity, 6),
-            "rhythm": round(provenance.rhythm, 6),
             "seconds": wave.shape[0] / sample_hz,
             "sample_hz": sample_hz,
             "paths": provenance.paths,

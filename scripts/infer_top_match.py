@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
         cli.say(f"{candidates[0].prompt!r}:")
         for rank, candidate in enumerate(candidates[: arguments.num_top_matches], start=1):
             path = inference.write_candidate(model, candidate, rank, arguments)
-            cli.say(f"  {candidate.heard}  {path}")
+            cli.say(f"  similarity {candidate.similarity:.3f}  {path}")
 
 
 if __name__ == "__main__":

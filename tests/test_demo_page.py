@@ -76,7 +76,7 @@ def test_the_page_holds_all_it_shows(tmp_path):
         sound, picture = tmp_path / f"{number}.wav", tmp_path / f"{number}.png"
         write_wave(sound, wave, SAMPLE_HZ)
         write_spectrogram(picture, wave, SAMPLE_HZ)
-        samples.append(PageSample(sound, picture, 0.5 - number, 0.25 * number))
+        samples.append(PageSample(sound, picture, 0.5 - number))
     prompt = '<script>alert("x")</script> & a tune'
     write_page(tmp_path / "page.html", prompt, "a <tiny> model", samples)
     for sample in samples:
@@ -86,8 +86,7 @@ def test_the_page_holds_all_it_shows(tmp_path):
     assert prompt in page.text
     assert "a <tiny> model" in page.text
     assert "0.500" in page.text
-    assert "-0.500, rhythm +0.25 nats" in page.text
-    assert page.text.count("nats") == 1
+    assert "-0.500" in page.text
     for (_, picture), (_, sound), wave in zip(page.found[::2], page.found[1::2], waves, strict=True):
         assert Image.open(content(picture)).size[1] > 100
         heard, sample_hz = soundfile.read(content(sound), dtype="float32")

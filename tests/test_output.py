@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from open_musiclm.errors import UserError
 from open_musiclm.output import MAX_SLUG_BYTES, Provenance, slug, write_generated
 
-PROVENANCE = Provenance("a tune", seed=3, number=1, similarity=0.25, rhythm=0.5, paths={"semantic_path": "x"})
+PROVENANCE = Provenance("a tune", seed=3, number=1, similarity=0.25, paths={"semantic_path": "x"})
 
 
 @given(st.text(min_size=1))

@@ -64,9 +64,18 @@ class RhythmEar(nn.Module):
         load_into(ear, weights)
         return ear.to(device)
 
-    def describe(self, features: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch descriptors"]:
-        """Rhythms, of MERT's features or of the centroids of semantic tokens."""
-        return describe_rhythm(features, self.direction, self.frame_hz)
+    def hear(
+        self, texts: Float[Tensor, "batch dim"], features: Float[Tensor, "batch time features"], window: int
+    ) -> Float[Tensor, "batch"]:
+        """How many nats likelier the rhythms of features (the centroids of semantic tokens) are with the texts.
+
+        Of what is longer than `window` frames, the mean over windows; the last one may begin earlier.
+        """
+        parts = list(features.split(window, dim=1))
+        if parts[-1].shape[1] < window:
+            parts[-1] = features[:, -window:]
+        rhythms = [describe_rhythm(part, self.direction, self.frame_hz) for part in parts]
+        return torch.stack([self.information(texts, rhythm) for rhythm in rhythms]).mean(dim=0)
 
     def information(
         self, texts: Float[Tensor, "batch dim"], rhythms: Float[Tensor, "batch descriptors"]

@@ -41,10 +41,8 @@ def main(arguments: argparse.Namespace) -> None:
         for rank, candidate in enumerate(candidates, start=1):
             sound = inference.write_candidate(model, candidate, rank, arguments)
             write_spectrogram(sound.with_suffix(".png"), candidate.wave, model.sample_hz)
-            samples.append(
-                PageSample(sound, sound.with_suffix(".png"), candidate.heard.similarity, candidate.heard.rhythm)
-            )
-            cli.say(f"  {candidate.heard}  {sound}")
+            samples.append(PageSample(sound, sound.with_suffix(".png"), candidate.similarity))
+            cli.say(f"  similarity {candidate.similarity:.3f}  {sound}")
         page = samples[0].sound.with_name(samples[0].sound.stem.rsplit("_", 1)[0] + ".html")
         write_page(page, prompt, LABEL, samples)
         cli.say(f"  hear them: {page}")
