@@ -51,6 +51,8 @@ def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> 
     loaded = {name: load_stage(getattr(arguments, f"{name}_path"), name, config, device) for name in stages}
     tokenizer = MusicTokenizer.load(config, arguments.rvq_path, arguments.kmeans_path, device)
     ear = None if arguments.ear_path is None else RhythmEar.load(arguments.ear_path, config, device)
+    if ear is not None:
+        ear.check(arguments.ear_path, tokenizer.semantic.mert.feature_dim, tokenizer.clap.embedding_dim)
     return MusicLM(config, loaded, tokenizer, getattr(torch, arguments.precision), ear)
 
 

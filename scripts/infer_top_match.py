@@ -30,6 +30,10 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm import inference
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
+    if arguments.num_sketches is not None and model.ear is None:
+        raise UserError(
+            "--num_sketches: takes an ear for rhythm to choose; give --ear_path, or a bundle that holds one"
+        )
     samples, drafts, sketches = arguments.num_samples, arguments.num_drafts, arguments.num_sketches
     for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts, sketches):
         cli.say(f"{candidates[0].prompt!r}:")

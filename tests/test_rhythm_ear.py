@@ -248,6 +248,26 @@ def test_a_bundle_takes_its_ear_along(stack: Stack, trained: Path, tmp_path: Pat
         assert (load_musiclm(parsed, needed_stages(parsed)).ear is not None) == expected
 
 
+def test_sketches_without_an_ear_are_refused(stack: Stack) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts" / "infer_top_match.py"), PROMPT, *stack.arguments()]
+    sketches = ["--num_drafts", "2", "--num_sketches", "3", "--device", "cpu"]
+    refused = subprocess.run([*command, *sketches], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "give --ear_path, or a bundle that holds one" in refused.stderr
+
+
+def test_an_ear_of_other_backbones_is_refused(stack: Stack) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts" / "infer_top_match.py"), PROMPT, *stack.arguments()]
+    ear = RhythmEar(stack.config.hubert_kmeans_cfg.output_hz, features=5, text_dim=7, components=2)
+    path = stack.folder / "other" / weights_name("rhythm_ear")
+    save_weights(path, "rhythm_ear", ear.state_dict(), stack.config)
+    done = subprocess.run(
+        [*command, "--ear_path", str(path), "--device", "cpu"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"{path}: this ear for rhythm knows features of 5 and texts of 7 numbers" in done.stderr
+
+
 def struck(a_second: float, seconds: float = 8.0, sample_hz: int = 24000) -> Sound:
     """Broken chords of a plucked sort, so many notes a second."""
     time = torch.arange(round(seconds * sample_hz)) / sample_hz

@@ -64,6 +64,15 @@ class RhythmEar(nn.Module):
         load_into(ear, weights)
         return ear.to(device)
 
+    def check(self, path: Path, features: int, text_dim: int) -> None:
+        """Raises UserError where the ear at `path` was learned with backbones of other sizes."""
+        known = (len(self.direction), len(self.text_mean))
+        if known != (features, text_dim):
+            raise UserError(
+                f"{path}: this ear for rhythm knows features of {known[0]} and texts of {known[1]} numbers, the "
+                f"config's MERT and CLAP have {features} and {text_dim}; learn one with scripts/train_rhythm_ear.py"
+            )
+
     def hear(
         self, texts: Float[Tensor, "batch dim"], features: Float[Tensor, "batch time features"], window: int
     ) -> Float[Tensor, "batch"]:
