@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -124,4 +123,4 @@ def _embedded(captions: list[list[str]], clap: Clap) -> Iterator[Float[Tensor, "
     parts = [
         clap.embed_text(flat[first : first + _TEXTS_AT_ONCE]).cpu() for first in range(0, len(flat), _TEXTS_AT_ONCE)
     ]
-    yield from torch.cat(parts).split(np.array([len(own) for own in captions]).tolist())
+    yield from torch.cat(parts).split([len(own) for own in captions])
