@@ -11,22 +11,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from open_musiclm.audio import Sound, WaveStatistics, normalize, resampled, write_wave
-from open_musiclm.bundle import CONFIG_NAME, open_bundle
-from open_musiclm.checkpoints import weights_name
-from open_musiclm.config import load_model_config
 from open_musiclm.data.token_store import TokenStore
-from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.distances import frechet_distance, noise_modulated
 from open_musiclm.evaluation.judge import SAMPLE_HZ, Judge
-from open_musiclm.evaluation.judge_training import Wave, encoded, labelled_clips, recoded, trained_judge
+from open_musiclm.evaluation.judge_training import (
+    Codes,
+    LabelledClip,
+    Wave,
+    decoded,
+    encoded,
+    labelled_clips,
+    trained_judge,
+)
 from open_musiclm.evaluation.memorising import share_repeated
 from open_musiclm.evaluation.prompts import ControlPrompt, control_prompts
-from open_musiclm.inference import needed_stages, options_from
+from open_musiclm.inference import load_musiclm, needed_stages, options_from
 from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
-from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
 
 Report = dict[str, dict[str, Any]]
@@ -38,39 +40,30 @@ RUN_LENGTHS = (8, 16, 32)
 
 def evaluate(arguments: argparse.Namespace) -> Report:
     """All measurements of a bundle, by section. Raises UserError."""
-    device = choose_device(arguments.device)
-    precision = getattr(torch, arguments.precision)
-    model, store = _load(arguments, device, precision)
-    judge_clips = [clip for folder in arguments.judge_corpus for clip in labelled_clips(folder, arguments.duration)]
-    held_out = labelled_clips(arguments.held_out_corpus, arguments.duration)
+    model = load_musiclm(arguments, needed_stages(arguments))
+    if model.sample_hz != SAMPLE_HZ:
+        raise UserError(f"{arguments.model_config}: its codec has {model.sample_hz} Hz; the judge hears {SAMPLE_HZ} Hz")
+    store = TokenStore(arguments.training_tokens, model.config)
+    judge_clips = [clip for folder in arguments.judge_corpus for clip in labelled_clips(folder)]
+    held_out = labelled_clips(arguments.held_out_corpus)
     prompts = control_prompts(arguments.num_prompts, arguments.seed)
     generated = _generate(model, prompts, arguments)
-    codes = encoded(model.tokenizer, held_out)
+    waves = [clip.wave(arguments.duration) for clip in held_out]
+    codes = [encoded(model.tokenizer, wave) for wave in waves]
     coarse = model.config.global_cfg.num_coarse_quantizers
     real = {
-        "real clips": [clip["wave"] for clip in held_out],
-        "real clips through the codec": list(recoded(model.tokenizer, codes, held_out, None)),
-        "real clips through the coarse codebooks": list(recoded(model.tokenizer, codes, held_out, coarse)),
+        "real clips": waves,
+        "real clips through the codec": _recoded(model.tokenizer, codes, waves, None),
+        "real clips through the coarse codebooks": _recoded(model.tokenizer, codes, waves, coarse),
     }
-    judge = trained_judge(model.tokenizer, coarse, judge_clips)
+    judge = trained_judge(model.tokenizer, coarse, judge_clips, arguments.duration)
     return {
-        "codec": _codec(model.tokenizer, held_out, codes),
+        "codec": _codec(model.tokenizer, waves, codes),
         "control": {"clips that the judge learned from": len(judge_clips)}
         | _control(judge, prompts, generated, held_out, real),
         "distance": _distances(model, generated, real["real clips"], real["real clips through the codec"]),
-        "memorising": _memorising(model.tokenizer, store, generated, held_out),
+        "memorising": _memorising(model.tokenizer, store, generated, waves),
     }
-
-
-def _load(arguments: argparse.Namespace, device: torch.device, precision: torch.dtype) -> tuple[MusicLM, TokenStore]:
-    bundle = open_bundle(arguments.checkpoint_dir)
-    config = load_model_config(bundle / CONFIG_NAME)
-    if config.encodec_cfg.sample_hz != SAMPLE_HZ:
-        raise UserError(f"{bundle}: its codec has {config.encodec_cfg.sample_hz} Hz; the judge hears {SAMPLE_HZ} Hz")
-    stages = {name: load_stage(bundle, name, config, device) for name in needed_stages(arguments)}
-    tokenizer = MusicTokenizer.load(config, bundle, bundle, device)
-    ear = RhythmEar.load(bundle, config, device) if (bundle / weights_name("rhythm_ear")).exists() else None
-    return MusicLM(config, stages, tokenizer, precision, ear), TokenStore(arguments.training_tokens, config)
 
 
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
@@ -92,17 +85,22 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
     return chosen
 
 
-def _codec(tokenizer: MusicTokenizer, clips: Sequence[dict], codes: Sequence[Tensor]) -> dict:
+def _recoded(tokenizer: MusicTokenizer, codes: Sequence[Codes], waves: Sequence[Wave], books: int | None) -> list[Wave]:
+    """Waves through the first `books` codebooks, or all."""
+    return [decoded(tokenizer, code[..., :books], wave) for code, wave in zip(codes, waves, strict=True)]
+
+
+def _codec(tokenizer: MusicTokenizer, waves: Sequence[Wave], codes: Sequence[Codes]) -> dict:
     """SI-SDR and log-spectral distance with the first codebooks, up to all, of some clips; each codebook's usage."""
     every = torch.cat([code.flatten(0, 1) for code in codes])
     bins = tokenizer.codec.model.quantizer.bins
-    clips = clips[:RECONSTRUCTED]
-    original = torch.stack([clip["wave"] for clip in clips])
-    report: dict[str, Any] = {"clips": len(clips)}
+    waves = waves[:RECONSTRUCTED]
+    original = torch.stack(list(waves))
+    report: dict[str, Any] = {"clips": len(waves)}
     for books in range(1, every.shape[1] + 1):
-        waves = list(recoded(tokenizer, codes[: len(clips)], clips, books))
-        report[f"SI-SDR with {books} codebooks, dB"] = float(si_sdr(torch.stack(waves), original).mean())
-        distance = log_spectral_distance(torch.stack(waves), original)
+        coded = torch.stack(_recoded(tokenizer, codes[: len(waves)], waves, books))
+        report[f"SI-SDR with {books} codebooks, dB"] = float(si_sdr(coded, original).mean())
+        distance = log_spectral_distance(coded, original)
         report[f"log-spectral distance with {books} codebooks, dB"] = float(distance.mean())
     return report | {"codebook usage": [round(len(book.unique()) / bins, 3) for book in every.T]}
 
@@ -111,7 +109,7 @@ def _control(
     judge: Judge,
     prompts: Sequence[ControlPrompt],
     generated: Sequence[Wave],
-    held_out: Sequence[dict],
+    held_out: Sequence[LabelledClip],
     real: Mapping[str, Sequence[Wave]],
 ) -> dict[str, Any]:
     """The share of clips that the judge hears as what was asked for; of the `real` ones, held out, as what they are."""
@@ -119,7 +117,7 @@ def _control(
         "family": [prompt.family for prompt in prompts],
         "tempo": [*(prompt.tempo for prompt in prompts)],
     }
-    labels = {key: [clip[name] for clip in held_out] for key, name in _LABELS.items()}
+    labels = {"family": [clip.family for clip in held_out], "tempo": [clip.tempo for clip in held_out]}
     heard = {"family": judge.families, "tempo": judge.tempi}
     report: dict[str, Any] = {"prompts": len(prompts)}
     for key in ("family", "tempo"):
@@ -130,9 +128,6 @@ def _control(
         report[f"{key}, always the most frequent answer"] = max(Counter(asked[key]).values()) / len(prompts)
         report[f"{key}, heard"] = dict(Counter(answers))
     return report
-
-
-_LABELS = {"family": "instrument_family", "tempo": "tempo_class"}
 
 
 def _agreement(answers: Sequence[str], right: Sequence[str]) -> float:
@@ -155,11 +150,11 @@ def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim
 
 
 def _memorising(
-    tokenizer: MusicTokenizer, store: TokenStore, generated: Sequence[Wave], held_out: Sequence[dict]
+    tokenizer: MusicTokenizer, store: TokenStore, generated: Sequence[Wave], held_out: Sequence[Wave]
 ) -> dict:
     """Shares of clips that have a run of token changes in common with a training clip."""
     training = [store.piece(row, "semantic", 0, None).flatten().tolist() for row in range(len(store))]
-    sets = {"generated": generated, "real, unseen": [clip["wave"] for clip in held_out]}
+    sets = {"generated": generated, "real, unseen": held_out}
     tokens = {name: [_semantic(tokenizer, wave) for wave in waves] for name, waves in sets.items()}
     return {
         f"runs of {length} changes, {name}": share_repeated(clips, training, length)

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,64 +16,76 @@ from open_musiclm.evaluation.judge import SAMPLE_HZ, Judge
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 Wave = Float[Tensor, "samples"]
+Codes = Int[Tensor, "1 time quantizers"]
 
 MOST_EXCHANGED, EXCHANGED_NEARBY = 0.5, 8  # of the tokens; time steps
+WAYS = 4  # that a judge hears each clip
 
 
-def labelled_clips(folder: Path, seconds: float) -> list[dict[str, Any]]:
-    """The lines of a corpus's captions.jsonl whose instruments are one family.
+@dataclass(frozen=True)
+class LabelledClip:
+    """A sound file that one family of instruments plays."""
 
-    Each has its clip's first `seconds` as `wave` [samples] at `SAMPLE_HZ`. Raises UserError.
-    """
+    path: Path
+    family: str
+    tempo: str
+
+    def wave(self, seconds: float) -> Wave:
+        """Its first `seconds` at `SAMPLE_HZ`; a shorter one ends with silence. Raises UserError."""
+        return fit_length(resampled(read_sound(self.path), SAMPLE_HZ), samples_of(seconds, SAMPLE_HZ))
+
+
+def labelled_clips(folder: Path) -> list[LabelledClip]:
+    """The clips of a corpus's captions.jsonl whose instruments are one family. Raises UserError."""
     try:
         lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"{folder}: no captions.jsonl; make a corpus with scripts/make_demo_corpus.py") from error
-    clips = [clip for clip in map(json.loads, lines) if clip["instrument_family"] not in ("mixed", "bass")]
-    for clip in clips:
-        wave = resampled(read_sound(folder / clip["file"]), SAMPLE_HZ)
-        clip["wave"] = fit_length(wave, samples_of(seconds, SAMPLE_HZ))
+    clips = [
+        LabelledClip(folder / clip["file"], clip["instrument_family"], clip["tempo_class"])
+        for clip in map(json.loads, lines)
+        if clip["instrument_family"] not in ("mixed", "bass")
+    ]
     if not clips:
         raise UserError(f"{folder}: no clip there is of one instrument family")
     return clips
 
 
-def trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[dict]) -> Judge:
-    """A judge that heard each clip as it is, through the codec, through its `coarse` first codebooks, and through these
-    with some of the tokens exchanged.
+def trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float) -> Judge:
+    """A judge that heard the first `seconds` of each clip as they are, through the codec, through its `coarse` first
+    codebooks, and through these with some of the tokens exchanged.
 
     It is to hear what plays, and not to mistake the codec, how little of it is used, or its noise for a sound.
     """
-    codes = encoded(tokenizer, clips)
+    families = [clip.family for clip in clips for _ in range(WAYS)]
+    tempi = [clip.tempo for clip in clips for _ in range(WAYS)]
+    return Judge().fit(_ways(tokenizer, coarse, clips, seconds), families, tempi)
+
+
+def _ways(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float) -> Iterator[Wave]:
+    """`WAYS` waves of each clip, one clip after the other: hours of sound do not fit into memory."""
     generator = torch.Generator().manual_seed(0)
-    disturbed = [_disturbed(code, generator) for code in codes]
-    ways = ((codes, None), (codes, coarse), (disturbed, coarse))
-    waves = chain((clip["wave"] for clip in clips), *(recoded(tokenizer, some, clips, books) for some, books in ways))
-    labelled = [*clips] * (1 + len(ways))
-    return Judge().fit(
-        waves, [clip["instrument_family"] for clip in labelled], [clip["tempo_class"] for clip in labelled]
-    )
+    for clip in clips:
+        wave = clip.wave(seconds)
+        codes = encoded(tokenizer, wave)
+        yield wave
+        yield decoded(tokenizer, codes, wave)
+        yield decoded(tokenizer, codes[..., :coarse], wave)
+        yield decoded(tokenizer, _disturbed(codes, generator)[..., :coarse], wave)
 
 
-def encoded(tokenizer: MusicTokenizer, clips: Sequence[dict]) -> list[Int[Tensor, "1 time quantizers"]]:
-    """The codec's tokens of each clip."""
-    return [tokenizer.codec.encode(clip["wave"][None]) for clip in clips]
+def encoded(tokenizer: MusicTokenizer, wave: Wave) -> Codes:
+    """The codec's tokens of a wave."""
+    return tokenizer.codec.encode(wave[None])
 
 
-def recoded(
-    tokenizer: MusicTokenizer, codes: Sequence[Tensor], clips: Sequence[dict], books: int | None
-) -> Iterator[Wave]:
-    """The clips through the first `books` codebooks, or all, one after the other."""
-    for code, clip in zip(codes, clips, strict=True):
-        yield _decode(tokenizer, code[..., :books], clip["wave"])
-
-
-def _decode(tokenizer: MusicTokenizer, codes: Int[Tensor, "1 time quantizers"], like: Wave) -> Wave:
+def decoded(tokenizer: MusicTokenizer, codes: Codes, like: Wave) -> Wave:
+    """What the codec makes of tokens, as long as another wave; the first codebooks alone give a coarser one."""
     return fit_length(tokenizer.codec.decode(codes)[0].cpu(), len(like))
 
 
-def _disturbed(code: Int[Tensor, "1 time quantizers"], generator: torch.Generator) -> Int[Tensor, "1 time quantizers"]:
+def _disturbed(codes: Codes, generator: torch.Generator) -> Codes:
     """Up to half of the tokens exchanged for others nearby, or from anywhere in the clip."""
     share, nearby = torch.rand(2, generator=generator).tolist()
-    reach = EXCHANGED_NEARBY if nearby < 0.5 else code.shape[1]
-    return exchanged(code[0].cpu(), MOST_EXCHANGED * share, reach, generator)[None].to(code.device)
+    reach = EXCHANGED_NEARBY if nearby < 0.5 else codes.shape[1]
+    return exchanged(codes[0].cpu(), MOST_EXCHANGED * share, reach, generator)[None].to(codes.device)

@@ -10,7 +10,6 @@ BUNDLE = Path(__file__).resolve().parent.parent.parent / "configs" / "demo" / "b
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument("--checkpoint_dir", default=str(BUNDLE), help="the bundle to measure")
     parser.add_argument(
         "--judge_corpus", type=Path, nargs="+", required=True, help="demo corpora of other soundfonts, for the judge"
     )
@@ -21,10 +20,8 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_drafts_argument(parser)
     cli.add_sketches_argument(parser)
     parser.add_argument("--duration", type=cli.positive_float, default=8.0, help="seconds of each clip")
-    parser.add_argument("--seed", type=int, default=0, help="of prompts and samples")
-    cli.add_coarse_wave_argument(parser)
-    cli.add_sampling_arguments(parser)
-    parser.set_defaults(results_folder=Path("results/demo/evaluation"))
+    cli.add_inference_arguments(parser)
+    parser.set_defaults(results_folder=Path("results/demo/evaluation"), checkpoint_dir=str(BUNDLE))
     return parser
 
 
