@@ -1,7 +1,8 @@
 """A judge of instrument family and tempo class: learned from labelled clips, knows nothing of CLAP or of prompts.
 
 A support vector machine tells from spectra and cepstra what plays, and trees tell from the onsets, and from the spectra
-what onsets sound like there, how fast. Both are trained within minutes once the clips are heard, wherever a result is to be checked.
+what onsets sound like there, how fast. Both are trained within minutes once the clips are heard,
+wherever a result is to be checked.
 """
 
 from collections.abc import Iterable, Sequence
