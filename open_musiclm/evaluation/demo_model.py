@@ -46,9 +46,9 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     store = TokenStore(arguments.training_tokens, model.config)
     judge_clips = [clip for folder in arguments.judge_corpus for clip in labelled_clips(folder)]
     held_out = labelled_clips(arguments.held_out_corpus)
+    waves = [clip.wave(arguments.duration) for clip in held_out]
     prompts = control_prompts(arguments.num_prompts, arguments.seed)
     generated = _generate(model, prompts, arguments)
-    waves = [clip.wave(arguments.duration) for clip in held_out]
     codes = [encoded(model.tokenizer, wave) for wave in waves]
     coarse = model.config.global_cfg.num_coarse_quantizers
     real = {
