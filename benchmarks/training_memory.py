@@ -4,7 +4,8 @@ The forward pass runs on torch's fake tensors, which have the shapes and types t
 autocast, and no numbers. Counted are 16 bytes a weight (itself, its gradient, AdamW's two averages), all that is kept
 for the backward pass, and once more what the part that keeps most (a block, or the logits with their loss) keeps, for
 its gradients. With checkpointing blocks keep only their inputs, one of them all, and autocast its copies of weights.
-FlexAttention keeps queries, keys, values, its output and a number for each query. Not counted: the CUDA context and
+Attention keeps queries, keys, values, its output and a number for each query; its bias, a number for each pair of
+positions, is there once for all blocks, and twice more as its gradient. Not counted: the CUDA context and
 libraries' own buffers, for which a tenth of the card is left free, and what several GPUs need to exchange gradients.
 
     python benchmarks/training_memory.py --model_config configs/model/musiclm_small.json
@@ -71,23 +72,27 @@ class Kept:
 
 
 class _Attention(torch.autograd.Function):
-    """FlexAttention's memory: what it makes and what it keeps."""
+    """The memory of a GPU's attention kernel: what it makes and what it keeps."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         result, sums = torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, result, sums)
+        ctx.save_for_backward(query, key, value, bias, result, sums)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        query, key, value, _, _ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        return tuple(torch.empty_like(given) for given in ctx.saved_tensors[:4])
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
-    """In the place of `FlexibleAttention`, which torch cannot run on fake tensors of a GPU."""
-    return _Attention.apply(query, key, value)
+@dataclass(frozen=True)
+class FakeAttention:
+    """In the place of `DenseAttention`, for which torch chooses its kernel where there is a GPU."""
+
+    bias: Tensor
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+        return _Attention.apply(query, key, value, self.bias)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -132,6 +137,8 @@ def step(config: ModelConfig, name: StageName, batch: int, checkpointing: bool, 
     with FakeTensorMode():
         stage = fake_stage(config, name, device)
         transformer, kept, marks, inputs = stage.decoder.transformer, Kept(stage), [], []
+        biases: list[int] = []
+        transformer.blocks[0].register_forward_pre_hook(lambda _, given: biases.append(_bytes(given[1].bias)))
         for block in transformer.blocks:
             block.register_forward_pre_hook(lambda _, given: inputs.append(_bytes(given[0])))
             block.register_forward_pre_hook(lambda *_: marks.append(kept.bytes))
@@ -141,22 +148,23 @@ def step(config: ModelConfig, name: StageName, batch: int, checkpointing: bool, 
         assert loss.device.type == device
     weights = sum(weight.numel() for weight in stage.parameters())
     parts = [after - before for before, after in pairwise([*marks, kept.bytes])]
+    gradients = 2 * sum(biases)  # of the bias: one block's, and the sum of those after it
     if not checkpointing:
-        return Step(_BYTES_A_WEIGHT * weights, kept.bytes, max(parts))
+        return Step(_BYTES_A_WEIGHT * weights, kept.bytes, max(parts) + gradients)
     *blocks, logits = parts
-    copies = _BYTES_A_COPY * weights
-    return Step(_BYTES_A_WEIGHT * weights, kept.bytes - sum(blocks) + sum(inputs) + copies, max(*blocks, logits) * 2)
+    copies, busiest = _BYTES_A_COPY * weights, max(*blocks, logits) * 2 + gradients
+    return Step(_BYTES_A_WEIGHT * weights, kept.bytes - sum(blocks) + sum(inputs) + copies, busiest)
 
 
 def fake_stage(config: ModelConfig, name: StageName, device: str) -> Stage:
-    """Stage `name` in training mode, attending as FlexAttention does as far as memory goes."""
+    """Stage `name` in training mode, attending as a GPU's kernel does as far as memory goes."""
     with torch.device(device):
         stage = build_stage(name, config).train()
     transformer = stage.decoder.transformer
+    whole = transformer._attend
 
-    def attention(key_mask: Tensor, moments: Moments) -> Any:
-        transformer._bias_by_distance(key_mask.shape[1])  # FlexAttention takes it in another way, but it is kept too
-        return attend
+    def attention(key_mask: Tensor, moments: Moments) -> FakeAttention:
+        return FakeAttention(whole(key_mask, moments).bias)  # type: ignore[attr-defined]
 
     transformer._attend = attention  # type: ignore[method-assign]
     return stage

@@ -1,19 +1,20 @@
 """The training forward: one result whichever way attention is computed; randomness that belongs to the example."""
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from golden_cases import golden_config, golden_file, golden_settings, golden_tensors
 from torch import Tensor
+from torch.nn import functional
 
 from open_musiclm.config import CoarseConfig, ModelConfig, load_model_config
-from open_musiclm.models.attention import DenseAttention, FlexibleAttention, dense_bias
+from open_musiclm.models.attention import LOGIT_SCALE, DenseAttention, dense_bias
 from open_musiclm.models.example_noise import ExampleDropout, derived, kept, noise
-from open_musiclm.models.position_bias import ContinuousPositionBias
+from open_musiclm.models.position_bias import ContinuousPositionBias, between_all
 from open_musiclm.models.stages import Stage, build_stage, load_stage
-from open_musiclm.models.token_sequences import TokenSequence, moments_of
 from open_musiclm.models.transformer import Transformer
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -21,6 +22,7 @@ from plain_stage import plain_loss
 from training_memory import kept_on_cpu, simulated_peak, step
 
 CPU = torch.device("cpu")
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SEEDS = torch.arange(100, 103, dtype=torch.int32)
 
 
@@ -58,22 +60,59 @@ def test_the_plain_computation_that_is_measured_against_is_the_same_function(cas
             assert torch.allclose(found[name], gradient, atol=1e-5), name
 
 
-@torch.no_grad()
+@pytest.mark.parametrize("ahead", [0, 4, 30])
+def test_the_bias_between_all_is_that_at_their_distance_and_so_is_its_gradient(ahead: int) -> None:
+    heads, time = 2, 21
+    by_distance = torch.randn(heads, ahead + time, dtype=torch.float64, requires_grad=True)
+    positions = torch.arange(time)
+    index = (positions[:, None] - positions).clamp(min=-ahead) + ahead
+    found, expected = between_all(by_distance, time), by_distance[:, index]
+    assert torch.equal(found, expected)
+    weight = torch.randn(heads, time, time, dtype=torch.float64)
+    gradients = [torch.autograd.grad((bias * weight).sum(), by_distance)[0] for bias in (found, expected)]
+    assert torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("prefix", [0, 5])
-@pytest.mark.parametrize("slopes", [None, torch.tensor([2.0, 0.1])], ids=["plain", "time_bias"])
-def test_flexible_attention_sees_what_dense_attention_sees(prefix: int, slopes: torch.Tensor | None) -> None:
-    time, heads = 150, 2
-    kinds = (TokenSequence("clap", 9, 2, None), TokenSequence("semantic", 9, 1, 25), TokenSequence("coarse", 9, 3, 75))
-    moments = moments_of(kinds, (2, 25, 120), CPU)
-    by_time = None if slopes is None else -slopes[:, None, None] * moments.steps_between(torch.arange(time), time)
-    query = torch.nn.functional.normalize(torch.randn(3, heads, time, 64), dim=-1)
-    key = torch.nn.functional.normalize(torch.randn(3, time, 64), dim=-1)
-    value = torch.randn(3, time, 64)
-    bias, mask = torch.randn(heads, time + max(prefix - 1, 0)), torch.rand(3, time) > 0.2
+def test_attention_takes_from_the_keys_that_are_seen(prefix: int, device: str) -> None:
+    """Against the sum that DESIGN section 3 writes out, one query at a time; and what the bias learns."""
+    time, heads = 37, 2
+    query = functional.normalize(torch.randn(3, heads, time, 64), dim=-1)
+    key, value = functional.normalize(torch.randn(3, time, 64), dim=-1), torch.randn(3, time, 64)
+    bias, mask = torch.randn(heads, time, time), torch.rand(3, time) > 0.2
     mask[:, 0] = True
-    dense = DenseAttention(dense_bias(bias, torch.arange(time), mask, prefix, by_time))(query, key, value)
-    flexible = FlexibleAttention.over(bias, mask, prefix, slopes, moments)(query, key, value)
-    assert torch.allclose(dense, flexible, atol=1e-5)
+    given = [tensor.to(device, copy=True).requires_grad_() for tensor in (query, key, value, bias)]
+    attended = DenseAttention(dense_bias(given[3], mask.to(device), prefix))(*given[:3])
+    plain = [tensor.clone().requires_grad_() for tensor in (query, key, value, bias)]
+    rows = []
+    for b, head, i in product(range(3), range(heads), range(time)):
+        seen = [j for j in range(time) if mask[b, j] and (j <= i or (i < prefix and j < prefix))]
+        scores = LOGIT_SCALE * plain[1][b, seen] @ plain[0][b, head, i] + plain[3][head, i, seen]
+        rows.append(scores.softmax(dim=0) @ plain[2][b, seen])
+    expected = torch.stack(rows).view(3, heads, time, 64)
+    assert torch.allclose(attended.cpu(), expected, atol=1e-5)
+    direction = torch.randn_like(expected)
+    (attended.cpu() * direction).sum().backward()
+    (expected * direction).sum().backward()
+    for found, wanted in zip(given, plain, strict=True):
+        assert found.grad is not None
+        assert wanted.grad is not None
+        assert torch.allclose(found.grad.cpu(), wanted.grad, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_learns_the_same(precision: str) -> None:
+    stage, ids = small_stage()
+    stage(ids, seeds=SEEDS).loss.backward()
+    expected = gradients(stage)
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+        stage.cuda()([sequence.cuda() for sequence in ids], seeds=SEEDS.cuda()).loss.backward()
+    tolerance = 1e-4 if precision == "float32" else 0.05
+    for name, gradient in gradients(stage).items():
+        scale = expected[name].norm().clamp_min(1e-3)
+        assert (gradient.cpu() - expected[name]).norm() / scale < tolerance, name
 
 
 def test_blocks_computed_again_or_compiled_give_the_same_gradients() -> None:

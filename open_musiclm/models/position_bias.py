@@ -105,6 +105,17 @@ class ConditioningTimeBias(nn.Module):
         return -self.slopes()[:, None, None] * steps
 
 
+def between_all(by_distance: Float[Tensor, "heads distances"], time: int) -> Float[Tensor, "heads time time"]:
+    """The bias from each of `time` queries to each key, out of that at the distances -ahead, -ahead + 1, ... time - 1.
+
+    Keys further ahead get what those at -ahead get. Each row is the one before it, moved by one position: views, whose
+    gradient is a sum, where an index would cost a GPU a sort of all pairs.
+    """
+    further = by_distance[:, :1].expand(-1, max(2 * time - 1 - by_distance.shape[1], 0))
+    falling = torch.cat((further, by_distance), dim=1)[:, 1 - 2 * time :].flip(1)
+    return falling.unfold(1, time, 1).flip(1)
+
+
 def bias_by_time(
     time_bias: ConditioningTimeBias | None, moments: Moments, queries: Int[Tensor, "queries"], keys: int
 ) -> Float[Tensor, "heads queries keys"] | None:

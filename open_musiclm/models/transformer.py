@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from open_musiclm.config import TransformerConfig
-from open_musiclm.models.attention import Attend, DenseAttention, FlexibleAttention, dense_bias
+from open_musiclm.models.attention import Attend, DenseAttention, dense_bias
 from open_musiclm.models.example_noise import ExampleDropout, Seeds, derived
 from open_musiclm.models.position_bias import (
     ConditioningTimeBias,
@@ -19,6 +19,7 @@ from open_musiclm.models.position_bias import (
     Moments,
     NoPositionBias,
     T5PositionBias,
+    between_all,
     bias_by_time,
 )
 
@@ -143,7 +144,6 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.non_causal_prefix_size = config.non_causal_prefix_size
-        self.attention_dropout = config.attn_dropout
         self.gradient_checkpointing = False  # compute the blocks again for their gradients instead of keeping them
         self.hidden_channels = 2 * feedforward_width(config.dim, config.use_conv_ff)
         self.position_bias = _position_bias(config)
@@ -177,15 +177,15 @@ class Transformer(nn.Module):
 
     def _attend(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Attend:
         """How the blocks attend over whole sequences."""
-        bias_by_distance, prefix = self._bias_by_distance(key_mask.shape[1]), self.non_causal_prefix_size
-        if key_mask.device.type == "cuda" and not (self.training and self.attention_dropout):
-            slopes = None if self.time_bias is None else self.time_bias.slopes()
-            return FlexibleAttention.over(bias_by_distance, key_mask, prefix, slopes, moments)
-        positions = torch.arange(key_mask.shape[1], device=key_mask.device)
-        by_time = bias_by_time(self.time_bias, moments, positions, len(positions))
-        bias = dense_bias(bias_by_distance, positions, key_mask, prefix, by_time)
-        # converted here once, for all blocks
-        return DenseAttention(bias.to(products_precision(key_mask.device)))
+        time = key_mask.shape[1]
+        bias = between_all(self._bias_by_distance(time), time)
+        by_time = bias_by_time(self.time_bias, moments, torch.arange(time, device=key_mask.device), time)
+        if by_time is not None:
+            bias = bias + by_time
+        # in the precision of the products from here on, once for all blocks
+        return DenseAttention(
+            dense_bias(bias.to(products_precision(key_mask.device)), key_mask, self.non_causal_prefix_size)
+        )
 
     def _bias_by_distance(self, length: int) -> Float[Tensor, "heads distances"]:
         """The bias at the distances -(prefix - 1) .. length - 1: only the prefix looks ahead."""
