@@ -117,9 +117,10 @@ def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--top_p", type=share, default=None, help="draw from the fewest ids that hold this probability")
     to.add_argument(
         "--cfg_scale",
-        type=non_negative_float,
-        default=1.0,
-        help="above 1, follow what a stage is given more closely; only for stages trained with condition_dropout",
+        type=guidance,
+        default="1",
+        help="above 1, follow what a stage is given more closely; one number, or one for each stage, as in 4,2.5,1; "
+        "only for stages trained with condition_dropout",
     )
     to.add_argument(
         "--precision",
@@ -231,6 +232,14 @@ def non_negative_float(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not at least 0")
     return value
+
+
+def guidance(text: str) -> tuple[float, ...]:
+    """Numbers of at least 0 for the semantic, the coarse and the fine stage; one number is for all of them."""
+    numbers = tuple(non_negative_float(part) for part in text.split(","))
+    if len(numbers) not in (1, len(STAGES)):
+        raise argparse.ArgumentTypeError(f"{text}: expected one number, or one for each of {', '.join(STAGES)}")
+    return numbers * (len(STAGES) // len(numbers))
 
 
 def share(text: str) -> float:

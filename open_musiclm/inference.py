@@ -68,10 +68,9 @@ def options_from(arguments: argparse.Namespace) -> Options:
 
 def sampling_from(arguments: argparse.Namespace) -> dict[StageName, Sampling]:
     """How each stage samples, as the command line says."""
-    temperatures = {name: getattr(arguments, f"{name}_temperature") for name in STAGE_NAMES}
     return {
-        name: Sampling(value, arguments.top_k, arguments.top_p, arguments.cfg_scale)
-        for name, value in temperatures.items()
+        name: Sampling(getattr(arguments, f"{name}_temperature"), arguments.top_k, arguments.top_p, scale)
+        for name, scale in zip(STAGE_NAMES, arguments.cfg_scale, strict=True)
     }
 
 

@@ -10,6 +10,7 @@ from golden_cases import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from open_musiclm import cli
 from open_musiclm.config import (
     ClapRvqConfig,
     CoarseConfig,
@@ -21,9 +22,10 @@ from open_musiclm.config import (
     SemanticConfig,
 )
 from open_musiclm.errors import UserError
+from open_musiclm.inference import sampling_from
 from open_musiclm.models.sampling import Sampling, gumbel_noise, sample, sample_stream
 from open_musiclm.models.stage_generator import StageGenerator
-from open_musiclm.models.stages import Stage, build_stage, forgotten, strayed
+from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, forgotten, strayed
 from open_musiclm.models.token_sequences import PADDING
 
 OPTIONS: dict[str, dict] = {
@@ -223,6 +225,14 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("words", "scales"), [([], (1, 1, 1)), (["3"], (3, 3, 3)), (["4,2.5,0"], (4, 2.5, 0))])
+def test_guidance_is_said_for_all_stages_or_for_each(words: list[str], scales: tuple[float, ...]) -> None:
+    parser = cli.parser("")
+    cli.add_sampling_arguments(parser)
+    sampling = sampling_from(parser.parse_args([f"--cfg_scale={word}" for word in words]))
+    assert tuple(sampling[name].cfg_scale for name in STAGE_NAMES) == scales
+
+
 @pytest.mark.parametrize("cfg_scale", [0.0, 2.5])
 def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
     torch.manual_seed(2)

@@ -21,8 +21,8 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_prompt_arguments(parser)
     cli.add_inference_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/generated"), checkpoint_dir=str(BUNDLE), duration=8.0)
-    parser.set_defaults(cfg_scale=4.0, top_k=128, semantic_temperature=1.0, coarse_temperature=1.0, max_batch_size=24)
-    parser.set_defaults(num_drafts=6, num_sketches=12)
+    parser.set_defaults(cfg_scale="4,2.5,2.5", top_k=128, semantic_temperature=1.0, coarse_temperature=1.1)
+    parser.set_defaults(num_drafts=2, num_sketches=12, max_batch_size=48)
     parser.set_defaults(return_coarse_wave=True)  # docs/demo.md: the fine stage takes more from the sound than it gives
     return parser
 

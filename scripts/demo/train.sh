@@ -63,17 +63,15 @@ done
 "$PYTHON" scripts/train_rhythm_ear.py --results_folder "$OUT/rhythm_ear" --model_config "$MODEL" --overwrite \
     --tokens_folder "$OUT/tokens" --captions "$OUT/corpus/captions.jsonl" --kmeans_path "$OUT/hubert_kmeans"
 # Short windows first: they begin more often, and where a window begins only the condition says what is to come.
-for name in semantic coarse; do
-    # shellcheck disable=SC2086
-    train "${name}_short" "train_${name}_stage" --model_config configs/demo/model_short_windows.json \
-        --training_config scripts/demo/training_short_windows.json $TOKENIZERS
-    BEGIN_WITH=$OUT/${name}_short
+# shellcheck disable=SC2086
+train semantic_short train_semantic_stage --model_config configs/demo/model_short_windows.json \
+    --training_config scripts/demo/training_short_windows.json $TOKENIZERS
+BEGIN_WITH=$OUT/semantic_short
+for name in semantic coarse fine; do
     # shellcheck disable=SC2086
     train "$name" "train_${name}_stage" --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
     BEGIN_WITH=
 done
-# shellcheck disable=SC2086
-train fine train_fine_stage --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
 rm -rf "$OUT/bundle"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
