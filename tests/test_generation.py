@@ -224,7 +224,6 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
     assert float(exact.std()) > 0.1
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(("words", "scales"), [([], (1, 1, 1)), (["3"], (3, 3, 3)), (["4,2.5,0"], (4, 2.5, 0))])
 def test_guidance_is_said_for_all_stages_or_for_each(words: list[str], scales: tuple[float, ...]) -> None:
     parser = cli.parser("")
@@ -233,6 +232,7 @@ def test_guidance_is_said_for_all_stages_or_for_each(words: list[str], scales: t
     assert tuple(sampling[name].cfg_scale for name in STAGE_NAMES) == scales
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("cfg_scale", [0.0, 2.5])
 def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
     torch.manual_seed(2)

@@ -1,7 +1,7 @@
 """Attention over positions with a bias and a key mask: one product for all heads.
 
 With four dimensions torch has kernels for it on a GPU that never hold the scores of all pairs in float32, forward or
-backward, and that learn the bias. The bias itself, one number for each pair, is made once for all blocks.
+backward, and that learn the bias. The bias itself, a number for each pair of an example, is made once for all blocks.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
-from open_musiclm.models.position_bias import Moments, between_all, bias_by_time
+from open_musiclm.models.position_bias import Moments, bias_between_all, bias_by_time
 from open_musiclm.models.row_product import RowProduct
 from open_musiclm.models.transformer import (
     CONVOLUTION_WIDTH,
@@ -138,12 +138,8 @@ class IncrementalTransformer:
     def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Float[Tensor, "batch rows time"]:
         """The bias among the first positions, a row for each of them and each head (heads vary fastest)."""
         time = key_mask.shape[1]
-        positions = torch.arange(time, device=key_mask.device)
-        ahead = max(self.prefix - 1, 0)
-        bias = between_all(self.position_bias(torch.arange(-ahead, time, device=key_mask.device)).t(), time)
-        by_time = bias_by_time(self.time_bias, moments, positions, time)
-        if by_time is not None:
-            bias = bias + by_time
+        distances = torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)
+        bias = bias_between_all(self.position_bias(distances).t(), self.time_bias, moments, time)
         return dense_bias(bias, key_mask, self.prefix).transpose(1, 2).flatten(1, 2)
 
 

@@ -121,3 +121,12 @@ def bias_by_time(
 ) -> Float[Tensor, "heads queries keys"] | None:
     """The bias from the first `keys` positions to `queries`; None in a stage without it."""
     return None if time_bias is None else time_bias(moments.steps_between(queries, keys))
+
+
+def bias_between_all(
+    by_distance: Float[Tensor, "heads distances"], time_bias: ConditioningTimeBias | None, moments: Moments, time: int
+) -> Float[Tensor, "heads time time"]:
+    """The bias from each of the first `time` positions to each, by distance and, in a stage that has it, by time."""
+    bias = between_all(by_distance, time)
+    by_time = bias_by_time(time_bias, moments, torch.arange(time, device=bias.device), time)
+    return bias if by_time is None else bias + by_time

@@ -19,8 +19,7 @@ from open_musiclm.models.position_bias import (
     Moments,
     NoPositionBias,
     T5PositionBias,
-    between_all,
-    bias_by_time,
+    bias_between_all,
 )
 
 HEAD_DIM = 64
@@ -177,15 +176,10 @@ class Transformer(nn.Module):
 
     def _attend(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Attend:
         """How the blocks attend over whole sequences."""
-        time = key_mask.shape[1]
-        bias = between_all(self._bias_by_distance(time), time)
-        by_time = bias_by_time(self.time_bias, moments, torch.arange(time, device=key_mask.device), time)
-        if by_time is not None:
-            bias = bias + by_time
+        time, precision = key_mask.shape[1], products_precision(key_mask.device)
+        bias = bias_between_all(self._bias_by_distance(time), self.time_bias, moments, time)
         # in the precision of the products from here on, once for all blocks
-        return DenseAttention(
-            dense_bias(bias.to(products_precision(key_mask.device)), key_mask, self.non_causal_prefix_size)
-        )
+        return DenseAttention(dense_bias(bias.to(precision), key_mask, self.non_causal_prefix_size))
 
     def _bias_by_distance(self, length: int) -> Float[Tensor, "heads distances"]:
         """The bias at the distances -(prefix - 1) .. length - 1: only the prefix looks ahead."""
