@@ -1,4 +1,4 @@
-"""One web page for what was generated for a prompt: players, spectrogram pictures and similarities, all inside it."""
+"""One web page for what was generated for a prompt: players, pictures and how close each is, all inside it."""
 
 import base64
 import html
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from open_musiclm.files import appearing_whole
+from open_musiclm.models.listening import Heard
 from open_musiclm.pitch_bands import pitch_bands
 
 _WINDOW, _HOP = 2048, 256
@@ -40,12 +41,14 @@ audio {{ width: 100%; margin-top: .5rem; }}
 <body>
 <h1>{title}</h1>
 <p class="label">{label}</p>
+<p class="label">The closest to the prompt first. Similarity: a cosine, as CLAP hears it. Rhythm, where an ear for it
+listened: how many nats likelier the prompt makes it.</p>
 {samples}
 </body>
 </html>
 """
 _SAMPLE = """<figure>
-<figcaption>{rank}. similarity to the prompt, as CLAP hears it: {similarity:.3f} ({name})</figcaption>
+<figcaption>{rank}. {heard} ({name})</figcaption>
 <img alt="spectrogram of sample {rank}: time to the right, pitch upwards" src="data:image/png;base64,{picture}">
 <audio controls preload="metadata" src="data:audio/wav;base64,{sound}"></audio>
 </figure>"""
@@ -53,11 +56,11 @@ _SAMPLE = """<figure>
 
 @dataclass(frozen=True)
 class PageSample:
-    """A wave file, its picture and its similarity to the prompt."""
+    """A wave file, its picture and how close to the prompt it is heard to be."""
 
     sound: Path
     picture: Path
-    similarity: float
+    heard: Heard
 
 
 def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample]) -> None:
@@ -68,7 +71,7 @@ def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample
     figures = [
         _SAMPLE.format(
             rank=rank,
-            similarity=sample.similarity,
+            heard=sample.heard,
             name=html.escape(sample.sound.name),
             picture=_base64(sample.picture),
             sound=_base64(sample.sound),

@@ -1,4 +1,4 @@
-"""What the inference scripts share: load the model from paths, generate, rank by similarity, write."""
+"""What the inference scripts share: load the model from paths, generate, rank, write."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from open_musiclm.checkpoints import weights_name
 from open_musiclm.cli import require_arguments
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
+from open_musiclm.models.listening import Heard
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options, rows_of
 from open_musiclm.models.sampling import Sampling
@@ -24,15 +25,17 @@ from open_musiclm.progress import StageBars
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 
+_TOLD_ELSEWHERE = ("prompt", "prompts", "sounds", "seed", "results_folder")
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample of a prompt, and how well CLAP thinks it fits."""
+    """One sample of a prompt, and how well it fits."""
 
     prompt: str
     number: int
     wave: Float[Tensor, "samples"]
-    similarity: float
+    heard: Heard
 
 
 def load_musiclm(arguments: argparse.Namespace, stages: Sequence[StageName]) -> MusicLM:
@@ -93,35 +96,38 @@ def generate_candidates(
             waves = model.generate_best(prompts, duration, num_samples, num_drafts, options, given, bars, num_sketches)
     new = samples_of(duration, model.sample_hz)
     candidates = [
-        Candidate(row.prompt, row.number, wave, model.similarity(row.prompt, wave[-new:]))
+        Candidate(row.prompt, row.number, wave, model.listener.hear(row.prompt, wave[-new:]))
         for row, wave in zip(rows_of(prompts, num_samples), waves, strict=True)
     ]
     by_prompt = [candidates[first : first + num_samples] for first in range(0, len(candidates), num_samples)]
-    return [sorted(own, key=lambda candidate: -candidate.similarity) for own in by_prompt]
+    return [sorted(own, key=lambda candidate: -candidate.heard.closeness) for own in by_prompt]
 
 
 def regenerate_files(arguments: argparse.Namespace, first_stage: StageName) -> Iterator[Path]:
     """Regenerates the sound files that the command line names; yields the waves' paths. Raises UserError."""
     stages = needed_stages(arguments)
     model = load_musiclm(arguments, stages[stages.index(first_stage) :])
+    listener = model.listener
     for source in arguments.sounds:
         given = read_sound(source)
         with StageBars() as bars:
             wave = model.regenerate(given, first_stage, source.name, options_from(arguments), bars)
-        heard = model.embed_sound(given) @ model.embed_sound(Sound(wave, model.sample_hz))
-        provenance = Provenance(source.name, arguments.seed, 0, float(heard), _paths(arguments))
+        similarity = float(listener.embed_sound(given) @ listener.embed_sound(Sound(wave, model.sample_hz)))
+        provenance = _provenance(source.name, 0, Heard(similarity, None, similarity), arguments)
         name = f"{slug(source.stem)}_seed{arguments.seed}_{first_stage}"
         yield write_generated(arguments.results_folder, name, wave, model.sample_hz, provenance)
 
 
 def write_candidate(model: MusicLM, candidate: Candidate, rank: int, arguments: argparse.Namespace) -> Path:
     """Writes one candidate under a name made from its prompt; returns the wave's path."""
-    provenance = Provenance(candidate.prompt, arguments.seed, candidate.number, candidate.similarity, _paths(arguments))
+    provenance = _provenance(candidate.prompt, candidate.number, candidate.heard, arguments)
     name = f"{slug(candidate.prompt)}_seed{arguments.seed}_{rank}"
     return write_generated(arguments.results_folder, name, candidate.wave, model.sample_hz, provenance)
 
 
-def _paths(arguments: argparse.Namespace) -> dict[str, str]:
-    """The files that decided what was generated."""
-    named = {key: value for key, value in vars(arguments).items() if isinstance(value, Path)}
-    return {key: str(value) for key, value in named.items() if key != "results_folder"}
+def _provenance(prompt: str, number: int, heard: Heard, arguments: argparse.Namespace) -> Provenance:
+    """Where a wave came from: everything on the command line but what is to be made and where it goes."""
+    said = {key: value for key, value in vars(arguments).items() if key not in _TOLD_ELSEWHERE}
+    paths = {key: str(value) for key, value in said.items() if isinstance(value, Path)}
+    settings = {key: value for key, value in said.items() if key not in paths}
+    return Provenance(prompt, arguments.seed, number, heard, settings, paths)

@@ -4,6 +4,7 @@ import hashlib
 import platform
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,20 +14,23 @@ from torch import Tensor
 
 from open_musiclm.audio import write_wave
 from open_musiclm.files import write_json
+from open_musiclm.models.listening import Heard
 
 MAX_SLUG_BYTES = 80
+Setting = bool | int | float | str | tuple[float, ...] | None
 _LIBRARIES = ("open_musiclm", "torch", "transformers", "encodec", "vector-quantize-pytorch")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a wave came from."""
+    """Where a wave came from: `settings` and `paths` are what the command line said, and its defaults."""
 
     prompt: str
     seed: int
     number: int
-    similarity: float
-    paths: dict[str, str]
+    heard: Heard
+    settings: Mapping[str, Setting]
+    paths: Mapping[str, str]
 
 
 def slug(text: str) -> str:
@@ -55,9 +59,11 @@ def write_generated(
             "prompt": provenance.prompt,
             "seed": provenance.seed,
             "sample": provenance.number,
-            "similarity": round(provenance.similarity, 6),
+            "similarity": round(provenance.heard.similarity, 6),
+            "rhythm": None if provenance.heard.rhythm is None else round(provenance.heard.rhythm, 6),
             "seconds": wave.shape[0] / sample_hz,
             "sample_hz": sample_hz,
+            "settings": provenance.settings,
             "paths": provenance.paths,
             "versions": versions(),
         },

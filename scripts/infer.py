@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
     for (candidate,) in inference.generate_candidates(model, prompts, arguments, num_samples=1):
         path = inference.write_candidate(model, candidate, 1, arguments)
-        cli.say(f"similarity {candidate.similarity:.3f}  {path}")
+        cli.say(f"{candidate.heard}  {path}")
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Generate several samples for each prompt, and keep those that CLAP finds closest to it."""
+"""Generate several samples for each prompt, and keep those that are closest to it, as CLAP hears."""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm import inference
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
-    if arguments.num_sketches is not None and model.ear is None:
+    if arguments.num_sketches is not None and model.listener.ear is None:
         raise UserError(
             "--num_sketches: takes an ear for rhythm to choose; give --ear_path, or a bundle that holds one"
         )
@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
         cli.say(f"{candidates[0].prompt!r}:")
         for rank, candidate in enumerate(candidates[: arguments.num_top_matches], start=1):
             path = inference.write_candidate(model, candidate, rank, arguments)
-            cli.say(f"  similarity {candidate.similarity:.3f}  {path}")
+            cli.say(f"  {candidate.heard}  {path}")
 
 
 if __name__ == "__main__":

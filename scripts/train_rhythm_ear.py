@@ -1,4 +1,4 @@
-"""Learn an ear for rhythm, which chooses among semantic sketches of music, from stored tokens and captions."""
+"""Learn an ear for rhythm, which chooses among sketches and samples of music, from stored tokens and captions."""
 
 import argparse
 from pathlib import Path

@@ -119,7 +119,7 @@ def test_of_a_single_window_the_closest_is_left(musiclm: MusicLM, monkeypatch: p
     coarse_only = Options(coarse_wave_only=True)
     samples = musiclm.generate(PROMPTS, 1.0, DRAFTS, coarse_only)
     usual = samples[0].double().mean()
-    monkeypatch.setattr(musiclm, "embed_sound", lambda sound: liked * (sound.wave.double().mean() - usual))
+    monkeypatch.setattr(musiclm.listener, "embed_sound", lambda sound: liked * (sound.wave.double().mean() - usual))
     waves = musiclm.generate_best(PROMPTS, 1.0, 1, DRAFTS, coarse_only)
     for place in range(len(PROMPTS)):
         own = samples[DRAFTS * place : DRAFTS * (place + 1)]

@@ -17,6 +17,7 @@ from PIL import Image
 
 from open_musiclm.audio import write_wave
 from open_musiclm.demo_page import PageSample, spectrogram_levels, write_page, write_spectrogram
+from open_musiclm.models.listening import Heard
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLE_HZ = 24000
@@ -72,11 +73,11 @@ def test_higher_is_further_up_in_the_picture_and_silence_is_dark(tmp_path):
 def test_the_page_holds_all_it_shows(tmp_path):
     waves = [tone(220.0), tone(880.0)]
     samples = []
-    for number, wave in enumerate(waves):
+    for number, (wave, rhythm) in enumerate(zip(waves, (None, 0.25), strict=True)):
         sound, picture = tmp_path / f"{number}.wav", tmp_path / f"{number}.png"
         write_wave(sound, wave, SAMPLE_HZ)
         write_spectrogram(picture, wave, SAMPLE_HZ)
-        samples.append(PageSample(sound, picture, 0.5 - number))
+        samples.append(PageSample(sound, picture, Heard(0.5 - number, rhythm, 0.0)))
     prompt = '<script>alert("x")</script> & a tune'
     write_page(tmp_path / "page.html", prompt, "a <tiny> model", samples)
     for sample in samples:
@@ -85,8 +86,8 @@ def test_the_page_holds_all_it_shows(tmp_path):
     assert [tag for tag, _ in page.found] == ["img", "audio"] * 2
     assert prompt in page.text
     assert "a <tiny> model" in page.text
-    assert "0.500" in page.text
-    assert "-0.500" in page.text
+    assert "1. similarity 0.500 (0.wav)" in page.text
+    assert "2. similarity -0.500, rhythm +0.25 (1.wav)" in page.text
     for (_, picture), (_, sound), wave in zip(page.found[::2], page.found[1::2], waves, strict=True):
         assert Image.open(content(picture)).size[1] > 100
         heard, sample_hz = soundfile.read(content(sound), dtype="float32")

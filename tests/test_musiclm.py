@@ -148,10 +148,15 @@ def test_impossible_requests_are_refused(
 
 
 def test_similarity_is_a_cosine(musiclm: MusicLM) -> None:
-    assert -1.0 <= musiclm.similarity(PROMPT, tune(0.5, HZ).wave) <= 1.0
-    sound = tune(5.0)
-    assert float(musiclm.embed_sound(sound).norm()) == pytest.approx(1.0, abs=1e-5)
-    assert float(musiclm.embed_sound(sound) @ musiclm.embed_sound(sound)) == pytest.approx(1.0, abs=1e-5)
+    listener, sound = musiclm.listener, tune(5.0)
+    assert -1.0 <= listener.hear(PROMPT, tune(0.5, HZ).wave).similarity <= 1.0
+    assert float(listener.embed_sound(sound).norm()) == pytest.approx(1.0, abs=1e-5)
+    assert float(listener.embed_sound(sound) @ listener.embed_sound(sound)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_without_an_ear_for_rhythm_a_sound_is_as_close_as_it_is_similar(musiclm: MusicLM) -> None:
+    heard = musiclm.listener.hear(PROMPT, tune(5.0, HZ).wave)
+    assert (heard.rhythm, heard.closeness) == (None, heard.similarity)
 
 
 def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:

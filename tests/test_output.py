@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_musiclm.errors import UserError
+from open_musiclm.models.listening import Heard
 from open_musiclm.output import MAX_SLUG_BYTES, Provenance, slug, write_generated
 
-PROVENANCE = Provenance("a tune", seed=3, number=1, similarity=0.25, paths={"semantic_path": "x"})
+SETTINGS = {"top_k": 128, "cfg_scale": (4.0, 2.5, 1.0), "top_p": None}
+HEARD = Heard(0.25, None, 0.25)
+PROVENANCE = Provenance("a tune", 3, number=1, heard=HEARD, settings=SETTINGS, paths={"semantic_path": "x"})
 
 
 @given(st.text(min_size=1))
@@ -41,6 +44,8 @@ def test_a_wave_comes_with_its_story(tmp_path: Path) -> None:
     story = json.loads(path.with_suffix(".json").read_text())
     assert story["prompt"] == "a tune"
     assert story["seconds"] == pytest.approx(0.1)
+    assert (story["similarity"], story["rhythm"]) == (0.25, None)
+    assert story["settings"] == {"top_k": 128, "cfg_scale": [4.0, 2.5, 1.0], "top_p": None}
     assert {"torch", "open_musiclm", "python"} <= story["versions"].keys()
 
 

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from small_stack import CPU, Stack
-from test_musiclm import PROMPT
+from test_musiclm import HZ, PROMPT, tune
 
-from open_musiclm.audio import Sound, normalize, resampled, statistics_of
+from open_musiclm.audio import Sound, resampled
 from open_musiclm.bundle import KINDS, pack
 from open_musiclm.checkpoints import save_weights, weights_name
 from open_musiclm.config import load_model_config
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
 from open_musiclm.errors import UserError
+from open_musiclm.models.listening import Heard, Listener
 from open_musiclm.models.musiclm import MusicLM
 from open_musiclm.models.piece import Options
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -233,6 +234,32 @@ def test_an_ear_hears_the_sketches_of_music_that_lasts(
         model.generate_best(PROMPT, 5.0, 1, 2, Options(max_batch_size=9), num_sketches=10)
 
 
+def test_an_ear_has_a_say_in_what_is_closest(stack: Stack, trained: Path) -> None:
+    tokenizer = stack.tokenizer()
+    ear = RhythmEar.load(trained, stack.config, CPU)
+    with_ear, without = Listener(stack.config, tokenizer, ear), Listener(stack.config, tokenizer, None)
+    lasting, short = tune(9.0, HZ).wave, tune(3.9, HZ).wave
+    heard = with_ear.hear(PROMPT, lasting)
+    assert heard.rhythm
+    assert heard.similarity == without.hear(PROMPT, lasting).similarity
+    assert heard.closeness == pytest.approx(heard.similarity + heard.rhythm / tokenizer.clap.scale)
+    assert with_ear.hear(PROMPT, short) == without.hear(PROMPT, short)
+
+
+def test_the_closest_comes_first_not_the_most_similar(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.path.insert(0, str(REPOSITORY / "scripts"))
+    import infer_top_match
+
+    from open_musiclm.inference import generate_candidates, load_musiclm, needed_stages
+
+    words = [PROMPT, *stack.arguments(), "--device", "cpu", "--duration", "1", "--return_coarse_wave"]
+    parsed = infer_top_match.arguments().parse_args(words)
+    said = iter([Heard(0.9, -3.0, 0.1), Heard(0.2, 1.0, 0.3), Heard(0.4, -1.0, 0.2)])
+    monkeypatch.setattr(Listener, "hear", lambda self, prompt, wave: next(said))
+    (candidates,) = generate_candidates(load_musiclm(parsed, needed_stages(parsed)), [PROMPT], parsed, 3)
+    assert [candidate.number for candidate in candidates] == [1, 2, 0]
+
+
 def test_a_bundle_takes_its_ear_along(stack: Stack, trained: Path, tmp_path: Path) -> None:
     paths = {kind: stack.weights(kind) for kind in KINDS}
     files = pack(stack.model_config, {**paths, "rhythm_ear": trained}, tmp_path / "bundle")
@@ -245,7 +272,7 @@ def test_a_bundle_takes_its_ear_along(stack: Stack, trained: Path, tmp_path: Pat
     whole = ["--checkpoint_dir", str(tmp_path / "bundle")]
     for words, expected in ((whole, True), (stack.arguments(), False)):
         parsed = infer_top_match.arguments().parse_args([PROMPT, "--device", "cpu", *words])
-        assert (load_musiclm(parsed, needed_stages(parsed)).ear is not None) == expected
+        assert (load_musiclm(parsed, needed_stages(parsed)).listener.ear is not None) == expected
 
 
 def test_sketches_without_an_ear_are_refused(stack: Stack) -> None:
@@ -281,12 +308,12 @@ def struck(a_second: float, seconds: float = 8.0, sample_hz: int = 24000) -> Sou
 def shipped() -> Callable[[str, Sound], float]:
     config = load_model_config(SHIPPED / "model_config.json")
     tokenizer = MusicTokenizer.load(config, SHIPPED, SHIPPED, CPU)
-    ear = RhythmEar.load(SHIPPED, config, CPU)
+    listener = Listener(config, tokenizer, RhythmEar.load(SHIPPED, config, CPU))
 
     def nats(prompt: str, sound: Sound) -> float:
-        wave = resampled(sound, tokenizer.semantic.mert.sample_hz)
-        tokens = tokenizer.semantic.encode(normalize(wave, statistics_of(wave))[None])
-        return float(ear.hear(tokenizer.clap.embed_text([prompt]), tokenizer.semantic.centroids[tokens], window=250))
+        rhythm = listener.hear(prompt, resampled(sound, listener.sample_hz)).rhythm
+        assert rhythm is not None
+        return rhythm
 
     return nats
 

@@ -67,7 +67,7 @@ def evaluate(arguments: argparse.Namespace) -> Report:
 
 
 def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
-    """The sample of each prompt that CLAP finds closest to it, also written as a file."""
+    """The sample of each prompt that is heard to be closest to it, also written as a file."""
     options = options_from(arguments)
     samples, drafts, sketches = arguments.num_samples, arguments.num_drafts, arguments.num_sketches
     chosen: list[Wave] = []
@@ -79,7 +79,7 @@ def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argpa
             waves = model.generate_best(texts, arguments.duration, samples, drafts, options, num_sketches=sketches)
         for number, text in enumerate(texts):
             own = waves[number * samples : (number + 1) * samples]
-            best = max(own, key=lambda wave: model.similarity(text, wave)) if len(own) > 1 else own[0]
+            best = max(own, key=lambda wave: model.listener.hear(text, wave).closeness) if len(own) > 1 else own[0]
             chosen.append(best)
             write_wave(arguments.results_folder / f"{first + number:03d}.flac", best, model.sample_hz)
     return chosen
@@ -146,7 +146,7 @@ def _distances(model: MusicLM, generated: Sequence[Wave], real: Sequence[Wave], 
 
 
 def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:
-    return torch.stack([model.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
+    return torch.stack([model.listener.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
 
 
 def _memorising(

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.models.competition import Closeness, best_sketches, compete
+from open_musiclm.models.listening import Listener
 from open_musiclm.models.piece import Options, Parts, Piece, Progress, Row, rows_of
 from open_musiclm.models.stage_generator import StageGenerator
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
-from open_musiclm.tokenizers.rhythm_ear import SHORTEST_SECONDS, RhythmEar
+from open_musiclm.tokenizers.rhythm_ear import RhythmEar
 
 
 class MusicLM:
@@ -36,12 +36,13 @@ class MusicLM:
     ) -> None:
         """`stages` may lack those that will not be asked for; they generate with their weights in `precision`.
 
-        With an `ear`, sketches may compete, see `generate_best`.
+        With an `ear`, sketches may compete, see `generate_best`, and `listener` hears rhythm too.
         """
         generators = {name: StageGenerator(stage, precision) for name, stage in stages.items()}
         self.parts = Parts(config, generators, tokenizer)
         self.config = config
-        self.tokenizer, self.ear = tokenizer, ear
+        self.tokenizer = tokenizer
+        self.listener = Listener(config, tokenizer, ear)
         self.sample_hz = config.encodec_cfg.sample_hz
 
     def generate(
@@ -95,7 +96,7 @@ class MusicLM:
             drafts = self._piece(rows[first : first + at_once], duration, options, progress)
             known = drafts.known(given)
             sketches = None
-            if num_sketches is not None and self.ear is not None and duration >= SHORTEST_SECONDS:
+            if num_sketches is not None and self.listener.hears_rhythm(duration):
                 samples = [Row(row.prompt, row.number // num_drafts) for row in drafts.rows[::num_drafts]]
                 sketches = self._sketched(samples, num_sketches, num_drafts, duration, options, given, progress)
             left, coarse = compete(drafts, known, num_drafts, self._closeness(drafts), sketches)
@@ -155,25 +156,13 @@ class MusicLM:
                 for number in range(num_sketches)
             ]
             piece = self._piece(rows, duration, options, progress)
-            promise = partial(self._promise, self.tokenizer.clap.embed_text([row.prompt for row in rows]))
+            promise = partial(self.listener.promise, self.listener.embed_text([row.prompt for row in rows]))
             chosen.append(best_sketches(piece, piece.known(given), num_sketches, num_drafts, promise))
         return torch.cat(chosen)
 
-    def _promise(self, said: Float[Tensor, "batch dim"], semantic: Int[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
-        """How well the ear finds the rhythm of semantic tokens to go with texts."""
-        assert self.ear is not None
-        window = round(self.config.global_cfg.clap_audio_length_seconds * self.ear.frame_hz)
-        return self.ear.hear(said, self.tokenizer.semantic.centroids[semantic], window)
-
     def _closeness(self, piece: Piece) -> Closeness:
         """How close CLAP finds waves of all rows to their prompts."""
-        said = self.tokenizer.clap.embed_text([row.prompt for row in piece.rows])
-
-        def closeness(waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
-            heard = [self.embed_sound(Sound(wave, self.sample_hz)) for wave in waves]
-            return (torch.stack(heard) * said).sum(dim=1)
-
-        return closeness
+        return partial(self.listener.similarities, self.listener.embed_text([row.prompt for row in piece.rows]))
 
     def regenerate(
         self,
@@ -187,30 +176,14 @@ class MusicLM:
 
         `name` (of its file) is what the random streams depend on, besides the seed.
         """
-        embedding = self.embed_sound(given).unsqueeze(0)
+        embedding = self.listener.embed_sound(given).unsqueeze(0)
         clap_ids = self.tokenizer.quantizer.encode(embedding).unsqueeze(1)
         piece = Piece(self.parts, [Row(name, 0)], clap_ids, given.seconds, options or Options(), progress or Progress())
         return torch.cat(list(piece.regenerating(given, first_stage)), dim=1)[0].cpu()
 
     def clap_ids_of_text(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of prompts, through the text tower."""
-        return self.tokenizer.quantizer.encode(self.tokenizer.clap.embed_text(prompts)).unsqueeze(1)
-
-    def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
-        """The CLAP embedding of a sound: the mean over its windows, normalised."""
-        clap = self.tokenizer.clap
-        wave = audio.resampled(sound, clap.sample_hz)
-        window = audio.samples_of(self.config.global_cfg.clap_audio_length_seconds, clap.sample_hz)
-        windows = list(audio.repeat_to(wave, max(wave.shape[0], window)).split(window))
-        if windows[-1].shape[0] < window:
-            windows[-1] = wave[-window:]
-        embeddings = torch.cat([clap.embed_audio(part.unsqueeze(0).to(clap.model.device)) for part in windows])
-        return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1)
-
-    def similarity(self, prompt: str, wave: Float[Tensor, "samples"]) -> float:
-        """Cosine similarity of a prompt and a wave at `sample_hz`, as CLAP hears them."""
-        text = self.tokenizer.clap.embed_text([prompt])[0]
-        return float(torch.dot(text, self.embed_sound(Sound(wave, self.sample_hz))))
+        return self.tokenizer.quantizer.encode(self.listener.embed_text(prompts)).unsqueeze(1)
 
 
 def _by_batch(

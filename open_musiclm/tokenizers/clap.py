@@ -34,8 +34,9 @@ _CONSTANT = frozenset(("text_model.embeddings.position_ids", "text_model.embeddi
 class Clap(nn.Module):
     """A frozen CLAP in float32.
 
-    `sample_hz` is the rate of its waves, `embedding_dim` the size of its embeddings. Training cut random crops out
-    of sound longer than ten seconds; here the middle is taken, see `ClapMel`, so that embeddings are repeatable.
+    `sample_hz` is the rate of its waves, `embedding_dim` the size of its embeddings, `scale` what training multiplied
+    the similarities of a text to sounds by. Training cut random crops out of sound longer than ten seconds; here the
+    middle is taken, see `ClapMel`, so that embeddings are repeatable.
     """
 
     def __init__(self, model: ClapModel, tokenizer: RobertaTokenizer, extractor: ClapFeatureExtractor) -> None:
@@ -44,6 +45,7 @@ class Clap(nn.Module):
         self.mel = ClapMel(extractor)
         self.sample_hz: int = extractor.sampling_rate
         self.embedding_dim: int = model.config.projection_dim
+        self.scale = float(model.logit_scale_t.exp())
         self._tokenizer = tokenizer
         self.eval()
 

@@ -37,14 +37,14 @@ def main(arguments: argparse.Namespace) -> None:
     for candidates in inference.generate_candidates(model, arguments.prompts, arguments, samples, drafts, sketches):
         prompt = candidates[0].prompt
         cli.say(f"{prompt!r}:")
-        samples = []
+        heard: list[PageSample] = []
         for rank, candidate in enumerate(candidates, start=1):
             sound = inference.write_candidate(model, candidate, rank, arguments)
             write_spectrogram(sound.with_suffix(".png"), candidate.wave, model.sample_hz)
-            samples.append(PageSample(sound, sound.with_suffix(".png"), candidate.similarity))
-            cli.say(f"  similarity {candidate.similarity:.3f}  {sound}")
-        page = samples[0].sound.with_name(samples[0].sound.stem.rsplit("_", 1)[0] + ".html")
-        write_page(page, prompt, LABEL, samples)
+            heard.append(PageSample(sound, sound.with_suffix(".png"), candidate.heard))
+            cli.say(f"  {candidate.heard}  {sound}")
+        page = heard[0].sound.with_name(heard[0].sound.stem.rsplit("_", 1)[0] + ".html")
+        write_page(page, prompt, LABEL, heard)
         cli.say(f"  hear them: {page}")
 
 
