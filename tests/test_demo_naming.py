@@ -48,15 +48,19 @@ def clips(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_losses_fall_and_a_clap_is_written(clips, tmp_path):
-    configs = ("--config", clips / "clap.json", "--model_config", MODEL)
-    done = run(BUNDLE / "clap", tmp_path / "clap", *configs, "--steps", 40)
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stdout.splitlines() if line.startswith("step")]
+def test_the_losses_fall_and_a_clap_is_written_from_which_it_goes_on(clips, tmp_path):
+    target, configs = tmp_path / "clap", ("--config", clips / "clap.json", "--model_config", MODEL)
+    said = []
+    for steps in (20, 40, 40):
+        done = run(BUNDLE / "clap", target, *configs, "--steps", steps)
+        assert done.returncode == 0, done.stderr
+        said += [line for line in done.stdout.splitlines() if line.startswith("step")]
+        assert [folder.name for folder in target.iterdir()] == [f"step_{steps:08d}"]
+    assert [line.split(":")[0] for line in said] == ["step 20", "step 40"]
     names = ("contrast", "family and pace", "pace", "closeness", "parting")
     first, last = ([float(re.search(f"(?:, |: ){name} ([0-9.]+)", line)[1]) for name in names] for line in said)
     assert sum(last) < sum(first)
-    assert {file.name for file in (tmp_path / "clap").iterdir()} >= {"config.json", "model.safetensors"}
+    assert {file.name for file in (target / "step_00000040").iterdir()} >= {"config.json", "model.safetensors"}
 
 
 def test_a_folder_without_a_clap_is_one_clear_line(clips, tmp_path):

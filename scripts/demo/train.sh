@@ -39,16 +39,11 @@ backbone() {
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
 backbone encodec
 backbone clap
-if [ ! -e "$OUT/clap/naming.done" ]; then
-    named=$OUT/clap/naming # where it was interrupted it goes on from here
-    if [ ! -e "$named/model.safetensors" ]; then
-        named=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)/clap
-    fi
-    "$PYTHON" scripts/demo/train_naming.py "$named" "$OUT/clap/naming" --config scripts/demo/train_clap.json \
-        --model_config "$MODEL"
-    touch "$OUT/clap/naming.done"
-fi
-"$PYTHON" scripts/demo/halve_weights.py "$OUT/clap/naming" configs/demo/bundle/clap
+newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
+"$PYTHON" scripts/demo/train_naming.py "$newest/clap" "$OUT/clap/naming" --config scripts/demo/train_clap.json \
+    --model_config "$MODEL"
+newest=$(find "$OUT/clap/naming" -name 'step_*' | sort | tail -n 1)
+"$PYTHON" scripts/demo/halve_weights.py "$newest" configs/demo/bundle/clap
 backbone mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then

@@ -3,10 +3,14 @@
 Both towers of a trained CLAP go on, with the losses of `training/backbones/naming.py`. A CLAP that has heard clean
 sound only is all but deaf to what this codec leaves, and cannot choose among what the stages generate. The quantizer
 and the tokens are made after this. None of the wordings is in the prompts of scripts/demo/evaluate.py.
+
+The target holds a clap directory for the last step that was saved, step_00000200 and so on; the same command again goes
+on from it.
 """
 
 import argparse
 import random
+import shutil
 from pathlib import Path
 
 from open_musiclm import cli
@@ -14,6 +18,7 @@ from open_musiclm import cli
 BATCH, CLEAN = 64, 25  # examples of a step, and how many of them are clean sound
 RATE, WEIGHT_DECAY, LARGEST_GRADIENT = 1.5e-3, 0.05, 1.0
 WARM_UP, CONSTANT_SHARE = 50, 0.3
+SAVE_EVERY = 200  # steps
 SECONDS = (2.0, 4.0, 6.0, 8.0, 10.0)  # of coded sound; it is repeated to what CLAP hears at once
 MOST_EXCHANGED = 0.3  # of the codec's tokens
 LOUDER_OR_QUIETER_DB, MOST_BANDS_HIGHER, MOST_BANDS_HIDDEN = 6.0, 2, 7
@@ -22,7 +27,7 @@ LOUDER_OR_QUIETER_DB, MOST_BANDS_HIGHER, MOST_BANDS_HIDDEN = 6.0, 2, 7
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("source", type=Path, help="the clap directory that scripts/train_clap.py wrote")
-    parser.add_argument("target", type=Path, help="the directory to write")
+    parser.add_argument("target", type=Path, help="the directory to write to")
     parser.add_argument("--config", type=Path, required=True, help="the config that scripts/train_clap.py was given")
     parser.add_argument("--model_config", type=Path, required=True, help="names the codec")
     parser.add_argument("--steps", type=cli.positive_int, default=2500)
@@ -44,9 +49,13 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.training.backbones.spectrograms import Spectrograms
 
     trainer = load_section(arguments.config, ClapTrainingConfig).trainer
-    torch.manual_seed(trainer.seed)
-    chance = random.Random(trainer.seed)
-    clap = ClapDirectory.load(arguments.source)
+    step, newest = newest_of(arguments.target)
+    if step >= arguments.steps:
+        cli.say(f"{newest}: there already, nothing to do")
+        return
+    torch.manual_seed(trainer.seed + step)
+    chance = random.Random(trainer.seed + step)
+    clap = ClapDirectory.load(newest or arguments.source)
     folder = Path(trainer.folder)
     clips = list(read_clips(folder).values())
     if not clips:
@@ -59,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
     books = (windows.num_coarse_quantizers, windows.num_coarse_quantizers + windows.num_fine_quantizers)
     coded = coded_spectrograms([folder / clip.file for clip in clips], codec, books, spectrograms, chance)
 
-    learn, step = learner(clap.model, arguments.steps), 0
+    learn = learner(clap.model, arguments.steps, step)
     with Interruption() as interruption:
         while step < arguments.steps and not interruption.asked:
             losses = naming_losses(clap, *batch_of(clips, folder, coded, spectrograms, chance), chance)
@@ -67,12 +76,28 @@ def main(arguments: argparse.Namespace) -> None:
             step += 1
             if step % 20 == 0:
                 cli.say(f"step {step}: " + ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
-    clap.save(arguments.target)
-    cli.say(f"wrote {arguments.target}")
+            if step % SAVE_EVERY == 0 or step == arguments.steps or interruption.asked:
+                save(clap, arguments.target, step)
     if step < arguments.steps:
-        left = arguments.steps - step
-        cli.say(f"to go on, give {arguments.target} as the source, and --steps {left}")
+        cli.say(f"stopped after step {step}; the same command again goes on")
         raise KeyboardInterrupt
+    cli.say(f"wrote {newest_of(arguments.target)[1]}")
+
+
+def newest_of(target):
+    """The last step that was saved and its clap directory; 0 and None where there is none."""
+    saved = sorted(target.glob("step_" + 8 * "[0-9]"))
+    return (int(saved[-1].name.removeprefix("step_")), saved[-1]) if saved else (0, None)
+
+
+def save(clap, target, step):
+    """Writes a step's clap directory, which appears whole, and removes the one before."""
+    _, before = newest_of(target)
+    unfinished = target / "unfinished"
+    clap.save(unfinished)
+    unfinished.rename(target / f"step_{step:08d}")
+    if before is not None:
+        shutil.rmtree(before)
 
 
 def batch_of(clips, folder, coded, spectrograms, chance):
@@ -128,8 +153,9 @@ def disturbed(spectrogram, chance):
     return changed
 
 
-def learner(model, steps):
-    """A function that takes one step down the gradient of a loss, at a rate that rises, stays and falls."""
+def learner(model, steps, taken):
+    """A function that takes one step down the gradient of a loss, at a rate that rises, stays and falls; so many of the
+    steps were taken before."""
     import torch
 
     from open_musiclm.training.schedule import Schedule
@@ -140,7 +166,6 @@ def learner(model, steps):
             module.eval()  # it knows what a mel band is like in clean sound
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
     schedule = Schedule(RATE, WARM_UP, CONSTANT_SHARE, steps)
-    taken = 0
 
     def learn(loss):
         nonlocal taken
