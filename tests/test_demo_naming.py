@@ -52,7 +52,7 @@ def test_the_losses_fall_and_a_clap_is_written_from_which_it_goes_on(clips, tmp_
     target, configs = tmp_path / "clap", ("--config", clips / "clap.json", "--model_config", MODEL)
     said = []
     for steps in (20, 40, 40):
-        done = run(BUNDLE / "clap", target, *configs, "--steps", steps)
+        done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 16)
         assert done.returncode == 0, done.stderr
         said += [line for line in done.stdout.splitlines() if line.startswith("step")]
         assert [folder.name for folder in target.iterdir()] == [f"step_{steps:08d}"]

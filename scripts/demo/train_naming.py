@@ -15,7 +15,7 @@ from pathlib import Path
 
 from open_musiclm import cli
 
-BATCH, CLEAN = 64, 25  # examples of a step, and how many of them are clean sound
+CLEAN_SHARE = 25 / 64  # of the examples of a step; the others are coded sound
 RATE, WEIGHT_DECAY, LARGEST_GRADIENT = 1.5e-3, 0.05, 1.0
 WARM_UP, CONSTANT_SHARE = 50, 0.3
 SAVE_EVERY = 200  # steps
@@ -31,6 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="the config that scripts/train_clap.py was given")
     parser.add_argument("--model_config", type=Path, required=True, help="names the codec")
     parser.add_argument("--steps", type=cli.positive_int, default=2500)
+    parser.add_argument("--batch_size", type=cli.positive_int, default=64, help="examples of a step")
     return parser
 
 
@@ -71,7 +72,8 @@ def main(arguments: argparse.Namespace) -> None:
     learn = learner(clap.model, arguments.steps, step)
     with Interruption() as interruption:
         while step < arguments.steps and not interruption.asked:
-            losses = naming_losses(clap, *batch_of(clips, folder, coded, spectrograms, chance), chance)
+            chosen = [chance.randrange(len(clips)) for _ in range(arguments.batch_size)]
+            losses = naming_losses(clap, *batch_of(chosen, clips, folder, coded, spectrograms, chance), chance)
             learn(sum(losses.values()))
             step += 1
             if step % 20 == 0:
@@ -100,13 +102,13 @@ def save(clap, target, step):
         shutil.rmtree(before)
 
 
-def batch_of(clips, folder, coded, spectrograms, chance):
-    """Spectrograms [batch, frames, mels] of some clips, clean or coded, and these clips."""
+def batch_of(chosen, clips, folder, coded, spectrograms, chance):
+    """Spectrograms [batch, frames, mels] of the chosen clips, clean or coded, and these clips."""
     import torch
 
-    chosen = [chance.randrange(len(clips)) for _ in range(BATCH)]
-    clean = [part_of(spectrograms.of(folder / clips[n].file), spectrograms.frames, chance) for n in chosen[:CLEAN]]
-    heard = [disturbed(one, chance) for one in [*clean, *(coded[number] for number in chosen[CLEAN:])]]
+    first = round(CLEAN_SHARE * len(chosen))
+    clean = [part_of(spectrograms.of(folder / clips[n].file), spectrograms.frames, chance) for n in chosen[:first]]
+    heard = [disturbed(one, chance) for one in [*clean, *(coded[number] for number in chosen[first:])]]
     return torch.stack(heard), [clips[number] for number in chosen]
 
 
