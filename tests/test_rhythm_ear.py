@@ -246,6 +246,22 @@ def test_an_ear_has_a_say_in_what_is_closest(stack: Stack, trained: Path) -> Non
     assert with_ear.hear(PROMPT, short) == without.hear(PROMPT, short)
 
 
+def test_a_long_wave_is_heard_window_by_window(stack: Stack, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MERT's time and memory grow with the square of what it hears at once."""
+    tokenizer = stack.tokenizer()
+    listener = Listener(stack.config, tokenizer, RhythmEar.load(trained, stack.config, CPU))
+    lengths: list[int] = []
+    features = tokenizer.semantic.mert.features
+
+    def counted(waves: torch.Tensor) -> torch.Tensor:
+        lengths.append(waves.shape[1])
+        return features(waves)
+
+    monkeypatch.setattr(tokenizer.semantic.mert, "features", counted)
+    assert listener.hear(PROMPT, tune(9.0, HZ).wave).rhythm
+    assert lengths == [round(listener.window_seconds * tokenizer.semantic.mert.sample_hz)] * 5
+
+
 def test_the_closest_comes_first_not_the_most_similar(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     sys.path.insert(0, str(REPOSITORY / "scripts"))
     import infer_top_match

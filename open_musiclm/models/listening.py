@@ -47,9 +47,7 @@ class Listener:
         clap = self.tokenizer.clap
         wave = audio.resampled(sound, clap.sample_hz)
         window = audio.samples_of(self.window_seconds, clap.sample_hz)
-        windows = list(audio.repeat_to(wave, max(wave.shape[0], window)).split(window))
-        if windows[-1].shape[0] < window:
-            windows[-1] = wave[-window:]
+        windows = _windows(audio.repeat_to(wave, max(wave.shape[0], window)), window)
         embeddings = torch.cat([clap.embed_audio(part.unsqueeze(0).to(clap.model.device)) for part in windows])
         return torch.nn.functional.normalize(embeddings.mean(dim=0), dim=-1)
 
@@ -71,14 +69,27 @@ class Listener:
         similarity = float(self.similarities(said, wave[None]))
         if not self.hears_rhythm(wave.shape[0] / self.sample_hz):
             return Heard(similarity, None, similarity)
-        normal = Sound(audio.normalize(wave, audio.statistics_of(wave)), self.sample_hz)
-        semantic_wave = audio.resampled(normal, self.tokenizer.semantic.mert.sample_hz)
-        semantic = self.tokenizer.semantic_ids(semantic_wave[None].to(said.device))
-        rhythm = float(self.promise(said, semantic[..., 0]))
+        rhythm = self._rhythm(said, wave)
         return Heard(similarity, rhythm, similarity + rhythm / self.tokenizer.clap.scale)
+
+    def _rhythm(self, said: Float[Tensor, "1 dim"], wave: Float[Tensor, "samples"]) -> float:
+        """How many nats likelier a text makes the rhythm of a wave: the mean over its windows."""
+        mert_hz = self.tokenizer.semantic.mert.sample_hz
+        normal = Sound(audio.normalize(wave, audio.statistics_of(wave)), self.sample_hz)
+        windows = _windows(audio.resampled(normal, mert_hz), audio.samples_of(self.window_seconds, mert_hz))
+        semantic = [self.tokenizer.semantic_ids(part[None].to(said.device)) for part in windows]
+        return float(torch.cat([self.promise(said, ids[..., 0]) for ids in semantic]).mean())
 
     def promise(self, said: Float[Tensor, "batch dim"], semantic: Int[Tensor, "batch time"]) -> Float[Tensor, "batch"]:
         """How well the ear, which there must be, finds the rhythm of semantic tokens to go with texts' embeddings."""
         assert self.ear is not None
         window = round(self.window_seconds * self.ear.frame_hz)
         return self.ear.hear(said, self.tokenizer.semantic.centroids[semantic], window)
+
+
+def _windows(wave: Float[Tensor, "samples"], window: int) -> list[Float[Tensor, "_"]]:
+    """A wave in windows; where the last would be shorter, it begins earlier."""
+    windows = list(wave.split(window))
+    if windows[-1].shape[0] < window:
+        windows[-1] = wave[-window:]
+    return windows
