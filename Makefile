@@ -12,8 +12,8 @@ RENDERING = $(VENV)/rendering
 TESTABLE = $(VENV)/testable
 DEMO = results/demo
 DEMO_HOURS ?= 0.5
-MODEL = configs/demo/model.json
-TRAINING = configs/demo/training.json
+MODEL = demo/configs/model.json
+TRAINING = demo/configs/training.json
 TRAIN = --model_config $(MODEL) --training_config $(TRAINING) --overwrite
 TOKENIZERS = --rvq_path $(DEMO)/clap_rvq --kmeans_path $(DEMO)/hubert_kmeans
 
@@ -39,7 +39,7 @@ $(TESTABLE): $(RENDERING)
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python scripts/demo/generate.py "$(PROMPT)" --results_folder $(DEMO)/generated
+	$(BIN)/python demo/generate.py "$(PROMPT)" --results_folder $(DEMO)/generated
 
 train-demo: $(DEMO)/fine/done
 	$(BIN)/python scripts/infer_top_match.py "$(PROMPT)" --num_samples 4 --num_top_matches 2 --duration 4 \

@@ -65,7 +65,7 @@ def training_step(path: Path, name: StageName, device: str, batch: int) -> Calla
 def tokenizing(path: Path, part: str, device: str, batch: int) -> Callable[[], object]:
     """Ten seconds of noise through one backbone."""
     from open_musiclm.tokenizers.clap import Clap
-    from open_musiclm.tokenizers.encodec import Codec
+    from open_musiclm.tokenizers.codec import Codec
     from open_musiclm.tokenizers.mert import Mert
 
     config, on = load_model_config(path), torch.device(device)

@@ -18,10 +18,10 @@ from open_musiclm import cli
 from open_musiclm.config import ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.models.sampling import sample_stream
-from open_musiclm.models.stage_generator import StageGenerator
+from open_musiclm.generation.planner import acoustic_rate, semantic_rate, ticks_in
+from open_musiclm.generation.sampling import sample_stream
+from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
-from open_musiclm.models.timeline import acoustic_rate, semantic_rate, ticks_in
 
 UNCACHED_AT = (0.1, 0.5, 0.9)
 Case = tuple[Path, StageName, str, str, int, float]

@@ -41,7 +41,7 @@ from open_musiclm.data.preprocess import Preprocessor, PreprocessReport
 from open_musiclm.data.token_store import StoredTokens, TokenStore
 from open_musiclm.devices import choose_device
 from open_musiclm.tokenizers.clap import Clap
-from open_musiclm.tokenizers.encodec import Codec
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec
 from open_musiclm.tokenizers.mert import Mert, SemanticTokenizer
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer

@@ -86,8 +86,8 @@ def step(
     from accelerate import Accelerator
 
     from open_musiclm.config import StageTrainerConfig
+    from open_musiclm.training.run_stage import TRAINERS
     from open_musiclm.training.stage_trainer import StageTools
-    from open_musiclm.training.train_stage import TRAINERS
     from open_musiclm.training.trainer import Drawn
 
     config = load_model_config(path)

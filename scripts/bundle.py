@@ -16,7 +16,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     cli.require_arguments(arguments, ["results_folder", *(f"{part}_path" for part in (*cli.STAGES, "rvq", "kmeans"))])
-    from open_musiclm.bundle import KINDS, OPTIONAL_KINDS, pack
+    from open_musiclm.checkpoints.bundle import KINDS, OPTIONAL_KINDS, pack
 
     argument_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path", "rhythm_ear": "ear_path"}
     named = {kind: getattr(arguments, argument_of.get(kind, f"{kind}_path")) for kind in (*KINDS, *OPTIONAL_KINDS)}

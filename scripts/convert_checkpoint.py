@@ -18,7 +18,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.bundle import convert
+    from open_musiclm.checkpoints.bundle import convert
     from open_musiclm.config import load_model_config
 
     name = arguments.checkpoint.with_suffix(".safetensors")

@@ -33,7 +33,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     prompts = read_prompts(arguments.prompts_file) if arguments.prompts_file else list(TEST_PROMPTS)
-    from open_musiclm import inference
+    from open_musiclm.generation import inference
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
     for (candidate,) in inference.generate_candidates(model, prompts, arguments, num_samples=1):

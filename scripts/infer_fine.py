@@ -14,7 +14,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm import inference
+    from open_musiclm.generation import inference
 
     for path in inference.regenerate_files(arguments, "fine"):
         cli.say(f"wrote {path}")

@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
             "raise --num_samples"
         )
     cli.check_drafts(arguments)
-    from open_musiclm import inference
+    from open_musiclm.generation import inference
 
     model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
     if arguments.num_sketches is not None and model.listener.ear is None:

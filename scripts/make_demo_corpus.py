@@ -27,8 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
     folder = arguments.output or arguments.results_folder
     if folder is None:
         raise UserError("missing --output, the folder for the clips")
-    from open_musiclm.data.demo_corpus.corpus import CAPTIONS, make_corpus
-    from open_musiclm.data.demo_corpus.soundfont import find_soundfont
+    from demo.corpus.corpus import CAPTIONS, make_corpus
+    from demo.corpus.soundfont import find_soundfont
 
     soundfont = find_soundfont(arguments.soundfont)
     cli.say(f"soundfont: {soundfont}")

@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.train_tokenizers import train_clap_rvq
+    from open_musiclm.training.run_tokenizers import train_clap_rvq
 
     train_clap_rvq(arguments)
 

@@ -15,7 +15,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.train_stage import train_stage
+    from open_musiclm.training.run_stage import train_stage
 
     train_stage("coarse", arguments)
 

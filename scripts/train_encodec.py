@@ -15,7 +15,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.backbones.train import train_encodec
+    from open_musiclm.training.backbones.run import train_encodec
 
     train_encodec(arguments)
 

@@ -13,7 +13,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.train_tokenizers import train_hubert_kmeans
+    from open_musiclm.training.run_tokenizers import train_hubert_kmeans
 
     train_hubert_kmeans(arguments)
 

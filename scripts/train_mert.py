@@ -16,7 +16,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.backbones.train import train_mert
+    from open_musiclm.training.backbones.run import train_mert
 
     train_mert(arguments)
 

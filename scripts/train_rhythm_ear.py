@@ -17,7 +17,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.rhythm_ear import train_rhythm_ear
+    from demo.rhythm.training import train_rhythm_ear
 
     train_rhythm_ear(arguments)
 

@@ -3,16 +3,17 @@
 import os
 from pathlib import Path
 
+import helpers.typechecker  # noqa: F401 (the hook takes it by name)
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-install_import_hook("open_musiclm", "typechecker.checked")
+install_import_hook(["open_musiclm", "demo"], "helpers.typechecker.checked")
 
 import numpy as np  # noqa: E402 (the hook has to come first)
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
-from small_stack import Stack, build_stack  # noqa: E402
+from helpers.small_stack import Stack, build_stack  # noqa: E402
 
 from open_musiclm.data.store_description import StoreDescription  # noqa: E402
 from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter  # noqa: E402

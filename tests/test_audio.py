@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers.sound_files import BAD, ODD, write_tone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sound_files import BAD, ODD, write_tone
 
 from open_musiclm import audio
 from open_musiclm.audio import Sound, SoundError

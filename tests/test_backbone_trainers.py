@@ -3,20 +3,23 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from encodec.quantization import ResidualVectorQuantizer
+from helpers.paths import DEMO, REPOSITORY
+from helpers.small_backbones import ENCODEC, build_codec, model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_backbones import ENCODEC, build_codec, model_config
 
+from demo.backbones.onset_bank import start_as_onset_bank
 from open_musiclm.audio import read_sound, to_int16_and_back, write_wave
 from open_musiclm.config import EncodecConfig, HubertKmeansConfig
-from open_musiclm.config_files import load_section
+from open_musiclm.config.backbones import ClapTrainingConfig, MertArchitecture, MertTrainingConfig
+from open_musiclm.config.json_files import load_section
 from open_musiclm.errors import UserError
+from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.clap_mel import ClapMel
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
 from open_musiclm.tokenizers.mert import Mert
@@ -24,19 +27,15 @@ from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, 
 from open_musiclm.training.backbones.clap_model import build_feature_extractor
 from open_musiclm.training.backbones.clap_text import read_captions, train_text_tokenizer
 from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_learn
-from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
-from open_musiclm.training.backbones.config import ClapTrainingConfig, MertArchitecture, MertTrainingConfig
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
-from open_musiclm.training.backbones.initialization import start_as_transform_codec
 from open_musiclm.training.backbones.mert import MertTraining, build_mert
 from open_musiclm.training.backbones.mert_losses import MertHeads, frames_at, mask_spans
-from open_musiclm.training.backbones.onset_bank import start_as_onset_bank
 from open_musiclm.training.backbones.randomness import example_chances, follow_examples, seed_dropout, step_chance
+from open_musiclm.training.backbones.run import EncodecTrainingConfig
 from open_musiclm.training.backbones.spectrograms import Spectrograms
-from open_musiclm.training.backbones.train import EncodecTrainingConfig
+from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
 
-REPOSITORY = Path(__file__).parent.parent
 SMALL = EncodecArchitecture(
     dimension=16, n_filters=4, ratios=[2, 4, 5, 8], lstm=1, n_q=4, bins=16, target_bandwidths=[1.2]
 )
@@ -254,9 +253,9 @@ def test_a_bad_line_of_captions_is_named(tmp_path, line, named):
 
 
 def test_demo_configs_are_valid():
-    load_section(REPOSITORY / "scripts/demo/train_encodec.json", EncodecTrainingConfig)
-    load_section(REPOSITORY / "scripts/demo/train_clap.json", ClapTrainingConfig)
-    load_section(REPOSITORY / "scripts/demo/train_mert.json", MertTrainingConfig)
+    load_section(DEMO / "configs/train_encodec.json", EncodecTrainingConfig)
+    load_section(DEMO / "configs/train_clap.json", ClapTrainingConfig)
+    load_section(DEMO / "configs/train_mert.json", MertTrainingConfig)
 
 
 @pytest.fixture
@@ -401,7 +400,7 @@ def test_train_mert_begins_with_onsets_where_they_are_wanted(sounds, tmp_path):
     build_codec(tmp_path / "codec")
     codec = EncodecConfig(model_name="./codec", bandwidth=2.4, codebook_size=ENCODEC.bins)
     (tmp_path / "model.json").write_text(model_config(codec).model_dump_json())
-    demo = json.loads((REPOSITORY / "scripts/demo/train_mert.json").read_text())
+    demo = json.loads((DEMO / "configs/train_mert.json").read_text())
     rate = {"lr": demo["trainer"]["lr"], "num_train_steps": 1, "lr_warmup": 1, "save_model_every": 1}
     config = {"architecture": demo["architecture"], "trainer": trainer(sounds, crop_seconds=0.5) | rate}
     done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", "model.json")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_script
-from small_backbones import ENCODEC, build_codec, model_config
+from helpers.processes import run_script
+from helpers.small_backbones import ENCODEC, build_codec, model_config
 
 from open_musiclm.audio import write_wave
 from open_musiclm.config import EncodecConfig

@@ -7,14 +7,15 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from small_stack import CPU, Stack
+from helpers.paths import REPOSITORY
+from helpers.small_stack import CPU, Stack
 
-from open_musiclm.bundle import CONFIG_NAME, KINDS, open_bundle, pack
+from open_musiclm.checkpoints.bundle import CONFIG_NAME, KINDS, open_bundle, pack
 from open_musiclm.config import load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+sys.path.insert(0, str(REPOSITORY / "scripts"))
 import bundle as bundle_script
 
 

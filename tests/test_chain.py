@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from small_stack import build_backbones
+from helpers.paths import REPOSITORY
+from helpers.small_stack import build_backbones
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 STAGES = ("semantic", "coarse", "fine")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_stack import Stack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_stack import Stack
 
 from open_musiclm.checkpoints import load_into, load_weights
 from open_musiclm.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_clap import CLAP_DIM, build_clap, build_tokenizer, randomize
+from helpers.small_clap import CLAP_DIM, build_clap, build_tokenizer, randomize
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.audio import to_int16_and_back

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from small_clap import build_clap, build_tokenizer, randomize, small_clap_config
+from helpers.small_clap import build_clap, build_tokenizer, randomize, small_clap_config
 from test_clap import model_config
 from transformers import ClapModel, RobertaConfig, RobertaModel
 

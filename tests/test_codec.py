@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from encodec import EncodecModel
-from golden_cases import CPU, closest
+from helpers.golden_cases import CPU, closest
+from helpers.small_backbones import ENCODEC, build_codec, fill_codebooks, model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
-from small_backbones import ENCODEC, build_codec, fill_codebooks, model_config
 
 from open_musiclm.config import EncodecConfig, GlobalConfig, ModelConfig
 from open_musiclm.errors import UserError
-from open_musiclm.tokenizers.encodec import RELEASED_FILE, Codec
+from open_musiclm.tokenizers.codec import RELEASED_FILE, Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
 
 HOP = 320
@@ -167,7 +167,7 @@ def test_full_size_encodec_equals_the_package(tmp_path: Path, monkeypatch: pytes
     torch.save(upstream.state_dict(), folder / "new.th")
     digest = hashlib.sha256((folder / "new.th").read_bytes()).hexdigest()[:8]
     (folder / "new.th").rename(folder / f"encodec_24khz-{digest}.th")
-    monkeypatch.setattr("open_musiclm.tokenizers.encodec.RELEASED_FILE", f"encodec_24khz-{digest}.th")
+    monkeypatch.setattr("open_musiclm.tokenizers.codec.RELEASED_FILE", f"encodec_24khz-{digest}.th")
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     name = "encodec_24khz" if place == "cache of torch.hub" else folder
     waves = torch.randn(1, 24001)

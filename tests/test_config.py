@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.paths import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from open_musiclm.config import (
 )
 from open_musiclm.errors import UserError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = REPOSITORY / "configs"
 SMALL = json.loads((CONFIGS / "model/musiclm_small.json").read_text())
 TRAINING = json.loads((CONFIGS / "training/train_musiclm_fma.json").read_text())
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from helpers.paths import SCRIPTS
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 CONTENT = bytes(range(256)) * 40
 HASH = hashlib.sha256(CONTENT).hexdigest()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from golden_cases import CPU
+from helpers.golden_cases import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,9 +22,9 @@ from open_musiclm.config import (
     SemanticConfig,
 )
 from open_musiclm.errors import UserError
-from open_musiclm.inference import sampling_from
-from open_musiclm.models.sampling import Sampling, gumbel_noise, sample, sample_stream
-from open_musiclm.models.stage_generator import StageGenerator
+from open_musiclm.generation.inference import sampling_from
+from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_stream
+from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, forgotten, strayed
 from open_musiclm.models.token_sequences import PADDING
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_cases import CPU, closest, golden_config, golden_file, golden_settings, golden_tensors
+from helpers.golden_cases import CPU, closest, golden_config, golden_file, golden_settings, golden_tensors
 
 from open_musiclm.models.stages import Stage, load_stage
 

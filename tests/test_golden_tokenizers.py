@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from golden_cases import CPU, closest, golden_file, golden_settings, golden_tensors
-from small_backbones import model_config
+from helpers.golden_cases import CPU, closest, golden_file, golden_settings, golden_tensors
+from helpers.small_backbones import model_config
 
 from open_musiclm.config import ClapRvqConfig, HubertKmeansConfig
 from open_musiclm.tokenizers.mert import SemanticTokenizer

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_cases import CPU, closest
+from helpers.golden_cases import CPU, closest
+from helpers.mert_remote_code import add_remote_code
+from helpers.small_backbones import MERT_FEATURES, MERT_LAYERS, build_mert, model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mert_remote_code import add_remote_code
 from safetensors.torch import load_file, save_file
 from sklearn.cluster import KMeans
-from small_backbones import MERT_FEATURES, MERT_LAYERS, build_mert, model_config
 from transformers import HubertConfig, HubertModel
 
 from open_musiclm.checkpoints import save_weights

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from open_musiclm import audio
 from open_musiclm.audio import SoundError
+from open_musiclm.audio.mp3_frames import FrameIndex, index_frames
 from open_musiclm.data.statistics import StatisticsCache
-from open_musiclm.mp3_frames import FrameIndex, index_frames
 
 ROUNDING = 1e-6  # the decoder adds in another order after another beginning
 ENCODINGS = {

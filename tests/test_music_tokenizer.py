@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_cases import CPU
-from released_layout import released_rvq, write_released_kmeans
-from small_backbones import MERT_FEATURES, build_codec, build_mert, model_config
-from small_clap import CLAP_DIM, build_clap
+from helpers.golden_cases import CPU
+from helpers.released_layout import released_rvq, write_released_kmeans
+from helpers.small_backbones import MERT_FEATURES, build_codec, build_mert, model_config
+from helpers.small_clap import CLAP_DIM, build_clap
 
 from open_musiclm.config import ClapRvqConfig, EncodecConfig, HubertKmeansConfig, ModelConfig
 from open_musiclm.errors import UserError

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from helpers.small_stack import Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_stack import Stack
 
 from open_musiclm.audio import Sound
 from open_musiclm.errors import UserError
-from open_musiclm.models.musiclm import MusicLM
-from open_musiclm.models.piece import Options, Progress
-from open_musiclm.models.sampling import Sampling
-from open_musiclm.models.stage_generator import StageGenerator
+from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.sampling import Sampling
+from open_musiclm.generation.session import Options, Progress
+from open_musiclm.generation.stage_generator import StageGenerator
 
 HZ = 24000
 PROMPT = "a slow piano piece"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_musiclm.errors import UserError
-from open_musiclm.models.listening import Heard
-from open_musiclm.output import MAX_SLUG_BYTES, Provenance, slug, write_generated
+from open_musiclm.generation.output import MAX_SLUG_BYTES, Provenance, slug, write_generated
+from open_musiclm.generation.scorers import Heard
 
 SETTINGS = {"top_k": 128, "cfg_scale": (4.0, 2.5, 1.0), "top_p": None}
 HEARD = Heard(0.25, None, 0.25)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
-from small_stack import CPU, Stack
-from sound_files import BAD, ODD, write_ramp, write_tone
+from helpers.paths import REPOSITORY
+from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
+from helpers.small_stack import CPU, Stack
+from helpers.sound_files import BAD, ODD, write_ramp, write_tone
 
 from open_musiclm import audio
 from open_musiclm.audio import find_sounds
@@ -22,7 +23,7 @@ from open_musiclm.data.token_dataset import TokenDataset
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "preprocess_data.py"
+SCRIPT = REPOSITORY / "scripts" / "preprocess_data.py"
 
 
 @pytest.mark.parametrize(("sample_hz", "workers"), [(8000, 0), (44100, 2), (48000, 0)])

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
-from sound_files import write_ramp
+from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
+from helpers.sound_files import write_ramp
 
 from open_musiclm.audio import SoundInfo, find_sounds, sound_info
 from open_musiclm.data import preprocess as preprocessing_module

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from open_musiclm.progress import StageBars
+from open_musiclm.generation.progress import StageBars
 
 
 def test_bars_count_seconds_of_music_up_to_the_last(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,14 +11,14 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from golden_cases import CPU, golden_config, golden_file, golden_settings, golden_tensors
+from helpers.golden_cases import CPU, golden_config, golden_file, golden_settings, golden_tensors
+from helpers.released_layout import released_kmeans, released_rvq, released_stage, write_released_kmeans
+from helpers.small_backbones import model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from released_layout import released_kmeans, released_rvq, released_stage, write_released_kmeans
 from sklearn.decomposition import PCA
-from small_backbones import model_config
 
-from open_musiclm import released
+from open_musiclm.checkpoints.legacy import stages as released
 from open_musiclm.config import ClapRvqConfig, CoarseConfig, FineConfig, ModelConfig, SemanticConfig
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage, load_stage

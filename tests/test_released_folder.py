@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from released_layout import released_rvq, released_stage, write_released_kmeans
-from small_stack import MODEL, Stack
+from helpers.paths import REPOSITORY
+from helpers.released_layout import released_rvq, released_stage, write_released_kmeans
+from helpers.small_stack import MODEL, Stack
 
 from open_musiclm.checkpoints import load_weights
 from open_musiclm.models.stages import STAGE_NAMES
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 NAMES = {
     "semantic": "semantic.transformer.14000.pt",
     "coarse": "coarse.transformer.18000.pt",

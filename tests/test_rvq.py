@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_cases import CPU
+from helpers.golden_cases import CPU
+from helpers.small_backbones import model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_backbones import model_config
 
 from open_musiclm.checkpoints import save_weights
 from open_musiclm.config import ClapRvqConfig

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 BUDGET_SECONDS = 0.5
 TRAINED = ["semantic", "coarse", "fine", "rvq", "kmeans"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import SHARDED, run_script
-from small_training import model_config
+from helpers.processes import SHARDED, run_script
+from helpers.small_training import model_config
 
 from open_musiclm.checkpoints import load_weights
 from open_musiclm.models.stages import load_stage

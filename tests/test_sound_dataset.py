@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.sound_files import BAD, ODD, start_of, write_pulses, write_three_hours, write_tone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sound_files import BAD, ODD, start_of, write_pulses, write_three_hours, write_tone
 from torch.utils.data import DataLoader
 
 from open_musiclm.audio import SoundError, wave_statistics

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import small_training
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from small_stack import Stack
+from helpers.small_stack import Stack
 
 from open_musiclm.checkpoints import saved_steps
 from open_musiclm.config import StageTrainerConfig
@@ -26,9 +25,9 @@ from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
 from open_musiclm.training.data_stream import TrainingStream
 from open_musiclm.training.failure_list import FailureList
+from open_musiclm.training.run_stage import preprocessed_data
 from open_musiclm.training.sound_data import sound_data
 from open_musiclm.training.stage_trainer import clap_crop
-from open_musiclm.training.train_stage import preprocessed_data
 
 KILLS = 20
 STEPS = 100

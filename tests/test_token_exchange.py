@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_musiclm.data.token_exchange import exchanged
+from demo.token_exchange import exchanged
 
 
 @given(st.integers(1, 40), st.integers(1, 4), st.floats(0, 1), st.integers(0, 50), st.integers(0, 2**31))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from helpers.small_tokens import FINGERPRINTS, description, time_config, time_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_tokens import FINGERPRINTS, description, time_config, time_row
 from torch.utils.data import DataLoader
 
 from open_musiclm.config import EncodecConfig, HubertKmeansConfig, ModelConfig, SemanticConfig, StageName

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import torch
 from accelerate.state import AcceleratorState
+from helpers.paths import SCRIPTS
+from helpers.small_stack import Stack
 from safetensors.torch import load_file, save_file
-from small_stack import Stack
 
 from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageName, load_model_config
@@ -21,7 +22,6 @@ from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 CPU = torch.device("cpu")
 STAGE = {"num_train_steps": 2, "batch_size": 2, "grad_accum_every": 1, "save_results_every": 2, "save_model_every": 2}
 STAGE |= {"valid_frac": 0.4, "num_workers": 0, "lr": 1e-3}

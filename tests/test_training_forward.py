@@ -2,22 +2,22 @@
 
 import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
-from golden_cases import golden_config, golden_file, golden_settings, golden_tensors
+from helpers.golden_cases import golden_config, golden_file, golden_settings, golden_tensors
+from helpers.paths import REPOSITORY
 from torch import Tensor
 from torch.nn import functional
 
 from open_musiclm.config import CoarseConfig, ModelConfig, load_model_config
 from open_musiclm.models.attention import LOGIT_SCALE, DenseAttention, dense_bias
-from open_musiclm.models.example_noise import ExampleDropout, derived, kept, noise
+from open_musiclm.models.example_rng import ExampleDropout, derived, kept, noise
 from open_musiclm.models.position_bias import ContinuousPositionBias, between_all
 from open_musiclm.models.stages import Stage, build_stage, load_stage
 from open_musiclm.models.transformer import Transformer
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from plain_stage import plain_loss
 from training_memory import kept_on_cpu, simulated_peak, step
 
@@ -28,7 +28,7 @@ SEEDS = torch.arange(100, 103, dtype=torch.int32)
 
 def small_stage(dropout: float = 0.0) -> tuple[Stage, list[Tensor]]:
     """A coarse stage and a batch of three."""
-    from small_training import model_config
+    from helpers.small_training import model_config
 
     cfg = CoarseConfig(dim=32, depth=2, heads=2, ff_dropout=dropout)
     config: ModelConfig = model_config().model_copy(update={"coarse_cfg": cfg})
@@ -177,7 +177,7 @@ def test_mixed_precision_is_close() -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_computed_memory_is_above_the_peak_and_counts_what_a_real_step_keeps(checkpointing: bool) -> None:
-    config = load_model_config(Path(__file__).parent.parent / "configs/demo/model.json")
+    config = load_model_config(REPOSITORY / "configs/demo/model.json")
     estimate = step(config, "fine", 4, checkpointing, "cpu")
     peak = simulated_peak(config, "fine", 4, checkpointing)
     assert peak < estimate.total < 1.8 * peak

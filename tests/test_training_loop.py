@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from helpers.small_training import MadeUpTokens, collate, model_config, trainer_config, training_data
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small_training import MadeUpTokens, collate, model_config, trainer_config, training_data
 from torch import nn
 
 from open_musiclm.checkpoints import load_weights, saved_steps

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_script
-from small_stack import Stack
+from helpers.paths import SCRIPTS
+from helpers.processes import run_script
+from helpers.small_stack import Stack
 
 from open_musiclm.checkpoints import load_weights
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 STAGE = {"stage": "coarse", "num_train_steps": 6, "lr": 3e-3, "lr_warmup": 4, "valid_frac": 0.4, "seed": 3}
 STAGE |= {"save_results_every": 3, "save_model_every": 3, "use_preprocessed_data": True, "num_workers": 0}
 STAGE |= {"save_reconstructed_wave": False, "precision": "float32"}

@@ -16,8 +16,8 @@ from open_musiclm.audio import (
     sound_info,
     wave_statistics,
 )
+from open_musiclm.audio.mp3_frames import FrameIndex
 from open_musiclm.errors import UserError
-from open_musiclm.mp3_frames import FrameIndex
 
 _WAIT_SECONDS = 60.0
 _INDEX_TABLE = """CREATE TABLE IF NOT EXISTS mp3_frames (

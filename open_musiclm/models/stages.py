@@ -12,8 +12,8 @@ from torch.nn import functional
 from open_musiclm.checkpoints import Weights, load_into, load_weights
 from open_musiclm.config import ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.models.example_noise import Seeds, derived, noise
-from open_musiclm.models.sampling import Sampling
+from open_musiclm.generation.sampling import Sampling
+from open_musiclm.models.example_rng import Seeds, derived, noise
 from open_musiclm.models.token_sequences import (
     PADDING,
     TokenSequence,

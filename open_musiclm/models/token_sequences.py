@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from open_musiclm.config import TransformerConfig
-from open_musiclm.models.example_noise import Seeds
+from open_musiclm.models.example_rng import Seeds
 from open_musiclm.models.position_bias import Moments
 from open_musiclm.models.transformer import Transformer
 

@@ -1,7 +1,7 @@
 """The transformer of all three stages: multi-query attention with a position bias, convolutional feed-forward.
 
 The golden cases pin it numerically (DESIGN section 3). All of it runs over whole sequences; how generation gets
-the same numbers a position at a time is in `open_musiclm.models.incremental`.
+the same numbers a position at a time is in `open_musiclm.generation.decoder`.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from open_musiclm.config import TransformerConfig
 from open_musiclm.models.attention import Attend, DenseAttention, dense_bias
-from open_musiclm.models.example_noise import ExampleDropout, Seeds, derived
+from open_musiclm.models.example_rng import ExampleDropout, Seeds, derived
 from open_musiclm.models.position_bias import (
     ConditioningTimeBias,
     ContinuousPositionBias,

@@ -11,9 +11,9 @@ from pathlib import Path
 from torch import Tensor
 from transformers import ClapConfig, ClapModel
 
+from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
 from open_musiclm.config import ClapRvqConfig
 from open_musiclm.errors import UserError
-from open_musiclm.restricted_pickle import read_torch_file
 
 _SECTION = "clap_rvq_cfg"
 _RENAMED = (

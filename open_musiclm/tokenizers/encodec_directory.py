@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt
-from open_musiclm.config_files import Section
+from open_musiclm.config.json_files import Section
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 

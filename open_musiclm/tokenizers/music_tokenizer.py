@@ -11,7 +11,7 @@ from torch import Tensor
 from open_musiclm.config import ModelConfig
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap import Clap
-from open_musiclm.tokenizers.encodec import Codec
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.mert import SemanticTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 

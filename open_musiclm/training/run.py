@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 
 from open_musiclm.config import TrainingPrecision
-from open_musiclm.config_files import Section
+from open_musiclm.config.json_files import Section
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.devices import choose_device, choose_precision
 from open_musiclm.errors import UserError

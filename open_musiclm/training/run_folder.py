@@ -12,10 +12,10 @@ from typing import Any
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
 from open_musiclm.config import ModelConfig
-from open_musiclm.config_files import Section
+from open_musiclm.config.json_files import Section
 from open_musiclm.errors import UserError
 from open_musiclm.files import appearing_whole, write_json
-from open_musiclm.output import versions
+from open_musiclm.generation.output import versions
 from open_musiclm.training.checkpointing import BEST_NAME, remove_checkpoint, remove_unfinished
 
 LOG_NAME = "log.jsonl"

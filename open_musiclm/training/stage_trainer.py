@@ -18,9 +18,9 @@ from open_musiclm.data.draw_sampler import random_generator
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
-from open_musiclm.models.example_noise import Seeds
+from open_musiclm.models.example_rng import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
-from open_musiclm.tokenizers.encodec import Codec
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.means import Means
 from open_musiclm.training.optimization import Optimization, OptimizerSettings

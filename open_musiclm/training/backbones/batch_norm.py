@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from open_musiclm.training.together import averaged, processes
+from open_musiclm.training.distributed import averaged, processes
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
+from open_musiclm.config.backbones import ClapTrainerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.models.example_noise import Seeds
+from open_musiclm.models.example_rng import Seeds
 from open_musiclm.training.backbones.batch_norm import normalise_over_all
 from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
 from open_musiclm.training.backbones.clap_losses import (
@@ -25,11 +26,10 @@ from open_musiclm.training.backbones.clap_losses import (
     retrieval_recall,
 )
 from open_musiclm.training.backbones.clap_text import LONGEST_PROMPT_TOKENS
-from open_musiclm.training.backbones.config import ClapTrainerConfig
 from open_musiclm.training.backbones.optimization import CosineAdamW
 from open_musiclm.training.backbones.randomness import example_chances, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.distributed import averaged, gathered
 from open_musiclm.training.means import Means
-from open_musiclm.training.together import averaged, gathered
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 WEIGHTS_FOLDER = "clap"

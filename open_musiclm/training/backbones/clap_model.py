@@ -5,7 +5,7 @@ import math
 import torch
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
 
-from open_musiclm.training.backbones.config import ClapArchitecture
+from open_musiclm.config.backbones import ClapArchitecture
 
 _MELS = 64
 _POSITIONS = 80

@@ -14,7 +14,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from open_musiclm.training.together import gathered_rows, processes, summed
+from open_musiclm.training.distributed import gathered_rows, processes, summed
 
 _SMOOTHING = 1e-5
 

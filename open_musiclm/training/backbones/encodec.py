@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from open_musiclm.audio import write_wave
+from open_musiclm.config.backbones import EncodecTrainerConfig
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.errors import UserError
+from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
 from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_learn
-from open_musiclm.training.backbones.codec_metrics import log_spectral_distance, si_sdr
-from open_musiclm.training.backbones.config import EncodecTrainerConfig
 from open_musiclm.training.backbones.encodec_losses import (
     Balancer,
     SpectrogramLoss,
@@ -26,11 +26,11 @@ from open_musiclm.training.backbones.encodec_losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from open_musiclm.training.backbones.initialization import start_as_transform_codec
 from open_musiclm.training.backbones.optimization import CosineAdamW
 from open_musiclm.training.backbones.randomness import example_chances, step_chance
+from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
+from open_musiclm.training.distributed import averaged_numbers
 from open_musiclm.training.means import Means
-from open_musiclm.training.together import averaged_numbers
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 CROP = "codec"

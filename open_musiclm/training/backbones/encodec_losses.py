@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
-from open_musiclm.training.together import averaged
+from open_musiclm.training.distributed import averaged
 
 Maps = Sequence[Tensor]
 _QUIETEST = 1e-5

@@ -12,17 +12,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
+from open_musiclm.config.backbones import MertArchitecture, MertTrainerConfig
 from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.errors import UserError
-from open_musiclm.models.example_noise import Seeds
-from open_musiclm.tokenizers.encodec import Codec
-from open_musiclm.training.backbones.config import MertArchitecture, MertTrainerConfig
+from open_musiclm.models.example_rng import Seeds
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.mert_losses import MertHeads, MertLoss, frames_at, mask_spans, masked_features
 from open_musiclm.training.backbones.optimization import CosineAdamW
 from open_musiclm.training.backbones.randomness import example_chances, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.distributed import averaged, averaged_numbers
 from open_musiclm.training.means import Means
-from open_musiclm.training.together import averaged, averaged_numbers
 from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
 
 HEARD, CODED = "mert", "codec"

@@ -7,8 +7,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from open_musiclm.config.backbones import BackboneTrainerConfig
 from open_musiclm.devices import products_in
-from open_musiclm.training.backbones.config import BackboneTrainerConfig
 from open_musiclm.training.optimization import parameter_groups
 from open_musiclm.training.schedule import Schedule
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from open_musiclm.data.draw_sampler import random_generator
-from open_musiclm.models.example_noise import Seeds, derived, kept
+from open_musiclm.models.example_rng import Seeds, derived, kept
 
 _EXAMPLE, _STEP = 2, 3
 

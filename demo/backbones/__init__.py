@@ -1,0 +1,1 @@
+"""How the demo's backbones begin, and what its CLAP learns besides."""

@@ -1,0 +1,81 @@
+"""From a score to music of a given length, and the facts about it that captions state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from demo.corpus.excerpt import (
+    BEATS_PER_MINUTE,
+    ONSETS_PER_SECOND,
+    TempoClass,
+    excerpt,
+    felt_beat,
+)
+from demo.corpus.harmony import key_of
+from demo.corpus.orchestration import Voice, orchestrate
+from demo.corpus.scores import Mode, Note, Score
+
+Density = Literal["sparse", "moderate", "dense"]
+Register = Literal["low", "middle", "high"]
+Class = TypeVar("Class", bound=str)
+
+_DENSITY_BOUNDS = (2.2, 5.0)  # onsets of all voices per second
+_REGISTER_BOUNDS = (53, 76)  # MIDI keys, of the first voice
+_LONGEST_SILENCE_SECONDS = 2.5
+_FEWEST_NOTES = 4
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Voices, notes in seconds, and what is true of them."""
+
+    source: str
+    voices: tuple[Voice, ...]
+    bpm: int
+    tempo: TempoClass
+    mode: Mode
+    density: Density
+    register: Register
+
+
+def arrange(
+    score: Score, tempo: TempoClass, mode: Mode, seconds: float, random: np.random.Generator
+) -> Arrangement | None:
+    """`seconds` of a score in a random orchestration; None where that would not be what is asked for:
+    not clearly in the mode, too few notes, long silence, or notes too slow or too quick for the tempo."""
+    beat = felt_beat(score)
+    bpm = int(random.integers(*BEATS_PER_MINUTE[tempo], endpoint=True))
+    quarter = 60 / bpm / beat
+    parts = excerpt(score, seconds / quarter, random)
+    key = key_of([note for part in parts for note in part])
+    if key is None or key.mode != mode or score.mode not in (None, mode):
+        return None
+    voices = [_in_seconds(voice, quarter, seconds) for voice in orchestrate(parts, key, beat, random)]
+    pace = len(_onsets(voices[:1])) / seconds
+    onsets = _onsets(voices)
+    slowest, quickest = ONSETS_PER_SECOND[tempo]
+    gaps = np.diff([0.0, *onsets, seconds])
+    if not slowest <= pace <= quickest or gaps.max() > _LONGEST_SILENCE_SECONDS:
+        return None
+    if min(len(voice.notes) for voice in voices) < _FEWEST_NOTES:
+        return None
+    density: Density = _classed(len(onsets) / seconds, _DENSITY_BOUNDS, ("sparse", "moderate", "dense"))
+    middle = float(np.median([note.pitch for note in voices[0].notes]))
+    register: Register = _classed(middle, _REGISTER_BOUNDS, ("low", "middle", "high"))
+    return Arrangement(score.source, tuple(voices), bpm, tempo, mode, density, register)
+
+
+def _in_seconds(voice: Voice, quarter: float, seconds: float) -> Voice:
+    notes = [Note(note.onset * quarter, note.length * quarter, note.pitch) for note in voice.notes]
+    return Voice(voice.instrument, tuple(note for note in notes if note.onset < seconds), voice.leads)
+
+
+def _onsets(voices: Sequence[Voice]) -> list[float]:
+    return sorted({round(note.onset, 2) for voice in voices for note in voice.notes})
+
+
+def _classed(value: float, bounds: tuple[float, float], classes: tuple[Class, Class, Class]) -> Class:
+    """The first class below the first bound, the last one from the second bound on."""
+    return classes[sum(value >= bound for bound in bounds)]

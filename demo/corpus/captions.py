@@ -1,0 +1,164 @@
+"""English sentences about an arrangement, all of them true, no two wordings alike for long.
+
+The wordings name the tempo and all instruments, and half of those on instruments of one family name the family: these
+are what a small CLAP has to tell apart, and it learns them sooner where no sentence leaves them out. The impressions
+name no instrument: a CLAP that can tell clips apart by what plays them does not learn for long how fast they are.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from demo.corpus.arrangement import Arrangement
+
+WORDINGS_PER_CLIP = 10
+IMPRESSIONS_PER_CLIP = 8
+_SHARE_OF_TERSE = 0.5
+TEMPO_WORDS = {
+    "slow": ("slow", "unhurried", "slow-paced", "leisurely"),
+    "medium": ("moderate", "mid-tempo", "medium-paced", "walking-pace"),
+    "fast": ("fast", "quick", "up-tempo", "rapid"),
+}
+CHARACTER_WORDS = {
+    ("slow", "major"): ("calm", "peaceful", "gentle", "serene"),
+    ("slow", "minor"): ("sad", "mournful", "melancholic", "sorrowful"),
+    ("medium", "major"): ("bright", "cheerful", "warm", "happy"),
+    ("medium", "minor"): ("dark", "wistful", "melancholic", "serious"),
+    ("fast", "major"): ("lively", "joyful", "cheerful", "happy"),
+    ("fast", "minor"): ("restless", "stormy", "dramatic", "tense"),
+}
+_NOUN = {
+    "slow": ("melody", "tune", "piece", "song", "air"),
+    "medium": ("melody", "tune", "piece", "song"),
+    "fast": ("melody", "tune", "piece", "dance"),
+}
+_MODE = ("in a {} key", "in {}", "in a {} mode")
+_DENSITY = {
+    "sparse": ("with few notes", "sparse", "sparse and spacious"),
+    "moderate": (),
+    "dense": ("with many notes", "dense and busy", "full of notes"),
+}
+_FAMILY = {
+    "keyboards": "keyboard music",
+    "mallets": "mallet percussion",
+    "organs": "organ music",
+    "plucked strings": "plucked string music",
+    "bass": "bass music",
+    "bowed strings": "bowed string music",
+    "voices": "choral music",
+    "brass": "brass music",
+    "woodwinds": "woodwind music",
+    "synthesizers": "electronic music",
+}
+_REGISTER = {"low": ("in a low register", "low and deep"), "middle": (), "high": ("in a high register", "high-pitched")}
+_SOLO = ("solo {}", "{} alone", "{} solo", "a single {}")
+
+
+def captions_for(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
+    """Different wordings that name the tempo and all instruments, half of them terse; after them different
+    impressions, which name the tempo and no instrument."""
+    return [
+        *_different(WORDINGS_PER_CLIP, lambda: _caption(arrangement, random)),
+        *_different(IMPRESSIONS_PER_CLIP, lambda: _impression(arrangement, random)),
+    ]
+
+
+def _different(count: int, draw: Callable[[], str]) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[draw()] = None
+    return list(found)
+
+
+def _impression(arrangement: Arrangement, random: np.random.Generator) -> str:
+    """How the music is, whatever plays it."""
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
+    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], random)] * _happens(0.5, random)
+    random.shuffle(adjectives)
+    noun = _one(("music", *_NOUN[arrangement.tempo]), random)
+    text = " ".join([*adjectives, noun])
+    sentence = _one((text, f"{', '.join(adjectives)}", f"something {' and '.join(adjectives)}"), random)
+    mode = [_one(_MODE, random).format(arrangement.mode)] * _happens(0.25, random)
+    return ", ".join([sentence, *mode])
+
+
+def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
+    if _happens(_SHARE_OF_TERSE, random):
+        return _terse(arrangement, random)
+    character = CHARACTER_WORDS[arrangement.tempo, arrangement.mode]
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
+    adjectives += [_one(character, random)] * _happens(0.65, random)
+    noun = _one(_NOUN[arrangement.tempo], random)
+    players = [_one(voice.instrument.names, random) for voice in arrangement.voices]
+    template = _one(_templates(arrangement), random)
+    sentence = template.format(
+        tune=" ".join([*adjectives, noun]),
+        a_tune=with_article(" ".join([*adjectives, noun])),
+        music=" ".join([*adjectives, "music"]),
+        adjectives=", ".join(adjectives),
+        noun=noun,
+        players=_listed(players),
+        lead=players[0],
+        others=_listed(players[1:]) if len(players) > 1 else "",
+        solo=_one(_SOLO, random).format(players[0]),
+    )
+    return ", ".join([sentence, *_details(arrangement, random)])
+
+
+def _terse(arrangement: Arrangement, random: np.random.Generator) -> str:
+    """A few words, as people type them."""
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
+    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], random)] * _happens(0.4, random)
+    random.shuffle(adjectives)
+    players = _listed([_one(voice.instrument.names, random) for voice in arrangement.voices])
+    noun = _one(_NOUN[arrangement.tempo], random)
+    ending = f"{players} {noun}" if len(arrangement.voices) == 1 and _happens(0.5, random) else players
+    return " ".join([*adjectives, ending])
+
+
+def _templates(arrangement: Arrangement) -> tuple[str, ...]:
+    always = (
+        "{a_tune} for {players}",
+        "{a_tune} played by {players}",
+        "{a_tune} on {players}",
+        "{music} with {players}",
+        "{players} playing {a_tune}",
+        "{players}, {adjectives}",
+        "this is {a_tune} played on {players}",
+    )
+    if len(arrangement.voices) == 1:
+        return (*always, "{adjectives} {lead} {noun}", "{solo} playing {a_tune}", "{adjectives} music for {solo}")
+    if not all(voice.leads for voice in arrangement.voices):
+        return (*always, "{a_tune} on {lead} accompanied by {others}", "{lead} with {others} playing {a_tune}")
+    return (*always, "an ensemble of {players} playing {a_tune}", "{a_tune} shared by {players}")
+
+
+def _details(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
+    mode = _one(_MODE, random).format(arrangement.mode)
+    details = [mode] * _happens(0.4, random)
+    families = {voice.instrument.family for voice in arrangement.voices}
+    if len(families) == 1:
+        details += [_FAMILY[min(families)]] * _happens(0.5, random)
+    for words in (_DENSITY[arrangement.density], _REGISTER[arrangement.register]):
+        if words and _happens(0.3, random):
+            details.append(_one(words, random))
+    details += [f"at {arrangement.bpm} beats per minute"] * _happens(0.1, random)
+    random.shuffle(details)
+    return details
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def with_article(noun: str) -> str:
+    """The noun after a or an."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _one(words: Sequence[str], random: np.random.Generator) -> str:
+    return words[random.integers(len(words))]
+
+
+def _happens(probability: float, random: np.random.Generator) -> bool:
+    return bool(random.random() < probability)

@@ -1,0 +1,175 @@
+"""A folder of captioned clips: which there are, which are missing, and rendering those on all cores."""
+
+import json
+import math
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from demo.corpus.arrangement import Arrangement, arrange
+from demo.corpus.captions import captions_for
+from demo.corpus.excerpt import TEMPI
+from demo.corpus.rendering import SAMPLE_HZ, render
+from demo.corpus.scores import MODES, draw_score
+from open_musiclm.audio import write_wave
+from open_musiclm.errors import UserError
+from open_musiclm.files import appearing_whole
+
+CAPTIONS = "captions.jsonl"
+MIXED = "mixed"
+_SHORTEST, _LONGEST = 12.0, 20.0
+_MOST_SCORES = 500
+_EXCERPTS_OF_A_SCORE = 3
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A line of captions.jsonl: a sound file beside it and what is true of its sound.
+
+    `instrument_family` is that of all its instruments, or "mixed"; `captions` are other wordings than `caption`.
+    """
+
+    file: str
+    caption: str
+    captions: list[str]
+    instruments: list[str]
+    instrument_family: str
+    bpm: int
+    tempo_class: str
+    mode: str
+    density: str
+    register: str
+    source_score: str
+    seconds: float
+    seed: int
+
+
+def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers: int) -> list[Clip]:
+    """Renders the clips that `folder` lacks of the first `hours` of corpus `seed`; returns these, in order.
+
+    The same seed, soundfont and number give the same clip on any number of workers. A clip appears whole or not at
+    all; one without its line in captions.jsonl is rendered again. Clips of other seeds are left alone.
+    Raises UserError.
+    """
+    clips = read_clips(folder)
+    wanted = list(_planned(hours, seed))
+    names = [clip_name(seed, number) for number, _ in wanted]
+    missing = [(number, seconds) for (number, seconds), name in zip(wanted, names, strict=True) if name not in clips]
+    _write_clips(folder, clips)
+    with (
+        tqdm(total=round(sum(seconds for _, seconds in wanted)), unit="s", desc="rendering", smoothing=0) as bar,
+        (folder / CAPTIONS).open("a", encoding="utf-8") as lines,
+    ):
+        bar.update(bar.total - round(sum(seconds for _, seconds in missing)))
+        for clip in _rendered(folder, missing, seed, soundfont, workers):
+            clips[clip.file] = clip
+            lines.write(_line(clip))
+            lines.flush()
+            bar.update(round(clip.seconds))
+    _write_clips(folder, clips)
+    return [clips[name] for name in names]
+
+
+def clip_name(seed: int, number: int) -> str:
+    """The file name of a clip."""
+    return f"{seed}_{number:05d}.flac"
+
+
+def make_clip(folder: Path, number: int, seed: int, soundfont: Path) -> Clip:
+    """Renders clip `number` of corpus `seed`. Raises UserError."""
+    random = np.random.default_rng((seed, number))
+    seconds = _seconds(random)
+    arrangement = _arrangement(seconds, random)
+    wave = render(arrangement.voices, seconds, soundfont, random)
+    caption, *others = captions_for(arrangement, random)
+    name = clip_name(seed, number)
+    write_wave(folder / name, torch.from_numpy(wave), SAMPLE_HZ)
+    families = {voice.instrument.family for voice in arrangement.voices}
+    return Clip(
+        file=name,
+        caption=caption,
+        captions=[caption, *others],
+        instruments=[voice.instrument.name for voice in arrangement.voices],
+        instrument_family=families.pop() if len(families) == 1 else MIXED,
+        bpm=arrangement.bpm,
+        tempo_class=arrangement.tempo,
+        mode=arrangement.mode,
+        density=arrangement.density,
+        register=arrangement.register,
+        source_score=arrangement.source,
+        seconds=seconds,
+        seed=seed,
+    )
+
+
+def _arrangement(seconds: float, random: np.random.Generator) -> Arrangement:
+    """The first excerpt of a random score that is in a random mode and fits a random tempo."""
+    tempo, mode = TEMPI[random.integers(len(TEMPI))], MODES[random.integers(len(MODES))]
+    for _ in range(_MOST_SCORES):
+        score = draw_score(mode, random)
+        if score is None:
+            continue
+        for _ in range(_EXCERPTS_OF_A_SCORE):
+            arrangement = arrange(score, tempo, mode, seconds, random)
+            if arrangement is not None:
+                return arrangement
+    raise UserError(f"none of {_MOST_SCORES} scores could be played; is music21 installed with its corpus?")
+
+
+def _seconds(random: np.random.Generator) -> float:
+    return round(float(random.uniform(_SHORTEST, _LONGEST)), 2)
+
+
+def _planned(hours: float, seed: int) -> Iterator[tuple[int, float]]:
+    """Number and seconds of the clips that together first reach `hours`."""
+    total, number = 0.0, 0
+    while total < hours * 3600:
+        seconds = _seconds(np.random.default_rng((seed, number)))
+        yield number, seconds
+        total, number = total + seconds, number + 1
+
+
+def _rendered(folder: Path, clips: list[tuple[int, float]], seed: int, soundfont: Path, workers: int) -> Iterator[Clip]:
+    """The clips as they get ready, rendered by that many processes; by this one where one is enough."""
+    workers = min(workers, math.ceil(len(clips) / 2))
+    if workers <= 1:
+        yield from (make_clip(folder, number, seed, soundfont) for number, _ in clips)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures: list[Future[Clip]] = [pool.submit(make_clip, folder, number, seed, soundfont) for number, _ in clips]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def read_clips(folder: Path) -> dict[str, Clip]:
+    """The clips of a corpus by file name, whose line and sound are both there; a line cut short does not count."""
+    path = folder / CAPTIONS
+    if not path.exists():
+        return {}
+    clips = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            clip = Clip(**json.loads(line))
+        except (json.JSONDecodeError, TypeError):
+            continue
+        if (folder / clip.file).is_file():
+            clips[clip.file] = clip
+    return clips
+
+
+def _write_clips(folder: Path, clips: dict[str, Clip]) -> None:
+    with appearing_whole(folder / CAPTIONS) as temporary:
+        temporary.write_text("".join(_line(clips[name]) for name in sorted(clips)), encoding="utf-8")
+
+
+def _line(clip: Clip) -> str:
+    return json.dumps(asdict(clip), ensure_ascii=False) + "\n"

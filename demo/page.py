@@ -1,0 +1,109 @@
+"""One web page for what was generated for a prompt: players, pictures and how close each is, all inside it."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from demo.pitch_bands import pitch_bands
+from open_musiclm.files import appearing_whole
+from open_musiclm.generation.scorers import Heard
+
+_WINDOW, _HOP = 2048, 256
+_ROWS = 240
+_LOWEST_HZ, _HIGHEST_HZ = 50.0, 11000.0
+_RANGE_DB = 70.0
+_COLOURS = ("#0b0b1e", "#b5367a", "#fcfdbf")  # of the faintest, the middle and the loudest
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222; background: #fff; }}
+h1 {{ font-size: 1.5rem; }}
+figure {{ margin: 2rem 0; }}
+img {{ width: 100%; height: 12rem; display: block; }}
+audio {{ width: 100%; margin-top: .5rem; }}
+.label {{ color: #555; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="label">{label}</p>
+<p class="label">The closest to the prompt first. Similarity: a cosine, as CLAP hears it. Rhythm, where an ear for it
+listened: how many nats likelier the prompt makes it.</p>
+{samples}
+</body>
+</html>
+"""
+_SAMPLE = """<figure>
+<figcaption>{rank}. {heard} ({name})</figcaption>
+<img alt="spectrogram of sample {rank}: time to the right, pitch upwards" src="data:image/png;base64,{picture}">
+<audio controls preload="metadata" src="data:audio/wav;base64,{sound}"></audio>
+</figure>"""
+
+
+@dataclass(frozen=True)
+class PageSample:
+    """A wave file, its picture and how close to the prompt it is heard to be."""
+
+    sound: Path
+    picture: Path
+    heard: Heard
+
+
+def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample]) -> None:
+    """Writes the page; sounds and pictures are copied into it, so that it can be sent or moved as one file.
+
+    `label` says what model this is. Raises UserError where the disk refuses.
+    """
+    figures = [
+        _SAMPLE.format(
+            rank=rank,
+            heard=sample.heard,
+            name=html.escape(sample.sound.name),
+            picture=_base64(sample.picture),
+            sound=_base64(sample.sound),
+        )
+        for rank, sample in enumerate(samples, start=1)
+    ]
+    page = _PAGE.format(title=html.escape(prompt), label=html.escape(label), samples="\n".join(figures))
+    with appearing_whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def write_spectrogram(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
+    """Writes a PNG: a column for every 256 samples, rows of equal musical steps from 50 Hz to 11 kHz.
+
+    The faintest colour is 70 dB below the loudest. Raises UserError where the disk refuses.
+    """
+    levels = spectrogram_levels(wave, sample_hz)
+    grey = Image.fromarray((255 * levels.flip(0)).round().to(torch.uint8).numpy())
+    buffer = io.BytesIO()
+    ImageOps.colorize(grey, black=_COLOURS[0], mid=_COLOURS[1], white=_COLOURS[2]).save(buffer, "PNG")
+    with appearing_whole(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def spectrogram_levels(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "rows time"]:
+    """Levels from 0 (70 dB below the loudest, or less) to 1, the lowest pitch first; silence is 0 everywhere."""
+    highest = min(_HIGHEST_HZ, sample_hz / 2)
+    decibels = pitch_bands(wave, sample_hz, _WINDOW, _HOP, _ROWS, _LOWEST_HZ, highest)
+    if not wave.any():
+        return torch.zeros_like(decibels)
+    return ((decibels - decibels.max()) / _RANGE_DB + 1).clamp(min=0)
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode("ascii")

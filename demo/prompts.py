@@ -1,0 +1,57 @@
+"""Prompts that no caption of the demo corpus is worded like, with what the music for them has to be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from demo.corpus.captions import with_article
+from demo.corpus.excerpt import TEMPI, TempoClass
+from demo.corpus.instruments import INSTRUMENTS
+
+Item = TypeVar("Item")
+
+_WORDINGS = (
+    "I would like to hear {an_instrument}, {tempo}",
+    "some {tempo} {instrument} music please",
+    "{instrument} at {a_tempo} pace",
+    "{an_instrument} plays something {tempo}",
+    "play me {a_tempo} {instrument} theme",
+    "the sound of {an_instrument} in {a_tempo} number",
+)
+_TEMPO_WORDS: dict[TempoClass, tuple[str, ...]] = {
+    "slow": ("slow", "leisurely", "unhurried"),
+    "medium": ("moderate", "mid-tempo", "medium-paced"),
+    "fast": ("fast", "quick", "rapid"),
+}
+_SELDOM_ALONE = "bass"  # the corpus has it as an accompaniment only
+
+
+@dataclass(frozen=True)
+class ControlPrompt:
+    """A prompt, and the instrument family and tempo class that it asks for."""
+
+    text: str
+    family: str
+    tempo: TempoClass
+
+
+def control_prompts(count: int, seed: int) -> list[ControlPrompt]:
+    """`count` prompts, families and tempi in turn, so that each is asked for about equally often."""
+    random = np.random.default_rng(seed)
+    families = sorted({instrument.family for instrument in INSTRUMENTS} - {_SELDOM_ALONE})
+    prompts = []
+    for number in range(count):
+        family, tempo = families[number % len(families)], TEMPI[number // len(families) % len(TEMPI)]
+        instrument = _one([known for known in INSTRUMENTS if known.family == family], random)
+        name, pace = _one(instrument.names, random), _one(_TEMPO_WORDS[tempo], random)
+        text = _one(_WORDINGS, random).format(
+            instrument=name, an_instrument=with_article(name), tempo=pace, a_tempo=with_article(pace)
+        )
+        prompts.append(ControlPrompt(text, family, tempo))
+    return prompts
+
+
+def _one(items: Sequence[Item], random: np.random.Generator) -> Item:
+    return items[random.integers(len(items))]

@@ -1,0 +1,75 @@
+#!/bin/sh
+# From nothing to demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the three
+# stages. Run it from the repository's root, as often as you like: what is done stays, what was interrupted goes on.
+# An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
+set -e
+PYTHON=${PYTHON:-python}
+BEGIN_WITH=
+OUT=results/demo_model # the configs beside this script name it too
+HOURS=${HOURS:-20}
+MODEL=demo/configs/model.json
+TRAINING=demo/configs/training_bundle.json
+TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
+
+# train NAME SCRIPT ARGUMENTS...: once, from the weights of the folder $BEGIN_WITH if that is set, or on from its newest
+# checkpoint
+train() {
+    name=$1
+    script=$2
+    shift 2
+    if [ -e "$OUT/$name/done" ]; then return; fi
+    if ls "$OUT/$name"/checkpoints/step_* > /dev/null 2>&1; then
+        "$PYTHON" "scripts/$script.py" "$@" --results_folder "$OUT/$name" --continue_from_dir "$OUT/$name"
+    else
+        "$PYTHON" "scripts/$script.py" "$@" ${BEGIN_WITH:+--fine_tune_from "$BEGIN_WITH"} \
+            --results_folder "$OUT/$name" --overwrite
+    fi
+    touch "$OUT/$name/done"
+}
+
+# backbone NAME ARGUMENTS...: trained, and in half precision where the model config looks for it
+backbone() {
+    name=$1
+    shift
+    train "$name" "train_$name" --config "demo/configs/train_$name.json" "$@"
+    newest=$(find "$OUT/$name/checkpoints" -name 'step_*' | sort | tail -n 1)
+    "$PYTHON" demo/halve_weights.py "$newest/$name" "demo/bundle/$name"
+}
+
+"$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
+backbone encodec
+backbone clap
+newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
+"$PYTHON" demo/train_naming.py "$newest/clap" "$OUT/clap/naming" --config demo/configs/train_clap.json \
+    --model_config "$MODEL"
+newest=$(find "$OUT/clap/naming" -name 'step_*' | sort | tail -n 1)
+"$PYTHON" demo/halve_weights.py "$newest" demo/bundle/clap
+backbone mert --model_config "$MODEL"
+for name in clap_rvq hubert_kmeans; do
+    if [ ! -e "$OUT/$name/done" ]; then
+        "$PYTHON" "scripts/train_$name.py" --results_folder "$OUT/$name" --model_config "$MODEL" \
+            --training_config "$TRAINING" --overwrite
+        rm -rf "$OUT/tokens" # made with other tokenizers, if there are any
+        touch "$OUT/$name/done"
+    fi
+done
+# shellcheck disable=SC2086
+"$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+"$PYTHON" scripts/train_rhythm_ear.py --results_folder "$OUT/rhythm_ear" --model_config "$MODEL" --overwrite \
+    --tokens_folder "$OUT/tokens" --captions "$OUT/corpus/captions.jsonl" --kmeans_path "$OUT/hubert_kmeans"
+# Short windows first: they begin more often, and where a window begins only the condition says what is to come.
+# shellcheck disable=SC2086
+train semantic_short train_semantic_stage --model_config demo/configs/model_short_windows.json \
+    --training_config demo/configs/training_short_windows.json $TOKENIZERS
+BEGIN_WITH=$OUT/semantic_short
+for name in semantic coarse fine; do
+    # shellcheck disable=SC2086
+    train "$name" "train_${name}_stage" --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
+    BEGIN_WITH=
+done
+rm -rf "$OUT/bundle"
+# shellcheck disable=SC2086
+"$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
+    --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --fine_path "$OUT/fine" \
+    --ear_path "$OUT/rhythm_ear"
+"$PYTHON" demo/halve_weights.py "$OUT/bundle" demo/bundle

@@ -1,0 +1,29 @@
+"""Weights on disk, read without unpickling."""
+
+from open_musiclm.checkpoints.weights import (
+    CHECKPOINTS_FOLDER,
+    Kind,
+    Weights,
+    differing_keys,
+    find_weights,
+    load_into,
+    load_weights,
+    save_weights,
+    saved_steps,
+    step_folder,
+    weights_name,
+)
+
+__all__ = [
+    "CHECKPOINTS_FOLDER",
+    "Kind",
+    "Weights",
+    "differing_keys",
+    "find_weights",
+    "load_into",
+    "load_weights",
+    "save_weights",
+    "saved_steps",
+    "step_folder",
+    "weights_name",
+]

@@ -1,0 +1,133 @@
+"""Weights on disk: safetensors that carry what they are and the model config they were made with.
+
+Nothing here unpickles: released `.pt` files go through `checkpoints.legacy`, which reads tensors only.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from open_musiclm import __version__
+from open_musiclm.checkpoints.legacy import stages as released
+from open_musiclm.config import ModelConfig, model_config_from_json
+from open_musiclm.errors import UserError
+from open_musiclm.files import appearing_whole
+
+Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans", "rhythm_ear"]
+CHECKPOINTS_FOLDER = "checkpoints"
+_STEP_FOLDER = re.compile(r"step_(\d+)")
+_FORMAT = "open_musiclm"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by parameter name, and the model config they were made with (None in released files)."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    model_config: ModelConfig | None
+
+
+def weights_name(kind: Kind) -> str:
+    """The file name of weights of this kind within a checkpoint folder."""
+    return f"{kind}.safetensors"
+
+
+def step_folder(results_folder: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` steps."""
+    return results_folder / CHECKPOINTS_FOLDER / f"step_{step:08d}"
+
+
+def saved_steps(results_folder: Path) -> list[int]:
+    """The steps that have a whole checkpoint in a results folder, ascending."""
+    folder = results_folder / CHECKPOINTS_FOLDER
+    matches = [_STEP_FOLDER.fullmatch(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+def find_weights(path: Path, kind: Kind) -> Path:
+    """The weights file that `path` means: itself, or the newest one in a results or checkpoint folder.
+
+    Raises UserError where there is none.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise UserError(f"{path}: no such checkpoint for {kind}")
+        return path
+    steps = saved_steps(path)
+    folder = step_folder(path, steps[-1]) if steps else path
+    file = folder / weights_name(kind)
+    if not file.exists():
+        raise UserError(f"{path}: holds no {weights_name(kind)}; give the results folder of the {kind} training")
+    return file
+
+
+def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Writes weights and their config; the file appears whole or not at all. Raises UserError."""
+    metadata = {
+        "format": _FORMAT,
+        "kind": kind,
+        "open_musiclm_version": __version__,
+        "model_config": config.model_dump_json(),
+    }
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with appearing_whole(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise UserError(f"{path}: cannot write: {error}") from error
+
+
+def load_weights(path: Path, kind: Kind) -> Weights:
+    """Reads weights of the expected kind from a file or folder, our own or released. Raises UserError."""
+    file = find_weights(path, kind)
+    if file.suffix != ".safetensors":
+        return Weights(file, released.read(file, kind), None)
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: not a whole safetensors file: {error}") from error
+    if metadata.get("format") != _FORMAT or not {"kind", "model_config"} <= metadata.keys():
+        raise UserError(
+            f"{file}: not an open_musiclm checkpoint (its metadata lacks format={_FORMAT}, kind or model_config)"
+        )
+    if metadata["kind"] != kind:
+        raise UserError(f"{file}: holds {metadata['kind']} weights; {kind} weights are needed here")
+    return Weights(file, tensors, model_config_from_json(metadata["model_config"], str(file)))
+
+
+def load_into(module: nn.Module, weights: Weights) -> None:
+    """Copies weights into a module. Raises UserError that names every key that differs."""
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - weights.tensors.keys())
+    unexpected = sorted(weights.tensors.keys() - expected.keys())
+    shapes = [
+        f"{name} is {list(weights.tensors[name].shape)}, the config wants {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & weights.tensors.keys())
+        if expected[name].shape != weights.tensors[name].shape
+    ]
+    problems = [f"missing {_shortened(missing)}"] if missing else []
+    problems += [f"unexpected {_shortened(unexpected)}"] if unexpected else []
+    problems += [_shortened(shapes, "; ")] if shapes else []
+    if problems:
+        raise UserError(f"{weights.path}: does not fit the model config: " + "; ".join(problems))
+    module.load_state_dict(weights.tensors)
+
+
+def differing_keys(found: ModelConfig, expected: ModelConfig, section: str) -> list[str]:
+    """The keys of a section that differ between two model configs, as 'section.key: found, expected'."""
+    left, right = (getattr(config, section).model_dump() for config in (found, expected))
+    return [f"{section}.{key}: {left[key]} there, {right[key]} here" for key in left if left[key] != right[key]]
+
+
+def _shortened(items: list[str], separator: str = ", ", most: int = 6) -> str:
+    rest = f"{separator}and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + rest

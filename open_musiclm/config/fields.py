@@ -1,0 +1,15 @@
+"""Field types that several config sections share."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bfloat16"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+StageName = Literal["semantic", "coarse", "fine"]

@@ -1,1 +1,0 @@
-"""How good generated music is: a judge of instruments and tempo, distances between sets of clips, memorising."""

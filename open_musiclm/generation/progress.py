@@ -1,0 +1,37 @@
+"""Progress of generation: one bar per stage, in seconds of music."""
+
+from types import TracebackType
+
+from tqdm import tqdm
+
+from open_musiclm.generation.session import Progress
+
+
+class StageBars(Progress):
+    """A bar for every stage that begins; a stage that begins again (the next batch) goes on in its bar."""
+
+    def __init__(self) -> None:
+        self.bars: dict[str, tqdm] = {}
+
+    def __enter__(self) -> "StageBars":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for bar in self.bars.values():
+            bar.close()
+
+    def begin(self, stage: str, seconds: float) -> None:
+        """A stage has `seconds` of music before it."""
+        if stage in self.bars:
+            self.bars[stage].total += seconds
+            self.bars[stage].refresh()
+            return
+        layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of music [{elapsed}<{remaining}]"
+        self.bars[stage] = tqdm(total=seconds, desc=f"{stage:8}", bar_format=layout, position=len(self.bars))
+
+    def advance(self, stage: str, seconds: float) -> None:
+        """It has made `seconds` more."""
+        bar = self.bars[stage]
+        bar.update(min(seconds, bar.total - bar.n))  # sums of seconds are not exact, and tqdm warns of the excess

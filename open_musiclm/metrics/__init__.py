@@ -1,0 +1,1 @@
+"""What generated music and codecs are measured by."""

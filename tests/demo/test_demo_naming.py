@@ -1,0 +1,82 @@
+"""CLAP learns to name what it hears: the demo's script, on a few clips and the bundle of the repository."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.paths import DEMO, REPOSITORY
+
+from demo.corpus.corpus import Clip
+from demo.corpus.instruments import INSTRUMENTS
+from demo.corpus.wordings import namings
+from demo.prompts import control_prompts
+
+MODEL, BUNDLE = REPOSITORY / "configs/demo/model.json", DEMO / "bundle"
+PACES = {"slow": 1.0, "medium": 2.5, "fast": 6.0}  # notes a second
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "demo/train_naming.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Plucked tones at three paces as a harp's and as two harps', with the labels of the demo corpus."""
+    folder = tmp_path_factory.mktemp("clips")
+    time = np.arange(12 * 24000) / 24000
+    lines = []
+    for number, (pace, hz) in enumerate(PACES.items()):
+        name, family = f"{number}.wav", ("plucked strings", "mixed")[number == 1]
+        tone = 0.3 * np.sin(2 * np.pi * 330 * time) * np.exp(-8 * (time % (1 / hz)))
+        soundfile.write(folder / name, tone, 24000)
+        caption = f"{pace} harp"
+        clip = Clip(name, caption, [caption], ["harp"], family, 100, pace, "major", "sparse", "middle", "none", 12.0, 0)
+        lines.append(json.dumps(asdict(clip)))
+    (folder / "captions.jsonl").write_text("\n".join(lines))
+    config = json.loads((DEMO / "configs/train_clap.json").read_text())
+    config["trainer"] |= {"folder": str(folder), "spectrogram_folder": None}
+    (folder / "clap.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_losses_fall_and_a_clap_is_written_from_which_it_goes_on(clips, tmp_path):
+    target, configs = tmp_path / "clap", ("--config", clips / "clap.json", "--model_config", MODEL)
+    said = []
+    for steps in (20, 40, 40):
+        done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 16)
+        assert done.returncode == 0, done.stderr
+        said += [line for line in done.stdout.splitlines() if line.startswith("step")]
+        assert [folder.name for folder in target.iterdir()] == [f"step_{steps:08d}"]
+    assert [line.split(":")[0] for line in said] == ["step 20", "step 40"]
+    names = ("contrast", "family and pace", "pace", "closeness", "parting")
+    first, last = ([float(re.search(f"(?:, |: ){name} ([0-9.]+)", line)[1]) for name in names] for line in said)
+    assert sum(last) < sum(first)
+    assert {file.name for file in (target / "step_00000040").iterdir()} >= {"config.json", "model.safetensors"}
+
+
+def test_a_folder_without_a_clap_is_one_clear_line(clips, tmp_path):
+    configs = ("--config", clips / "clap.json", "--model_config", MODEL)
+    done = run(tmp_path / "nowhere", tmp_path / "out", *configs)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'nowhere'}: no config.json")
+
+
+def test_namings_differ_in_the_pace_alone_and_are_no_prompts_of_the_evaluation():
+    chance = random.Random(0)
+    asked = {prompt.text for prompt in control_prompts(2000, seed=0)}
+    for instrument in INSTRUMENTS:
+        for _ in range(20):
+            sentences = namings(instrument, chance)
+            assert not asked & set(sentences)
+            assert any(name in sentence for name in instrument.names for sentence in sentences[:1])
+            words = [set(sentence.split()) - {"a", "an"} for sentence in sentences]
+            assert all(len(some - words[0]) <= 2 for some in words[1:])

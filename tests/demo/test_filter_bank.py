@@ -1,0 +1,66 @@
+"""The start of MERT's front end: every tone is heard in a band of its own, and what is heard reaches the features."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demo.backbones.filter_bank import FEWEST_CHANNELS, start_as_filter_bank
+from open_musiclm.config.backbones import MertArchitecture
+from open_musiclm.training.backbones.mert import build_mert
+
+SAMPLE_HZ = 16000
+
+
+@pytest.fixture(scope="module", params=[320, 640])
+def model(request):
+    torch.manual_seed(0)
+    model = build_mert(MertArchitecture(samples_per_frame=request.param)).eval()
+    start_as_filter_bank(model)
+    return model
+
+
+def tone(hz: float, phase: float = 0.0, seconds: float = 1.0) -> torch.Tensor:
+    time = torch.arange(round(seconds * SAMPLE_HZ)) / SAMPLE_HZ
+    return torch.sin(2 * math.pi * hz * time + phase)[None]
+
+
+@torch.no_grad()
+def features(model, wave: torch.Tensor) -> torch.Tensor:
+    """[time, features] as they enter the transformer."""
+    projected = model.feature_projection(model.feature_extractor(wave).transpose(1, 2))
+    return (projected[0] if isinstance(projected, tuple) else projected)[0]
+
+
+def likeness(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(torch.cosine_similarity(one.mean(dim=0), other.mean(dim=0), dim=0))
+
+
+@given(phase=st.floats(0.0, 6.28), hz=st.floats(200, 6500))
+@settings(max_examples=15, deadline=None)
+def test_a_tone_is_heard_the_same_whatever_its_phase(model, phase, hz):
+    assert likeness(features(model, tone(hz)), features(model, tone(hz, phase))) > 0.98
+
+
+@pytest.mark.parametrize("hz", [200, 300, 450, 650, 900, 1300, 2500, 5000])
+def test_tones_a_fifth_apart_are_told_apart(model, hz):
+    assert likeness(features(model, tone(hz)), features(model, tone(1.5 * hz))) < 0.8
+
+
+def test_a_note_that_changes_is_heard_at_once(model):
+    wave = torch.cat((tone(440), tone(660)), dim=1)
+    heard = features(model, wave)
+    rate = round(len(heard) / 2)
+    before, after = heard[rate // 5 : -rate * 6 // 5].mean(dim=0), heard[rate * 6 // 5 : -rate // 5].mean(dim=0)
+    nearer_after = (heard - after).norm(dim=1) < (heard - before).norm(dim=1)
+    assert not nearer_after[rate // 10 : rate - 2].any()
+    assert nearer_after[rate + 2 : -rate // 10].all()
+
+
+def test_wider_front_ends_work_too():
+    torch.manual_seed(0)
+    wide = build_mert(MertArchitecture(front_end_channels=FEWEST_CHANNELS + 32)).eval()
+    start_as_filter_bank(wide)
+    assert likeness(features(wide, tone(440)), features(wide, tone(660))) < 0.8
