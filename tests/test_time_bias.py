@@ -12,7 +12,8 @@ from test_generation import CPU, random_ids, small_config
 from open_musiclm.checkpoints import save_weights
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage, load_stage, load_stage_to_train_on
-from open_musiclm.models.token_sequences import TokenSequence, moments_of
+from open_musiclm.models.token_sequences import moments_of
+from open_musiclm.tokens import TokenStream
 
 
 @settings(deadline=None)
@@ -20,10 +21,10 @@ from open_musiclm.models.token_sequences import TokenSequence, moments_of
 def test_conditioning_of_the_moment_that_is_asked_for_is_nearest(
     ratio: int, quantizers: int, known_quantizers: int, steps: int
 ) -> None:
-    known = TokenSequence("known", 9, known_quantizers, 25)
-    asked = TokenSequence("asked", 9, quantizers, 25 * ratio)
+    known = TokenStream("semantic", 9, known_quantizers, 25)
+    asked = TokenStream("coarse", 9, quantizers, 25 * ratio)
     before, after = steps * known_quantizers, steps * ratio * quantizers
-    moments = moments_of((TokenSequence("clap", 9, 2, None), known, asked), (2, before, after), CPU)
+    moments = moments_of((TokenStream("clap", 9, 2, None), known, asked), (2, before, after), CPU)
     positions = 3 + before + 1 + after + 1
     between = moments.steps_between(torch.arange(positions), positions)
     assert between[: 3 + before + 1].eq(0).all()  # conditioning asks for nothing

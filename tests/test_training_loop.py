@@ -21,7 +21,7 @@ from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
-from open_musiclm.models.stages import SemanticStage, load_stage
+from open_musiclm.models.stages import build_stage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
@@ -61,7 +61,7 @@ def train(
     options = options or RunOptions(folder, log_with="none", device="cpu")
     run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
-    trainer = BrokenTrainer(run.accelerator, SemanticStage(model_config()), tools, config)
+    trainer = BrokenTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
     trainer.broken = broken
     Loop(trainer, training_data(config), run, config).train()
     return trainer
@@ -279,7 +279,7 @@ def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
         RunOptions(folder, log_with="none", device="cpu"), model_config(), config, config.seed, "float32", 2
     )
     trainer = SemanticTrainer(
-        run.accelerator, SemanticStage(model_config()), StageTools(model_config(), None, None), config
+        run.accelerator, build_stage("semantic", model_config()), StageTools(model_config(), None, None), config
     )
     data = replace(training_data(config), validation=Stopped(), validation_examples=1000)
     assert not Loop(trainer, data, run, config).train()

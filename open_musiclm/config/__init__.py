@@ -11,6 +11,7 @@ from open_musiclm.config.fields import (
     StageName,
     TrainingPrecision,
 )
+from open_musiclm.config.generation import GENERATION_CONFIG_NAME, GenerationConfig, load_generation_config
 from open_musiclm.config.model import (
     ClapRvqConfig,
     CoarseConfig,
@@ -36,12 +37,14 @@ from open_musiclm.config.training import (
 )
 
 __all__ = [
+    "GENERATION_CONFIG_NAME",
     "ClapRvqConfig",
     "ClapRvqTrainerConfig",
     "CoarseConfig",
     "DataPreprocessorConfig",
     "EncodecConfig",
     "FineConfig",
+    "GenerationConfig",
     "GlobalConfig",
     "HubertKmeansConfig",
     "HubertKmeansTrainerConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingPrecision",
     "TransformerConfig",
+    "load_generation_config",
     "load_model_config",
     "load_training_config",
     "model_config_from_json",

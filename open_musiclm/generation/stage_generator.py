@@ -43,7 +43,7 @@ class StageGenerator:
     def __init__(self, stage: Stage, precision: torch.dtype = torch.float32) -> None:
         decoder = stage.decoder
         self.sequences, self.predicted = stage.sequences, stage.predicted
-        self.default_sampling = stage.default_sampling
+        self.default_sampling = Sampling({"semantic": 1.0, "coarse": 0.95, "fine": 0.4}[stage.name])
         self.condition_dropout = stage.condition_dropout
         self.transformer = IncrementalTransformer(decoder.transformer, precision)
         self.embeddings = [decoder.embedding(index) for index in range(len(self.sequences))]

@@ -1,6 +1,6 @@
 """The three stages: their token sequences, and their training loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +12,15 @@ from torch.nn import functional
 from open_musiclm.checkpoints import Weights, load_into, load_weights
 from open_musiclm.config import ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.generation.sampling import Sampling
 from open_musiclm.models.example_rng import Seeds, derived, noise
 from open_musiclm.models.token_sequences import (
     PADDING,
-    TokenSequence,
     TokenSequenceDecoder,
     append_end,
     conditioning_mask,
     flatten_ids,
 )
+from open_musiclm.tokens import TokenStream, stage_streams
 
 STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
@@ -41,23 +40,22 @@ class StageLoss(NamedTuple):  # a tuple, for FSDP2 looks for the tensors of a mo
 class Stage(nn.Module):
     """A decoder from conditioning sequences to the sequence that the stage predicts."""
 
-    name: str
-    default_sampling: Sampling
     _no_split_modules = ("Block",)  # what accelerate shards one by one (FSDP2)
 
-    def __init__(self, sequences: Sequence[TokenSequence], config: TransformerConfig) -> None:
+    def __init__(self, name: StageName, sequences: Sequence[TokenStream], config: TransformerConfig) -> None:
         super().__init__()
+        self.name = name
         self.decoder = TokenSequenceDecoder(sequences, config)
         self.condition_dropout = config.condition_dropout
         self.strayed_history = config.strayed_history
 
     @property
-    def sequences(self) -> tuple[TokenSequence, ...]:
+    def sequences(self) -> tuple[TokenStream, ...]:
         """The conditioning sequences, then the predicted one."""
         return self.decoder.sequences
 
     @property
-    def predicted(self) -> TokenSequence:
+    def predicted(self) -> TokenStream:
         """The sequence that the stage predicts."""
         return self.sequences[-1]
 
@@ -112,37 +110,6 @@ class Stage(nn.Module):
         return logits, labels
 
 
-class SemanticStage(Stage):
-    """CLAP tokens to semantic tokens."""
-
-    name = "semantic"
-    default_sampling = Sampling(temperature=1.0)
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__((clap_sequence(config), semantic_sequence(config)), config.semantic_cfg)
-
-
-class CoarseStage(Stage):
-    """CLAP and semantic tokens to the first EnCodec codebooks."""
-
-    name = "coarse"
-    default_sampling = Sampling(temperature=0.95)
-
-    def __init__(self, config: ModelConfig) -> None:
-        sequences = (clap_sequence(config), semantic_sequence(config), coarse_sequence(config))
-        super().__init__(sequences, config.coarse_cfg)
-
-
-class FineStage(Stage):
-    """CLAP and coarse tokens to the remaining EnCodec codebooks."""
-
-    name = "fine"
-    default_sampling = Sampling(temperature=0.4)
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__((clap_sequence(config), coarse_sequence(config), fine_sequence(config)), config.fine_cfg)
-
-
 # Settings of a stage that its weights can be used with only as they were trained.
 _ARCHITECTURE = (
     "dim",
@@ -158,12 +125,7 @@ _TIME_BIAS = "transformer.time_bias."
 
 def build_stage(name: StageName, config: ModelConfig) -> Stage:
     """Stage `name` with fresh weights."""
-    stages: dict[StageName, Callable[[ModelConfig], Stage]] = {
-        "semantic": SemanticStage,
-        "coarse": CoarseStage,
-        "fine": FineStage,
-    }
-    return stages[name](config)
+    return Stage(name, stage_streams(name, config), config.stage(name))
 
 
 def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
@@ -203,28 +165,6 @@ def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
     stage = build_stage(name, config)
     load_into(stage.decoder, weights)
     return stage
-
-
-def clap_sequence(config: ModelConfig) -> TokenSequence:
-    """The residual VQ's tokens of one CLAP embedding: one time step, of no moment."""
-    return TokenSequence("clap", config.clap_rvq_cfg.codebook_size, config.clap_rvq_cfg.rq_num_quantizers, None)
-
-
-def semantic_sequence(config: ModelConfig) -> TokenSequence:
-    """MERT k-means ids."""
-    return TokenSequence("semantic", config.hubert_kmeans_cfg.codebook_size, 1, config.hubert_kmeans_cfg.output_hz)
-
-
-def coarse_sequence(config: ModelConfig) -> TokenSequence:
-    """EnCodec's first codebooks."""
-    codec, quantizers = config.encodec_cfg, config.global_cfg.num_coarse_quantizers
-    return TokenSequence("coarse", codec.codebook_size, quantizers, codec.output_hz)
-
-
-def fine_sequence(config: ModelConfig) -> TokenSequence:
-    """EnCodec's remaining codebooks."""
-    codec, quantizers = config.encodec_cfg, config.global_cfg.num_fine_quantizers
-    return TokenSequence("fine", codec.codebook_size, quantizers, codec.output_hz)
 
 
 def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:

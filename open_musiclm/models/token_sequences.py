@@ -1,4 +1,4 @@
-"""A decoder over a list of token sequences, the last one predicted from the earlier ones (DESIGN section 3).
+"""A decoder over a list of token sequences, the last one predicted from the earlier ones.
 
 Tokens [batch, time, quantizers] are flattened time-major: t0q0 t0q1 ... t1q0 ...; each sequence is preceded
 by a learned start vector.
@@ -15,32 +15,16 @@ from open_musiclm.config import TransformerConfig
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.models.position_bias import Moments
 from open_musiclm.models.transformer import Transformer
+from open_musiclm.tokens import TokenStream
 
 PADDING = -1
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """One kind of token: its codebook size (which is also its end id) and its number of quantizers.
-
-    `frame_hz` is the number of time steps a second, None for tokens of a whole window.
-    """
-
-    name: str
-    codebook_size: int
-    quantizers: int
-    frame_hz: int | None
-
-    @property
-    def end_id(self) -> int:
-        return self.codebook_size
 
 
 @dataclass(frozen=True)
 class SequenceEmbedding:
     """The start vector and the tables of one sequence; `positions` is None without absolute positions."""
 
-    sequence: TokenSequence
+    sequence: TokenStream
     start: Float[Tensor, "dim"]
     table: nn.Module
     positions: nn.Module | None
@@ -62,7 +46,7 @@ class SequenceEmbedding:
 class TokenSequenceDecoder(nn.Module):
     """Embeds the sequences, runs the transformer over them, and predicts every token from those before it."""
 
-    def __init__(self, sequences: Sequence[TokenSequence], config: TransformerConfig) -> None:
+    def __init__(self, sequences: Sequence[TokenStream], config: TransformerConfig) -> None:
         super().__init__()
         self.sequences = tuple(sequences)
         self.grad_shrink_alpha = config.grad_shrink_alpha
@@ -117,7 +101,7 @@ class TokenSequenceDecoder(nn.Module):
         return x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
 
 
-def moments_of(sequences: Sequence[TokenSequence], lengths: Sequence[int], device: torch.device) -> Moments:
+def moments_of(sequences: Sequence[TokenStream], lengths: Sequence[int], device: torch.device) -> Moments:
     """When the positions of sequences with so many tokens are, each in the middle of its time step."""
     asked, asking, heard, rates = [], [], [], []
     for sequence, length in zip(sequences, lengths, strict=True):
@@ -136,18 +120,18 @@ def flatten_ids(ids: Int[Tensor, "batch time quantizers"]) -> Int[Tensor, "batch
     return ids.flatten(1)
 
 
-def append_end(ids: Int[Tensor, "batch tokens"], sequence: TokenSequence) -> Int[Tensor, "batch tokens_and_end"]:
+def append_end(ids: Int[Tensor, "batch tokens"], sequence: TokenStream) -> Int[Tensor, "batch tokens_and_end"]:
     """The tokens followed by the end id."""
     return nn.functional.pad(ids, (0, 1), value=sequence.end_id)
 
 
-def is_token(ids: Int[Tensor, "*shape"], sequence: TokenSequence) -> Bool[Tensor, "*shape"]:
+def is_token(ids: Int[Tensor, "*shape"], sequence: TokenStream) -> Bool[Tensor, "*shape"]:
     """Whether each id is a token: neither an end id nor padding."""
     return (ids != sequence.end_id) & (ids != PADDING)
 
 
 def conditioning_mask(
-    sequences: Sequence[TokenSequence], ids: Sequence[Int[Tensor, "batch _"]]
+    sequences: Sequence[TokenStream], ids: Sequence[Int[Tensor, "batch _"]]
 ) -> Bool[Tensor, "batch positions"]:
     """Which positions are seen as keys: start vectors and tokens, but no end id or padding of the conditioning."""
     conditioning = [is_token(tokens, sequence) for tokens, sequence in zip(ids[:-1], sequences[:-1], strict=True)]

@@ -27,7 +27,7 @@ from open_musiclm.config import (
     SemanticConfig,
     StageTrainerConfig,
 )
-from open_musiclm.models.stages import SemanticStage
+from open_musiclm.models.stages import build_stage
 from open_musiclm.training import tracking
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
@@ -118,7 +118,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.sharded:
         shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
-    trainer = SemanticTrainer(run.accelerator, SemanticStage(model_config()), tools, config)
+    trainer = SemanticTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
     tokens = MadeUpTokens(arguments.slow_seconds, arguments.dies_at)
     Loop(trainer, training_data(config, tokens), run, config).train()
 

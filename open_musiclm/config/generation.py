@@ -1,0 +1,85 @@
+"""How to generate: the fields of `generation_config.json`, and of the command line's flags (no torch in here)."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from open_musiclm.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Precision, StageName
+from open_musiclm.config.json_files import Section, load_section
+
+GENERATION_CONFIG_NAME = "generation_config.json"
+_STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
+
+
+class GenerationConfig(Section):
+    """How to generate. A bundle carries one; scripts, the demo and Python use it unless told otherwise.
+
+    The same seed, prompt and sample number give the same music. Temperature 0 takes the likeliest token; without
+    `top_k` the likeliest tenth of the ids is drawn from. `cfg_scale` above 1 follows what a stage is given more closely
+    (classifier-free guidance, Ho and Salimans 2022): one number, or one each for the semantic, coarse and fine stage.
+    Search keeps the `num_top_matches` of `num_samples` that score best; with `num_particles` each of those samples is
+    what is left of so many particles (`generation/search.py`).
+    """
+
+    seed: int = Field(default=0, description="the same seed, prompt and number give the same music")
+    duration: PositiveFloat = Field(default=4.0, description="seconds of new music")
+    semantic_temperature: NonNegativeFloat = Field(default=1.0, description="of the semantic stage; 0: likeliest token")
+    coarse_temperature: NonNegativeFloat = Field(default=0.95, description="of the coarse stage; 0: likeliest token")
+    fine_temperature: NonNegativeFloat = Field(default=0.4, description="of the fine stage; 0: likeliest token")
+    top_k: PositiveInt | None = Field(default=None, description="ids to draw from; by default a tenth of them")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="draw from the fewest ids that hold this probability"
+    )
+    cfg_scale: NonNegativeFloat | list[NonNegativeFloat] = Field(
+        default=1.0,
+        description="above 1, follow what a stage is given more closely; one number, or one for each stage; only for "
+        "stages trained with condition_dropout",
+    )
+    return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher")
+    precision: Precision = Field(
+        default="float32",
+        description="of the stages' weights; bfloat16 is quicker, float32 gives the same music on every machine",
+    )
+    max_batch_size: PositiveInt = Field(default=16, description="samples generated at the same time")
+    num_samples: PositiveInt = Field(default=4, description="samples to choose from, per prompt")
+    num_top_matches: PositiveInt = Field(default=1, description="samples to keep, per prompt")
+    num_particles: PositiveInt | None = Field(
+        default=None, description="particles that compete for each sample, window by window; the best is the sample"
+    )
+
+    @field_validator("cfg_scale")
+    @classmethod
+    def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
+        if isinstance(scale, list) and len(scale) != len(_STAGES):
+            raise ValueError(f"expected one number, or one for each of {', '.join(_STAGES)}")
+        return scale
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> "GenerationConfig":
+        if self.num_top_matches > self.num_samples:
+            raise ValueError(f"num_top_matches {self.num_top_matches} is above num_samples {self.num_samples}")
+        if self.num_particles is not None and self.num_particles > self.max_batch_size:
+            raise ValueError(
+                f"num_particles {self.num_particles} is above max_batch_size {self.max_batch_size}, but the particles "
+                "of a sample compete within one batch"
+            )
+        return self
+
+    def temperature(self, stage: StageName) -> float:
+        """The temperature of a stage."""
+        return {
+            "semantic": self.semantic_temperature,
+            "coarse": self.coarse_temperature,
+            "fine": self.fine_temperature,
+        }[stage]
+
+    def guidance(self, stage: StageName) -> float:
+        """The guidance scale of a stage."""
+        return self.cfg_scale[_STAGES.index(stage)] if isinstance(self.cfg_scale, list) else self.cfg_scale
+
+
+def load_generation_config(folder: Path) -> GenerationConfig:
+    """The generation config in a folder, or the defaults where there is none. Raises UserError."""
+    path = folder / GENERATION_CONFIG_NAME
+    return load_section(path, GenerationConfig) if path.exists() else GenerationConfig()
