@@ -55,6 +55,10 @@ def start_as_onset_bank(model: HubertModel) -> None:
 
     The second layer's output is the onset bank. Raises UserError where the model is too small.
     """
+    if model.config.feat_proj_layer_norm:
+        raise UserError(
+            "architecture: feature_projection_norm true removes the loudness that onsets are found by; set false"
+        )
     channels = model.config.conv_dim[-1]
     if channels < FEWEST_CHANNELS:
         raise UserError(

@@ -88,7 +88,9 @@ def fit(
     covariance = torch.stack([each.t() @ each / len(each) for each in centred]).mean(dim=0)
     between = of_sounds.t() @ deviations / len(deviations)
     found = canonical(covariance, between, deviations.t() @ deviations / len(deviations))
-    for buffer, value in zip((scorer.text_directions, scorer.rhythm_directions, scorer.correlations), found, strict=True):
+    for buffer, value in zip(
+        (scorer.text_directions, scorer.rhythm_directions, scorer.correlations), found, strict=True
+    ):
         buffer.copy_(value)
     return scorer
 

@@ -1,4 +1,4 @@
-"""An ear for rhythm: what it takes down of curves, how it is learned, and what it makes of music."""
+"""The rhythm scorer: its descriptors, how it is fitted, and its scores of music."""
 
 import json
 import subprocess
@@ -8,28 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.paths import DEMO, REPOSITORY
+from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_musiclm import HZ, PROMPT, tune
 
-from demo.rhythm.scorer import RhythmEar, describe_rhythm
+from demo.defaults import BUNDLE, RHYTHM_SCORER
+from demo.rhythm.combined import ClapRhythmScorer
+from demo.rhythm.descriptors import describe_rhythm
+from demo.rhythm.scorer import FILE_NAME, RhythmScorer
 from demo.rhythm.training import canonical, principal_direction
 from open_musiclm.audio import Sound, resampled
-from open_musiclm.checkpoints import save_weights, weights_name
-from open_musiclm.checkpoints.bundle import KINDS, pack
-from open_musiclm.config import load_model_config
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.scorers import Heard, Listener
-from open_musiclm.generation.session import Options
-from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.generation.scorers import Scorer
 
-SHIPPED = DEMO / "bundle"
 TRAIN = REPOSITORY / "scripts" / "train_rhythm_ear.py"
 FRAME_HZ = 50
 SHORTEST_LAG = 4  # frames
@@ -76,7 +73,7 @@ def test_silence_is_described_too() -> None:
     assert describe_rhythm(torch.zeros(1, 50, 3), torch.tensor([1.0, 0.0, 0.0]), FRAME_HZ).isfinite().all()
 
 
-def test_canonical_directions_of_known_variables() -> None:
+def test_canonical_directions_of_variables_with_given_correlations() -> None:
     """Of two pairs of variables with correlations of 0.9 and 0.6, hidden by rotations, the two are found."""
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(20000, 6, generator=generator), torch.randn(20000, 5, generator=generator)
@@ -102,38 +99,38 @@ def test_the_direction_points_to_the_rarer_and_stronger() -> None:
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 0.95))
 @settings(deadline=None)
-def test_information_is_a_log_ratio_of_densities(said: float, heard: float, correlation: float) -> None:
-    ear = RhythmEar(FRAME_HZ, features=3, text_dim=2, components=1)
-    ear.rhythm_spread.fill_(1.0)
-    ear.rhythm_directions[0], ear.text_directions[0], ear.correlations[0] = 1.0, 1.0, correlation
-    rhythm = torch.zeros(1, len(ear.rhythm_mean))
-    rhythm[0, 0] = heard
-    together = torch.distributions.MultivariateNormal(
+def test_information_is_a_log_ratio_of_densities(text: float, rhythm: float, correlation: float) -> None:
+    scorer = RhythmScorer(FRAME_HZ, features=3, text_dim=2, components=1)
+    scorer.rhythm_spread.fill_(1.0)
+    scorer.rhythm_directions[0], scorer.text_directions[0], scorer.correlations[0] = 1.0, 1.0, correlation
+    rhythms = torch.zeros(1, len(scorer.rhythm_mean))
+    rhythms[0, 0] = rhythm
+    joint = torch.distributions.MultivariateNormal(
         torch.zeros(2), torch.tensor([[1.0, correlation], [correlation, 1.0]])
     )
     alone = torch.distributions.Normal(0.0, 1.0)
-    expected = together.log_prob(torch.tensor([said, heard])) - alone.log_prob(torch.tensor([said, heard])).sum()
-    found = ear.information(torch.tensor([[said, 7.0]]), rhythm)
+    expected = joint.log_prob(torch.tensor([text, rhythm])) - alone.log_prob(torch.tensor([text, rhythm])).sum()
+    found = scorer.information(torch.tensor([[text, 7.0]]), rhythms)
     assert float(found) == pytest.approx(float(expected), abs=1e-3)
 
 
 @pytest.fixture(scope="module")
 def corpus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tokens of 80 sounds of 6 s that are struck slowly or fast, and captions that say so."""
+    """Tokens of 80 sounds of 6 s of slow or fast onsets, and captions that say so."""
     folder = tmp_path_factory.mktemp("rhythms")
     config, generator = stack.config, torch.Generator().manual_seed(5)
     rvq, acoustic = config.clap_rvq_cfg, config.encodec_cfg
     lines = []
     with TokenStoreWriter(folder / "tokens", StoreDescription(config, {})) as writer:
         for number in range(80):
-            pace = ("slow", "fast")[number % 2]
+            tempo = ("slow", "fast")[number % 2]
             semantic = torch.full((6 * FRAME_HZ - 1, 1), HELD)
-            start = int(torch.randint(EVERY[pace], (), generator=generator))
-            semantic[start :: EVERY[pace] + number % 3] = STRUCK
+            start = int(torch.randint(EVERY[tempo], (), generator=generator))
+            semantic[start :: EVERY[tempo] + number % 3] = STRUCK
             zeros = [torch.zeros(5, rvq.rq_num_quantizers, dtype=torch.long)]
             zeros += [torch.zeros(6 * acoustic.output_hz, count, dtype=torch.long) for count in (3, 5)]
             writer.add([StoredTokens(f"{number}.wav", 0.0, 6.0, zeros[0], semantic, zeros[1], zeros[2])])
-            lines.append(json.dumps({"file": f"{number}.wav", "captions": CAPTIONS[pace]}))
+            lines.append(json.dumps({"file": f"{number}.wav", "captions": CAPTIONS[tempo]}))
     (folder / "captions.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -147,168 +144,126 @@ def train(stack: Stack, corpus: Path, results: Path, *more: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def trained(stack: Stack, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("ear")
+    results = tmp_path_factory.mktemp("scorer")
     done = train(stack, corpus, results)
     assert done.returncode == 0, done.stderr
     assert "80 sounds" in done.stdout
     return results
 
 
-def test_a_learned_ear_tells_what_captions_say_of_the_pace(stack: Stack, trained: Path) -> None:
-    ear = RhythmEar.load(trained, stack.config, CPU)
+def test_a_fitted_scorer_tells_what_captions_say_of_the_tempo(stack: Stack, trained: Path) -> None:
+    scorer = RhythmScorer.load(trained, stack.config, CPU)
     tokenizer = stack.tokenizer()
-    assert float(ear.correlations[0]) > 0.8
-    texts = tokenizer.clap.embed_text([CAPTIONS[pace][0] for pace in ("slow", "fast")])
-    for place, pace in enumerate(("slow", "fast")):
-        semantic = torch.full((2, 100), HELD)  # 2 s, as CLAP hears
-        semantic[:, 3 :: EVERY[pace]] = STRUCK
-        nats = ear.hear(texts, tokenizer.semantic.centroids[semantic], window=100)
+    assert float(scorer.correlations[0]) > 0.8
+    texts = tokenizer.clap.embed_text([CAPTIONS[tempo][0] for tempo in ("slow", "fast")])
+    for place, tempo in enumerate(("slow", "fast")):
+        semantic = torch.full((2, 100), HELD)  # 2 s, CLAP's window
+        semantic[:, 3 :: EVERY[tempo]] = STRUCK
+        nats = scorer.score(texts, tokenizer.semantic.centroids[semantic], window=100)
         assert int(nats.argmax()) == place
         assert float(nats[place]) > 0.2 > 0.0 > float(nats[1 - place])
 
 
-def test_an_ear_that_is_there_is_kept(stack: Stack, corpus: Path, trained: Path) -> None:
-    before = load_file(trained / weights_name("rhythm_ear"))
+def test_a_scorer_that_is_there_is_kept(stack: Stack, corpus: Path, trained: Path) -> None:
+    before = load_file(trained / FILE_NAME)
     refused = train(stack, corpus, trained)
     assert refused.returncode == 2
     assert "give --overwrite or another --results_folder" in refused.stderr
     assert train(stack, corpus, trained, "--overwrite").returncode == 0
-    after = load_file(trained / weights_name("rhythm_ear"))
+    after = load_file(trained / FILE_NAME)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_captions_of_other_sounds_are_refused(stack: Stack, corpus: Path, tmp_path: Path) -> None:
     other = tmp_path / "captions.jsonl"
     other.write_text("\n".join(json.dumps({"file": f"x{number}.wav", "caption": "a"}) for number in range(60)))
-    refused = train(stack, corpus, tmp_path / "ear", "--captions", str(other))
+    refused = train(stack, corpus, tmp_path / "scorer", "--captions", str(other))
     assert refused.returncode == 2
     assert f"{other}: has captions of 0 of the 80 sounds" in refused.stderr
-    assert not (tmp_path / "ear").exists()
+    assert not (tmp_path / "scorer").exists()
 
 
-def test_a_file_of_another_kind_is_no_ear(stack: Stack) -> None:
-    with pytest.raises(UserError, match="rhythm_ear weights are needed here"):
-        RhythmEar.load(stack.weights("clap_rvq"), stack.config, CPU)
+def test_a_file_of_another_kind_is_no_scorer(stack: Stack) -> None:
+    with pytest.raises(UserError, match="holds clap_rvq weights; a rhythm scorer is needed here"):
+        RhythmScorer.load(stack.weights("clap_rvq"), stack.config, CPU)
 
 
-def test_an_ear_without_its_weights_is_refused(stack: Stack, tmp_path: Path) -> None:
-    path = tmp_path / weights_name("rhythm_ear")
-    save_weights(path, "rhythm_ear", {"direction": torch.zeros(3)}, stack.config)
-    with pytest.raises(UserError, match="holds no ear for rhythm"):
-        RhythmEar.load(path, stack.config, CPU)
+def test_a_scorer_without_its_weights_is_refused(stack: Stack, tmp_path: Path) -> None:
+    save_file({"direction": torch.zeros(3)}, tmp_path / FILE_NAME, {"kind": "rhythm_scorer"})
+    with pytest.raises(UserError, match="not a rhythm scorer for this model config"):
+        RhythmScorer.load(tmp_path, stack.config, CPU)
 
 
-def test_more_than_a_window_is_heard_window_by_window(stack: Stack, trained: Path) -> None:
-    ear, tokenizer = RhythmEar.load(trained, stack.config, CPU), stack.tokenizer()
+@pytest.mark.parametrize("content", [b"", b"no safetensors at all"])
+def test_a_damaged_file_is_refused(stack: Stack, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(UserError, match="cannot read a rhythm scorer"):
+        RhythmScorer.load(tmp_path, stack.config, CPU)
+
+
+def test_a_file_of_the_earlier_version_is_read(stack: Stack, trained: Path, tmp_path: Path) -> None:
+    """It was called rhythm_ear, in a folder or in a bundle."""
+    metadata = {"format": "open_musiclm", "kind": "rhythm_ear", "model_config": stack.config.model_dump_json()}
+    save_file(load_file(trained / FILE_NAME), tmp_path / "rhythm_ear.safetensors", metadata)
+    earlier, now = RhythmScorer.load(tmp_path, stack.config, CPU), RhythmScorer.load(trained, stack.config, CPU)
+    assert all(torch.equal(earlier.state_dict()[name], tensor) for name, tensor in now.state_dict().items())
+
+
+def test_a_scorer_of_other_backbones_is_refused(stack: Stack, tmp_path: Path) -> None:
+    scorer = RhythmScorer(stack.config.hubert_kmeans_cfg.output_hz, features=5, text_dim=7, components=2)
+    scorer.save(tmp_path / FILE_NAME)
+    with pytest.raises(UserError, match="takes features of 5 and texts of 7 numbers"):
+        ClapRhythmScorer.load(stack.musiclm(()), tmp_path / FILE_NAME)
+
+
+def test_more_than_a_window_is_scored_window_by_window(stack: Stack, trained: Path) -> None:
+    scorer, tokenizer = RhythmScorer.load(trained, stack.config, CPU), stack.tokenizer()
     features = tokenizer.semantic.centroids[torch.randint(2, (3, 250), generator=torch.Generator().manual_seed(0))]
     texts = tokenizer.clap.embed_text(["slow music"]).expand(3, -1)
-    parts = [ear.hear(texts, part, 100) for part in (features[:, :100], features[:, 100:200], features[:, 150:])]
-    torch.testing.assert_close(ear.hear(texts, features, 100), torch.stack(parts).mean(dim=0))
-    torch.testing.assert_close(ear.hear(texts, features[:, :60], 100), ear.hear(texts, features[:, :60], 60))
+    parts = [scorer.score(texts, part, 100) for part in (features[:, :100], features[:, 100:200], features[:, 150:])]
+    torch.testing.assert_close(scorer.score(texts, features, 100), torch.stack(parts).mean(dim=0))
+    torch.testing.assert_close(scorer.score(texts, features[:, :60], 100), scorer.score(texts, features[:, :60], 60))
 
 
-def test_an_ear_hears_the_sketches_of_music_that_lasts(
+def test_rhythm_is_part_of_the_score_of_music_that_lasts(stack: Stack, trained: Path) -> None:
+    model = stack.musiclm(())
+    scorer, clap_alone = ClapRhythmScorer.load(model, trained), ClapRhythmScorer.load(model, None)
+    assert isinstance(scorer, Scorer)
+    lasting, short = tune(9.0, HZ).wave[None], tune(3.9, HZ).wave[None]
+    ratings = scorer.rate([PROMPT], lasting)
+    assert ratings.rhythm is not None
+    assert torch.equal(ratings.similarity, clap_alone.score([PROMPT], lasting))
+    expected = ratings.similarity + ratings.rhythm / model.tokenizer.clap.scale
+    torch.testing.assert_close(scorer.score([PROMPT], lasting), expected)
+    assert torch.equal(scorer.score([PROMPT], short), clap_alone.score([PROMPT], short))
+
+
+def test_a_batch_is_scored_as_its_waves_one_by_one(
     stack: Stack, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three samples of two drafts, at most nine rows at a time; 3 s are too short to be sketched."""
-    model = MusicLM(
-        stack.config,
-        stack.stages(("semantic", "coarse")),
-        stack.tokenizer(),
-        ear=RhythmEar.load(trained, stack.config, CPU),
-    )
-    heard: list[tuple[int, int]] = []
-    hear = RhythmEar.hear
-
-    def counted(ear: RhythmEar, texts: torch.Tensor, features: torch.Tensor, window: int) -> torch.Tensor:
-        heard.append((features.shape[0], features.shape[1]))
-        return hear(ear, texts, features, window)
-
-    monkeypatch.setattr(RhythmEar, "hear", counted)
-    for seconds in (3.0, 5.0):
-        options = Options(coarse_wave_only=True, max_batch_size=9)
-        waves = model.generate_best(PROMPT, seconds, 3, 2, options, num_sketches=4)
-        assert [len(wave) for wave in waves] == [seconds * model.sample_hz] * 3
-    assert heard == [(8, 5 * FRAME_HZ - 1), (4, 5 * FRAME_HZ - 1)]
-    with pytest.raises(UserError, match="num_sketches 10"):
-        model.generate_best(PROMPT, 5.0, 1, 2, Options(max_batch_size=9), num_sketches=10)
+    """Each text is embedded once, and MERT, whose time and memory grow with the square of what it is given, takes a
+    window of all waves after the other."""
+    model = stack.musiclm(())
+    scorer = ClapRhythmScorer.load(model, trained)
+    waves = torch.stack([tune(9.0, HZ).wave, tune(9.0, HZ).wave.flip(0), 0.3 * tune(9.0, HZ).wave.roll(700)])
+    prompts = [PROMPT, "fast violin", PROMPT]
+    single = [scorer.rate([prompt], wave[None]) for prompt, wave in zip(prompts, waves, strict=True)]
+    shapes: list[tuple[int, ...]] = []
+    texts: list[str] = []
+    mert, clap = model.tokenizer.semantic.mert, model.tokenizer.clap
+    features, embed = mert.features, clap.embed_text
+    monkeypatch.setattr(mert, "features", lambda given: (shapes.append(tuple(given.shape)), features(given))[1])
+    monkeypatch.setattr(clap, "embed_text", lambda given: (texts.extend(given), embed(given))[1])
+    batch = ClapRhythmScorer(stack_with(model), scorer.rhythm).rate(prompts, waves)
+    assert shapes == [(3, round(scorer.window_seconds * mert.sample_hz))] * 5
+    assert texts == [PROMPT, "fast violin"]
+    torch.testing.assert_close(batch.similarity, torch.cat([one.similarity for one in single]))
+    torch.testing.assert_close(batch.rhythm, torch.cat([one.rhythm for one in single]), rtol=1e-3, atol=1e-3)
 
 
-def test_an_ear_has_a_say_in_what_is_closest(stack: Stack, trained: Path) -> None:
-    tokenizer = stack.tokenizer()
-    ear = RhythmEar.load(trained, stack.config, CPU)
-    with_ear, without = Listener(stack.config, tokenizer, ear), Listener(stack.config, tokenizer, None)
-    lasting, short = tune(9.0, HZ).wave, tune(3.9, HZ).wave
-    heard = with_ear.hear(PROMPT, lasting)
-    assert heard.rhythm
-    assert heard.similarity == without.hear(PROMPT, lasting).similarity
-    assert heard.closeness == pytest.approx(heard.similarity + heard.rhythm / tokenizer.clap.scale)
-    assert with_ear.hear(PROMPT, short) == without.hear(PROMPT, short)
-
-
-def test_a_long_wave_is_heard_window_by_window(stack: Stack, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MERT's time and memory grow with the square of what it hears at once."""
-    tokenizer = stack.tokenizer()
-    listener = Listener(stack.config, tokenizer, RhythmEar.load(trained, stack.config, CPU))
-    lengths: list[int] = []
-    features = tokenizer.semantic.mert.features
-
-    def counted(waves: torch.Tensor) -> torch.Tensor:
-        lengths.append(waves.shape[1])
-        return features(waves)
-
-    monkeypatch.setattr(tokenizer.semantic.mert, "features", counted)
-    assert listener.hear(PROMPT, tune(9.0, HZ).wave).rhythm
-    assert lengths == [round(listener.window_seconds * tokenizer.semantic.mert.sample_hz)] * 5
-
-
-def test_the_closest_comes_first_not_the_most_similar(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    import infer_top_match
-
-    from open_musiclm.generation.inference import generate_candidates, load_musiclm, needed_stages
-
-    words = [PROMPT, *stack.arguments(), "--device", "cpu", "--duration", "1", "--return_coarse_wave"]
-    parsed = infer_top_match.arguments().parse_args(words)
-    said = iter([Heard(0.9, -3.0, 0.1), Heard(0.2, 1.0, 0.3), Heard(0.4, -1.0, 0.2)])
-    monkeypatch.setattr(Listener, "hear", lambda self, prompt, wave: next(said))
-    (candidates,) = generate_candidates(load_musiclm(parsed, needed_stages(parsed)), [PROMPT], parsed, 3)
-    assert [candidate.number for candidate in candidates] == [1, 2, 0]
-
-
-def test_a_bundle_takes_its_ear_along(stack: Stack, trained: Path, tmp_path: Path) -> None:
-    paths = {kind: stack.weights(kind) for kind in KINDS}
-    files = pack(stack.model_config, {**paths, "rhythm_ear": trained}, tmp_path / "bundle")
-    assert tmp_path / "bundle" / weights_name("rhythm_ear") in files
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
-    import infer_top_match
-
-    from open_musiclm.generation.inference import load_musiclm, needed_stages
-
-    whole = ["--checkpoint_dir", str(tmp_path / "bundle")]
-    for words, expected in ((whole, True), (stack.arguments(), False)):
-        parsed = infer_top_match.arguments().parse_args([PROMPT, "--device", "cpu", *words])
-        assert (load_musiclm(parsed, needed_stages(parsed)).listener.ear is not None) == expected
-
-
-def test_sketches_without_an_ear_are_refused(stack: Stack) -> None:
-    command = [sys.executable, str(REPOSITORY / "scripts" / "infer_top_match.py"), PROMPT, *stack.arguments()]
-    sketches = ["--num_drafts", "2", "--num_sketches", "3", "--device", "cpu"]
-    refused = subprocess.run([*command, *sketches], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "give --ear_path, or a bundle that holds one" in refused.stderr
-
-
-def test_an_ear_of_other_backbones_is_refused(stack: Stack) -> None:
-    command = [sys.executable, str(REPOSITORY / "scripts" / "infer_top_match.py"), PROMPT, *stack.arguments()]
-    ear = RhythmEar(stack.config.hubert_kmeans_cfg.output_hz, features=5, text_dim=7, components=2)
-    path = stack.folder / "other" / weights_name("rhythm_ear")
-    save_weights(path, "rhythm_ear", ear.state_dict(), stack.config)
-    done = subprocess.run(
-        [*command, "--ear_path", str(path), "--device", "cpu"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert f"{path}: this ear for rhythm knows features of 5 and texts of 7 numbers" in done.stderr
+def stack_with(model: MusicLM) -> MusicLM:
+    """The same model with no text embedded yet."""
+    return MusicLM(model.config, {}, model.tokenizer)
 
 
 def struck(a_second: float, seconds: float = 8.0, sample_hz: int = 24000) -> Sound:
@@ -322,20 +277,19 @@ def struck(a_second: float, seconds: float = 8.0, sample_hz: int = 24000) -> Sou
 
 @pytest.fixture(scope="module")
 def shipped() -> Callable[[str, Sound], float]:
-    config = load_model_config(SHIPPED / "model_config.json")
-    tokenizer = MusicTokenizer.load(config, SHIPPED, SHIPPED, CPU)
-    listener = Listener(config, tokenizer, RhythmEar.load(SHIPPED, config, CPU))
+    model = MusicLM.from_pretrained(BUNDLE, device="cpu")
+    scorer = ClapRhythmScorer.load(model, RHYTHM_SCORER)
 
     def nats(prompt: str, sound: Sound) -> float:
-        rhythm = listener.hear(prompt, resampled(sound, listener.sample_hz)).rhythm
+        rhythm = scorer.rate([prompt], resampled(sound, model.sample_hz)[None]).rhythm
         assert rhythm is not None
-        return rhythm
+        return float(rhythm)
 
     return nats
 
 
 @pytest.mark.parametrize("instrument", ["piano", "guitar", "marimba"])
-def test_the_shipped_ear_tells_slow_from_fast(shipped: Callable[[str, Sound], float], instrument: str) -> None:
+def test_the_shipped_scorer_tells_slow_from_fast(shipped: Callable[[str, Sound], float], instrument: str) -> None:
     slow, fast = struck(1.0), struck(5.0)
     assert shipped(f"slow {instrument}", slow) > shipped(f"fast {instrument}", slow) + 0.5
     assert shipped(f"fast {instrument}", fast) > shipped(f"slow {instrument}", fast) + 0.5
