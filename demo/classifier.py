@@ -92,7 +92,7 @@ def _timbre(wave: Float[Tensor, "samples"]) -> np.ndarray:
 
 
 def _envelope(loudness: np.ndarray, rises: np.ndarray) -> list[np.ndarray]:
-    """The loudness around the strongest onsets relative to theirs, every 50 ms, and quantiles of the onsets' strength."""
+    """Loudness around the strongest onsets relative to theirs, every 50 ms, and quantiles of the onsets' strength."""
     before, after = 5, 60
     places = [place for place in np.argsort(rises)[-_ONSETS:] if before < place < len(rises) - after]
     around = [loudness[p - before : p + after : 5] - loudness[p : p + 10].max() for p in places]

@@ -1,8 +1,8 @@
 """Trains CLAP so that instrument names and tempi match sounds, clean ones and those that went through the codec.
 
-A CLAP that was trained on clean sound only hardly recognises what the demo's codec leaves of it, and cannot choose among
-generated samples. Both towers of a trained CLAP are trained further. The CLAP quantizer and the tokens are made after
-this step.
+A CLAP that was trained on clean sound only hardly recognises what the demo's codec leaves of it, and cannot choose
+among generated samples. Both towers of a trained CLAP are trained further. The CLAP quantizer and the tokens are made
+after this step.
 """
 
 import random
@@ -46,7 +46,8 @@ def train_instrument_matching(
 ) -> None:
     """Trains the clap directory `source`, or continues from the last step saved in `target`.
 
-    `target` holds one clap directory, step_00000200 and so on. `report` receives lines of progress. Raises UserError, and KeyboardInterrupt where a signal ended the training after it had saved.
+    `target` holds one clap directory, step_00000200 and so on. `report` receives lines of progress. Raises UserError,
+    and KeyboardInterrupt where a signal ended the training after it had saved.
     """
     step, newest = newest_step(target)
     if newest is not None and step >= options.steps:

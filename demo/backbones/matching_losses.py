@@ -1,8 +1,8 @@
 """Losses that train CLAP to match sounds with instrument names and tempi.
 
-The contrast of sounds and captions (Wu et al. 2023, 3.1) separates what a batch happens to hold, which for a small CLAP
-is instruments. Two more losses classify each sound: among sentences for every family and tempo, and among sentences that
-differ in the tempo alone.
+The contrast of sounds and captions (Wu et al. 2023, 3.1) separates what a batch happens to hold, which for a small
+CLAP is instruments. Two more losses classify each sound: among sentences for every family and tempo, and among
+sentences that differ in the tempo alone.
 """
 
 import random
@@ -30,8 +30,10 @@ _CONTRAST, _TEMPO, _ALIGNMENT, _SEPARATION = 0.5, 1.5, 0.3, 3.0  # weights relat
 def matching_losses(
     clap: ClapDirectory, spectrograms: Float[Tensor, "batch time mels"], clips: Sequence[Clip], rng: random.Random
 ) -> dict[str, Float[Tensor, ""]]:
-    """Weighted losses by name, to be summed; `spectrograms` are those of `clips`. Clips of several families take part in
-    the contrast only."""
+    """Weighted losses by name, to be summed; `spectrograms` are those of `clips`.
+
+    Clips of several families take part in the contrast only.
+    """
     sounds = clap.model.get_audio_features(spectrograms[:, None]).pooler_output
     captions = [reword(rng.choice(clip.captions), rng) for clip in clips]
     single = [number for number, clip in enumerate(clips) if clip.instrument_family in _FAMILIES]

@@ -1,8 +1,8 @@
 """Initialises HuBERT as an onset bank: features are the log loudness of bands, and the strength of onsets.
 
-Behind a filter bank the usual norm makes every frame equally loud: a repeated note leaves no trace, and k-means over such
-features separates timbres but hardly any rhythm. An onset bank keeps loudness, and two layers of the transformer compute
-a spectral flux:
+Behind a filter bank the usual norm makes every frame equally loud: a repeated note leaves no trace, and k-means over
+such features separates timbres but hardly any rhythm. An onset bank keeps loudness, and two layers of the transformer
+compute a spectral flux:
 
 1. the positional convolution puts the previous frame beside each frame;
 2. the first layer's feed-forward network takes logarithms of both, as piecewise linear functions with a kink every two
@@ -115,7 +115,7 @@ def _set_previous_frame(position: Any, places: _Places) -> None:
 
 
 def _set_logarithms(network: Any, places: _Places, unit: float) -> None:
-    """log(1 + loudness / `_QUIETEST`) of this frame, and its negative for the previous one; a loudness of `unit` is 1."""
+    """log(1 + loudness / `_QUIETEST`) of this frame, negated for the previous one; a loudness of `unit` is 1."""
     into, out = _emptied(network)
     kinks = [0.0, *(_QUIETEST * _KINK_RATIO ** (k + 1) for k in range(_KINKS))]
     heights = [math.log1p(kink / _QUIETEST) for kink in kinks]

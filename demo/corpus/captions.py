@@ -1,8 +1,8 @@
 """Writes English captions of an arrangement; all of them are true.
 
-Wordings name the tempo and all instruments, and half of those on instruments of one family name the family: a small CLAP
-is trained sooner to tell these apart where no sentence leaves them out. Impressions name no instrument: a CLAP that can
-tell clips apart by their instruments takes long to tell their tempi apart.
+Wordings name the tempo and all instruments, and half of those on instruments of one family name the family: a small
+CLAP is trained sooner to tell these apart where no sentence leaves them out. Impressions name no instrument: a CLAP
+that can tell clips apart by their instruments takes long to tell their tempi apart.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,9 +12,9 @@ from demo.corpus.instruments import Instrument
 SENTENCES = (
     "{tempo} {instrument}", "{tempo} {instrument} music", "{tempo} {instrument} melody", "{a_tempo} {instrument} tune",
     "music with {instrument}, {tempo}", "solo {instrument} playing {a_tempo} piece", "{instrument}, {tempo}",
-    "{a_tempo} piece played by {instrument}", "{instrument} playing {a_tempo} song", "{a_tempo} dance on {an_instrument}",
-    "this is {a_tempo} tune on {instrument}", "{instrument} alone, {tempo}", "{an_instrument}, {tempo}",
-    "{tempo} tune for {instrument}",
+    "{a_tempo} piece played by {instrument}", "{instrument} playing {a_tempo} song",
+    "{a_tempo} dance on {an_instrument}", "this is {a_tempo} tune on {instrument}", "{instrument} alone, {tempo}",
+    "{an_instrument}, {tempo}", "{tempo} tune for {instrument}",
 )  # fmt: skip
 PHRASES = (
     "can you make {}", "give me {}", "generate {}", "we need {} for a film", "{}, nothing else", "music: {}",

@@ -25,7 +25,7 @@ class Ratings:
 
 
 class ClapRhythmScorer:
-    """A `Scorer` that adds the rhythm score to CLAP's similarity; without `rhythm`, or of short waves, it is the latter.
+    """A `Scorer` that adds the rhythm score to CLAP's similarity; without `rhythm`, or of short waves, CLAP's alone.
 
     Similarity times CLAP's scale is, but for a constant, how many nats likelier a sound is with a text than without
     (InfoNCE, van den Oord et al. 2018), so that both add up after division of the rhythm's nats by the scale.

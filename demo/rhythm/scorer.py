@@ -1,9 +1,9 @@
 """Scores how well a text fits the rhythm of music, from MERT's features.
 
-CLAP pools patches of a spectrogram and hardly tells tempi apart. Where MERT's features hold onsets (demo/backbones), their
-first principal direction is the strength of onsets, and its autocorrelation the tempo. Canonical correlations (Hotelling
-1936) find what texts say about such descriptors, and the Gaussian model behind them (Bach and Jordan 2005) gives how much
-likelier a rhythm is with a text than without.
+CLAP pools patches of a spectrogram and hardly tells tempi apart. Where MERT's features hold onsets (demo/backbones),
+their first principal direction is the strength of onsets, and its autocorrelation the tempo. Canonical correlations
+(Hotelling 1936) find what texts say about such descriptors, and the Gaussian model behind them (Bach and Jordan 2005)
+gives how much likelier a rhythm is with a text than without.
 """
 
 from pathlib import Path
@@ -80,17 +80,17 @@ class RhythmScorer(nn.Module):
         found = (len(self.direction), len(self.text_mean))
         if found != (features, text_dim):
             raise UserError(
-                f"{path}: this rhythm scorer takes features of {found[0]} and texts of {found[1]} numbers, the config's "
-                f"MERT and CLAP have {features} and {text_dim}; {_REMEDY}"
+                f"{path}: this rhythm scorer takes features of {found[0]} and texts of {found[1]} numbers, the "
+                f"config's MERT and CLAP have {features} and {text_dim}; {_REMEDY}"
             )
 
     def score(
         self, texts: Float[Tensor, "batch dim"], features: Float[Tensor, "batch time features"], window: int
     ) -> Float[Tensor, "batch"]:
-        """How many nats likelier the rhythm of each sequence of features is with its text's CLAP embedding than without.
+        """How many nats likelier the rhythm of each sequence of features is with its text than without.
 
-        The features are the centroids of semantic tokens. Of more than `window` frames it is the mean over windows, of
-        which the last starts earlier rather than being shorter.
+        `texts` are CLAP embeddings, the features are the centroids of semantic tokens. Of more than `window` frames it
+        is the mean over windows, of which the last starts earlier rather than being shorter.
         """
         parts = list(features.split(window, dim=1))
         if parts[-1].shape[1] < window:

@@ -1,8 +1,8 @@
 """Search that knows rhythm: semantic candidates, particles made of the best of them, and a ranking by CLAP and rhythm.
 
 Semantic tokens tell the rhythm before there is any sound, and take a small part of the time of coarse tokens. So many
-candidates of each sample are made, and the particles of core's search start from those whose rhythm fits the prompt best.
-Particles are compared by CLAP alone, finished samples by both.
+candidates of each sample are made, and the particles of core's search start from those whose rhythm fits the prompt
+best. Particles are compared by CLAP alone, finished samples by both.
 """
 
 from collections.abc import Mapping, Sequence
