@@ -1,4 +1,4 @@
-"""Preprocessing under kills at random moments, workers that die, files that disappear and a full disk."""
+"""Preprocessing under kills at random times, workers that die, files that disappear and a full disk."""
 
 import os
 import random
@@ -32,7 +32,7 @@ def _whole(folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+def test_twenty_kills_at_random_times_lose_nothing(tmp_path: Path) -> None:
     _sounds(tmp_path, 96)
     rng = random.Random(0)
     kept: dict = {}

@@ -1,4 +1,4 @@
-"""Folders of sound to aligned crops: the same moment of a file at the sample rate of every tokenizer."""
+"""Folders of sound to aligned crops: the same stretch of a file at the sample rate of every tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from open_musiclm.tokens import token_streams
 
 SHARD_BYTES = 32 << 20
 SHARD_SECONDS = 120.0
-_TOKEN_BYTES = 2
+TOKEN_BYTES = 2
 
 
 class TokenStoreWriter:
@@ -57,7 +57,7 @@ class TokenStoreWriter:
         if not self._rows:
             self._since = time.monotonic()
         self._rows.extend(rows)
-        self._bytes += _TOKEN_BYTES * sum(row.count for row in rows)
+        self._bytes += TOKEN_BYTES * sum(row.count for row in rows)
         if self._bytes >= self.shard_bytes or time.monotonic() - self._since >= SHARD_SECONDS:
             self.flush()
 
