@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig, StageName
-from open_musiclm.data.crops import Crop
+from open_musiclm.data.sound_dataset import Crop
 from open_musiclm.models.stages import Ids
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.stage_trainer import StageTrainer, acoustic_crop, clap_crop

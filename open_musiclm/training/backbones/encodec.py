@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from open_musiclm.audio import write_wave
 from open_musiclm.config.backbones import EncodecTrainerConfig
-from open_musiclm.data.crops import Crop
-from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
 from open_musiclm.config.backbones import MertArchitecture, MertTrainerConfig
-from open_musiclm.data.crops import Crop
-from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.data.sound_dataset import Crop, SoundBatch
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.tokenizers.codec import Codec
