@@ -19,6 +19,7 @@ from helpers.sound_files import BAD, ODD, write_ramp, write_tone
 from open_musiclm import audio
 from open_musiclm.audio import find_sounds
 from open_musiclm.data.preprocess import Preprocessor
+from open_musiclm.data.preprocess_sounds import preprocess_sounds
 from open_musiclm.data.token_dataset import TokenDataset
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -180,6 +181,14 @@ def test_real_tokenizers_give_the_tokens_of_each_file_alone(stack: Stack, tmp_pa
         assert torch.equal(row.clap, clap)
     semantic_example = TokenDataset(store, range(4), "semantic", stack.config, seed=0)[1]
     assert [tuple(ids.shape) for ids in semantic_example] == [(1, 3), (99, 1)]
+
+
+def test_no_usable_file_is_an_error(stack: Stack, tmp_path: Path) -> None:
+    paths = [BAD[name][0](tmp_path / name) for name in ("empty.wav", "text.mp3")]
+    tokenizers = (stack.weights("clap_rvq"), stack.weights("hubert_kmeans"))
+    with pytest.raises(UserError, match=r"none of its 2 sound files could be used.*empty\.wav"):
+        preprocess_sounds(paths, stack.config, settings_of(tmp_path), *tokenizers, device_name="cpu")
+    assert len((tmp_path / "store" / "failed_sounds-00000.txt").read_text().splitlines()) == 2
 
 
 def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
