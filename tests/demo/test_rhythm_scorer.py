@@ -21,8 +21,9 @@ from demo.rhythm.descriptors import describe_rhythm
 from demo.rhythm.scorer import FILE_NAME, RhythmScorer
 from demo.rhythm.training import canonical, principal_direction
 from open_musiclm.audio import Sound, resampled
+from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
-from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
+from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.scorers import Scorer
