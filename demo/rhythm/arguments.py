@@ -21,7 +21,7 @@ def add_arguments(to: argparse.ArgumentParser) -> None:
         "--ear_path",
         type=Path,
         default=None,
-        help="rhythm scorer that ranks samples together with CLAP: a file or its results folder",
+        help="rhythm scorer that ranks samples beside CLAP: a file or its results folder",
     )
 
 

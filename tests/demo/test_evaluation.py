@@ -116,15 +116,15 @@ def write_corpus(folder, seeds):
 
 @pytest.mark.slow
 def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
-    row = StoredTokens(
+    stored = StoredTokens(
         "a.wav", 0.0, 2.0, torch.zeros(1, 3).long(), torch.arange(99)[:, None] % 40,
         torch.zeros(30, 3).long(), torch.zeros(30, 5).long(),
     )  # fmt: skip
     with TokenStoreWriter(tmp_path / "tokens", StoreDescription(stack.config, {})) as writer:
-        writer.add([row])
+        writer.add([stored])
     command = [
         sys.executable, str(REPOSITORY / "demo/evaluate.py"), "--checkpoint_dir", str(stack.folder),
-        "--judge_corpus", str(write_corpus(tmp_path / "judge", (1, 2, 3))),
+        "--classifier_corpus", str(write_corpus(tmp_path / "labelled", (1, 2, 3))),
         "--held_out_corpus", str(write_corpus(tmp_path / "held_out", (4,))),
         "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2", "--num_drafts", "3",
         "--duration", "2", "--results_folder", str(tmp_path / "results"), "--device", "cpu",

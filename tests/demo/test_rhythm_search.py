@@ -12,6 +12,9 @@ from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 from test_musiclm import HZ, PROMPT, tune
 
+from demo import generate
+from demo.defaults import NUM_SEMANTIC_CANDIDATES, RHYTHM_SCORER
+from demo.rhythm.arguments import num_semantic_candidates, rhythm_scorer_path
 from demo.rhythm.combined import ClapRhythmScorer, Ratings
 from demo.rhythm.scorer import FILE_NAME, RhythmScorer
 from demo.rhythm.search import best_of_n, choose_semantic, ranked
@@ -155,6 +158,16 @@ def test_earlier_and_present_flags_of_infer_top_match(stack: Stack, tmp_path: Pa
     (described,) = (json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json"))
     assert -1 <= described["similarity"] <= 1
     assert "rhythm" not in json.dumps([list(described), list(described["settings"])])
+
+
+def test_the_demo_bundle_brings_its_scorer_and_its_number_of_candidates() -> None:
+    parse = generate.arguments().parse_args
+    own = parse(["a tune"])
+    assert (rhythm_scorer_path(own), num_semantic_candidates(own)) == (RHYTHM_SCORER, NUM_SEMANTIC_CANDIDATES)
+    other = parse(["a tune", "--checkpoint_dir", "elsewhere"])
+    assert (rhythm_scorer_path(other), num_semantic_candidates(other)) == (None, None)
+    given = parse(["a tune", "--ear_path", "other.safetensors", "--num_sketches", "3"])
+    assert (rhythm_scorer_path(given), num_semantic_candidates(given)) == (Path("other.safetensors"), 3)
 
 
 def test_candidates_without_a_scorer_are_refused(stack: Stack) -> None:
