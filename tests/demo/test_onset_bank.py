@@ -55,8 +55,8 @@ def onset_strength(mert: Mert, wave: Tensor) -> Tensor:
 def test_onset_strength_lies_where_the_same_note_is_struck_again(mert: Mert, hz: float, strikes: int):
     strength = onset_strength(mert, struck(hz, strikes))
     hop = SECONDS / (len(strength) + LEFT_OUT)
-    strike_times = (torch.arange(strikes) + 0.5) * SECONDS / strikes
-    near = ((torch.arange(LEFT_OUT, len(strength) + LEFT_OUT)[:, None] * hop - strike_times).abs() < 1.5 * 0.04).any(
+    strikes_at = (torch.arange(strikes) + 0.5) * SECONDS / strikes
+    near = ((torch.arange(LEFT_OUT, len(strength) + LEFT_OUT)[:, None] * hop - strikes_at).abs() < 1.5 * 0.04).any(
         dim=1
     )
     above = strength - strength.median()
