@@ -28,7 +28,7 @@ class GlobalConfig(Section):
     fine_audio_length_seconds: PositiveFloat = 2.0
     clap_audio_length_seconds: PositiveFloat = 10.0
     num_coarse_quantizers: PositiveInt = 3
-    num_fine_quantizers: PositiveInt = 5
+    num_fine_quantizers: NonNegativeInt = 5
 
 
 class ClapRvqConfig(Section):
@@ -198,6 +198,11 @@ class ModelConfig(Section):
     def num_acoustic_quantizers(self) -> int:
         """Coarse and fine codebooks together."""
         return self.global_cfg.num_coarse_quantizers + self.global_cfg.num_fine_quantizers
+
+    @property
+    def stage_names(self) -> tuple[StageName, ...]:
+        """The stages of the model: without fine codebooks there is no fine stage."""
+        return ("semantic", "coarse", "fine") if self.global_cfg.num_fine_quantizers else ("semantic", "coarse")
 
     def stage(self, name: StageName) -> TransformerConfig:
         """The transformer section of stage `name`."""
