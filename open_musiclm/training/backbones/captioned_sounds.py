@@ -18,7 +18,7 @@ from open_musiclm.training.backbones.spectrograms import Spectrograms
 
 @dataclass(frozen=True)
 class CaptionedExample:
-    """A crop as CLAP hears it and one sentence that describes it, and the files that failed on the way."""
+    """A crop's spectrogram, a caption of it, and the files that failed on the way."""
 
     spectrogram: Float[Tensor, "time mels"]
     caption: str
@@ -39,8 +39,8 @@ class CaptionedBatch(SoundBatch):
 
 
 class CaptionedSounds(Dataset[CaptionedExample]):
-    """Example `draw` of the stream is one file of epoch draw // files in a random order, a random crop of it and one
-    of its captions; with `random_crops` false the files in order, their beginnings and their first captions."""
+    """Example i of the stream is one file of epoch i // files in a random order, a random crop of it and one of its
+    captions; with `random_crops` false the files in order, their beginnings and their first captions."""
 
     def __init__(
         self, sounds: Sequence[CaptionedSound], spectrograms: Spectrograms, seed: int, random_crops: bool
@@ -54,27 +54,27 @@ class CaptionedSounds(Dataset[CaptionedExample]):
     def __len__(self) -> int:
         return len(self.sounds)
 
-    def __getitem__(self, draw: int) -> CaptionedExample:
+    def __getitem__(self, index: int) -> CaptionedExample:
         failures: list[SoundFailure] = []
         for attempt in range(len(self.sounds)):
-            sound = self._sound(draw, attempt)
+            sound = self._sound(index, attempt)
             try:
-                return self._example(sound, draw, failures)
+                return self._example(sound, index, failures)
             except SoundError as error:
                 failures.append(SoundFailure(sound.path, str(error)))
         raise UserError(f"none of the {len(self.sounds)} captioned sounds can be used; the first: {failures[0].reason}")
 
-    def _sound(self, draw: int, attempt: int) -> CaptionedSound:
-        """The sound of a draw; after failures the next ones of the same epoch, round about."""
-        epoch, place = divmod(draw, len(self.sounds))
+    def _sound(self, index: int, attempt: int) -> CaptionedSound:
+        """The sound of an example; after failures the next ones of the same epoch, round about."""
+        epoch, place = divmod(index, len(self.sounds))
         place = (place + attempt) % len(self.sounds)
         return self.sounds[self._order.index(epoch * len(self.sounds) + place) if self.random_crops else place]
 
-    def _example(self, sound: CaptionedSound, draw: int, failures: list[SoundFailure]) -> CaptionedExample:
+    def _example(self, sound: CaptionedSound, index: int, failures: list[SoundFailure]) -> CaptionedExample:
         whole, frames = self.spectrograms.of(sound.path), self.spectrograms.frames
-        generator = random_generator(self.seed, draw, 1)
-        first = int(generator.integers(len(whole) - frames + 1)) if self.random_crops else 0
-        caption = int(generator.integers(len(sound.captions))) if self.random_crops else 0
+        rng = random_generator(self.seed, index, 1)
+        first = int(rng.integers(len(whole) - frames + 1)) if self.random_crops else 0
+        caption = int(rng.integers(len(sound.captions))) if self.random_crops else 0
         return CaptionedExample(whole[first : first + frames].float(), sound.captions[caption], failures)
 
 
