@@ -95,9 +95,7 @@ class StageTrainerConfig(GradientTrainerConfig):
     use_preprocessed_data: bool = Field(
         default=False, description="folder holds tokens that scripts/preprocess_data.py wrote, not sound."
     )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute each block twice and keep less in memory."
-    )
+    gradient_checkpointing: bool = Field(default=False, description="Compute each block twice and keep less in memory.")
     compile: bool = Field(default=False, description="Compile the blocks with torch.compile (GPU only).")
 
     @model_validator(mode="after")
@@ -120,7 +118,9 @@ class DataPreprocessorConfig(Section):
     max_audio_length_seconds: PositiveFloat = Field(
         default=30.0, description="Longest crop of a file, in seconds; longer files are cropped."
     )
-    random_crop: bool = Field(default=True, description="Crop anywhere in a file; false: one crop after the other from its beginning.")
+    random_crop: bool = Field(
+        default=True, description="Crop anywhere in a file; false: one after the other from its beginning."
+    )
     num_crops: PositiveInt = Field(default=1, description="Most crops of a file.")
     clap_batch_size: PositiveInt = Field(default=32, description="CLAP windows computed at the same time.")
     num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)

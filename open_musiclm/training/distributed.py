@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -46,7 +46,7 @@ def mean_metrics(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, means.tolist(), strict=True))
 
 
-def all_gather(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "all *shape"]:
+def all_gather(x: Shaped[Tensor, "batch *shape"]) -> Shaped[Tensor, "all *shape"]:
     """The tensors of all processes, which are equally long, in the order of the processes.
 
     Each process receives the gradient of its own part from the losses of all: the mean of all processes' gradients is

@@ -172,7 +172,7 @@ class ClapTrainer(Trainer[CaptionedBatch]):
 def augmented(
     spectrograms: Float[Tensor, "batch 1 time mels"], rngs: Sequence[np.random.Generator], most_db: float
 ) -> Float[Tensor, "batch 1 time mels"]:
-    """Louder or quieter by up to `most_db`, with a span of time and one of mels hidden (SpecAugment, Park et al. 2019)."""
+    """Louder or quieter by up to `most_db`, a span of time and one of mels hidden (SpecAugment, Park et al. 2019)."""
     _, _, frames, mels = spectrograms.shape
     louder = torch.tensor([rng.uniform(-most_db, most_db) for rng in rngs], dtype=spectrograms.dtype)
     result = spectrograms + louder.to(spectrograms.device)[:, None, None, None]

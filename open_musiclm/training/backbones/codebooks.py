@@ -109,9 +109,7 @@ def _update(
     codebook.embed.copy_(codebook.embed_avg / codebook.cluster_size.clamp(min=_SMOOTHING)[:, None])
 
 
-def _sample(
-    vectors: Float[Tensor, "vectors dim"], count: int, rng: np.random.Generator
-) -> Float[Tensor, "count dim"]:
+def _sample(vectors: Float[Tensor, "vectors dim"], count: int, rng: np.random.Generator) -> Float[Tensor, "count dim"]:
     """Random vectors of all processes; where there are too few, some more than once."""
     positions = torch.from_numpy(rng.permutation(num_processes() * len(vectors)))
     return gather_positions(vectors, positions.repeat(-(-count // len(positions)))[:count])
