@@ -24,7 +24,6 @@ from open_musiclm.config.backbones import (
     ClapTrainingConfig,
     EncodecTrainerConfig,
     MertArchitecture,
-    MertTrainerConfig,
     MertTrainingConfig,
 )
 from open_musiclm.config.json_files import load_section
@@ -266,13 +265,6 @@ def test_a_bad_line_of_captions_is_named(tmp_path, line, named):
     path.write_text(line)
     with pytest.raises(UserError, match=named):
         read_captions(path)
-
-
-def test_the_old_name_of_the_unmasked_weight_is_accepted():
-    content = trainer("made up", heard_weight=0.5)
-    assert MertTrainerConfig.model_validate(content).unmasked_weight == 0.5
-    with pytest.raises(ValueError, match="heard_weight"):
-        MertTrainerConfig.model_validate({**content, "unmasked_weight": 0.5})
 
 
 def test_demo_configs_are_valid():

@@ -1,6 +1,7 @@
 """The loop, in one process: what it writes, keeps, refuses and skips; schedule and weight decay; data streams."""
 
 import json
+import math
 import multiprocessing
 import signal
 import time
@@ -25,7 +26,7 @@ from open_musiclm.models.stages import build_stage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
-from open_musiclm.training.optimizer import parameter_groups
+from open_musiclm.training.optimizer import Optimizer, parameter_groups
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.random_states import random_states, restore_random_states
 from open_musiclm.training.run import Run
@@ -191,6 +192,32 @@ def test_the_rate_stays_for_its_share_and_falls_to_nothing(share: float, steps: 
     assert schedule.at(int(share * steps)) == pytest.approx(2)
     assert rates == sorted(rates, reverse=True)
     assert schedule.at(steps) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("loss_factor", "input_value"), [(float("nan"), 1.0), (1.0, float("inf")), (1.0, 1.0)])
+def test_an_update_of_a_loss_or_gradient_that_is_not_finite_is_skipped(loss_factor: float, input_value: float) -> None:
+    module = nn.Linear(2, 1)
+    optimizer = Optimizer(Accelerator(cpu=True), module, trainer_config(lr_warmup=0))
+    before = module.weight.detach().clone()
+    loss = optimizer.module(torch.full((1, 2), input_value)).sum()
+    optimizer.accelerator.backward(loss)
+    update = optimizer.update(0, [loss * loss_factor])
+    finite = loss_factor == input_value == 1.0
+    assert update.skipped != finite
+    assert torch.equal(module.weight, before) != finite
+    assert math.isfinite(update.gradient_norm) == (input_value == 1.0)
+    assert module.weight.grad is None
+
+
+def test_results_folder_is_that_of_the_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = trainer_config(num_train_steps=3)
+    train(tmp_path / "run", config)
+    new = Run.begin(RunOptions("semantic", log_with="none", device="cpu"), model_config(), config, 0)
+    assert new.folder == Path("results/semantic")
+    for source in (tmp_path / "run", tmp_path / "run/checkpoints/step_00000003"):
+        options = RunOptions("semantic", log_with="none", device="cpu", continue_from=source)
+        assert Run.begin(options, model_config(), config, 0).folder == tmp_path / "run"
 
 
 def test_vectors_do_not_decay() -> None:

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
     get_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 # Whole tensors in the CPU memory of process 0, one after the other; nothing in the others.
@@ -87,16 +88,14 @@ class ValidationMeans:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether FSDP2 shards the weights, so that all processes have to run the module equally often."""
-    return any(isinstance(weight, DTensor) for weight in module.parameters())
+    return any(isinstance(part, FSDPModule) for part in module.modules())
 
 
 def whole_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state; where it is sharded, whole on the CPU of process 0 and empty in the others.
+    """A module's state, sharded or not, whole on the CPU of process 0; empty in the others.
 
     Every process calls this.
     """
-    if not is_sharded(module):
-        return module.state_dict()
     return get_model_state_dict(module, options=_ON_MAIN)
 
 
