@@ -205,7 +205,7 @@ def test_contrast_of_parts_is_that_of_the_whole():
     expected = sum(torch.nn.functional.cross_entropy(scores, targets) for scores in (logits, logits.T)) / 2
     scale = torch.tensor(5.0)
     torch.testing.assert_close(contrastive_loss(pairs, pairs, scale), expected)
-    parts = [contrastive_loss(Pairs(*(x[rows] for x in pairs)), pairs, scale) for rows in ([0, 1], [2, 3], [4, 5])]
+    parts = [contrastive_loss(Pairs(*(x[part] for x in pairs)), pairs, scale) for part in ([0, 1], [2, 3], [4, 5])]
     torch.testing.assert_close(torch.stack(parts).mean(), expected)
 
 
@@ -215,10 +215,10 @@ def test_dropout_of_a_transformers_model_follows_the_examples():
     follow_examples(model.train())
     waves, seeds = torch.randn(3, 4000), torch.tensor([7, 8, 9], dtype=torch.int32)
 
-    def features(rows: slice, rest: int = 0) -> torch.Tensor:
-        seed_dropout(model, seeds[rows] + rest)
+    def features(part: slice, rest: int = 0) -> torch.Tensor:
+        seed_dropout(model, seeds[part] + rest)
         with torch.no_grad():
-            return model(waves[rows], mask_time_indices=torch.zeros(3, 12, dtype=torch.bool)[rows]).last_hidden_state
+            return model(waves[part], mask_time_indices=torch.zeros(3, 12, dtype=torch.bool)[part]).last_hidden_state
 
     whole = features(slice(3))
     torch.testing.assert_close(features(slice(1, 3)), whole[1:], rtol=0, atol=1e-5)

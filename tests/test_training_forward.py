@@ -140,7 +140,7 @@ def test_an_example_is_treated_alike_in_any_batch() -> None:
 def test_noise_is_as_good_as_random() -> None:
     dropped = kept(SEEDS, 200, 300, 0.9)
     assert dropped.float().mean() == pytest.approx(0.9, abs=0.003)
-    for dim in (1, 2):  # no row or column has more than chance gives it
+    for dim in (1, 2):  # no row or column has more than its random share
         share = dropped.float().mean(dim)
         assert share.std() == pytest.approx((0.09 / dropped.shape[dim]) ** 0.5, rel=0.15)
     other = kept(derived(SEEDS, 1), 200, 300, 0.9)

@@ -31,7 +31,7 @@ class EncodecTrainerConfig(BackboneTrainerConfig):
     """EnCodec's training (Défossez et al. 2022, 3.4): loss weights are shares of the gradient, 0 leaves a loss out."""
 
     init: Literal["random", "transform"] = Field(
-        default=RANDOM_INIT,
+        default="random",
         description="First weights: random, or a linear transform codec fitted to the first batch.",
     )
     crop_seconds: PositiveFloat = Field(default=1.0, description="Length of a training example, in seconds.")

@@ -96,7 +96,8 @@ def whole_weights(module: nn.Module) -> dict[str, Tensor]:
 
     Every process calls this.
     """
-    return get_model_state_dict(module, options=_ON_MAIN)
+    tensors: dict[str, Any] = get_model_state_dict(module, options=_ON_MAIN)
+    return tensors
 
 
 def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
