@@ -3,7 +3,9 @@
 Nothing here unpickles: released `.pt` files go through `checkpoints.legacy`, which reads tensors only.
 """
 
+import json
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +81,26 @@ def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with appearing_whole(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata)
+            save_tensors(contiguous, temporary, metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise UserError(f"{path}: cannot write: {error}") from error
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file; equal tensors and metadata give equal files.
+
+    safetensors itself writes the keys of the metadata in an order that changes from process to process. Raises
+    SafetensorError and OSError.
+    """
+    save_file(tensors, path, dict(metadata))
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "a header with its keys in another order is as long"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def load_weights(path: Path, kind: Kind) -> Weights:

@@ -14,6 +14,7 @@ from open_musiclm.config.fields import (
     PositiveInt,
     Probability,
     StageName,
+    accept_renamed_key,
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
 
@@ -93,8 +94,6 @@ class TransformerConfig(Section):
     `conditioning_time_bias` lets attention prefer the conditioning of the moment that is predicted: distances between
     positions do not tell which that is, for the sequences have different rates.
     `condition_dropout` is the share of training examples whose conditioning is hidden, all of it; guidance needs some.
-    `strayed_history` is the share in whose history, the tokens that the next one is predicted from, a span is that of
-    another one in the process's batch: a stage that has strayed from its condition learns to come back to it.
     """
 
     dim: PositiveInt = 1024
@@ -111,7 +110,16 @@ class TransformerConfig(Section):
     max_absolute_position_embeddings: PositiveInt = 262
     conditioning_time_bias: bool = False
     condition_dropout: Probability = 0.0
-    strayed_history: Probability = 0.0
+    history_corruption: Probability = Field(
+        default=0.0,
+        description="Experimental. Share of training examples in whose history, the tokens that the next one is "
+        "predicted from, a span comes from another example of the batch.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_name(cls, section: object) -> object:
+        return accept_renamed_key(section, "strayed_history", "history_corruption")
 
 
 class SemanticConfig(TransformerConfig):

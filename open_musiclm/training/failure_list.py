@@ -15,7 +15,7 @@ SHOWN_AT_THE_END = 10
 
 
 class FailureList:
-    """Sound files that could not be used: each is told of once, and all are listed at the end and in `file`."""
+    """Sound files that could not be used: one message each, and a list at the end and in `file`."""
 
     def __init__(self, file: Path, accelerator: Accelerator) -> None:
         self.file = file
@@ -23,14 +23,14 @@ class FailureList:
         self.reasons: dict[str, str] = {}
 
     def add(self, failures: Sequence[SoundFailure]) -> None:
-        """Takes what failed in a batch."""
+        """Adds what failed in a batch."""
         for failure in failures:
             if str(failure.path) not in self.reasons:
                 self.reasons[str(failure.path)] = failure.reason
                 tqdm.write(f"skipped: {failure.reason}", file=sys.stderr)
 
     def report(self) -> None:
-        """Lists the files that all processes met (every process calls this). Raises UserError."""
+        """Lists the files of all processes (every process calls this). Raises UserError."""
         gathered: dict[str, str] = dict(gather_object(list(self.reasons.items())))
         if not gathered or not self.accelerator.is_main_process:
             return

@@ -1,4 +1,4 @@
-"""Spectrograms of whole sound files as CLAP hears them, kept on disk: many epochs hear each file."""
+"""CLAP's spectrograms of whole sound files, kept on disk for the epochs after the first."""
 
 import hashlib
 from pathlib import Path
