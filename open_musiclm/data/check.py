@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from open_musiclm.audio import SoundError, find_sounds, found_sound_info, wave_statistics
+from open_musiclm.audio import SoundError, find_sounds, sound_info, wave_statistics
 from open_musiclm.config import ModelConfig, StageTrainerConfig, TrainingConfig
 from open_musiclm.data.sound_dataset import split
 
@@ -44,11 +44,11 @@ class Findings(NamedTuple):
 def check_file(path: Path) -> CheckedFile:
     """Decodes a whole file; problems are those that would make training skip it."""
     try:
-        info = found_sound_info(path)
+        info = sound_info(path)
     except SoundError as error:
         return CheckedFile(path, problem=str(error))
     try:
-        wave_statistics(path, info)
+        wave_statistics(path)
         problem = None
     except SoundError as error:
         problem = str(error)

@@ -23,7 +23,7 @@ from torch import Tensor
 from open_musiclm.config import ModelConfig
 from open_musiclm.data.store_description import DESCRIPTION_NAME, StoreDescription, quantizers, shortest_seconds
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 SEQUENCES = ("clap", "semantic", "coarse", "fine")
 SHARD_BYTES = 32 << 20
@@ -97,7 +97,7 @@ class TokenStoreWriter:
         table = _table(self._rows, self._config)
         name = f"tokens-{self.process_index:05d}-{self._next_number:06d}-{len(self._rows)}.arrow"
         with (
-            appearing_whole(self.folder / name) as temporary,
+            atomic_write(self.folder / name) as temporary,
             pa.OSFile(str(temporary), "wb") as file,
             pa.ipc.new_stream(file, table.schema) as stream,
         ):
