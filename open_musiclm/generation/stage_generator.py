@@ -9,7 +9,7 @@ from torch import Tensor
 
 from open_musiclm.errors import UserError
 from open_musiclm.generation.decoder import IncrementalTransformer, State
-from open_musiclm.generation.linear import RowProduct
+from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.models.stages import Ids, Stage
 from open_musiclm.models.token_sequences import PADDING, append_end, conditioning_mask, flatten_ids, moments_of
@@ -47,7 +47,7 @@ class StageGenerator:
         self.condition_dropout = stage.condition_dropout
         self.transformer = IncrementalTransformer(decoder.transformer, precision)
         self.embeddings = [decoder.embedding(index) for index in range(len(self.sequences))]
-        self.to_logits = [RowProduct(weight.to(precision)) for weight in decoder.logit_weights[-1]]
+        self.to_logits = [PackedLinear(weight.to(precision)) for weight in decoder.logit_weights[-1]]
         self.precision = precision
         # On a GPU a time step is one graph, captured once for all windows of a size; elsewhere it is run as it stands.
         self.capture = captured_graph if self.transformer.norm.device.type == "cuda" else None

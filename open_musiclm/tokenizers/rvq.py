@@ -46,7 +46,7 @@ class ClapQuantizer(nn.Module):
     @property
     def trained(self) -> bool:
         """Whether every codebook has had its start by k-means."""
-        return all(bool(layer._codebook.initted) for layer in self.residual_vq.layers)
+        return all(bool(flag) for name, flag in self.residual_vq.named_buffers() if name.endswith(".initted"))
 
     @torch.no_grad()
     def encode(self, embeddings: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch quantizers"]:
