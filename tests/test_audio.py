@@ -1,4 +1,4 @@
-"""Reading, resampling and writing sound: sample counts, moments, and every bad file."""
+"""Reading, resampling and writing sound: sample counts, positions in time, and every bad file."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_resampled_lengths_are_those_of_the_seconds(frames: int, from_hz: int, t
 
 @FEW
 @given(from_hz=RATES, to_hz=st.sampled_from([16000, 24000, 48000]), hz=st.floats(50, 1500))
-def test_resampling_keeps_every_moment(from_hz: int, to_hz: int, hz: float) -> None:
+def test_resampling_keeps_positions_in_time(from_hz: int, to_hz: int, hz: float) -> None:
     wave = torch.from_numpy(np.sin(2 * np.pi * hz * np.arange(from_hz // 2) / from_hz).astype("float32"))
     found = audio.resample(wave, from_hz, to_hz).numpy()
     expected = np.sin(2 * np.pi * hz * np.arange(len(found)) / to_hz)
