@@ -19,7 +19,7 @@ from open_musiclm import __version__
 from open_musiclm.checkpoints.legacy import stages as released
 from open_musiclm.config import ModelConfig, model_config_from_json
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans"]
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -79,7 +79,7 @@ def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: 
         "model_config": config.model_dump_json(),
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_tensors(contiguous, temporary, metadata)
         except SafetensorError as error:  # how safetensors reports a full disk

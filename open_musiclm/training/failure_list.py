@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from open_musiclm.data.failures import SoundFailure
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 SHOWN_AT_THE_END = 10
 
@@ -35,7 +35,7 @@ class FailureList:
         if not gathered or not self.accelerator.is_main_process:
             return
         lines = [gathered[path] for path in sorted(gathered)]
-        with appearing_whole(self.file) as temporary:
+        with atomic_write(self.file) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         tqdm.write(f"{len(lines)} sound files could not be used, see {self.file}:", file=sys.stderr)
         for line in lines[:SHOWN_AT_THE_END]:

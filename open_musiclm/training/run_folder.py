@@ -14,7 +14,7 @@ from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
 from open_musiclm.config import ModelConfig
 from open_musiclm.config.json_files import Section
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole, write_json
+from open_musiclm.files import atomic_write, write_json
 from open_musiclm.generation.output import versions
 from open_musiclm.training.checkpointing import BEST_NAME, remove_checkpoint, remove_unfinished
 
@@ -119,7 +119,7 @@ def _forget_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
