@@ -15,13 +15,13 @@ import torch
 from measure import measure_alone
 
 from open_musiclm import cli
-from open_musiclm.config import ModelConfig, StageName, load_model_config
+from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.generation.planner import acoustic_rate, semantic_rate, ticks_in
-from open_musiclm.generation.sampling import sample_stream
+from open_musiclm.generation.sampling import sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
+from open_musiclm.tokens import token_streams
 
 UNCACHED_AT = (0.1, 0.5, 0.9)
 Case = tuple[Path, StageName, str, str, int, float]
@@ -83,11 +83,11 @@ def generation(
     generator = StageGenerator(stage, getattr(torch, precision))
     del stage  # its memory is not the generator's
 
+    sampling = sampling_of(GenerationConfig(), name)
+
     def run() -> None:
-        streams = [sample_stream(0, "benchmark", row, name) for row in range(batch)]
-        generator.generate(
-            conditioning, predicted[:, :0], predicted.shape[1], generator.default_sampling, streams, lambda steps: None
-        )
+        rngs = [sample_rng(0, "benchmark", number, name) for number in range(batch)]
+        generator.generate(conditioning, predicted[:, :0], predicted.shape[1], sampling, rngs, lambda frames: None)
 
     return run
 
@@ -124,14 +124,8 @@ def _stage(path: Path, name: StageName, device: str) -> tuple[Stage, ModelConfig
 
 def _tokens(config: ModelConfig, name: StageName, seconds: float) -> int:
     """The tokens, one after another, of `seconds` of music."""
-    parts = config.global_cfg
-    quantizers = {"semantic": 1, "coarse": parts.num_coarse_quantizers, "fine": parts.num_fine_quantizers}
-    return _steps(config, name, seconds) * quantizers[name]
-
-
-def _steps(config: ModelConfig, sequence: str, seconds: float) -> int:
-    rate = semantic_rate(config) if sequence == "semantic" else acoustic_rate(config)
-    return 1 if sequence == "clap" else rate.steps(ticks_in(seconds, config))
+    stream = token_streams(config)[name]
+    return stream.frames(seconds) * stream.quantizers
 
 
 def window_ids(
@@ -139,8 +133,8 @@ def window_ids(
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Random tokens: the conditioning of a whole window, and the first `seconds` of what is predicted."""
     longest = config.window_seconds(name)
-    shapes = [(batch, _steps(config, kind.name, longest), kind.quantizers) for kind in stage.sequences[:-1]]
-    shapes.append((batch, _steps(config, name, seconds), stage.predicted.quantizers))
+    shapes = [(batch, kind.frames(longest), kind.quantizers) for kind in stage.sequences[:-1]]
+    shapes.append((batch, stage.predicted.frames(seconds), stage.predicted.quantizers))
     ids = [
         torch.randint(kind.codebook_size, shape, device=device)
         for kind, shape in zip(stage.sequences, shapes, strict=True)

@@ -31,7 +31,7 @@ from training_fit import GIGABYTES, LEFT_FREE
 
 from open_musiclm import cli
 from open_musiclm.config import ModelConfig, StageName, load_model_config
-from open_musiclm.models.position_bias import Moments
+from open_musiclm.models.position_bias import PositionTimes
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
 
 _BYTES_A_WEIGHT, _BYTES_A_COPY = 16, 2
@@ -163,8 +163,8 @@ def fake_stage(config: ModelConfig, name: StageName, device: str) -> Stage:
     transformer = stage.decoder.transformer
     whole = transformer._attend
 
-    def attention(key_mask: Tensor, moments: Moments) -> FakeAttention:
-        return FakeAttention(whole(key_mask, moments).bias)  # type: ignore[attr-defined]
+    def attention(key_mask: Tensor, times: PositionTimes) -> FakeAttention:
+        return FakeAttention(whole(key_mask, times).bias)  # type: ignore[attr-defined]
 
     transformer._attend = attention  # type: ignore[method-assign]
     return stage

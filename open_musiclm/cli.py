@@ -6,17 +6,38 @@ Imports nothing heavy, so that every script answers `--help` at once; scripts im
 import argparse
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
+from open_musiclm.generation.paths import ModelPaths
+
+if TYPE_CHECKING:
+    from open_musiclm.generation.musiclm import MusicLM
 
 MISUSE = 2
 INTERRUPTED = 130
 STAGES = ("semantic", "coarse", "fine")
 PRECISIONS = ("float32", "bfloat16")
+# What every inference script takes, and what only those take that are given prompts.
+SAMPLING_FIELDS = (
+    "seed",
+    "semantic_temperature",
+    "coarse_temperature",
+    "fine_temperature",
+    "top_k",
+    "top_p",
+    "cfg_scale",
+    "precision",
+    "max_batch_size",
+    "return_coarse_wave",
+)
+SEARCH_FIELDS = ("num_samples", "num_top_matches", "num_particles")
+_OLD_FLAGS = {"num_particles": ("--num_drafts",)}
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -70,21 +91,69 @@ def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: str = "se
     for stage in STAGES[STAGES.index(first_stage) :]:
         to.add_argument(f"--{stage}_path", type=Path, help=f"{stage} stage: a checkpoint or its results folder")
     add_tokenizer_arguments(to, required=False)
-    to.set_defaults(ear_path=None)
-    if first_stage == "semantic":
-        to.add_argument("--ear_path", type=Path, help="ear for rhythm, if any: a checkpoint or its results folder")
 
 
-def add_inference_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
-    """The trained parts, by one folder or one by one, and how to generate with them."""
+def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
+    """The model: one folder, or its parts one by one."""
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
-    to.add_argument("--seed", type=int, default=0, help="the same seed, prompt and number give the same music")
-    to.set_defaults(return_coarse_wave=False)
-    if first_stage != "fine":
-        add_coarse_wave_argument(to)
-    add_sampling_arguments(to)
+
+
+def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Flags for these fields of `GenerationConfig`; a flag that is left out keeps the bundle's value."""
+    for name in names:
+        field = GenerationConfig.model_fields[name]
+        text = f"{field.description} (of a bundle its own; else {field.default})"
+        flags = [f"--{name}", *_OLD_FLAGS.get(name, ())]
+        if field.annotation is bool:
+            to.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, help=text, default=None)
+        elif name == "precision":
+            to.add_argument(*flags, dest=name, choices=PRECISIONS, help=text, default=None)
+        else:
+            to.add_argument(*flags, dest=name, type=_FLAG_TYPES[name], help=text, default=None)
+
+
+def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
+    """A sound to go on from."""
+    to.add_argument("--input_audio", type=Path, default=None, help="a sound file to go on from")
+
+
+def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig) -> GenerationConfig:
+    """`base` with what the command line says instead. Raises UserError."""
+    said = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
+    try:
+        return base.updated({name: value for name, value in said.items() if value is not None})
+    except UserError as error:
+        names = "|".join(GenerationConfig.model_fields)
+        raise UserError(re.sub(rf"(?<!-)\b({names})\b", r"--\1", str(error))) from error
+
+
+def model_paths_from(arguments: argparse.Namespace) -> ModelPaths:
+    """Where the command line says that the parts are."""
+    parts = {name: getattr(arguments, f"{name}_path", None) for name in (*STAGES, "rvq", "kmeans")}
+    return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts)
+
+
+def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic") -> "tuple[MusicLM, dict[str, str]]":
+    """The model that the command line names, with the stages it needs from `first_stage` on, and where its parts are.
+
+    Raises UserError.
+    """
+    from open_musiclm.generation.loading import load_musiclm, needed_stages, open_paths
+
+    paths, base = open_paths(model_paths_from(arguments))
+    config = generation_config_from(arguments, base)
+    stages = needed_stages(config, first_stage)
+    described = {flag: str(path) for flag, path in paths.resolved(stages).items()}
+    return load_musiclm(paths, stages, arguments.device, config), described
+
+
+def require_path(path: Path | None, flag: str) -> Path:
+    """The path, which must be given. Raises UserError."""
+    if path is None:
+        raise UserError(f"missing {flag}")
+    return path
 
 
 def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:
@@ -94,88 +163,12 @@ def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> No
         raise UserError(f"missing {', '.join(missing)}")
 
 
-def add_coarse_wave_argument(to: argparse.ArgumentParser) -> None:
-    """Whether the fine stage is left out."""
-    to.add_argument(
-        "--return_coarse_wave",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="leave the fine stage out: quicker, rougher",
-    )
-
-
-def add_sampling_arguments(to: argparse.ArgumentParser) -> None:
-    """Temperatures, top k, top p, guidance, the precision and the batch."""
-    for stage, temperature in zip(STAGES, (1.0, 0.95, 0.4), strict=True):
-        to.add_argument(
-            f"--{stage}_temperature",
-            type=non_negative_float,
-            default=temperature,
-            help=f"of the {stage} stage; 0 takes the likeliest token",
-        )
-    to.add_argument("--top_k", type=positive_int, default=None, help="ids to draw from; by default a tenth of them")
-    to.add_argument("--top_p", type=share, default=None, help="draw from the fewest ids that hold this probability")
-    to.add_argument(
-        "--cfg_scale",
-        type=guidance,
-        default="1",
-        help="above 1, follow what a stage is given more closely; one number, or one for each stage, as in 4,2.5,1; "
-        "only for stages trained with condition_dropout",
-    )
-    to.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="of the stages' weights; bfloat16 is quicker, and float32 gives the same music on every machine",
-    )
-    to.add_argument("--max_batch_size", type=positive_int, default=16, help="samples generated at the same time")
-
-
-def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
-    """How much music, and after what."""
-    to.add_argument("--duration", type=positive_float, default=4.0, help="seconds of new music")
-    to.add_argument("--input_audio", type=Path, default=None, help="a sound file to go on from")
-
-
-def add_drafts_argument(to: argparse.ArgumentParser) -> None:
-    """How many coarse waves compete."""
-    to.add_argument(
-        "--num_drafts",
-        type=positive_int,
-        default=None,
-        help="have so many coarse waves compete for each sample, window by window; the fine stage finishes the winner",
-    )
-
-
-def add_sketches_argument(to: argparse.ArgumentParser) -> None:
-    """How many semantic token sequences compete."""
-    to.add_argument(
-        "--num_sketches",
-        type=positive_int,
-        default=None,
-        help="with --num_drafts, have the ear for rhythm choose among so many semantic sketches of each sample first",
-    )
-
-
-def check_drafts(arguments: argparse.Namespace) -> None:
-    """Raises UserError where there are more drafts or sketches than a batch holds, or sketches without drafts."""
-    drafts, sketches, batch = arguments.num_drafts, arguments.num_sketches, arguments.max_batch_size
-    if sketches is not None and (drafts is None or sketches > batch):
-        raise UserError(
-            f"--num_sketches {sketches}: takes --num_drafts, and a --max_batch_size of at least {sketches}, for the "
-            "sketches of a sample compete within one batch"
-        )
-    if drafts is not None and drafts > batch:
-        raise UserError(
-            f"--num_drafts {drafts} is above --max_batch_size {batch}, but the drafts of a sample compete within one "
-            "batch; raise --max_batch_size"
-        )
-
-
 def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: str) -> None:
     """Sound files to regenerate from `first_stage` on."""
     to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
-    add_inference_arguments(to, first_stage)
+    add_model_arguments(to, first_stage)
+    left_out = ("return_coarse_wave",) if first_stage == "fine" else ()
+    add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
@@ -234,12 +227,12 @@ def non_negative_float(text: str) -> float:
     return value
 
 
-def guidance(text: str) -> tuple[float, ...]:
-    """Numbers of at least 0 for the semantic, the coarse and the fine stage; one number is for all of them."""
-    numbers = tuple(non_negative_float(part) for part in text.split(","))
+def guidance(text: str) -> float | list[float]:
+    """An argparse type: one number of at least 0, or one each for the semantic, coarse and fine stage (4,2.5,1)."""
+    numbers = [non_negative_float(part) for part in text.split(",")]
     if len(numbers) not in (1, len(STAGES)):
         raise argparse.ArgumentTypeError(f"{text}: expected one number, or one for each of {', '.join(STAGES)}")
-    return numbers * (len(STAGES) // len(numbers))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def share(text: str) -> float:
@@ -262,3 +255,19 @@ def prompt(text: str) -> str:
 def say(line: str) -> None:
     """Tells the person at the terminal what happened, at once."""
     print(line, flush=True)
+
+
+_FLAG_TYPES: dict[str, Callable[[str], object]] = {
+    "seed": int,
+    "duration": positive_float,
+    "semantic_temperature": non_negative_float,
+    "coarse_temperature": non_negative_float,
+    "fine_temperature": non_negative_float,
+    "top_k": positive_int,
+    "top_p": share,
+    "cfg_scale": guidance,
+    "max_batch_size": positive_int,
+    "num_samples": positive_int,
+    "num_top_matches": positive_int,
+    "num_particles": positive_int,
+}

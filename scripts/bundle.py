@@ -1,8 +1,10 @@
 """Pack the five trained parts and the model config into one folder for --checkpoint_dir, and push it if asked."""
 
 import argparse
+from pathlib import Path
 
 from open_musiclm import cli
+from open_musiclm.config import load_generation_config
 from open_musiclm.errors import UserError
 
 
@@ -10,18 +12,21 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     cli.add_model_config_argument(parser)
     cli.add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--generation_config", type=Path, default=None, help="JSON file with how to generate; default: the defaults"
+    )
     parser.add_argument("--push_to_hub", default=None, metavar="ID", help="upload the bundle to this hub id too")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     cli.require_arguments(arguments, ["results_folder", *(f"{part}_path" for part in (*cli.STAGES, "rvq", "kmeans"))])
-    from open_musiclm.checkpoints.bundle import KINDS, OPTIONAL_KINDS, pack
+    from open_musiclm.checkpoints.bundle import KINDS, pack
 
-    argument_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path", "rhythm_ear": "ear_path"}
-    named = {kind: getattr(arguments, argument_of.get(kind, f"{kind}_path")) for kind in (*KINDS, *OPTIONAL_KINDS)}
-    paths = {kind: path for kind, path in named.items() if path is not None}
-    for path in pack(arguments.model_config, paths, arguments.results_folder):
+    flag_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path"}
+    paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in KINDS}
+    config = load_generation_config(arguments.generation_config) if arguments.generation_config else None
+    for path in pack(arguments.model_config, paths, arguments.results_folder, config):
         cli.say(f"wrote {path}")
     if arguments.push_to_hub:
         from huggingface_hub import HfApi

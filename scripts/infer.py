@@ -26,19 +26,20 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts_file", type=Path, default=None, help="text file with a prompt on each line; default: a varied list"
     )
-    cli.add_prompt_arguments(parser)
-    cli.add_inference_arguments(parser)
+    cli.add_audio_prompt_argument(parser)
+    cli.add_model_arguments(parser)
+    cli.add_generation_arguments(parser, ("duration", *cli.SAMPLING_FIELDS))
+    parser.set_defaults(num_samples=1, num_top_matches=1)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     prompts = read_prompts(arguments.prompts_file) if arguments.prompts_file else list(TEST_PROMPTS)
-    from open_musiclm.generation import inference
+    model, parts = cli.load_model(arguments)
+    from open_musiclm.generation.inference import generate_files
 
-    model = inference.load_musiclm(arguments, inference.needed_stages(arguments))
-    for (candidate,) in inference.generate_candidates(model, prompts, arguments, num_samples=1):
-        path = inference.write_candidate(model, candidate, 1, arguments)
-        cli.say(f"{candidate.heard}  {path}")
+    for (sample,) in generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio):
+        cli.say(f"similarity {sample.candidate.score:.3f}  {sample.path}")
 
 
 def read_prompts(path: Path) -> list[str]:

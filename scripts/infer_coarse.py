@@ -14,9 +14,10 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.generation import inference
+    model, parts = cli.load_model(arguments, "coarse")
+    from open_musiclm.generation.inference import regenerate_files
 
-    for path in inference.regenerate_files(arguments, "coarse"):
+    for path in regenerate_files(model, arguments.sounds, "coarse", arguments.results_folder, parts):
         cli.say(f"wrote {path}")
 
 

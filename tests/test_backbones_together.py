@@ -11,7 +11,7 @@ from helpers.small_backbones import ENCODEC, build_codec, model_config
 from open_musiclm.audio import write_wave
 from open_musiclm.config import EncodecConfig
 
-SCRIPT = Path(__file__).parent / "backbones_training.py"
+SCRIPT = Path(__file__).parent / "helpers" / "backbones_training.py"
 STEPS = 4
 ARCHITECTURES = {
     "encodec": {"dimension": 16, "n_filters": 4, "lstm": 1, "n_q": 4, "bins": 16, "target_bandwidths": [1.2]},

@@ -10,8 +10,8 @@ import pytest
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 
-from open_musiclm.checkpoints.bundle import CONFIG_NAME, KINDS, open_bundle, pack
-from open_musiclm.config import load_model_config
+from open_musiclm.checkpoints.bundle import KINDS, open_bundle, pack
+from open_musiclm.config import MODEL_CONFIG_NAME, load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -41,7 +41,7 @@ def test_a_laion_file_comes_along(tmp_path: Path, stack: Stack) -> None:
     folder = packed(stack, config, tmp_path / "bundle")
     moved = shutil.move(folder, tmp_path / "elsewhere")
     (tmp_path / "laion.pt").unlink()
-    found = load_model_config(Path(moved) / CONFIG_NAME)
+    found = load_model_config(Path(moved) / MODEL_CONFIG_NAME)
     assert Path(found.backbone(found.clap_rvq_cfg.checkpoint_path)).read_bytes() == b"weights"
 
 
@@ -70,7 +70,7 @@ def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     with mock.patch("huggingface_hub.snapshot_download", side_effect=lambda name: str(hub / name)):
         folder = open_bundle("someone/music")
-    config = load_model_config(folder / CONFIG_NAME)
+    config = load_model_config(folder / MODEL_CONFIG_NAME)
     MusicTokenizer.load(config, folder / "clap_rvq.safetensors", folder / "hubert_kmeans.safetensors", CPU)
 
 

@@ -16,14 +16,15 @@ from open_musiclm.config import (
     CoarseConfig,
     EncodecConfig,
     FineConfig,
+    GenerationConfig,
     GlobalConfig,
     HubertKmeansConfig,
     ModelConfig,
     SemanticConfig,
 )
 from open_musiclm.errors import UserError
-from open_musiclm.generation.inference import sampling_from
-from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_stream
+from open_musiclm.generation.cuda_graphs import GraphCache
+from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, forgotten, strayed
 from open_musiclm.models.token_sequences import PADDING
@@ -97,7 +98,7 @@ def test_generation_equals_full_forward_passes(name: str, options: dict) -> None
     for known_frames in (0, 4):
         known = random_ids(stage, len(stage.sequences) - 1, 3, known_frames)[:, :known_frames]
         for sampling in (Sampling(), Sampling(0.4, top_k=5), Sampling(1.3, top_p=0.7), Sampling(0.0)):
-            streams = [[sample_stream(1, "a prompt", row, name) for row in range(3)] for _ in range(2)]
+            streams = [[sample_rng(1, "a prompt", row, name) for row in range(3)] for _ in range(2)]
             generated = StageGenerator(stage).generate(conditioning, known, 7, sampling, streams[0], _nobody)
             expected = made_anew_for_every_token(stage, conditioning, known, 7, sampling, streams[1])
             assert torch.equal(generated, expected)
@@ -112,7 +113,7 @@ def test_a_sample_does_not_change_with_its_batch() -> None:
     known = random_ids(stage, 2, 4, 3)
 
     def generate(rows: list[int]) -> torch.Tensor:
-        streams = [sample_stream(7, "p", row, "coarse") for row in rows]
+        streams = [sample_rng(7, "p", row, "coarse") for row in rows]
         return StageGenerator(stage).generate(
             [ids[rows] for ids in conditioning], known[rows], 6, Sampling(), streams, _nobody
         )
@@ -128,7 +129,7 @@ def test_progress_is_told_of_every_time_step() -> None:
     told: list[int] = []
     known = random_ids(stage, 2, 1, 2)[:, :0]
     StageGenerator(stage).generate(
-        conditioning_of(stage, 1), known, 5, Sampling(), [sample_stream(0, "", 0, "fine")], told.append
+        conditioning_of(stage, 1), known, 5, Sampling(), [sample_rng(0, "", 0, "fine")], told.append
     )
     assert sum(told) == 5
 
@@ -213,7 +214,7 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
     torch.manual_seed(0)
     stage = build_stage(name, small_config()).eval()
     conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=3)
-    streams = [sample_stream(0, "a", number, name) for number in range(2)]
+    streams = [sample_rng(0, "a", number, name) for number in range(2)]
     rough = StageGenerator(stage, torch.bfloat16)
     drawn = rough.generate(conditioning, known, 9, Sampling(temperature=0), streams, _nobody)
     logits, _ = stage.training_logits([*conditioning, torch.cat((known, drawn), dim=1)], [False] * len(stage.sequences))
@@ -227,9 +228,10 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
 @pytest.mark.parametrize(("words", "scales"), [([], (1, 1, 1)), (["3"], (3, 3, 3)), (["4,2.5,0"], (4, 2.5, 0))])
 def test_guidance_is_said_for_all_stages_or_for_each(words: list[str], scales: tuple[float, ...]) -> None:
     parser = cli.parser("")
-    cli.add_sampling_arguments(parser)
-    sampling = sampling_from(parser.parse_args([f"--cfg_scale={word}" for word in words]))
-    assert tuple(sampling[name].cfg_scale for name in STAGE_NAMES) == scales
+    cli.add_generation_arguments(parser, ["cfg_scale"])
+    arguments = parser.parse_args([f"--cfg_scale={word}" for word in words])
+    config = cli.generation_config_from(arguments, GenerationConfig())
+    assert tuple(sampling_of(config, name).cfg_scale for name in STAGE_NAMES) == scales
 
 
 @torch.no_grad()
@@ -239,14 +241,14 @@ def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
     stage = build_stage("coarse", small_config(condition_dropout=0.1)).eval()
     conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=2)
     without = [torch.full_like(ids, PADDING) for ids in conditioning]
-    sampling, streams = Sampling(0.8, cfg_scale=cfg_scale), [sample_stream(4, "p", row, "coarse") for row in range(2)]
+    sampling, streams = Sampling(0.8, cfg_scale=cfg_scale), [sample_rng(4, "p", row, "coarse") for row in range(2)]
     generated = StageGenerator(stage).generate(conditioning, known, 6, sampling, streams, _nobody).flatten(1)
     sequence = torch.cat((known.flatten(1), generated), dim=1).unflatten(1, (-1, stage.predicted.quantizers))
     passes = [stage.training_logits([*fixed, sequence], [False] * 3)[0][-1] for fixed in (conditioning, without)]
     assert passes[0] is not None
     assert passes[1] is not None
     logits = passes[1] + cfg_scale * (passes[0] - passes[1])
-    streams = [sample_stream(4, "p", row, "coarse") for row in range(2)]
+    streams = [sample_rng(4, "p", row, "coarse") for row in range(2)]
     noise = gumbel_noise(streams, generated.shape[1], stage.predicted.codebook_size + 1, CPU)
     plain = Sampling(0.8)
     for number, draw in enumerate(noise):
@@ -326,7 +328,7 @@ def generated_windows(generator: StageGenerator, device: torch.device) -> list[t
             for kind in generator.sequences[:-1]
         ]
         known = torch.randint(generator.predicted.codebook_size, (batch, known_frames, generator.predicted.quantizers))
-        streams = [sample_stream(1, "p", row, "any") for row in range(batch)]
+        streams = [sample_rng(1, "p", row, "any") for row in range(batch)]
         ids = generator.generate(
             [ids.to(device) for ids in conditioning], known.to(device), frames, Sampling(0.9), streams, _nobody
         )
@@ -353,7 +355,7 @@ def test_a_step_captured_once_serves_windows_of_any_length(name: str, options: d
         return work
 
     generator = StageGenerator(stage)
-    generator.capture = capture
+    generator.graphs = GraphCache(capture=capture)
     expected = generated_windows(StageGenerator(stage), CPU)
     assert all(map(torch.equal, generated_windows(generator, CPU), expected))
     assert len(captures) == 2  # one for each batch size

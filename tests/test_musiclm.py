@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_musiclm.audio import Sound
+from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.sampling import Sampling
-from open_musiclm.generation.session import Options, Progress
+from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.tracks import Progress
 
 HZ = 24000
 PROMPT = "a slow piano piece"
@@ -37,7 +38,7 @@ def test_any_duration_is_exact_to_the_sample(musiclm: MusicLM, seconds: float) -
 @settings(max_examples=8, deadline=None)
 @given(st.floats(0.01, 4))
 def test_any_duration_at_all(musiclm_of_module: None, seconds: float) -> None:
-    (wave,) = _KEPT[0].generate(PROMPT, seconds, options=Options(coarse_wave_only=True))
+    (wave,) = _KEPT[0].generate(PROMPT, seconds, config=GenerationConfig(return_coarse_wave=True))
     assert wave.shape == (round(seconds * HZ),)
 
 
@@ -62,13 +63,13 @@ def test_a_sample_depends_on_seed_prompt_and_number_only(musiclm: MusicLM) -> No
     together = musiclm.generate(prompts, 1.0, num_samples=3)
     assert len(together) == 6
     for batch in (1, 2, 4):
-        apart = musiclm.generate(prompts, 1.0, num_samples=3, options=Options(max_batch_size=batch))
+        apart = musiclm.generate(prompts, 1.0, num_samples=3, config=GenerationConfig(max_batch_size=batch))
         for left, right in zip(together, apart, strict=True):
             torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
     (alone,) = musiclm.generate("fast violin", 1.0)
     torch.testing.assert_close(alone, together[3], atol=1e-5, rtol=0)
     assert not torch.equal(together[3], together[4])
-    assert not torch.equal(together[0], musiclm.generate(PROMPT, 1.0, options=Options(seed=1))[0])
+    assert not torch.equal(together[0], musiclm.generate(PROMPT, 1.0, config=GenerationConfig(seed=1))[0])
 
 
 def test_chunks_join_to_the_whole_wave(musiclm: MusicLM) -> None:
@@ -79,25 +80,25 @@ def test_chunks_join_to_the_whole_wave(musiclm: MusicLM) -> None:
 
 
 def test_the_first_sound_is_out_before_the_last_token_is_sampled(musiclm: MusicLM) -> None:
-    class Heard(Progress):
+    class Counted(Progress):
         seconds = 0.0
 
         def advance(self, stage: str, seconds: float) -> None:
             self.seconds += seconds if stage == "coarse" else 0.0
 
-    heard = Heard()
-    chunks = musiclm.stream(PROMPT, 8.0, progress=heard)
+    counted = Counted()
+    chunks = musiclm.stream(PROMPT, 8.0, progress=counted)
     next(chunks)
-    assert heard.seconds <= 1.2 + 1e-6
+    assert counted.seconds <= 1.2 + 1e-6
     for _ in chunks:
         pass
-    assert heard.seconds == pytest.approx(8.0, abs=0.05)
+    assert counted.seconds == pytest.approx(8.0, abs=0.05)
 
 
 @pytest.mark.parametrize("given_seconds", [0.01, 0.1, 0.77, 1.0, 2.345, 7.0])
 def test_continuation_keeps_the_given_sound_and_adds_the_duration(musiclm: MusicLM, given_seconds: float) -> None:
     given = tune(given_seconds)
-    waves = musiclm.generate(PROMPT, 1.3, num_samples=2, given=given)
+    waves = musiclm.generate(PROMPT, 1.3, num_samples=2, audio_prompt=given)
     kept = round(given.seconds * HZ)
     for wave in waves:
         assert wave.shape == (kept + round(1.3 * HZ),)
@@ -107,23 +108,25 @@ def test_continuation_keeps_the_given_sound_and_adds_the_duration(musiclm: Music
 
 def test_continuation_of_sound_at_the_codec_rate_is_untouched(musiclm: MusicLM) -> None:
     given = tune(1.5, HZ)
-    (wave,) = musiclm.generate(PROMPT, 0.5, given=given)
+    (wave,) = musiclm.generate(PROMPT, 0.5, audio_prompt=given)
     assert torch.equal(wave[: given.wave.shape[0]], given.wave)
 
 
 def test_continuation_hears_the_last_seconds(musiclm: MusicLM) -> None:
     """With the likeliest tokens everywhere, only what was heard can make a difference."""
-    options = Options(sampling={name: Sampling(0.0) for name in ("semantic", "coarse", "fine")})
+    config = GenerationConfig(semantic_temperature=0.0, coarse_temperature=0.0, fine_temperature=0.0)
     given = tune(3.0, HZ)
     early, late = given.wave.clone(), given.wave.clone()
     early[:HZ] = 0.0  # the semantic context is the last second only; earlier sound is not heard ...
     late[-HZ // 2 :] = torch.rand(HZ // 2) - 0.5
-    new = [musiclm.generate(PROMPT, 1.0, options=options, given=Sound(w, HZ))[0][-HZ:] for w in (early, late)]
+    new = [musiclm.generate(PROMPT, 1.0, config=config, audio_prompt=Sound(w, HZ))[0][-HZ:] for w in (early, late)]
     assert not torch.equal(new[0], new[1])
 
 
 def test_the_coarse_wave_leaves_the_fine_stage_out(stack: Stack) -> None:
-    (wave,) = stack.musiclm(("semantic", "coarse")).generate(PROMPT, 1.7, options=Options(coarse_wave_only=True))
+    (wave,) = stack.musiclm(("semantic", "coarse")).generate(
+        PROMPT, 1.7, config=GenerationConfig(return_coarse_wave=True)
+    )
     assert wave.shape == (round(1.7 * HZ),)
 
 
@@ -148,15 +151,30 @@ def test_impossible_requests_are_refused(
 
 
 def test_similarity_is_a_cosine(musiclm: MusicLM) -> None:
-    listener, sound = musiclm.listener, tune(5.0)
-    assert -1.0 <= listener.hear(PROMPT, tune(0.5, HZ).wave).similarity <= 1.0
-    assert float(listener.embed_sound(sound).norm()) == pytest.approx(1.0, abs=1e-5)
-    assert float(listener.embed_sound(sound) @ listener.embed_sound(sound)) == pytest.approx(1.0, abs=1e-5)
+    sound = tune(5.0)
+    waves = torch.stack([tune(0.5, HZ).wave, -0.5 * tune(0.5, HZ).wave])
+    scores = ClapScorer(musiclm).score([PROMPT, PROMPT], waves)
+    assert scores.shape == (2,)
+    assert scores.abs().max() <= 1.0
+    assert float(musiclm.embed_sound(sound).norm()) == pytest.approx(1.0, abs=1e-5)
+    assert float(musiclm.embed_sound(sound) @ musiclm.embed_sound(sound)) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_without_an_ear_for_rhythm_a_sound_is_as_close_as_it_is_similar(musiclm: MusicLM) -> None:
-    heard = musiclm.listener.hear(PROMPT, tune(5.0, HZ).wave)
-    assert (heard.rhythm, heard.closeness) == (None, heard.similarity)
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 5.3])
+def test_waves_are_embedded_together_as_one_by_one(musiclm: MusicLM, seconds: float) -> None:
+    waves = torch.stack([tune(seconds, HZ).wave * scale for scale in (1.0, 0.3, -0.7)])
+    alone = torch.stack([musiclm.embed_sound(Sound(wave, HZ)) for wave in waves])
+    torch.testing.assert_close(musiclm.embed_waves(waves), alone, atol=1e-3, rtol=0)  # int16 rounds otherwise
+
+
+def test_a_text_is_embedded_once(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[str] = []
+    original = musiclm.tokenizer.clap.embed_text
+    monkeypatch.setattr(musiclm.tokenizer.clap, "embed_text", lambda texts: embedded.extend(texts) or original(texts))
+    first = musiclm.embed_text(["one", "two", "one"])
+    assert torch.equal(first[0], first[2])
+    torch.testing.assert_close(musiclm.embed_text(["two"])[0], first[1])
+    assert embedded == ["one", "two"]
 
 
 def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,9 +182,9 @@ def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.M
     held: dict[str, set[int]] = {}
     make = StageGenerator.generate
 
-    def watched(self: StageGenerator, conditioning: list, known: torch.Tensor, frames: int, *rest: object) -> object:
-        held.setdefault(self.predicted.name, set()).add(known.shape[1] + frames)
-        return make(self, conditioning, known, frames, *rest)
+    def watched(self: StageGenerator, conditioning: list, context: torch.Tensor, frames: int, *rest: object) -> object:
+        held.setdefault(self.predicted.name, set()).add(context.shape[1] + frames)
+        return make(self, conditioning, context, frames, *rest)
 
     monkeypatch.setattr(StageGenerator, "generate", watched)
     musiclm.generate(PROMPT, 9.0)

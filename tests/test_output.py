@@ -9,13 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.output import MAX_SLUG_BYTES, Provenance, slug, write_generated
-from open_musiclm.generation.scorers import Heard
 
-SETTINGS = {"top_k": 128, "cfg_scale": (4.0, 2.5, 1.0), "top_p": None}
-HEARD = Heard(0.25, None, 0.25)
-PROVENANCE = Provenance("a tune", 3, number=1, heard=HEARD, settings=SETTINGS, paths={"semantic_path": "x"})
+CONFIG = GenerationConfig(seed=3, top_k=128, cfg_scale=[4.0, 2.5, 1.0])
+PROVENANCE = Provenance("a tune", 1, {"similarity": 0.25}, CONFIG, {"semantic_path": "x"})
 
 
 @given(st.text(min_size=1))
@@ -44,8 +43,8 @@ def test_a_wave_comes_with_its_story(tmp_path: Path) -> None:
     story = json.loads(path.with_suffix(".json").read_text())
     assert story["prompt"] == "a tune"
     assert story["seconds"] == pytest.approx(0.1)
-    assert (story["similarity"], story["rhythm"]) == (0.25, None)
-    assert story["settings"] == {"top_k": 128, "cfg_scale": [4.0, 2.5, 1.0], "top_p": None}
+    assert (story["similarity"], story["seed"], story["sample"]) == (0.25, 3, 1)
+    assert GenerationConfig.model_validate({**story["settings"], "seed": 3}) == CONFIG
     assert {"torch", "open_musiclm", "python"} <= story["versions"].keys()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from open_musiclm.checkpoints import saved_steps
 
-SCRIPT = Path(__file__).parent / "small_training.py"
+SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 STEPS = 30
 
 

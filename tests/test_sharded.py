@@ -11,7 +11,7 @@ from helpers.small_training import model_config
 from open_musiclm.checkpoints import load_weights
 from open_musiclm.models.stages import load_stage
 
-SCRIPT = Path(__file__).parent / "small_training.py"
+SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 
 
 def train(folder: Path, steps: int, processes: int, *words: object) -> None:

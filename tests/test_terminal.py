@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "small_training.py"
+SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 STEPS = 12
 
 

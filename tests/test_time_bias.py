@@ -12,7 +12,7 @@ from test_generation import CPU, random_ids, small_config
 from open_musiclm.checkpoints import save_weights
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage, load_stage, load_stage_to_train_on
-from open_musiclm.models.token_sequences import moments_of
+from open_musiclm.models.token_sequences import position_times
 from open_musiclm.tokens import TokenStream
 
 
@@ -24,9 +24,9 @@ def test_conditioning_of_the_moment_that_is_asked_for_is_nearest(
     known = TokenStream("semantic", 9, known_quantizers, 25)
     asked = TokenStream("coarse", 9, quantizers, 25 * ratio)
     before, after = steps * known_quantizers, steps * ratio * quantizers
-    moments = moments_of((TokenStream("clap", 9, 2, None), known, asked), (2, before, after), CPU)
+    times = position_times((TokenStream("clap", 9, 2, None), known, asked), (2, before, after), CPU)
     positions = 3 + before + 1 + after + 1
-    between = moments.steps_between(torch.arange(positions), positions)
+    between = times.frames_between(torch.arange(positions), positions)
     assert between[: 3 + before + 1].eq(0).all()  # conditioning asks for nothing
     assert between[:, :4].eq(0).all()  # CLAP's tokens and the start vectors are of no moment
     assert between[:, 3 + before + 1 :].eq(0).all()  # nor does the own history count

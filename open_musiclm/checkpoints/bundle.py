@@ -1,7 +1,7 @@
-"""One folder for a whole model: `model_config.json`, the five trained parts, an ear for rhythm if there is one, and the
-backbones it names locally.
+"""A bundle: one folder for a whole model.
 
-Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
+It has `model_config.json`, `generation_config.json`, the five trained parts, and the backbones that the config names by
+a local directory. Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
 """
 
 import json
@@ -11,28 +11,33 @@ from pathlib import Path
 
 import torch
 
-from demo.rhythm.scorer import RhythmEar
 from open_musiclm.checkpoints import Kind, load_weights, save_weights, weights_name
-from open_musiclm.config import ModelConfig, load_model_config
+from open_musiclm.config import (
+    GENERATION_CONFIG_NAME,
+    MODEL_CONFIG_NAME,
+    GenerationConfig,
+    ModelConfig,
+    load_model_config,
+)
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
 from open_musiclm.tokenizers.mert import load_centroids
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
-CONFIG_NAME = "model_config.json"
 KINDS: tuple[Kind, ...] = (*STAGE_NAMES, "clap_rvq", "hubert_kmeans")
-OPTIONAL_KINDS: tuple[Kind, ...] = ("rhythm_ear",)
 # The section of the model config and the folder of the bundle that hold each backbone.
 _BACKBONES = {"clap_rvq_cfg": "clap", "hubert_kmeans_cfg": "mert", "encodec_cfg": "encodec"}
 _LAION_NAME = "laion_clap.pt"
 
 
-def pack(model_config: Path, paths: Mapping[Kind, Path], folder: Path) -> list[Path]:
+def pack(
+    model_config: Path, paths: Mapping[Kind, Path], folder: Path, generation_config: GenerationConfig | None = None
+) -> list[Path]:
     """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
 
-    Backbones that the config names by a local directory come along, and so does a LAION file. Returns the files
-    written. Raises UserError, also where the folder is not empty.
+    Backbones that the config names by a local directory are copied, and so is a LAION file. Without a generation config
+    the bundle has the defaults. Returns the files written. Raises UserError, also where the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty; name a new folder for the bundle")
@@ -50,8 +55,9 @@ def pack(model_config: Path, paths: Mapping[Kind, Path], folder: Path) -> list[P
     if laion is not None:
         shutil.copyfile(config.backbone(laion), folder / _LAION_NAME)
         content["clap_rvq_cfg"]["checkpoint_path"] = f"./{_LAION_NAME}"
-    write_json(folder / CONFIG_NAME, content)
-    return [folder / CONFIG_NAME, *converted.values()]
+    write_json(folder / MODEL_CONFIG_NAME, content)
+    write_json(folder / GENERATION_CONFIG_NAME, (generation_config or GenerationConfig()).model_dump())
+    return [folder / MODEL_CONFIG_NAME, folder / GENERATION_CONFIG_NAME, *converted.values()]
 
 
 def convert(path: Path, kind: Kind, config: ModelConfig, target: Path) -> Path:
@@ -62,8 +68,6 @@ def convert(path: Path, kind: Kind, config: ModelConfig, target: Path) -> Path:
         ClapQuantizer.load(path, config, cpu)
     elif kind == "hubert_kmeans":
         load_centroids(path, config)
-    elif kind == "rhythm_ear":
-        RhythmEar.load(path, config, cpu)
     else:
         load_stage(path, kind, config, cpu)
     save_weights(target, kind, load_weights(path, kind).tensors, config)
@@ -74,8 +78,8 @@ def open_bundle(name: str) -> Path:
     """The folder of a bundle: a local one, or downloaded from the hub. Raises UserError."""
     folder = Path(name)
     if folder.is_dir():
-        if not (folder / CONFIG_NAME).exists():
-            raise UserError(f"--checkpoint_dir {name}: holds no {CONFIG_NAME}; make one with scripts/bundle.py")
+        if not (folder / MODEL_CONFIG_NAME).exists():
+            raise UserError(f"--checkpoint_dir {name}: holds no {MODEL_CONFIG_NAME}; make one with scripts/bundle.py")
         return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -19,7 +19,7 @@ from open_musiclm.config import ModelConfig, model_config_from_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import appearing_whole
 
-Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans", "rhythm_ear"]
+Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans"]
 CHECKPOINTS_FOLDER = "checkpoints"
 _STEP_FOLDER = re.compile(r"step_(\d+)")
 _FORMAT = "open_musiclm"

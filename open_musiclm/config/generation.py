@@ -1,12 +1,13 @@
 """How to generate: the fields of `generation_config.json`, and of the command line's flags (no torch in here)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
 from open_musiclm.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Precision, StageName
-from open_musiclm.config.json_files import Section, load_section
+from open_musiclm.config.json_files import Section, load_section, section_from_content
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 _STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
@@ -66,6 +67,10 @@ class GenerationConfig(Section):
             )
         return self
 
+    def updated(self, changes: Mapping[str, object]) -> "GenerationConfig":
+        """The same with other values of some fields. Raises UserError that names the field."""
+        return section_from_content({**self.model_dump(), **changes}, "generation config", GenerationConfig)
+
     def temperature(self, stage: StageName) -> float:
         """The temperature of a stage."""
         return {
@@ -79,7 +84,9 @@ class GenerationConfig(Section):
         return self.cfg_scale[_STAGES.index(stage)] if isinstance(self.cfg_scale, list) else self.cfg_scale
 
 
-def load_generation_config(folder: Path) -> GenerationConfig:
-    """The generation config in a folder, or the defaults where there is none. Raises UserError."""
-    path = folder / GENERATION_CONFIG_NAME
-    return load_section(path, GenerationConfig) if path.exists() else GenerationConfig()
+def load_generation_config(path: Path) -> GenerationConfig:
+    """A generation config from its file; of a folder the one in it, or the defaults. Raises UserError."""
+    file = path / GENERATION_CONFIG_NAME if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        return GenerationConfig()
+    return load_section(file, GenerationConfig)

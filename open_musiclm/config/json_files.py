@@ -35,8 +35,13 @@ def load_section(path: Path, kind: type[SectionType]) -> SectionType:
 
 def section_from_json(text: str, source: str, kind: type[SectionType]) -> SectionType:
     """Validates a section of `kind`; `source` names where the text is from. Raises UserError."""
+    return section_from_content(_parse(text, source), source, kind)
+
+
+def section_from_content(content: object, source: str, kind: type[SectionType]) -> SectionType:
+    """Validates a section of `kind`; `source` names where the content is from. Raises UserError."""
     try:
-        return kind.model_validate(_parse(text, source))
+        return kind.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{source}: " + "; ".join(_describe(problem, kind) for problem in error.errors())) from error
 

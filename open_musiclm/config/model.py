@@ -17,6 +17,8 @@ from open_musiclm.config.fields import (
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
 
+MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
+
 
 class GlobalConfig(Section):
     """The windows of the stages and of CLAP, and how the codebooks are shared between the coarse and the fine stage."""

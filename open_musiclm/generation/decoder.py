@@ -1,8 +1,7 @@
-"""The transformer in generation: the numbers of `Transformer.forward`, a few new positions at a time.
+"""The transformer with a KV cache: the outputs of `Transformer.forward`, one new position at a time.
 
-What the weights allow to be computed once is computed once; what a window has seen so far is a static `State`, so that
-a step is the same operations on the same memory every time and can be captured as one graph. Attention itself is
-float32 whatever the precision of the weights.
+The cache is static: a decode step runs the same operations on the same memory every time, so that it can be captured as
+one CUDA graph. Attention is computed in float32 whatever the precision of the weights.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from open_musiclm.generation.linear import RowProduct
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
-from open_musiclm.models.position_bias import Moments, bias_between_all, bias_by_time
+from open_musiclm.models.position_bias import PositionTimes, bias_between_all, bias_by_time
 from open_musiclm.models.transformer import (
     CONVOLUTION_WIDTH,
     HEAD_DIM,
@@ -28,8 +27,8 @@ _SMALLEST_NORM = 1e-12
 
 
 @dataclass
-class LayerState:
-    """What one block remembers: keys and values of every position, and its convolution's last inputs."""
+class LayerCache:
+    """One block's keys and values of every position, and the last inputs of its convolution."""
 
     keys: Float[Tensor, "batch capacity head_dim"]
     values: Float[Tensor, "batch capacity head_dim"]
@@ -37,15 +36,15 @@ class LayerState:
 
 
 @dataclass
-class State:
-    """A window in the making, with room for `capacity` positions of which the first `position` are there.
+class KVCache:
+    """What one window has been given so far: room for `capacity` positions, of which the first `position` are there.
 
     `bias_by_distance` begins with minus infinity, for the keys ahead, then has the bias at distance 0, 1, ...
     """
 
-    layers: list[LayerState]
+    layers: list[LayerCache]
     bias_by_distance: Float[Tensor, "heads distances"]
-    moments: Moments
+    times: PositionTimes
     key_mask: Bool[Tensor, "batch capacity"]
     position: Int[Tensor, "1"]
 
@@ -55,23 +54,23 @@ class State:
         return self.key_mask.shape[1]
 
 
-class IncrementalTransformer:
-    """`transformer`'s weights in `precision`, arranged for steps; it keeps no other part of it alive."""
+class CachedTransformer:
+    """`transformer`'s weights in `precision`, arranged for decode steps; keeps no reference to the transformer."""
 
     def __init__(self, transformer: Transformer, precision: torch.dtype) -> None:
         self.precision = precision
         self.prefix = transformer.non_causal_prefix_size
         self.position_bias = transformer.position_bias
         self.time_bias = transformer.time_bias
-        self.blocks = [_IncrementalBlock(block, precision) for block in transformer.blocks if isinstance(block, Block)]
+        self.blocks = [_CachedBlock(block, precision) for block in transformer.blocks if isinstance(block, Block)]
         self.norm = transformer.norm.gamma.detach().to(precision)
         self.hidden_channels = transformer.hidden_channels
 
-    def empty_state(self, batch: int, capacity: int) -> State:
-        """Room for `capacity` positions, of which none is there."""
+    def empty_cache(self, batch: int, capacity: int) -> KVCache:
+        """A cache with room for `capacity` positions."""
         device = self.norm.device
         layers = [
-            LayerState(
+            LayerCache(
                 keys=torch.zeros(batch, capacity, HEAD_DIM, device=device),
                 values=torch.zeros(batch, capacity, HEAD_DIM, device=device),
                 recent=torch.zeros(
@@ -81,88 +80,93 @@ class IncrementalTransformer:
             for _ in self.blocks
         ]
         bias = self.position_bias(torch.arange(capacity, device=device)).t()
-        return State(
+        return KVCache(
             layers,
             bias_by_distance=functional.pad(bias, (1, 0), value=float("-inf")),
-            moments=Moments(*(torch.zeros(capacity, device=device) for _ in Moments._fields)),
+            times=PositionTimes(*(torch.zeros(capacity, device=device) for _ in PositionTimes._fields)),
             key_mask=torch.ones(batch, capacity, dtype=torch.bool, device=device),
             position=torch.zeros(1, dtype=torch.long, device=device),
         )
 
-    def begin(
-        self, x: Float[Tensor, "batch time dim"], key_mask: Bool[Tensor, "batch time"], moments: Moments, state: State
+    def prefill(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        key_mask: Bool[Tensor, "batch time"],
+        times: PositionTimes,
+        cache: KVCache,
     ) -> Tensor:
-        """The first positions of a window, whatever the state held; returns the output of the last, [batch, dim].
+        """Runs the first positions of a window and overwrites the cache; returns the output of the last, [batch, dim].
 
-        Keys are seen where `key_mask` is true, now and in all later steps. `moments` has all that there is room
-        for.
+        Keys are attended to where `key_mask` is true, now and in all later steps. `times` covers the whole capacity.
         """
         time = x.shape[1]
-        for held, given in zip(state.moments, moments, strict=True):
-            held.copy_(given)
-        state.key_mask[:, :time] = key_mask
-        state.key_mask[:, time:] = True
+        for old, new in zip(cache.times, times, strict=True):
+            old.copy_(new)
+        cache.key_mask[:, :time] = key_mask
+        cache.key_mask[:, time:] = True
         positions = torch.arange(time, device=x.device)
-        bias = self._prefix_bias(key_mask, state.moments)
-        for block, layer in zip(self.blocks, state.layers, strict=True):
+        bias = self._prefix_bias(key_mask, cache.times)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
             layer.recent.zero_()
-            x = block(x, bias, layer, positions, seen=time)
-        state.position.fill_(time)
+            x = block(x, bias, layer, positions, attended=time)
+        cache.position.fill_(time)
         return self._normalized(x[:, -1])
 
-    def step(self, x: Float[Tensor, "batch dim"], state: State, seen: int) -> Float[Tensor, "batch dim"]:
-        """The next position, equal to its row of `Transformer.forward` over all of them; not within the prefix.
+    def decode_step(self, x: Float[Tensor, "batch dim"], cache: KVCache, attended: int) -> Float[Tensor, "batch dim"]:
+        """The output at the next position, equal to `Transformer.forward`'s; not within the non-causal prefix.
 
-        Only the first `seen` positions are looked at, which must be enough.
+        Attends to the first `attended` positions of the cache at most, which must include all that are there.
         """
-        bias = self._step_bias(state, seen)
+        bias = self._step_bias(cache, attended)
         x = x.unsqueeze(1)
-        for block, layer in zip(self.blocks, state.layers, strict=True):
-            x = block(x, bias, layer, state.position, seen)
-        state.position.add_(1)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, bias, layer, cache.position, attended)
+        cache.position.add_(1)
         return self._normalized(x[:, 0])
 
     def _normalized(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         return functional.layer_norm(x, self.norm.shape, self.norm)
 
-    def _step_bias(self, state: State, seen: int) -> Float[Tensor, "batch heads seen"]:
+    def _step_bias(self, cache: KVCache, attended: int) -> Float[Tensor, "batch heads attended"]:
         """The bias of the next position to the keys: minus infinity for those ahead and those hidden."""
-        keys = torch.arange(seen, device=state.position.device)
-        index = (state.position - keys + 1).clamp_(min=0)
-        row = state.bias_by_distance.index_select(1, index)
-        by_time = bias_by_time(self.time_bias, state.moments, state.position, seen)
+        keys = torch.arange(attended, device=cache.position.device)
+        index = (cache.position - keys + 1).clamp_(min=0)
+        row = cache.bias_by_distance.index_select(1, index)
+        by_time = bias_by_time(self.time_bias, cache.times, cache.position, attended)
         if by_time is not None:
             row = row + by_time.squeeze(1)
-        return row.unsqueeze(0).masked_fill(~state.key_mask[:, :seen].unsqueeze(1), float("-inf"))
+        return row.unsqueeze(0).masked_fill(~cache.key_mask[:, :attended].unsqueeze(1), float("-inf"))
 
-    def _prefix_bias(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Float[Tensor, "batch rows time"]:
+    def _prefix_bias(
+        self, key_mask: Bool[Tensor, "batch time"], times: PositionTimes
+    ) -> Float[Tensor, "batch rows time"]:
         """The bias among the first positions, a row for each of them and each head (heads vary fastest)."""
         time = key_mask.shape[1]
         distances = torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)
-        bias = bias_between_all(self.position_bias(distances).t(), self.time_bias, moments, time)
+        bias = bias_between_all(self.position_bias(distances).t(), self.time_bias, times, time)
         return dense_bias(bias, key_mask, self.prefix).transpose(1, 2).flatten(1, 2)
 
 
-class _IncrementalBlock:
-    """One block: attention over what is remembered, then the feed-forward."""
+class _CachedBlock:
+    """One block: attention over the cache, then the feed-forward."""
 
     def __init__(self, block: Block, precision: torch.dtype) -> None:
-        self.attention = _IncrementalAttention(block.attention, precision)
-        self.feedforward = _IncrementalFeedForward(block.feedforward, precision)
+        self.attention = _CachedAttention(block.attention, precision)
+        self.feedforward = _CachedFeedForward(block.feedforward, precision)
 
     def __call__(
         self,
         x: Float[Tensor, "batch time dim"],
-        bias: Float[Tensor, "batch rows seen"],
-        layer: LayerState,
+        bias: Float[Tensor, "batch rows attended"],
+        layer: LayerCache,
         positions: Int[Tensor, "time"],
-        seen: int,
+        attended: int,
     ) -> Float[Tensor, "batch time dim"]:
-        x = x + self.attention(x, bias, layer, positions, seen)
+        x = x + self.attention(x, bias, layer, positions, attended)
         return x + self.feedforward(x, layer)
 
 
-class _IncrementalAttention:
+class _CachedAttention:
     """Multi-query attention with queries, key and value from one product.
 
     Queries are normalised to length 1 after their product, so that of the layer norm before it only the centring and
@@ -181,10 +185,10 @@ class _IncrementalAttention:
     def __call__(
         self,
         x: Float[Tensor, "batch time dim"],
-        bias: Float[Tensor, "batch rows seen"],
-        layer: LayerState,
+        bias: Float[Tensor, "batch rows attended"],
+        layer: LayerCache,
         positions: Int[Tensor, "time"],
-        seen: int,
+        attended: int,
     ) -> Float[Tensor, "batch time dim"]:
         by_head = self.to_all(x).unflatten(-1, (self.heads + 2, HEAD_DIM))
         directions = by_head[:, :, :-1].float()
@@ -193,13 +197,13 @@ class _IncrementalAttention:
         layer.keys.index_copy_(1, positions, directions[:, :, -1])
         layer.values.index_copy_(1, positions, by_head[:, :, -1].float())
         query = directions[:, :, :-1].flatten(1, 2)
-        logits = torch.baddbmm(bias, query, layer.keys[:, :seen].transpose(1, 2))
-        attended = torch.bmm(logits.softmax(dim=-1), layer.values[:, :seen])
-        return self.to_output(attended.view(x.shape[0], x.shape[1], -1).to(x.dtype))
+        logits = torch.baddbmm(bias, query, layer.keys[:, :attended].transpose(1, 2))
+        output = torch.bmm(logits.softmax(dim=-1), layer.values[:, :attended])
+        return self.to_output(output.view(x.shape[0], x.shape[1], -1).to(x.dtype))
 
 
-class _IncrementalFeedForward:
-    """Norm, widen, (convolve,) GEGLU, norm, narrow; the convolution's last inputs lie in the state."""
+class _CachedFeedForward:
+    """Norm, widen, (convolve,) GEGLU, norm, narrow; the last inputs of the convolution are cached."""
 
     def __init__(self, feedforward: FeedForward, precision: torch.dtype) -> None:
         self.norm = feedforward.norm.gamma.detach().to(precision)
@@ -210,7 +214,7 @@ class _IncrementalFeedForward:
         self.hidden_norm = feedforward.hidden_norm.gamma.detach().to(precision)
         self.to_output = RowProduct(feedforward.to_output.weight.to(precision))
 
-    def __call__(self, x: Float[Tensor, "batch time dim"], layer: LayerState) -> Float[Tensor, "batch time dim"]:
+    def __call__(self, x: Float[Tensor, "batch time dim"], layer: LayerCache) -> Float[Tensor, "batch time dim"]:
         hidden = self.to_hidden(functional.layer_norm(x, self.norm.shape, self.norm))
         if self.taps is not None:
             hidden = self._convolved(hidden, layer, self.taps)
@@ -221,7 +225,7 @@ class _IncrementalFeedForward:
     def _convolved(
         self,
         hidden: Float[Tensor, "batch time channels"],
-        layer: LayerState,
+        layer: LayerCache,
         taps: Float[Tensor, "width channels"],
     ) -> Float[Tensor, "batch time channels"]:
         time, recent = hidden.shape[1], CONVOLUTION_WIDTH - 1

@@ -1,195 +1,165 @@
-"""The hierarchy: a prompt, or a given wave, to a wave (DESIGN sections 1 and 4).
+"""The whole model: prompts, or a given sound, to sound.
 
-A prompt's walk: text to CLAP tokens, then three tracks of tokens, each pulled window by window by the next,
-then EnCodec's decoder. Sound comes out window by window; a whole wave is the joined chunks.
+A prompt's path: CLAP's text tower, the residual VQ, then a generation session of three stages and the codec's decoder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from demo.rhythm.scorer import RhythmEar
 from open_musiclm.audio import Sound
-from open_musiclm.config import ModelConfig, StageName
+from open_musiclm.config import GenerationConfig, ModelConfig, Precision, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.scorers import Listener
-from open_musiclm.generation.search import Closeness, best_sketches, compete
-from open_musiclm.generation.session import Options, Parts, Piece, Progress, Row, rows_of
+from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.generation.sampling import sampling_of
+from open_musiclm.generation.session import GenerationSession, Request, requests_of
 from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.tracks import Progress
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 
 class MusicLM:
-    """The three stages and the tokenizers around them."""
+    """The three stages and the tokenizers around them.
+
+    `stages` may lack those that are not asked for. `generation_config` is what `generate` and `stream` use unless told
+    otherwise; the stages' weights are in `precision`, or in the generation config's.
+    """
 
     def __init__(
         self,
         config: ModelConfig,
         stages: Mapping[StageName, Stage],
         tokenizer: MusicTokenizer,
-        precision: torch.dtype = torch.float32,
-        ear: RhythmEar | None = None,
+        generation_config: GenerationConfig | None = None,
+        precision: Precision | None = None,
     ) -> None:
-        """`stages` may lack those that will not be asked for; they generate with their weights in `precision`.
-
-        With an `ear`, sketches may compete, see `generate_best`, and `listener` hears rhythm too.
-        """
-        generators = {name: StageGenerator(stage, precision) for name, stage in stages.items()}
-        self.parts = Parts(config, generators, tokenizer)
-        self.config = config
-        self.tokenizer = tokenizer
-        self.listener = Listener(config, tokenizer, ear)
+        self.config, self.tokenizer = config, tokenizer
+        self.generation_config = generation_config or GenerationConfig()
+        dtype = getattr(torch, precision or self.generation_config.precision)
+        self.stages = {name: StageGenerator(stage, dtype) for name, stage in stages.items()}
         self.sample_hz = config.encodec_cfg.sample_hz
+        self.embedder = ClapEmbedder(tokenizer.clap, config.global_cfg.clap_audio_length_seconds, self.sample_hz)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device | None = None, precision: Precision | None = None
+    ) -> "MusicLM":
+        """The model of a bundle: its folder, or the id of one on the hub.
+
+        Without `device` the best one there is; without `precision` that of the bundle's generation config. Raises
+        UserError.
+        """
+        from open_musiclm.generation.loading import load_bundle
+
+        return load_bundle(name, None if device is None else str(device), precision)
 
     def generate(
         self,
         prompts: str | Sequence[str],
-        duration: float,
+        duration: float | None = None,
         num_samples: int = 1,
-        options: Options | None = None,
-        given: Sound | None = None,
+        config: GenerationConfig | None = None,
+        audio_prompt: Sound | None = None,
         progress: Progress | None = None,
     ) -> list[Float[Tensor, "samples"]]:
         """Waves of exactly `duration` seconds at `sample_hz`: all samples of the first prompt, then of the next.
 
-        With a `given` sound each is that sound followed by `duration` seconds of new music.
-        Raises UserError for a bad duration, prompt or number.
+        With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
+        see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
         """
         waves: list[Float[Tensor, "samples"]] = []
-        for batch in _by_batch(self.stream(prompts, duration, num_samples, options, given, progress)):
+        for batch in _joined(self.stream(prompts, duration, num_samples, config, audio_prompt, progress)):
             waves += list(batch)
-        return waves
-
-    def generate_best(
-        self,
-        prompts: str | Sequence[str],
-        duration: float,
-        num_samples: int,
-        num_drafts: int,
-        options: Options | None = None,
-        given: Sound | None = None,
-        progress: Progress | None = None,
-        num_sketches: int | None = None,
-    ) -> list[Float[Tensor, "samples"]]:
-        """As `generate`, but each sample is what is left of `num_drafts` whose coarse waves competed for CLAP's favour
-        (`models/competition.py`); the fine stage finishes these only.
-
-        With an ear for rhythm it chooses among `num_sketches` of each sample what the drafts are made of; of less
-        than 4 s none is made. Raises UserError, also where the drafts of a sample do not fit into a batch.
-        """
-        options = options or Options()
-        if not 1 <= num_drafts <= options.max_batch_size:
-            raise UserError(
-                f"num_drafts {num_drafts}: expected at least 1 and at most max_batch_size, {options.max_batch_size}; "
-                "the drafts of a sample compete within one batch"
-            )
-        if num_sketches is not None and not 1 <= num_sketches <= options.max_batch_size:
-            raise UserError(f"num_sketches {num_sketches}: expected at least 1 and at most max_batch_size, too")
-        rows, at_once = rows_of(prompts, num_samples * num_drafts), options.max_batch_size // num_drafts * num_drafts
-        self._check(duration, options)
-        waves: list[Float[Tensor, "samples"]] = []
-        for first in range(0, len(rows), at_once):
-            drafts = self._piece(rows[first : first + at_once], duration, options, progress)
-            known = drafts.known(given)
-            sketches = None
-            if num_sketches is not None and self.listener.hears_rhythm(duration):
-                samples = [Row(row.prompt, row.number // num_drafts) for row in drafts.rows[::num_drafts]]
-                sketches = self._sketched(samples, num_sketches, num_drafts, duration, options, given, progress)
-            left, coarse = compete(drafts, known, num_drafts, self._closeness(drafts), sketches)
-            winners = self._piece([drafts.rows[row] for row in left], duration, options, progress)
-            waves += list(torch.cat(list(winners.finishing(coarse, known, given)), dim=1).cpu())
         return waves
 
     def stream(
         self,
         prompts: str | Sequence[str],
-        duration: float,
+        duration: float | None = None,
         num_samples: int = 1,
-        options: Options | None = None,
-        given: Sound | None = None,
+        config: GenerationConfig | None = None,
+        audio_prompt: Sound | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
-        """(number of the batch, next chunk of sound of all its rows), window by window; see `generate`."""
-        return self._stream(rows_of(prompts, num_samples), duration, options or Options(), given, progress)
-
-    def _stream(
-        self, rows: Sequence[Row], duration: float, options: Options, given: Sound | None, progress: Progress | None
-    ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
-        self._check(duration, options)
-        for number, first in enumerate(range(0, len(rows), options.max_batch_size)):
-            piece = self._piece(rows[first : first + options.max_batch_size], duration, options, progress)
-            chunks = piece.from_nothing() if given is None else piece.continuing(given)
-            for chunk in chunks:
+        """(number of the batch, next chunk of sound of all its samples), window by window; see `generate`."""
+        config = self._config(config, duration)
+        requests, batch = requests_of(prompts, num_samples), config.max_batch_size
+        for number, first in enumerate(range(0, len(requests), batch)):
+            session = self.session(requests[first : first + batch], config, progress)
+            for chunk in session.stream(audio_prompt):
                 yield number, chunk
 
-    def _check(self, duration: float, options: Options) -> None:
-        if not 0 < duration < float("inf"):
-            raise UserError(f"duration {duration}: expected a number of seconds above 0")
-        for name, generator in self.parts.stages.items():
-            generator.check(options.sampling.get(name, generator.default_sampling))
-
-    def _piece(self, rows: Sequence[Row], duration: float, options: Options, progress: Progress | None) -> Piece:
-        clap_ids = self.clap_ids_of_text([row.prompt for row in rows])
-        return Piece(self.parts, list(rows), clap_ids, duration, options, progress or Progress())
-
-    def _sketched(
-        self,
-        samples: Sequence[Row],
-        num_sketches: int,
-        num_drafts: int,
-        duration: float,
-        options: Options,
-        given: Sound | None,
-        progress: Progress | None,
-    ) -> Int[Tensor, "drafts time 1"]:
-        """The semantic tokens of the drafts of `samples`."""
-        chosen: list[Tensor] = []
-        at_once = options.max_batch_size // num_sketches
-        for first in range(0, len(samples), at_once):
-            rows = [
-                Row(sample.prompt, sample.number * num_sketches + number)
-                for sample in samples[first : first + at_once]
-                for number in range(num_sketches)
-            ]
-            piece = self._piece(rows, duration, options, progress)
-            promise = partial(self.listener.promise, self.listener.embed_text([row.prompt for row in rows]))
-            chosen.append(best_sketches(piece, piece.known(given), num_sketches, num_drafts, promise))
-        return torch.cat(chosen)
-
-    def _closeness(self, piece: Piece) -> Closeness:
-        """How close CLAP finds waves of all rows to their prompts."""
-        return partial(self.listener.similarities, self.listener.embed_text([row.prompt for row in piece.rows]))
+    def session(
+        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress | None = None
+    ) -> GenerationSession:
+        """A session of one batch of requests. Raises UserError where a stage cannot sample as the config says."""
+        for name, stage in self.stages.items():
+            stage.check(sampling_of(config, name))
+        tokens = self.clap_tokens([request.prompt for request in requests])
+        return self._session(requests, tokens, config.duration, config, progress)
 
     def regenerate(
         self,
-        given: Sound,
+        sound: Sound,
         first_stage: StageName,
         name: str,
-        options: Options | None = None,
+        config: GenerationConfig | None = None,
         progress: Progress | None = None,
     ) -> Float[Tensor, "samples"]:
-        """A given sound made anew from the coarse or from the fine stage on; what comes before is heard from it.
+        """A given sound made anew from the coarse or from the fine stage on, with its own CLAP and earlier tokens.
 
-        `name` (of its file) is what the random streams depend on, besides the seed.
+        The random numbers depend on `name` (of its file) and on the seed.
         """
-        embedding = self.listener.embed_sound(given).unsqueeze(0)
-        clap_ids = self.tokenizer.quantizer.encode(embedding).unsqueeze(1)
-        piece = Piece(self.parts, [Row(name, 0)], clap_ids, given.seconds, options or Options(), progress or Progress())
-        return torch.cat(list(piece.regenerating(given, first_stage)), dim=1)[0].cpu()
+        tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
+        config = self._config(config, sound.seconds)
+        session = self._session([Request(name, 0)], tokens, sound.seconds, config, progress)
+        return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
 
-    def clap_ids_of_text(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
+    def clap_tokens(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of prompts, through the text tower."""
-        return self.tokenizer.quantizer.encode(self.listener.embed_text(prompts)).unsqueeze(1)
+        return self.tokenizer.quantizer.encode(self.embed_text(prompts)).unsqueeze(1)
+
+    def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
+        """CLAP embeddings of prompts, of length 1; each text is embedded once."""
+        return self.embedder.embed_text(prompts)
+
+    def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
+        """The CLAP embedding of a sound: the mean over its windows, of length 1."""
+        return self.embedder.embed_sound(sound)
+
+    def embed_waves(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
+        """CLAP embeddings of waves at `sample_hz`, as `embed_sound`, in batches."""
+        return self.embedder.embed_waves(waves)
+
+    def _session(
+        self,
+        requests: Sequence[Request],
+        clap_tokens: Int[Tensor, "batch 1 quantizers"],
+        duration: float,
+        config: GenerationConfig,
+        progress: Progress | None,
+    ) -> GenerationSession:
+        return GenerationSession(
+            self.config, self.stages, self.tokenizer, requests, clap_tokens, duration, config, progress
+        )
+
+    def _config(self, config: GenerationConfig | None, duration: float | None) -> GenerationConfig:
+        config = config or self.generation_config
+        if duration is None:
+            return config
+        if not 0 < duration < float("inf"):
+            raise UserError(f"duration {duration}: expected a number of seconds above 0")
+        return config.updated({"duration": float(duration)})
 
 
-def _by_batch(
+def _joined(
     chunks: Iterator[tuple[int, Float[Tensor, "batch _"]]],
 ) -> Iterator[Float[Tensor, "batch samples"]]:
-    """Joins the chunks of each batch along time."""
+    """Joins the chunks of each batch along time, in main memory."""
     current = 0
     joined: list[Tensor] = []
     for number, chunk in chunks:

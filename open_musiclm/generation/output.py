@@ -1,4 +1,4 @@
-"""Names and files of generated music: a wave, and a JSON beside it that says where it came from."""
+"""Names and files of generated music: a wave, and a JSON beside it that says how it was made."""
 
 import hashlib
 import platform
@@ -13,23 +13,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.audio import write_wave
+from open_musiclm.config import GenerationConfig
 from open_musiclm.files import write_json
-from open_musiclm.generation.scorers import Heard
 
 MAX_SLUG_BYTES = 80
-Setting = bool | int | float | str | tuple[float, ...] | None
 _LIBRARIES = ("open_musiclm", "torch", "transformers", "encodec", "vector-quantize-pytorch")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a wave came from: `settings` and `paths` are what the command line said, and its defaults."""
+    """How a wave was made: its prompt, sample number, scores by their names, settings and the paths of all parts."""
 
     prompt: str
-    seed: int
     number: int
-    heard: Heard
-    settings: Mapping[str, Setting]
+    scores: Mapping[str, float]
+    config: GenerationConfig
     paths: Mapping[str, str]
 
 
@@ -53,17 +51,17 @@ def write_generated(
     """Writes `name`.wav and `name`.json into `folder`; returns the wave's path. Raises UserError."""
     path = folder / f"{name}.wav"
     write_wave(path, wave, sample_hz)
+    settings = provenance.config.model_dump()
     write_json(
         path.with_suffix(".json"),
         {
             "prompt": provenance.prompt,
-            "seed": provenance.seed,
+            "seed": settings.pop("seed"),
             "sample": provenance.number,
-            "similarity": round(provenance.heard.similarity, 6),
-            "rhythm": None if provenance.heard.rhythm is None else round(provenance.heard.rhythm, 6),
+            **{name: round(score, 6) for name, score in provenance.scores.items()},
             "seconds": wave.shape[0] / sample_hz,
             "sample_hz": sample_hz,
-            "settings": provenance.settings,
+            "settings": settings,
             "paths": provenance.paths,
             "versions": versions(),
         },

@@ -4,11 +4,11 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from open_musiclm.generation.session import Progress
+from open_musiclm.generation.tracks import Progress
 
 
 class StageBars(Progress):
-    """A bar for every stage that begins; a stage that begins again (the next batch) goes on in its bar."""
+    """A bar for every stage that begins; in the next batch a stage continues its bar."""
 
     def __init__(self) -> None:
         self.bars: dict[str, tqdm] = {}
@@ -23,7 +23,7 @@ class StageBars(Progress):
             bar.close()
 
     def begin(self, stage: str, seconds: float) -> None:
-        """A stage has `seconds` of music before it."""
+        """A stage will make `seconds` of music."""
         if stage in self.bars:
             self.bars[stage].total += seconds
             self.bars[stage].refresh()

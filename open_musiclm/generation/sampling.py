@@ -1,12 +1,14 @@
-"""From logits to the next token: top k, top p, temperature and Gumbel noise."""
+"""From logits to the next token: guidance, top k, top p, temperature and Gumbel noise."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 
 DEFAULT_TOP_SHARE = 0.1
@@ -14,11 +16,9 @@ DEFAULT_TOP_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a stage draws its tokens.
+    """How one stage samples its tokens; the fields are those of `GenerationConfig`.
 
-    Temperature 0 takes the likeliest token. `top_k` None keeps the likeliest tenth of the ids; `top_p` keeps
-    the fewest ids whose probabilities add up to it. `cfg_scale` 1 is plain sampling; above, ids count the more the
-    likelier the condition makes them (classifier-free guidance, Ho and Salimans 2022).
+    Raises UserError for a value out of range.
     """
 
     temperature: float = 1.0
@@ -37,8 +37,13 @@ class Sampling:
             raise UserError(f"cfg_scale {self.cfg_scale}: expected a number of at least 0")
 
 
+def sampling_of(config: GenerationConfig, stage: StageName) -> Sampling:
+    """How `stage` samples, as a generation config says."""
+    return Sampling(config.temperature(stage), config.top_k, config.top_p, config.guidance(stage))
+
+
 def guided(logits: Float[Tensor, "rows classes"], sampling: Sampling) -> Float[Tensor, "batch classes"]:
-    """Logits to sample from; with guidance `logits` has two rows per sample, the second half without condition."""
+    """Logits to sample from; with guidance `logits` has two rows per request, the second half without condition."""
     if sampling.cfg_scale == 1:
         return logits
     conditional, unconditional = logits.chunk(2)
@@ -48,7 +53,7 @@ def guided(logits: Float[Tensor, "rows classes"], sampling: Sampling) -> Float[T
 def sample(
     logits: Float[Tensor, "batch classes"], noise: Float[Tensor, "batch classes"], sampling: Sampling
 ) -> Int[Tensor, "batch"]:
-    """One id per row; the last class is the end id and is never drawn. `noise` follows Gumbel's distribution."""
+    """One id per row; the last class is the end id and is never sampled. `noise` follows Gumbel's distribution."""
     logits = logits[:, :-1].float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
@@ -58,17 +63,17 @@ def sample(
     return torch.add(noise[:, :-1], logits, alpha=1 / sampling.temperature).argmax(dim=-1)
 
 
-def sample_stream(seed: int, prompt: str, number: int, stage: str) -> torch.Generator:
-    """The random stream of one sample in one stage; it does not depend on the batch the sample is in."""
+def sample_rng(seed: int, prompt: str, number: int, stage: str) -> torch.Generator:
+    """The random numbers of one sample in one stage; they do not depend on the batch the sample is in."""
     digest = hashlib.sha256(f"{seed}\n{number}\n{stage}\n{prompt}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 def gumbel_noise(
-    streams: list[torch.Generator], tokens: int, classes: int, device: torch.device
+    rngs: Sequence[torch.Generator], tokens: int, classes: int, device: torch.device
 ) -> Float[Tensor, "tokens batch classes"]:
-    """The next `tokens` draws of every stream; made on the CPU, so that every device gets the same."""
-    uniform = torch.stack([torch.rand(tokens, classes, generator=stream) for stream in streams], dim=1)
+    """Noise for the next `tokens` tokens of every rng; made on the CPU, so that every device gets the same."""
+    uniform = torch.stack([torch.rand(tokens, classes, generator=rng) for rng in rngs], dim=1)
     tiny = torch.finfo(torch.float32).tiny
     return (-torch.log((-torch.log(uniform.clamp(min=tiny))).clamp(min=tiny))).to(device)
 

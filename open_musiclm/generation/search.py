@@ -1,75 +1,147 @@
-"""Drafts of a prompt that compete while they are made: a particle filter, with CLAP in the place of the likelihood.
+"""Search over generation: best of n, and particle search. Both take a `Scorer`.
 
-A stage that has strayed from its condition goes on straying, for what it made counts more than what it was asked for.
-So after every coarse window the drafts that CLAP finds closest to their prompt go on in the place of all, each with
-random numbers of its own place; at the end the best one is left. Unlike a choice among finished samples, a choice after
-every window keeps mistakes from adding up.
-
-Before that, where there is an ear for rhythm, sketches compete: semantic tokens of the whole piece, which take a small
-part of the time of coarse ones and tell the rhythm before there is any sound.
+Particle search is a particle filter with a score in the place of the likelihood. A stage that departs from its
+condition tends to go on doing so, because its own history weighs more than the condition. After each coarse window the
+particles of a sample that score best replace all of them, each with its own random numbers from then on. At the end the
+best one is left, and only that one gets fine tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from open_musiclm.generation.planner import GeneratedTrack, ticks_in
-from open_musiclm.generation.session import Known, Piece
+from open_musiclm import audio
+from open_musiclm.audio import Sound
+from open_musiclm.config import GenerationConfig
+from open_musiclm.generation.audio_prompt import PromptTokens
+from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.scorers import Scorer
+from open_musiclm.generation.session import GenerationSession, requests_of
+from open_musiclm.generation.tracks import GeneratedTrack, Progress
 
 SURVIVING_SHARE = 1 / 4
 
-Closeness = Callable[[Float[Tensor, "batch samples"]], Float[Tensor, "batch"]]
-Promise = Callable[[Int[Tensor, "batch time"]], Float[Tensor, "batch"]]
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sample of a prompt, and its score."""
+
+    prompt: str
+    number: int
+    wave: Float[Tensor, "samples"]
+    score: float
 
 
-def best_sketches(
-    piece: Piece, known: Known, num_sketches: int, num_drafts: int, promise: Promise
-) -> Int[Tensor, "drafts time 1"]:
-    """Semantic tokens for `num_drafts` drafts in the place of every `num_sketches` rows of a piece.
+def best_of_n(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: Scorer,
+    config: GenerationConfig | None = None,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> list[list[Candidate]]:
+    """`config.num_samples` samples of each prompt, those that score best first; scored is the new music only.
 
-    `promise` is told the tokens of the new music, all rows. As large a share of drafts begins with different ones as
-    will survive a window.
+    With `config.num_particles` each sample is the outcome of a particle search. Raises UserError.
     """
-    semantic = piece.sketches(known)
-    promised = promise(semantic[:, piece.semantic_steps(known.ticks) :, 0]).cpu().unflatten(0, (-1, num_sketches))
-    return semantic[survivors(promised, min(surviving(num_drafts), num_sketches), num_drafts)]
+    config = config or model.generation_config
+    if config.num_particles is None:
+        waves = model.generate(prompts, None, config.num_samples, config, audio_prompt, progress)
+    else:
+        waves = particle_search(model, prompts, scorer, config, audio_prompt, progress)
+    return ranked(model, prompts, waves, scorer, config)
 
 
-def compete(
-    piece: Piece, known: Known, num_drafts: int, closeness: Closeness, sketches: Int[Tensor, "batch time 1"] | None
+def ranked(
+    model: MusicLM,
+    prompts: Sequence[str],
+    waves: Sequence[Float[Tensor, "samples"]],
+    scorer: Scorer,
+    config: GenerationConfig,
+) -> list[list[Candidate]]:
+    """`config.num_samples` waves of each prompt in turn as candidates, those that score best first."""
+    requests = requests_of(prompts, config.num_samples)
+    new = audio.samples_of(config.duration, model.sample_hz)
+    scores: list[float] = []
+    for first in range(0, len(waves), config.max_batch_size):
+        some = slice(first, first + config.max_batch_size)
+        batch = torch.stack([wave[-new:] for wave in waves[some]])
+        scores += scorer.score([request.prompt for request in requests[some]], batch).tolist()
+    candidates = [
+        Candidate(request.prompt, request.number, wave, score)
+        for request, wave, score in zip(requests, waves, scores, strict=True)
+    ]
+    by_prompt = [candidates[first : first + config.num_samples] for first in range(0, len(waves), config.num_samples)]
+    return [sorted(own, key=lambda candidate: -candidate.score) for own in by_prompt]
+
+
+def particle_search(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: Scorer,
+    config: GenerationConfig | None = None,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> list[Float[Tensor, "samples"]]:
+    """`config.num_samples` waves of each prompt in turn, each the best of `config.num_particles` particles.
+
+    Raises UserError.
+    """
+    config = config or model.generation_config
+    particles = config.num_particles or 1
+    requests = requests_of(prompts, config.num_samples * particles)
+    at_once = config.max_batch_size // particles * particles
+    waves: list[Float[Tensor, "samples"]] = []
+    for first in range(0, len(requests), at_once):
+        session = model.session(requests[first : first + at_once], config, progress)
+        prompt = session.prompt_tokens(audio_prompt)
+        survivors, coarse = run_particles(session, prompt, particles, scorer)
+        winners = model.session([session.requests[index] for index in survivors], config, progress)
+        waves += list(torch.cat(list(winners.finish(coarse, prompt, audio_prompt)), dim=1).cpu())
+    return waves
+
+
+def run_particles(
+    session: GenerationSession,
+    prompt: PromptTokens,
+    num_particles: int,
+    scorer: Scorer,
+    semantic: Int[Tensor, "batch time 1"] | None = None,
 ) -> tuple[list[int], GeneratedTrack]:
-    """The rows that are left, one of every `num_drafts` of a piece, and their coarse tokens.
+    """One batch: the index of the particle that is left of every `num_particles` requests, and their coarse tokens.
 
-    The semantic tokens are `sketches`, or made as they are needed. `closeness` is told what is there of the new music,
-    all rows, as much as CLAP hears at once.
+    The particles start from `semantic` tokens, or make their own. Scored is the new music so far, as much of it as
+    CLAP's window holds.
     """
-    semantic, coarse = piece.drafts(known, sketches)
-    heard = ticks_in(piece.config.global_cfg.clap_audio_length_seconds, piece.config)
+    semantic_track, coarse = session.particle_tracks(prompt, semantic)
+    prompts = [request.prompt for request in session.requests]
+    window = session.grid.ticks(session.config.global_cfg.clap_audio_length_seconds)
 
-    def close(end: int) -> Float[Tensor, "groups drafts"]:
-        wave = piece.decoded([coarse], max(known.ticks, end - heard), end)
-        return closeness(wave).cpu().unflatten(0, (-1, num_drafts))
+    def scores(end: int) -> Float[Tensor, "samples particles"]:
+        wave = session.decode([coarse], max(prompt.ticks, end - window), end)
+        return scorer.score(prompts, wave).cpu().unflatten(0, (-1, num_particles))
 
-    *earlier, last = coarse.ends()
+    *earlier, last = coarse.window_ends()
     for end in earlier:
-        chosen = survivors(close(end), surviving(num_drafts), num_drafts)
-        semantic.choose(chosen)
-        coarse.choose(chosen)
-    left = survivors(close(last), 1, 1)
-    coarse.choose(left)
-    return left.tolist(), coarse
+        chosen = resample(scores(end), surviving(num_particles), num_particles)
+        semantic_track.select(chosen)
+        coarse.select(chosen)
+    winners = resample(scores(last), 1, 1)
+    coarse.select(winners)
+    return winners.tolist(), coarse
 
 
-def surviving(num_drafts: int) -> int:
-    """How many of so many drafts go on after a window."""
-    return max(round(num_drafts * SURVIVING_SHARE), 1)
+def surviving(num_particles: int) -> int:
+    """How many of so many particles survive a window."""
+    return max(round(num_particles * SURVIVING_SHARE), 1)
 
 
-def survivors(closeness: Float[Tensor, "groups drafts"], best: int, wanted: int) -> Int[Tensor, "places"]:
-    """The rows of the `best` closest drafts of every group, repeated in turn until each group has `wanted`."""
-    groups, drafts = closeness.shape
-    places = closeness.topk(best, dim=1).indices
+def resample(scores: Float[Tensor, "groups particles"], best: int, wanted: int) -> Int[Tensor, "indices"]:
+    """The indices of the `best` particles of every group, repeated in turn until each group has `wanted`."""
+    groups, particles = scores.shape
+    places = scores.topk(best, dim=1).indices
     repeated = places.repeat(1, -(-wanted // best))[:, :wanted]
-    return (repeated + drafts * torch.arange(groups)[:, None]).flatten()
+    return (repeated + particles * torch.arange(groups)[:, None]).flatten()

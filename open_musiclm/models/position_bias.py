@@ -1,7 +1,7 @@
-"""Position biases: what a head adds to a logit for the distance from key to query (DESIGN section 3), and for the time.
+"""Position biases: what each head adds to a logit for the distance from key to query, in positions and in time.
 
-Distances between positions count tokens. The sequences of a stage have different rates, so that how far away the
-conditioning of the same moment lies differs from token to token; `ConditioningTimeBias` tells it.
+Positions count tokens. The sequences of a stage have different rates, so that the conditioning of the same time is a
+different number of positions away from token to token; `ConditioningTimeBias` is a bias by time.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 T5_BUCKETS = 32
 T5_MAX_DISTANCE = 128
-_STEEPEST, _FLATTEST = 2.0, 0.05  # logits for each time step between: the heads' slopes to begin with
+_STEEPEST, _FLATTEST = 2.0, 0.05  # logits for each frame between: the initial slopes of the heads
 
 
 class ContinuousPositionBias(nn.Module):
@@ -66,30 +66,29 @@ class NoPositionBias(nn.Module):
         return torch.zeros(distances.shape[0], self.heads, device=distances.device)
 
 
-class Moments(NamedTuple):
-    """When the positions of a window are, in seconds from its beginning.
+class PositionTimes(NamedTuple):
+    """The times of a window's positions, in seconds from its start.
 
-    A position asks for the token that comes next, which is of the moment `asked`; as a key it is heard as its own
-    token, of the moment `heard`. `asking` is 1 for the positions of the predicted sequence and 0 for the rest, `rates`
-    is the number of time steps a second of conditioning tokens, and 0 where a position is of no moment.
+    A position predicts the next token, whose frame is at `predicted`, and is attended to as its own token, whose frame
+    is at `own`. `predicts` is 1 for the positions of the predicted sequence and 0 for the rest; `frame_hz` is the frame
+    rate of conditioning tokens, and 0 for positions without a time.
     """
 
-    asked: Float[Tensor, "positions"]
-    asking: Float[Tensor, "positions"]
-    heard: Float[Tensor, "positions"]
-    rates: Float[Tensor, "positions"]
+    predicted: Float[Tensor, "positions"]
+    predicts: Float[Tensor, "positions"]
+    own: Float[Tensor, "positions"]
+    frame_hz: Float[Tensor, "positions"]
 
-    def steps_between(self, queries: Int[Tensor, "queries"], keys: int) -> Float[Tensor, "queries keys"]:
-        """Time steps of the conditioning from each of the first `keys` positions to what `queries` ask for."""
-        asked, asking = self.asked[queries].unsqueeze(1), self.asking[queries].unsqueeze(1)
-        return (asked - self.heard[:keys]).abs() * self.rates[:keys] * asking
+    def frames_between(self, queries: Int[Tensor, "queries"], keys: int) -> Float[Tensor, "queries keys"]:
+        """Conditioning frames from each of the first `keys` positions to what `queries` predict."""
+        predicted, predicts = self.predicted[queries].unsqueeze(1), self.predicts[queries].unsqueeze(1)
+        return (predicted - self.own[:keys]).abs() * self.frame_hz[:keys] * predicts
 
 
 class ConditioningTimeBias(nn.Module):
-    """A learned penalty, per head, for each time step between what is predicted and a token of its conditioning.
+    """A trained penalty per head for each frame between a conditioning token and what is predicted.
 
-    As ALiBi's (Press et al. 2021) the slopes of the heads differ to begin with, from looking at one time step to hardly
-    minding. A stage without it has to find out from what it has made so far which of its conditioning comes next.
+    The slopes of the heads start differently, as ALiBi's (Press et al. 2021).
     """
 
     def __init__(self, heads: int) -> None:
@@ -97,12 +96,12 @@ class ConditioningTimeBias(nn.Module):
         self.log_slopes = nn.Parameter(torch.linspace(math.log(_STEEPEST), math.log(_FLATTEST), heads))
 
     def slopes(self) -> Float[Tensor, "heads"]:
-        """Logits for each time step, at least 0."""
+        """Logits for each frame, at least 0."""
         return self.log_slopes.exp()
 
-    def forward(self, steps: Float[Tensor, "queries keys"]) -> Float[Tensor, "heads queries keys"]:
-        """The bias of every head at each distance in time steps."""
-        return -self.slopes()[:, None, None] * steps
+    def forward(self, frames: Float[Tensor, "queries keys"]) -> Float[Tensor, "heads queries keys"]:
+        """The bias of every head at each distance in frames."""
+        return -self.slopes()[:, None, None] * frames
 
 
 def between_all(by_distance: Float[Tensor, "heads distances"], time: int) -> Float[Tensor, "heads time time"]:
@@ -117,16 +116,19 @@ def between_all(by_distance: Float[Tensor, "heads distances"], time: int) -> Flo
 
 
 def bias_by_time(
-    time_bias: ConditioningTimeBias | None, moments: Moments, queries: Int[Tensor, "queries"], keys: int
+    time_bias: ConditioningTimeBias | None, times: PositionTimes, queries: Int[Tensor, "queries"], keys: int
 ) -> Float[Tensor, "heads queries keys"] | None:
     """The bias from the first `keys` positions to `queries`; None in a stage without it."""
-    return None if time_bias is None else time_bias(moments.steps_between(queries, keys))
+    return None if time_bias is None else time_bias(times.frames_between(queries, keys))
 
 
 def bias_between_all(
-    by_distance: Float[Tensor, "heads distances"], time_bias: ConditioningTimeBias | None, moments: Moments, time: int
+    by_distance: Float[Tensor, "heads distances"],
+    time_bias: ConditioningTimeBias | None,
+    times: PositionTimes,
+    time: int,
 ) -> Float[Tensor, "heads time time"]:
     """The bias from each of the first `time` positions to each, by distance and, in a stage that has it, by time."""
     bias = between_all(by_distance, time)
-    by_time = bias_by_time(time_bias, moments, torch.arange(time, device=bias.device), time)
+    by_time = bias_by_time(time_bias, times, torch.arange(time, device=bias.device), time)
     return bias if by_time is None else bias + by_time

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from open_musiclm.config import TransformerConfig
 from open_musiclm.models.example_rng import Seeds
-from open_musiclm.models.position_bias import Moments
+from open_musiclm.models.position_bias import PositionTimes
 from open_musiclm.models.transformer import Transformer
 from open_musiclm.tokens import TokenStream
 
@@ -75,8 +75,8 @@ class TokenSequenceDecoder(nn.Module):
         the last sequence n + 1. Dropout follows the examples' `seeds`; without them there is none.
         """
         embedded = torch.cat([self.embedding(i).whole(sequence) for i, sequence in enumerate(ids)], dim=1)
-        moments = moments_of(self.sequences, [sequence.shape[1] for sequence in ids], embedded.device)
-        hidden = self.transformer(self._shrink_gradient(embedded), moments, key_mask, seeds)
+        times = position_times(self.sequences, [sequence.shape[1] for sequence in ids], embedded.device)
+        hidden = self.transformer(self._shrink_gradient(embedded), times, key_mask, seeds)
         outputs = list(hidden.split([sequence.shape[1] + 1 for sequence in ids], dim=1))
         return [output[:, :-1] for output in outputs[:-1]] + outputs[-1:]
 
@@ -101,18 +101,18 @@ class TokenSequenceDecoder(nn.Module):
         return x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
 
 
-def moments_of(sequences: Sequence[TokenStream], lengths: Sequence[int], device: torch.device) -> Moments:
-    """When the positions of sequences with so many tokens are, each in the middle of its time step."""
-    asked, asking, heard, rates = [], [], [], []
+def position_times(sequences: Sequence[TokenStream], lengths: Sequence[int], device: torch.device) -> PositionTimes:
+    """The times of the positions of sequences with so many tokens, each in the middle of its frame."""
+    predicted, predicts, own, rates = [], [], [], []
     for sequence, length in zip(sequences, lengths, strict=True):
         last, hz = sequence is sequences[-1], sequence.frame_hz
-        steps = torch.arange(length + 1, device=device).div(sequence.quantizers, rounding_mode="floor")
-        seconds = (steps + 0.5) / (hz or 1)
-        asked.append(seconds)
-        asking.append(torch.full_like(seconds, last))
-        heard.append(nn.functional.pad(seconds[:-1], (1, 0)))
+        frames = torch.arange(length + 1, device=device).div(sequence.quantizers, rounding_mode="floor")
+        seconds = (frames + 0.5) / (hz or 1)
+        predicted.append(seconds)
+        predicts.append(torch.full_like(seconds, last))
+        own.append(nn.functional.pad(seconds[:-1], (1, 0)))
         rates.append(nn.functional.pad(torch.full_like(seconds[:-1], 0 if last else hz or 0), (1, 0)))
-    return Moments(torch.cat(asked), torch.cat(asking), torch.cat(heard), torch.cat(rates))
+    return PositionTimes(torch.cat(predicted), torch.cat(predicts), torch.cat(own), torch.cat(rates))
 
 
 def flatten_ids(ids: Int[Tensor, "batch time quantizers"]) -> Int[Tensor, "batch tokens"]:

@@ -1,7 +1,7 @@
 """The transformer of all three stages: multi-query attention with a position bias, convolutional feed-forward.
 
-The golden cases pin it numerically (DESIGN section 3). All of it runs over whole sequences; how generation gets
-the same numbers a position at a time is in `open_musiclm.generation.decoder`.
+All of it runs over whole sequences; `open_musiclm.generation.decoder` computes the same, a position at a time. The
+golden cases in the tests pin it numerically.
 """
 
 import torch
@@ -16,8 +16,8 @@ from open_musiclm.models.example_rng import ExampleDropout, Seeds, derived
 from open_musiclm.models.position_bias import (
     ConditioningTimeBias,
     ContinuousPositionBias,
-    Moments,
     NoPositionBias,
+    PositionTimes,
     T5PositionBias,
     bias_between_all,
 )
@@ -153,14 +153,14 @@ class Transformer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time dim"],
-        moments: Moments,
+        times: PositionTimes,
         key_mask: Bool[Tensor, "batch time"] | None = None,
         seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
         """All positions at once; keys are seen where `key_mask` is true. In training mode dropout follows `seeds`."""
         if key_mask is None:
             key_mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        attend = self._attend(key_mask, moments)
+        attend = self._attend(key_mask, times)
         for number, block in enumerate(self.blocks):
             own = None if seeds is None else derived(seeds, number)
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -174,10 +174,10 @@ class Transformer(nn.Module):
         for block in self.blocks:
             block.compile()
 
-    def _attend(self, key_mask: Bool[Tensor, "batch time"], moments: Moments) -> Attend:
+    def _attend(self, key_mask: Bool[Tensor, "batch time"], times: PositionTimes) -> Attend:
         """How the blocks attend over whole sequences."""
         time, precision = key_mask.shape[1], products_precision(key_mask.device)
-        bias = bias_between_all(self._bias_by_distance(time), self.time_bias, moments, time)
+        bias = bias_between_all(self._bias_by_distance(time), self.time_bias, times, time)
         # in the precision of the products from here on, once for all blocks
         return DenseAttention(dense_bias(bias.to(precision), key_mask, self.non_causal_prefix_size))
 

@@ -42,6 +42,11 @@ class MusicTokenizer:
             )
         return cls(clap, quantizer, semantic, codec)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tokens are made."""
+        return self.semantic.centroids.device
+
     def clap_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of waves at `clap.sample_hz`."""
         return self.quantizer.encode(self.clap.embed_audio(waves)).unsqueeze(1)

@@ -1,6 +1,6 @@
 """Trains a small EnCodec, CLAP and MERT one after the other, as their scripts do: a process, or one of several.
 
-python tests/backbones_training.py CONFIGS_FOLDER RESULTS_FOLDER [--continue_from ANOTHER]
+python tests/helpers/backbones_training.py CONFIGS_FOLDER RESULTS_FOLDER [--continue_from ANOTHER]
 """
 
 import argparse

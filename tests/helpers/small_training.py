@@ -1,6 +1,6 @@
 """A semantic stage of a few thousand weights trained on made-up tokens: run as a process that tests may kill.
 
-python tests/small_training.py RESULTS_FOLDER [--steps 30] [--continue_from_dir ...] ...
+python tests/helpers/small_training.py RESULTS_FOLDER [--steps 30] [--continue_from_dir ...] ...
 """
 
 import argparse

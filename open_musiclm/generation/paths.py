@@ -1,0 +1,34 @@
+"""Where a model's parts are (no torch in here)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_musiclm.config import MODEL_CONFIG_NAME, StageName
+from open_musiclm.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelPaths:
+    """The parts of a model: files or results folders; a bundle, by folder or hub id, has all that are not named."""
+
+    bundle: str | None = None
+    model_config: Path | None = None
+    semantic: Path | None = None
+    coarse: Path | None = None
+    fine: Path | None = None
+    rvq: Path | None = None
+    kmeans: Path | None = None
+
+    def resolved(self, stages: Sequence[StageName]) -> dict[str, Path]:
+        """The path of every part that is needed, by its flag; the bundle must be a folder. Raises UserError."""
+        named: dict[str, Path | None] = {f"{name}_path": getattr(self, name) for name in (*stages, "rvq", "kmeans")}
+        named["model_config"] = self.model_config
+        if self.bundle is not None:
+            folder = Path(self.bundle)
+            others = {flag: folder / MODEL_CONFIG_NAME if flag == "model_config" else folder for flag in named}
+            named = {flag: path or others[flag] for flag, path in named.items()}
+        missing = [f"--{flag}" for flag in ("model_config", "rvq_path", "kmeans_path", *named) if named[flag] is None]
+        if missing:
+            raise UserError(f"missing {', '.join(dict.fromkeys(missing))}")
+        return {flag: path for flag, path in named.items() if path is not None}
