@@ -61,3 +61,12 @@ def test_the_reference_of_configs_is_current() -> None:
 @pytest.mark.parametrize("kind", sorted(SECTIONS, key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
 def test_every_config_field_is_described(kind: type[Section]) -> None:
     assert [name for name, field in kind.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in names(pages()) if "```python" in (REPOSITORY / name).read_text()])
+def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").symlink_to(REPOSITORY / "demo")
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", (REPOSITORY / name).read_text(encoding="utf-8"), flags=re.DOTALL):
+        exec(re.sub(r"duration=\d+", "duration=1", code), {})
