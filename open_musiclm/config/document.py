@@ -102,7 +102,7 @@ def _table(kinds: list[type[Section]]) -> Iterable[str]:
     yield from ("| key | type | default | meaning |", "| --- | --- | --- | --- |")
     for key, schema in schemas[0].items():
         defaults = list(dict.fromkeys(_default(other[key]) for other in schemas))
-        yield f"| `{key}` | {_type(schema)} | {' / '.join(defaults)} | {schema.get('description', '')} |"
+        yield f"| `{key}` | {_type(schema)} | {' / '.join(defaults)} | {_sentence(schema.get('description', ''))} |"
 
 
 def _type(schema: Mapping[str, Any]) -> str:
@@ -114,6 +114,11 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"list of {_type(schema['items'])}"
     bounds = [f"{sign} {schema[bound]:g}" for bound, sign in _BOUNDS.items() if bound in schema]
     return " ".join([schema["type"], ", ".join(bounds)]).strip()
+
+
+def _sentence(text: str) -> str:
+    """A description as a sentence: some are also help texts of flags, which begin small and have no full stop."""
+    return text[:1].upper() + text[1:].removesuffix(".") + "." if text else ""
 
 
 def _default(schema: Mapping[str, Any]) -> str:

@@ -107,7 +107,8 @@ class EncodecConfig(Section):
     """EnCodec: the codec of the acoustic tokens."""
 
     bandwidth: PositiveFloat = Field(
-        default=6.0, description="kbps; must hold num_coarse_quantizers + num_fine_quantizers codebooks"
+        default=6.0,
+        description="bandwidth in kbps; must be that of num_coarse_quantizers + num_fine_quantizers codebooks",
     )
     codebook_size: PositiveInt = Field(default=1024, description="codes of each codebook")
     output_hz: PositiveInt = Field(default=75, description="frames per second")
