@@ -84,7 +84,7 @@ def _file(file: ConfigFile) -> Iterable[str]:
     for names, kinds in _alike(file.sections):
         if names != [""]:
             yield from ("### " + ", ".join(f"`{name}`" for name in names), "")
-        yield from (_text(kinds[0]), "", *_table(kinds), "")
+        yield from (_text(kinds), "", *_table(kinds), "")
 
 
 def _alike(sections: Mapping[str, type[Section]]) -> list[tuple[list[str], list[type[Section]]]]:
@@ -140,7 +140,9 @@ def _section(annotation: Any) -> type[Section]:
     return kind
 
 
-def _text(kind: type[Section]) -> str:
+def _text(kinds: list[type[Section]]) -> str:
+    """What a section is; of several kinds what they have in common."""
+    (kind,) = set(kinds) if len(set(kinds)) == 1 else kinds[0].__bases__
     return inspect.getdoc(kind) or ""
 
 
