@@ -1,8 +1,8 @@
 """A random ten-second crop of a short and of a long sound file: milliseconds, by format.
 
-The first example of a file also takes the pass over the whole file that MERT's normalisation needs; what it finds is
-remembered. `found` is the first look at a file: for an mp3, where its frames lie. Writes files of noise and a tone
-below --folder, which stay there for the next run.
+The first example of a file also decodes the whole file for the statistics of MERT's normalisation, which are cached.
+`found` is the first look at a file: for an mp3, where its frames lie. Writes files of noise and a tone below --folder,
+which stay there for the next run.
 
     python benchmarks/crops.py --folder /tmp/crops --minutes 0.5 180
 """
@@ -19,7 +19,8 @@ import soundfile
 
 from open_musiclm import cli
 from open_musiclm.audio import read_window
-from open_musiclm.data.sound_dataset import Crop, SoundDataset
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.sound_dataset import SoundDataset
 from open_musiclm.data.statistics import StatisticsCache
 
 SAMPLE_HZ = 22050
@@ -43,21 +44,21 @@ def main(arguments: argparse.Namespace) -> None:
     for suffix in arguments.formats:
         for minutes in arguments.minutes:
             path = _written(arguments.folder / f"{minutes:g}_minutes.{suffix}", minutes)
-            remembered, span = StatisticsCache(), round(SECONDS * SAMPLE_HZ)
-            found = _milliseconds(functools.partial(remembered.info, path))
-            frames = remembered.info(path).frames
+            cache, span = StatisticsCache(), round(SECONDS * SAMPLE_HZ)
+            found = _milliseconds(functools.partial(cache.info, path))
+            frames = cache.info(path).frames
             starts = np.random.default_rng(0).integers(0, frames - span, arguments.repetitions)
-            reads = [_milliseconds(functools.partial(_read, remembered, path, int(start), span)) for start in starts]
+            reads = [_milliseconds(functools.partial(_read, cache, path, int(start), span)) for start in starts]
             dataset = SoundDataset([path], CROPS, seed=0, statistics=StatisticsCache())
-            examples = [_milliseconds(functools.partial(dataset.__getitem__, draw)) for draw in range(len(starts) + 1)]
+            examples = [_milliseconds(functools.partial(dataset.__getitem__, n)) for n in range(len(starts) + 1)]
             cli.say(
                 f"{suffix:6}{minutes:9g}{found:10.1f}{statistics.median(reads):9.2f}{max(reads):9.2f}"
                 f"{statistics.median(examples[1:]):12.2f}{examples[0]:18.1f}"
             )
 
 
-def _read(remembered: StatisticsCache, path: Path, start: int, span: int) -> None:
-    read_window(path, start, span, remembered.info(path))
+def _read(cache: StatisticsCache, path: Path, start: int, span: int) -> None:
+    read_window(path, start, span, cache.info(path))
 
 
 def _written(path: Path, minutes: float) -> Path:
@@ -66,7 +67,7 @@ def _written(path: Path, minutes: float) -> Path:
         times = np.arange(SAMPLE_HZ) / SAMPLE_HZ
         generator = np.random.default_rng(0)
         with soundfile.SoundFile(path, "w", SAMPLE_HZ, 1) as file:
-            for _ in range(round(60 * minutes)):  # a second at a time: libsndfile's encoders fail on large pieces
+            for _ in range(round(60 * minutes)):  # a second at a time: libsndfile's encoders fail on large blocks
                 file.write(0.2 * np.sin(2 * np.pi * 220 * times) + 0.05 * generator.standard_normal(SAMPLE_HZ))
     return path
 

@@ -18,8 +18,8 @@ from open_musiclm import cli
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
+from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import sample_rng, sampling_of
-from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
 from open_musiclm.tokens import token_streams
 
@@ -80,7 +80,7 @@ def generation(
     """`seconds` of one window, from its first token on, with the cache."""
     stage, config = _stage(path, name, device)
     conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
-    generator = StageGenerator(stage, getattr(torch, precision))
+    generator = stage_generator(stage, getattr(torch, precision))
     del stage  # its memory is not the generator's
 
     sampling = sampling_of(GenerationConfig(), name)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from open_musiclm.models.attention import LOGIT_SCALE
-from open_musiclm.models.stages import Ids, Stage
-from open_musiclm.models.token_sequences import append_end, conditioning_mask, flatten_ids
+from open_musiclm.models.flat_layout import append_end, conditioning_mask, flatten_ids
+from open_musiclm.models.stages import Stage
+from open_musiclm.models.token_layout import Ids
 from open_musiclm.models.transformer import HEAD_DIM, Attention, FeedForward, Transformer
 
 FORGOTTEN = 0.15
@@ -29,7 +30,7 @@ def plain_loss(stage: Stage, ids: Sequence[Ids]) -> Float[Tensor, ""]:
         forgotten = torch.rand(mask.shape, device=mask.device) < FORGOTTEN
         forgotten[:, 0] = False
         mask = mask & ~forgotten
-    embedded = torch.cat([decoder.embedding(i).whole(sequence) for i, sequence in enumerate(fed)], dim=1)
+    embedded = torch.cat([decoder.sequence_embedding(i).all(sequence) for i, sequence in enumerate(fed)], dim=1)
     alpha = decoder.grad_shrink_alpha
     hidden = transformer(decoder.transformer, embedded * alpha + embedded.detach() * (1 - alpha), mask)
     logits, first = [], 0

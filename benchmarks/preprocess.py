@@ -26,19 +26,11 @@ from torch import Tensor
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, HubertConfig, HubertModel, RobertaTokenizer
 
 from open_musiclm import audio, cli
-from open_musiclm.config import (
-    ClapRvqConfig,
-    CoarseConfig,
-    DataPreprocessorConfig,
-    EncodecConfig,
-    FineConfig,
-    GlobalConfig,
-    HubertKmeansConfig,
-    ModelConfig,
-    SemanticConfig,
-)
-from open_musiclm.data.preprocess import Preprocessor, PreprocessReport
-from open_musiclm.data.token_store import StoredTokens, TokenStore
+from open_musiclm.config import DataPreprocessorConfig, load_model_config
+from open_musiclm.data.preprocess import Preprocessor
+from open_musiclm.data.preprocess_report import PreprocessReport
+from open_musiclm.data.shards import StoredTokens
+from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import choose_device
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.codec import Codec
@@ -46,10 +38,10 @@ from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build
 from open_musiclm.tokenizers.mert import Mert, SemanticTokenizer
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
+from open_musiclm.tokens import STREAM_NAMES, token_streams
 
 FILE_HZ = 44100
-CLAP_HZ = 48000
-WINDOW = 10  # seconds, as in the shipped configs
+SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_small.json"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -127,7 +119,7 @@ class Backbones:
     def __init__(self, sizes: str, device: torch.device) -> None:
         torch.manual_seed(0)
         chosen = _sizes(sizes)
-        self.config = _config()
+        self.config = load_model_config(SHIPPED)
         self.device = device
         self.seconds_of: dict[str, float] = {}
         self.clap = ClapModel(chosen.clap).eval().to(device)
@@ -154,22 +146,27 @@ class Backbones:
     @torch.no_grad()
     def tokenize_plainly(self, path: Path) -> StoredTokens:
         """One file, one window and one model after the other."""
-        section, codec = self.config.hubert_kmeans_cfg, self.config.encodec_cfg
+        section, codec, clap_hz = (
+            self.config.hubert_kmeans_cfg,
+            self.config.encodec_cfg,
+            self.config.clap_rvq_cfg.sample_hz,
+        )
         with self._timed("decoding"):
             sound = audio.read_sound(path)
             seconds = int(sound.seconds)
             statistics = audio.statistics_of(sound.wave)
             wave = sound.wave[: seconds * sound.sample_hz]
-            heard, normal, acoustic = (
+            for_clap, normal, acoustic = (
                 audio.resampled(audio.Sound(some, sound.sample_hz), sample_hz)
                 for some, sample_hz in (
-                    (wave, self.config.clap_rvq_cfg.sample_hz),
+                    (wave, clap_hz),
                     (audio.normalize(wave, statistics), section.target_sample_hz),
                     (wave, codec.sample_hz),
                 )
             )
         with self._timed("CLAP"):
-            clap = torch.cat([self._clap_ids(window) for window in heard.unfold(0, WINDOW * CLAP_HZ, CLAP_HZ)])
+            length = round(self.config.global_cfg.clap_audio_length_seconds * clap_hz)
+            clap = torch.cat([self._clap_ids(window, clap_hz) for window in for_clap.unfold(0, length, clap_hz)])
         with self._timed("MERT"):
             states = self.hubert(normal[None].to(self.device), output_hidden_states=True).hidden_states
             features = states[section.embed_layer][0]
@@ -177,12 +174,12 @@ class Backbones:
             semantic = torch.from_numpy(self.kmeans.predict(features.cpu().numpy())).long()[:, None]
         with self._timed("EnCodec"):
             codes = self.encodec.encode(acoustic[None, None].to(self.device))[0][0][0].t().cpu()
-        coarse = self.config.global_cfg.num_coarse_quantizers
+        coarse = token_streams(self.config)["coarse"].quantizers
         return StoredTokens(path.name, 0.0, float(seconds), clap, semantic, codes[:, :coarse], codes[:, coarse:])
 
-    def _clap_ids(self, window: Tensor) -> Tensor:
-        heard = audio.to_int16_and_back(window).numpy()
-        features = self.extractor(heard, sampling_rate=CLAP_HZ, return_tensors="pt").input_features.to(self.device)
+    def _clap_ids(self, window: Tensor, sample_hz: int) -> Tensor:
+        wave = audio.to_int16_and_back(window).numpy()
+        features = self.extractor(wave, sampling_rate=sample_hz, return_tensors="pt").input_features.to(self.device)
         is_longer = torch.zeros(1, 1, dtype=torch.bool, device=self.device)
         return self.quantizer.encode(self.clap.get_audio_features(features, is_longer).pooler_output).cpu()
 
@@ -206,22 +203,9 @@ def _tokenize_fast(
     return Preprocessor(backbones.config, settings, backbones.tokenizer, {}, device).run(paths)
 
 
-def _config() -> ModelConfig:
-    """The shipped configs' tokens."""
-    return ModelConfig(
-        global_cfg=GlobalConfig(),
-        clap_rvq_cfg=ClapRvqConfig(sample_hz=CLAP_HZ),
-        hubert_kmeans_cfg=HubertKmeansConfig(),
-        encodec_cfg=EncodecConfig(),
-        semantic_cfg=SemanticConfig(),
-        coarse_cfg=CoarseConfig(),
-        fine_cfg=FineConfig(),
-    )
-
-
 @torch.no_grad()
 def _encodec(architecture: EncodecArchitecture) -> encodec.EncodecModel:
-    """An EnCodec whose random codes lie where its embeddings of noise do; untrained ones are all zero."""
+    """An EnCodec whose random codes have the deviation of its embeddings of noise; untrained ones are all zero."""
     model = build_encodec(architecture).eval()
     model.set_target_bandwidth(6.0)
     deviation, mean = torch.std_mean(model.encoder(0.1 * torch.randn(1, 1, architecture.sample_hz)), dim=(0, 2))
@@ -254,7 +238,7 @@ def _agreement(plain: Sequence[StoredTokens], fast: Sequence[StoredTokens]) -> d
                 ]
             ).mean()
         )
-        for kind in ("clap", "semantic", "coarse", "fine")
+        for kind in STREAM_NAMES
     }
 
 

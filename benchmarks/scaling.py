@@ -1,4 +1,4 @@
-"""What many hours of music take: work, seconds, bytes and files, from counts and from a rate that was measured.
+"""What many hours of music take: operations, days, bytes and files, from counts and from a measured rate.
 
 The rate is what benchmarks/preprocess.py or scripts/preprocess_data.py print for one card (seconds of sound a second).
 Without it, only the counts are printed: the backbones' floating-point operations are counted on the released
@@ -9,20 +9,22 @@ architectures without computing anything.
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ClapConfig, ClapModel, HubertConfig, HubertModel
 
 from open_musiclm import cli
-from open_musiclm.data.token_store import SHARD_BYTES
+from open_musiclm.config import load_model_config
+from open_musiclm.data.store_description import stored_hz
+from open_musiclm.data.token_store_writer import SHARD_BYTES, TOKEN_BYTES
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec
+from open_musiclm.tokens import token_streams
 
 CARDS = (8, 64, 512)
 CROP_SECONDS = 30
-TOKEN_BYTES = 2
-TOKENS_PER_SECOND = {"clap": 12, "semantic": 50, "coarse": 75 * 3, "fine": 75 * 5}
-MERT_LAYERS = 7
+SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_small.json"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -36,8 +38,10 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     seconds = 3600 * arguments.hours
-    stored = TOKEN_BYTES * sum(TOKENS_PER_SECOND.values())
-    work = {"CLAP": clap_operations(), "MERT": mert_operations(), "EnCodec": encodec_operations()}
+    config = load_model_config(SHIPPED)
+    stored = TOKEN_BYTES * sum(stored_hz(stream) * stream.quantizers for stream in token_streams(config).values())
+    layers = config.hubert_kmeans_cfg.embed_layer
+    work = {"CLAP": clap_operations(), "MERT": mert_operations(layers), "EnCodec": encodec_operations()}
     parts = ", ".join(f"{name} {operations / 1e9:.1f}" for name, operations in work.items())
     cli.say(f"billions of operations for a second of sound: {parts}")
     files = seconds / arguments.track_seconds
@@ -65,10 +69,10 @@ def clap_operations() -> float:
         return _counted(lambda: model(torch.empty(1, 1, 1001, 64), is_longer=torch.empty(1, 1, dtype=torch.bool)))
 
 
-def mert_operations() -> float:
-    """The layers up to the one that is used, over a whole crop."""
+def mert_operations(layers: int) -> float:
+    """The first `layers` layers, over a whole crop."""
     with torch.device("meta"):
-        model = HubertModel(HubertConfig(num_hidden_layers=MERT_LAYERS)).eval()
+        model = HubertModel(HubertConfig(num_hidden_layers=layers)).eval()
         return _counted(lambda: model(torch.empty(1, 16000 * CROP_SECONDS))) / CROP_SECONDS
 
 

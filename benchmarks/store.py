@@ -1,4 +1,4 @@
-"""A store of many short tracks: seconds to write, open, divide and resume it, and examples a second of one worker.
+"""A store of many short tracks: seconds to write, open, split and resume it, and examples a second of one worker.
 
 Writes a synthetic store of random tokens below --folder, which stays there for the next run (a million rows of four
 seconds take about 5 GB).
@@ -13,21 +13,16 @@ from pathlib import Path
 import torch
 
 from open_musiclm import cli
-from open_musiclm.config import (
-    ClapRvqConfig,
-    CoarseConfig,
-    EncodecConfig,
-    FineConfig,
-    GlobalConfig,
-    HubertKmeansConfig,
-    ModelConfig,
-    SemanticConfig,
-)
+from open_musiclm.config import GlobalConfig, ModelConfig, load_model_config
+from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import DESCRIPTION_NAME, StoreDescription
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
-from open_musiclm.data.token_store import StoredTokens, TokenStore, TokenStoreWriter
+from open_musiclm.data.token_store import TokenStore
+from open_musiclm.data.token_store_writer import TokenStoreWriter
+from open_musiclm.models.stages import STAGE_NAMES
+from open_musiclm.tokens import token_streams
 
-STAGES = ("semantic", "coarse", "fine")
+SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_small.json"
 EXAMPLES = 3000
 
 
@@ -51,54 +46,43 @@ def main(arguments: argparse.Namespace) -> None:
     store = TokenStore(arguments.folder, config)
     opened = time.perf_counter()
     train, valid = split_rows(store, 0.05, seed=42)
-    divided = time.perf_counter()
+    split_at = time.perf_counter()
     with TokenStoreWriter(arguments.folder, StoreDescription(config, {})) as writer:
         writer.stored_paths()
     resumed = time.perf_counter()
     cli.say(f"{len(store):,} rows, {shards} shards, {size / 1e9:.2f} GB, {size / len(store):,.0f} bytes a row")
     cli.say(
-        f"opened in {opened - begun:.3f} s, divided into {len(train):,} and {len(valid):,} in {divided - opened:.3f} s"
+        f"opened in {opened - begun:.3f} s, split into {len(train):,} and {len(valid):,} in {split_at - opened:.3f} s"
     )
-    cli.say(f"preprocessing that goes on knows what is there after {resumed - divided:.3f} s")
-    for stage in STAGES:
+    cli.say(f"resumed preprocessing has the list of stored files after {resumed - split_at:.3f} s")
+    for stage in STAGE_NAMES:
         dataset = TokenDataset(store, train, stage, config, seed=0)
         begun = time.perf_counter()
         dataset[0]
         first = time.perf_counter()
-        for draw in range(1, 1 + EXAMPLES):
-            dataset[draw]
+        for index in range(1, 1 + EXAMPLES):
+            dataset[index]
         rate = EXAMPLES / (time.perf_counter() - first)
         cli.say(f"{stage:10}first example {first - begun:.3f} s, then {rate:,.0f} examples a second in one process")
 
 
 def _config(seconds: float) -> ModelConfig:
-    """The shipped configs' tokens, with windows that fit such tracks."""
+    """The shipped config, with windows that fit such tracks."""
     windows = GlobalConfig(
         semantic_audio_length_seconds=seconds,
         coarse_audio_length_seconds=seconds,
         fine_audio_length_seconds=seconds / 2,
         clap_audio_length_seconds=seconds,
     )
-    return ModelConfig(
-        global_cfg=windows,
-        clap_rvq_cfg=ClapRvqConfig(),
-        hubert_kmeans_cfg=HubertKmeansConfig(),
-        encodec_cfg=EncodecConfig(),
-        semantic_cfg=SemanticConfig(),
-        coarse_cfg=CoarseConfig(),
-        fine_cfg=FineConfig(),
-    )
+    return load_model_config(SHIPPED).model_copy(update={"global_cfg": windows})
 
 
 def _write(folder: Path, config: ModelConfig, rows: int, seconds: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    counts = {
-        "clap": (1, config.clap_rvq_cfg.rq_num_quantizers),
-        "semantic": (seconds * config.hubert_kmeans_cfg.output_hz - 1, 1),
-        "coarse": (seconds * config.encodec_cfg.output_hz, config.global_cfg.num_coarse_quantizers),
-        "fine": (seconds * config.encodec_cfg.output_hz, config.global_cfg.num_fine_quantizers),
+    tokens = {
+        name: torch.randint(stream.codebook_size, (stream.frames(seconds), stream.quantizers), generator=generator)
+        for name, stream in token_streams(config).items()
     }
-    tokens = {name: torch.randint(1024, shape, generator=generator) for name, shape in counts.items()}
     with TokenStoreWriter(folder, StoreDescription(config, {})) as writer:
         for row in range(rows):
             writer.add([StoredTokens(f"{row // 1000:04}/{row:07}.mp3", 0.0, float(seconds), **tokens)])

@@ -153,7 +153,7 @@ def _memorising(
     tokenizer: MusicTokenizer, store: TokenStore, generated: Sequence[Wave], held_out: Sequence[Wave]
 ) -> dict:
     """Shares of clips that have a run of token changes in common with a training clip."""
-    training = [store.piece(row, "semantic", 0, None).flatten().tolist() for row in range(len(store))]
+    training = [store.tokens(row, "semantic").flatten().tolist() for row in range(len(store))]
     sets = {"generated": generated, "real, unseen": held_out}
     tokens = {name: [_semantic(tokenizer, wave) for wave in waves] for name, waves in sets.items()}
     return {

@@ -15,8 +15,9 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 from helpers.small_stack import Stack, build_stack  # noqa: E402
 
+from open_musiclm.data.shards import StoredTokens  # noqa: E402
 from open_musiclm.data.store_description import StoreDescription  # noqa: E402
-from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter  # noqa: E402
+from open_musiclm.data.token_store_writer import TokenStoreWriter  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""check_data.py: good and bad files are told apart, and what is too little for a config is said."""
+"""check_data.py: it separates good and bad files, and warns of what is too little for a config."""
 
 import subprocess
 import sys
@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from open_musiclm.config import load_model_config, load_training_config
-from open_musiclm.data.check import check_folder, enough_for
+from open_musiclm.data.check import enough_for
+from open_musiclm.data.check_files import check_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "configs" / "model" / "musiclm_small.json"
@@ -41,7 +42,7 @@ def script(*arguments: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_bad_files_are_told_from_good_ones(folder: Path) -> None:
+def test_bad_files_are_separated_from_good_ones(folder: Path) -> None:
     problems = {file.path.name: file.problem for file in check_folder(folder)}
     assert {name for name, problem in problems.items() if problem is None} == {"good.wav", "Stereo.FLAC"}
     reasons = {"empty": "empty", "text": "decoded", "cut": "damaged|truncated", "silent": "silent", "nan": "finite"}
@@ -69,15 +70,15 @@ def test_no_sound_is_misuse(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_what_is_too_little_is_said(tmp_path: Path) -> None:
+def test_too_little_sound_is_a_warning(tmp_path: Path) -> None:
     noise(tmp_path / "a.wav", 3.0, 8000)
     facts, warnings = enough_for(check_folder(tmp_path), load_model_config(SMALL), load_training_config(FMA))
     assert "semantic window 10 s: 100% of the files are shorter" in facts
-    told = "\n".join(warnings)
-    assert "window of 10 s" in told
-    assert "24000 Hz" in told
-    assert "at least two usable files" in told
-    assert "1024 codes" in told
+    text = "\n".join(warnings)
+    assert "window of 10 s" in text
+    assert "24000 Hz" in text
+    assert "at least two usable files" in text
+    assert "1024 codes" in text
 
 
 def test_passes_and_the_steps_that_fit(tmp_path: Path) -> None:
@@ -85,6 +86,6 @@ def test_passes_and_the_steps_that_fit(tmp_path: Path) -> None:
         noise(tmp_path / f"{name}.wav", 10.0)
     facts, warnings = enough_for(check_folder(tmp_path), load_model_config(SMALL), load_training_config(FMA))
     # one file to train on: 200,001 steps of 4 * 8 examples of 10 s, from 10 s of sound
-    assert any("1 files to train on, 1 to validate; every second heard 6,400,032.0 times" in fact for fact in facts)
+    assert any("1 files to train on, 1 to validate; every second used 6,400,032.0 times" in fact for fact in facts)
     semantic = next(warning for warning in warnings if warning.startswith("semantic stage"))
     assert semantic.endswith("at most 3")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
+from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.scorers import ClapScorer
-from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import Progress
 
 HZ = 24000
@@ -180,13 +180,13 @@ def test_a_text_is_embedded_once(musiclm: MusicLM, monkeypatch: pytest.MonkeyPat
 def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the piece, no stage holds more than its window at a time."""
     held: dict[str, set[int]] = {}
-    make = StageGenerator.generate
+    make = FlatGenerator.generate
 
-    def watched(self: StageGenerator, conditioning: list, context: torch.Tensor, frames: int, *rest: object) -> object:
+    def watched(self: FlatGenerator, conditioning: list, context: torch.Tensor, frames: int, *rest: object) -> object:
         held.setdefault(self.predicted.name, set()).add(context.shape[1] + frames)
         return make(self, conditioning, context, frames, *rest)
 
-    monkeypatch.setattr(StageGenerator, "generate", watched)
+    monkeypatch.setattr(FlatGenerator, "generate", watched)
     musiclm.generate(PROMPT, 9.0)
     config = musiclm.config
     rates = {"semantic": config.hubert_kmeans_cfg.output_hz, "coarse": config.encodec_cfg.output_hz}

@@ -19,6 +19,7 @@ from helpers.sound_files import BAD, ODD, write_ramp, write_tone
 from open_musiclm import audio
 from open_musiclm.audio import find_sounds
 from open_musiclm.data.preprocess import Preprocessor
+from open_musiclm.data.preprocess_sounds import preprocess_sounds
 from open_musiclm.data.token_dataset import TokenDataset
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -27,7 +28,7 @@ SCRIPT = REPOSITORY / "scripts" / "preprocess_data.py"
 
 
 @pytest.mark.parametrize(("sample_hz", "workers"), [(8000, 0), (44100, 2), (48000, 0)])
-def test_every_token_is_of_its_own_moment(tmp_path: Path, sample_hz: int, workers: int) -> None:
+def test_every_token_is_of_its_own_time_step(tmp_path: Path, sample_hz: int, workers: int) -> None:
     for name in ("a", "b", "below/c"):
         write_ramp(tmp_path / "sound" / f"{name}.wav", 20.0, sample_hz)
     report = preprocess(settings_of(tmp_path, num_workers=workers), 20.0)
@@ -41,7 +42,7 @@ def test_every_token_is_of_its_own_moment(tmp_path: Path, sample_hz: int, worker
         for ids, rate, count in ((row.semantic, 50, 249), (row.coarse, 75, 375), (row.fine, 75, 375)):
             expected = torch.arange(start * rate, start * rate + count)
             assert len(ids) == count
-            # At the crop's very ends resampling hears that nothing is there.
+            # At the very ends of a crop resampling finds zeros.
             assert int((ids[2:-2, 0] - expected[2:-2]).abs().max()) <= 1
     clap, semantic, coarse = TokenDataset(store, range(3), "coarse", CONFIG, seed=0)[5]
     assert float(semantic[20, 0]) / 50 == pytest.approx(float(coarse[30, 0]) / 75, abs=0.04)
@@ -56,14 +57,14 @@ def test_crops_are_whole_seconds_and_depend_on_seed_and_path_alone(tmp_path: Pat
     assert all(start == int(start) and 0 <= start <= 25 for _, start in alone)
     write_ramp(tmp_path / "sound" / "a.wav", 30.0, 8000)
     preprocess(settings_of(tmp_path, num_crops=3, results_folder=str(tmp_path / "again" / "store")), 30.0)
-    together = content_of(tmp_path / "again")
-    assert {key: together[key] for key in alone} == alone
-    assert {start for path, start in together if path == "a.wav"} != {start for _, start in alone}
+    both = content_of(tmp_path / "again")
+    assert {key: both[key] for key in alone} == alone
+    assert {start for path, start in both if path == "a.wav"} != {start for _, start in alone}
     preprocess(settings_of(tmp_path, num_crops=3, seed=9, results_folder=str(tmp_path / "other" / "store")), 30.0)
-    assert content_of(tmp_path / "other").keys() != together.keys()
+    assert content_of(tmp_path / "other").keys() != both.keys()
 
 
-def test_crops_without_chance_follow_each_other(tmp_path: Path) -> None:
+def test_crops_that_are_not_random_follow_each_other(tmp_path: Path) -> None:
     write_ramp(tmp_path / "sound" / "a.wav", 13.7, 8000)
     preprocess(settings_of(tmp_path, random_crop=False, num_crops=9, max_audio_length_seconds=4.9), 13.7)
     assert sorted(start for _, start in content_of(tmp_path)) == [0.0, 4.0, 8.0]
@@ -172,14 +173,22 @@ def test_real_tokenizers_give_the_tokens_of_each_file_alone(stack: Stack, tmp_pa
         normal = audio.normalize(window, audio.wave_statistics(path))
         semantic = tokenizer.semantic_ids(audio.resampled(audio.Sound(normal, 22050), 16000)[None])[0]
         acoustic = tokenizer.acoustic_ids(audio.resampled(audio.Sound(window, 22050), 24000)[None])[0]
-        heard = audio.resampled(audio.Sound(window, 22050), 48000)
-        clap = torch.cat([tokenizer.clap_ids(w[None])[0] for w in heard.unfold(0, 96000, 48000)])
+        for_clap = audio.resampled(audio.Sound(window, 22050), 48000)
+        clap = torch.cat([tokenizer.clap_ids(w[None])[0] for w in for_clap.unfold(0, 96000, 48000)])
         # Another batch may round the last digit of a distance the other way.
         assert (row.semantic == semantic).float().mean() > 0.98
         assert (torch.cat([row.coarse, row.fine], dim=1) == acoustic).float().mean() > 0.98
         assert torch.equal(row.clap, clap)
     semantic_example = TokenDataset(store, range(4), "semantic", stack.config, seed=0)[1]
     assert [tuple(ids.shape) for ids in semantic_example] == [(1, 3), (99, 1)]
+
+
+def test_no_usable_file_is_an_error(stack: Stack, tmp_path: Path) -> None:
+    paths = [BAD[name][0](tmp_path / name) for name in ("empty.wav", "text.mp3")]
+    tokenizers = (stack.weights("clap_rvq"), stack.weights("hubert_kmeans"))
+    with pytest.raises(UserError, match=r"none of its 2 sound files could be used.*empty\.wav"):
+        preprocess_sounds(paths, stack.config, settings_of(tmp_path), *tokenizers, device_name="cpu")
+    assert len((tmp_path / "store" / "failed_sounds-00000.txt").read_text().splitlines()) == 2
 
 
 def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Preprocessing under kills at random moments, workers that die, files that disappear and a full disk."""
+"""Preprocessing under kills at random times, workers that die, files that disappear and a full disk."""
 
 import os
 import random
@@ -32,19 +32,19 @@ def _whole(folder: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+def test_twenty_kills_at_random_times_lose_nothing(tmp_path: Path) -> None:
     _sounds(tmp_path, 96)
-    chance = random.Random(0)
+    rng = random.Random(0)
     kept: dict = {}
     for kill in range(KILLS):
         settings = settings_of(tmp_path, num_workers=kill % 3)
         process = FORK.Process(target=run_and_exit, args=(settings, 0, 1, 0.06))
         process.start()
-        process.join(chance.uniform(0.02, 0.6))
+        process.join(rng.uniform(0.02, 0.6))
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert process.exitcode == -signal.SIGKILL  # it had not come to its end
+        assert process.exitcode == -signal.SIGKILL  # it was not done
         stored = content_of(tmp_path) if list((tmp_path / "store").glob("*.arrow")) else {}
         assert {place: stored[place] for place in kept} == kept
         kept = stored
@@ -92,7 +92,7 @@ def test_files_that_disappear_are_listed_and_the_others_kept(tmp_path: Path, mon
     _sounds(tmp_path, 9)
     expected = _whole(tmp_path)
     found = find_sounds(tmp_path / "sound")
-    monkeypatch.setattr("preprocessing.find_sounds", lambda folder: found)  # by then two are gone
+    monkeypatch.setattr("helpers.preprocessing.find_sounds", lambda folder: found)  # two of which are gone
     for gone in ("03.wav", "08.wav"):
         (tmp_path / "sound" / gone).unlink()
     report = preprocess(settings_of(tmp_path, num_workers=1), 6.0)

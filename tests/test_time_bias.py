@@ -11,8 +11,8 @@ from test_generation import CPU, random_ids, small_config
 
 from open_musiclm.checkpoints import save_weights
 from open_musiclm.errors import UserError
+from open_musiclm.models.flat_layout import position_times
 from open_musiclm.models.stages import build_stage, load_stage, load_stage_to_train_on
-from open_musiclm.models.token_sequences import position_times
 from open_musiclm.tokens import TokenStream
 
 

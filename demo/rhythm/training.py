@@ -66,7 +66,7 @@ def learned_ear(
     """The ear that these rows of a store and the captions of their sounds make."""
     frame_hz = config.hubert_kmeans_cfg.output_hz
     longest = round(config.global_cfg.clap_audio_length_seconds * frame_hz)
-    tokens = [store.piece(row, "semantic", 0, longest).flatten() for row in rows]
+    tokens = [store.tokens(row, "semantic", 0, longest).flatten() for row in rows]
     direction = principal_direction(centroids, torch.cat(tokens).bincount(minlength=len(centroids)))
     rhythms = torch.cat([describe_rhythm(centroids[ids][None], direction, frame_hz) for ids in tokens])
     paths = store.paths()

@@ -176,7 +176,32 @@ class SemanticConfig(TransformerConfig):
     """The semantic stage's transformer."""
 
 
-class CoarseConfig(TransformerConfig):
+class AcousticConfig(TransformerConfig):
+    """What the coarse and the fine stage share: how acoustic tokens are laid out."""
+
+    token_layout: Literal["flat", "frames"] = Field(
+        default="flat",
+        description="flat: a position per token, as released checkpoints; frames: a position per acoustic frame",
+    )
+    conditioning_kernel: PositiveInt = Field(
+        default=9, description="frames layout: conditioning frames that one convolution over them sees; odd"
+    )
+    conditioning_depth: NonNegativeInt = Field(
+        default=2, description="frames layout: convolution blocks over the conditioning"
+    )
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> "AcousticConfig":
+        if self.conditioning_kernel % 2 == 0:
+            raise ValueError(f"conditioning_kernel {self.conditioning_kernel}: expected an odd number")
+        if self.token_layout == "frames":
+            for key in ("conditioning_time_bias", "non_causal_prefix_size", "use_absolute_position_embeddings"):
+                if getattr(self, key):
+                    raise ValueError(f"{key}: only with token_layout flat; leave it out for frames")
+        return self
+
+
+class CoarseConfig(AcousticConfig):
     """The coarse stage's transformer."""
 
     max_absolute_position_embeddings: PositiveInt = Field(
@@ -184,7 +209,7 @@ class CoarseConfig(TransformerConfig):
     )
 
 
-class FineConfig(TransformerConfig):
+class FineConfig(AcousticConfig):
     """The fine stage's transformer."""
 
     max_absolute_position_embeddings: PositiveInt = Field(

@@ -1,4 +1,4 @@
-"""Sound files to whole-second crops that are ready for the tokenizers; this is what preprocessing's workers do."""
+"""Sound files to whole-second crops for the tokenizers: the work of preprocessing's data workers."""
 
 import hashlib
 import os
@@ -13,20 +13,21 @@ from torch.utils.data import Dataset
 
 from open_musiclm.audio import SoundError, SoundInfo, read_window
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
-from open_musiclm.data.draw_sampler import random_generator
-from open_musiclm.data.sound_dataset import Crop, SoundFailure, cut
+from open_musiclm.data.crops import TOKENIZER_KINDS, TokenizerKind, cut, tokenizer_crop
+from open_musiclm.data.example_order import random_generator
+from open_musiclm.data.failures import SoundFailure
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import shortest_seconds
 
 
 @dataclass(frozen=True)
 class SoundCrop:
-    """A whole-second crop of a file: waves by name (clap, semantic, acoustic), each at its tokenizer's rate."""
+    """A whole-second crop of a file: one wave for each tokenizer, at its rate."""
 
     path: str
     start_seconds: int
     seconds: int
-    waves: dict[str, Float[Tensor, "_"]]
+    waves: dict[TokenizerKind, Float[Tensor, "_"]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PreparedFile:
     failure: SoundFailure | None = None
 
     def pin_memory(self) -> "PreparedFile":
-        """The same with its waves in pinned memory, which a GPU copies from while it computes."""
+        """The same with its waves in pinned memory: a GPU copies from there while it computes."""
         pinned = [
             replace(crop, waves={kind: wave.pin_memory() for kind, wave in crop.waves.items()}) for crop in self.crops
         ]
@@ -45,7 +46,7 @@ class PreparedFile:
 
 
 class CropPreparation(Dataset[PreparedFile]):
-    """Reads the crops of each file; runs in data workers."""
+    """Reads the crops of each file. Runs in data workers."""
 
     def __init__(
         self, paths: Sequence[Path], config: ModelConfig, settings: DataPreprocessorConfig, statistics: StatisticsCache
@@ -54,12 +55,8 @@ class CropPreparation(Dataset[PreparedFile]):
         self.folder = Path(settings.folder)
         self.settings = settings
         self.statistics = statistics
+        self.config = config
         self.shortest = shortest_seconds(config)
-        self.rates = {
-            "clap": config.clap_rvq_cfg.sample_hz,
-            "semantic": config.hubert_kmeans_cfg.target_sample_hz,
-            "acoustic": config.encodec_cfg.sample_hz,
-        }
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -75,7 +72,7 @@ class CropPreparation(Dataset[PreparedFile]):
             return PreparedFile([], SoundFailure(path, str(error)))
 
     def _places(self, name: str, info: SoundInfo) -> list[tuple[int, int]]:
-        """Starts and lengths in whole seconds, the same for a file wherever and whenever it is read."""
+        """Starts and lengths in whole seconds; they depend on the seed and the file's name and length alone."""
         length = max(int(min(info.seconds, self.settings.max_audio_length_seconds)), self.shortest)
         last = max(int(info.seconds) - length, 0)
         if self.settings.random_crop:
@@ -90,12 +87,12 @@ class CropPreparation(Dataset[PreparedFile]):
         window = read_window(path, start * info.sample_hz, seconds * info.sample_hz, info)
         statistics = self.statistics.of(path)
         waves = {
-            kind: cut(window, info.sample_hz, Crop(kind, seconds, rate, kind == "semantic"), statistics)
-            for kind, rate in self.rates.items()
+            kind: cut(window, info.sample_hz, tokenizer_crop(kind, seconds, self.config), statistics)
+            for kind in TOKENIZER_KINDS
         }
         return SoundCrop(name, start, seconds, waves)
 
 
 def stored_name(path: Path, folder: Path) -> str:
-    """A sound file's path below the folder of sound, as the store holds it."""
+    """The path of a sound file below the folder of sound, as the store holds it."""
     return Path(os.path.relpath(path, folder)).as_posix()

@@ -1,4 +1,4 @@
-"""Crops of sound to tokens on a device that is given new work before the tokens of the last are read."""
+"""Crops of sound to tokens. A GPU receives new work before the tokens of the work before are read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from open_musiclm.audio import samples_of
 from open_musiclm.config import ModelConfig
 from open_musiclm.data.crop_preparation import SoundCrop
-from open_musiclm.data.token_store import StoredTokens
+from open_musiclm.data.crops import TokenizerKind, tokenizer_crop
+from open_musiclm.data.shards import StoredTokens
+from open_musiclm.data.store_description import CLAP_WINDOWS_HZ
+from open_musiclm.tokens import token_streams
 
-# Crops that share a batch where they are equally long. On a CPU one alone is quicker: it stays in the cache.
+# Crops in a batch, where they are equally long. On a CPU one is faster: it stays in the cache.
 _CROPS_AT_ONCE = {"cpu": 1}
 _CROPS_AT_ONCE_ELSEWHERE = 4
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What is needed of a MusicTokenizer: each kind of tokens from waves at the config's rate for it."""
+    """The part of MusicTokenizer that preprocessing needs: tokens from waves at each tokenizer's rate."""
 
     def clap_window_ids(
         self, waves: Sequence[Float[Tensor, "_"]], window: int, step: int
@@ -33,7 +37,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class PendingTokens:
-    """Tokens [time, quantizers] of each crop, in their order, that the device may still be computing."""
+    """Tokens [time, quantizers] of each crop, in their order. The device may still be computing them."""
 
     crops: Sequence[SoundCrop]
     clap: Sequence[Int[Tensor, "_ _"]]
@@ -43,7 +47,7 @@ class PendingTokens:
     done: torch.cuda.Event | None
 
     def rows(self) -> list[StoredTokens]:
-        """Waits for the device."""
+        """The tokens as rows of a store. Waits for the device."""
         if self.done is not None:
             self.done.synchronize()
         coarse = self.coarse_quantizers
@@ -62,10 +66,11 @@ class PendingTokens:
 
 
 class CropTokenizer:
-    """Tokens of crops as they would be of each crop alone. CLAP hears every window, one a second."""
+    """Tokens of crops, which do not depend on the batch around a crop. CLAP receives one window a second."""
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer, device: torch.device, clap_batch_size: int) -> None:
-        self.config = config
+        self._window_crop = tokenizer_crop("clap", config.global_cfg.clap_audio_length_seconds, config)
+        self._coarse_quantizers = token_streams(config)["coarse"].quantizers
         self.tokenizer = tokenizer
         self.device = device
         self.clap_batch_size = clap_batch_size
@@ -74,7 +79,7 @@ class CropTokenizer:
 
     @torch.inference_mode()
     def start(self, crops: Sequence[SoundCrop]) -> PendingTokens:
-        """Gives the device its work. On a GPU this returns before that is done."""
+        """Starts the device's work. On a GPU this returns before it is done."""
         clap = self._clap_ids(crops)
         semantic = self._by_length(crops, "semantic", self.tokenizer.semantic_ids)
         acoustic = self._by_length(crops, "acoustic", self.tokenizer.acoustic_ids)
@@ -82,29 +87,28 @@ class CropTokenizer:
         if self._overlaps:
             done = torch.cuda.Event()
             done.record(torch.cuda.current_stream(self.device))
-        coarse = self.config.global_cfg.num_coarse_quantizers
-        return PendingTokens(crops, clap, semantic, acoustic, coarse, done)
+        return PendingTokens(crops, clap, semantic, acoustic, self._coarse_quantizers, done)
 
     def _clap_ids(self, crops: Sequence[SoundCrop]) -> list[Int[Tensor, "_ _"]]:
-        """Windows of all crops together, `clap_batch_size` at a time."""
-        rate = self.config.clap_rvq_cfg.sample_hz
-        window = round(self.config.global_cfg.clap_audio_length_seconds * rate)
+        """CLAP tokens of the windows of all crops, `clap_batch_size` windows at a time."""
+        window = samples_of(self._window_crop.seconds, self._window_crop.sample_hz)
+        step = self._window_crop.sample_hz // CLAP_WINDOWS_HZ
         waves = [self._moved(crop.waves["clap"]) for crop in crops]
-        counts = [(len(wave) - window) // rate + 1 for wave in waves]
+        counts = [(len(wave) - window) // step + 1 for wave in waves]
         places = [(number, index) for number, count in enumerate(counts) for index in range(count)]
         ids = []
         for first in range(0, len(places), self.clap_batch_size):
             stretches = []
             for number, run in groupby(places[first : first + self.clap_batch_size], key=lambda place: place[0]):
                 indices = [index for _, index in run]
-                stretches.append(waves[number][indices[0] * rate : indices[-1] * rate + window])
-            ids.append(self.tokenizer.clap_window_ids(stretches, window, rate))
+                stretches.append(waves[number][indices[0] * step : indices[-1] * step + window])
+            ids.append(self.tokenizer.clap_window_ids(stretches, window, step))
         return list(self._fetched(torch.cat(ids)).split(counts)) if ids else []
 
     def _by_length(
-        self, crops: Sequence[SoundCrop], kind: str, encode: Callable[[Tensor], Tensor]
+        self, crops: Sequence[SoundCrop], kind: TokenizerKind, encode: Callable[[Tensor], Tensor]
     ) -> list[Int[Tensor, "_ _"]]:
-        """Tokens of the whole crops; only equally long ones share a batch, for padding would change them."""
+        """Tokens of whole crops. Only equally long crops share a batch: padding would change the tokens."""
         found: dict[int, Tensor] = {}
         numbers = sorted(range(len(crops)), key=lambda number: crops[number].seconds)
         for _, equal in groupby(numbers, key=lambda number: crops[number].seconds):
@@ -116,9 +120,9 @@ class CropTokenizer:
         return [found[number] for number in range(len(crops))]
 
     def _moved(self, wave: Float[Tensor, "_"]) -> Float[Tensor, "_"]:
-        """The wave on the device; from pinned memory the copy happens beside other work."""
+        """The wave on the device; from pinned memory it is copied while the device computes."""
         return wave.to(self.device, non_blocking=self._overlaps)
 
     def _fetched(self, ids: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-        """Pinned memory that the device fills in its turn: not to be read before `done` has come."""
+        """The ids in pinned memory, which the device fills later: wait for `done` before reading them."""
         return ids.to("cpu", non_blocking=self._overlaps)

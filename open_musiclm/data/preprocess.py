@@ -1,61 +1,37 @@
-"""Folders of sound to a token store: decoding in parallel workers, tokenizers on the device.
+"""Sound files to a token store: decoding in parallel workers, tokenizers on the device.
 
-Files go in groups that never change, so that a run that was interrupted makes the same tokens as one that was not.
+The groups of files that share a batch never change: a run that was interrupted makes the same tokens as one that was
+not.
 """
 
-import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
 from open_musiclm.data.crop_preparation import CropPreparation, PreparedFile, stored_name
 from open_musiclm.data.crop_tokenizer import CropTokenizer, PendingTokens, Tokenizer
-from open_musiclm.data.sound_dataset import SoundFailure
+from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, shortest_seconds
-from open_musiclm.data.token_store import SHARD_BYTES, TokenStoreWriter
+from open_musiclm.data.token_store_writer import SHARD_BYTES, TokenStoreWriter
 from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 
 FILES_PER_GROUP = 4
 STATISTICS_NAME = "statistics-{process:05d}.sqlite"  # SQLite is no place for many machines to write at once
-FAILURES_NAME = "failed_sounds-{process:05d}.txt"
-
-
-@dataclass
-class PreprocessReport:
-    """What a process has done: files and seconds written, files that were stored before, files that failed.
-
-    `waited_seconds` is how long it waited for decoded sound, after the first files, of the `elapsed_seconds` in all.
-    """
-
-    files: int = 0
-    seconds: int = 0
-    stored_before: int = 0
-    failures: list[SoundFailure] = field(default_factory=list)
-    interrupted: bool = False
-    waited_seconds: float = 0.0
-    elapsed_seconds: float = 0.0
-
-    @property
-    def waited_share(self) -> float:
-        """The share of the time that decoding was waited for: an upper bound of how long the device was idle for it."""
-        return self.waited_seconds / max(self.elapsed_seconds, 1e-9)
 
 
 class Preprocessor:
-    """Tokenizes sound files into the store at `settings.results_folder`, this process its share of them.
+    """Tokenizes this process's share of sound files into the store at `settings.results_folder`.
 
-    `fingerprints` name the trained weights within the tokenizer. Raises UserError where configs contradict.
+    `fingerprints` identify the trained weights of the tokenizer. Raises UserError where configs contradict each other.
     """
 
     def __init__(
@@ -86,7 +62,7 @@ class Preprocessor:
     def run(self, paths: Sequence[Path]) -> PreprocessReport:
         """Tokenizes what the store lacks of `paths`, until the end or a signal. Raises UserError.
 
-        SIGINT and SIGTERM end it after the files at hand, with everything stored.
+        SIGINT and SIGTERM end it after the files in work, with everything stored.
         """
         report = PreprocessReport()
         folder = Path(self.settings.results_folder)
@@ -94,7 +70,7 @@ class Preprocessor:
             with TokenStoreWriter(folder, self.description, self.process_index, self.shard_bytes) as writer:
                 groups = self._groups(paths, writer.stored_paths(), report)
                 self._store(paths, groups, writer, report, interruption)
-            self._list_failures(folder, report)
+            report.list_failures(folder, self.process_index)
         return report
 
     def _groups(self, paths: Sequence[Path], stored: set[str], report: PreprocessReport) -> list[list[int]]:
@@ -117,23 +93,23 @@ class Preprocessor:
         hidden = self.process_index > 0
         begun = time.perf_counter()
         with tqdm(total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=hidden) as bar:
-            behind: tuple[list[PreparedFile], PendingTokens] | None = None
+            pending: tuple[list[PreparedFile], PendingTokens] | None = None
             statistics = writer.folder / STATISTICS_NAME.format(process=self.process_index)
             for files in self._awaited(self._prepared(paths, groups, statistics), report):
                 started = self.crop_tokenizer.start([crop for file in files for crop in file.crops])
-                # While the device works at these files the tokens of those before are stored.
-                if behind is not None:
-                    self._keep(*behind, writer, report, bar)
-                behind = files, started
+                # While the device works on these files, the tokens of those before are stored.
+                if pending is not None:
+                    self._keep(*pending, writer, report, bar)
+                pending = files, started
                 if interruption.asked:
                     report.interrupted = True
                     break
-            if behind is not None:
-                self._keep(*behind, writer, report, bar)
+            if pending is not None:
+                self._keep(*pending, writer, report, bar)
         report.elapsed_seconds = time.perf_counter() - begun
 
     def _awaited(self, groups: Iterator[list[PreparedFile]], report: PreprocessReport) -> Iterator[list[PreparedFile]]:
-        """The same groups, with the time counted that each but the first is waited for."""
+        """The same groups. Adds the time spent waiting for each but the first to the report."""
         first = True
         while True:
             begun = time.perf_counter()
@@ -184,20 +160,3 @@ class Preprocessor:
         bar.update(len(files))
         elapsed = bar.format_dict["elapsed"]
         bar.set_postfix_str(f"{report.seconds / max(elapsed, 1e-3):.0f} s of sound per second")
-
-    def _list_failures(self, folder: Path, report: PreprocessReport) -> None:
-        """Writes the failures of this run to a file of this process. Raises UserError."""
-        file = folder / FAILURES_NAME.format(process=self.process_index)
-        try:
-            if report.failures:
-                file.write_text("".join(f"{failure.reason}\n" for failure in report.failures), encoding="utf-8")
-            elif not report.interrupted:
-                file.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"{file}: cannot write: {error.strerror}") from error
-
-
-def fingerprint(weights: Tensor) -> str:
-    """A name for trained weights that changes when they do."""
-    content = weights.detach().float().cpu().contiguous().numpy()
-    return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]

@@ -1,11 +1,8 @@
-"""Folders of sound to aligned crops: the same moment of a file at the sample rate of every tokenizer."""
+"""Folders of sound to aligned crops: the same stretch of a file at the sample rate of every tokenizer."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,44 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from open_musiclm.audio import (
-    SILENCE_STANDARD_DEVIATION,
-    SoundError,
-    WaveStatistics,
-    fit_length,
-    normalize,
-    read_window,
-    resample,
-    samples_of,
-)
-from open_musiclm.data.draw_sampler import DrawOrder, random_generator
+from open_musiclm.audio import SILENCE_STANDARD_DEVIATION, SoundError, read_window
+from open_musiclm.data.crops import Crop, cut, nested_starts, span_of
+from open_musiclm.data.example_order import ExampleOrder, random_generator
+from open_musiclm.data.failures import SoundFailure, first_usable
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
-
-Name = TypeVar("Name", Path, str)
-
-
-@dataclass(frozen=True)
-class Crop:
-    """What one tokenizer hears: so many seconds at its sample rate, normalised over the whole file or not."""
-
-    name: str
-    seconds: float
-    sample_hz: int
-    normalized: bool
-
-
-@dataclass(frozen=True)
-class SoundFailure:
-    """A sound file that could not be used, and why (a line that names it)."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
 class SoundExample:
-    """One wave per crop, by its name, and the files that were tried before the one that they come from."""
+    """One wave per crop, by its name, and the files that failed before the one that the waves are from."""
 
     waves: dict[str, Float[Tensor, "_"]]
     failures: list[SoundFailure]
@@ -77,11 +47,11 @@ def collate_sounds(examples: Sequence[SoundExample]) -> SoundBatch:
 
 
 class SoundDataset(Dataset[SoundExample]):
-    """The endless stream of crops of sound files: example `draw` is the same whoever asks for it, and when.
+    """The endless stream of crops of sound files. Example `index` does not depend on what was read before.
 
-    Each epoch takes every file once, in an order of its own, at a random whole sample. The longest crop comes first,
-    shorter ones lie anywhere inside it, equally long ones start together. A file that fails is replaced by the
-    next one in the epoch's order.
+    Each epoch takes every file once, in a random order, at a random whole sample. The longest crop comes first,
+    shorter ones lie anywhere inside it, equally long ones have the same start. The next file in the epoch's order
+    replaces one that fails.
     """
 
     def __init__(
@@ -93,89 +63,41 @@ class SoundDataset(Dataset[SoundExample]):
         self.crops = sorted(crops, key=lambda crop: -crop.seconds)
         self.seed = seed
         self.statistics = statistics or StatisticsCache()
-        self._order = DrawOrder(len(self.paths), seed)
-        self._known_failures: dict[Path, str] = {}
+        self._order = ExampleOrder(len(self.paths), seed)
+        self._failed: dict[Path, str] = {}
 
     def __len__(self) -> int:
-        """How many files there are; draws go on beyond it."""
+        """The number of files; example indices go on beyond it."""
         return len(self.paths)
 
-    def __getitem__(self, draw: int) -> SoundExample:
-        """The crops of a draw. Raises UserError where no file can be read."""
-        failures: list[SoundFailure] = []
-        for attempt in range(len(self.paths)):
-            path = self._path(draw, attempt)
-            try:
-                return SoundExample(self._cut(path, random_generator(self.seed, draw)), failures)
-            except SoundError as error:
-                self._known_failures[path] = str(error)
-                failures.append(SoundFailure(path, str(error)))
-        raise UserError(f"none of the {len(self.paths)} sound files can be used; the first one is {failures[0].reason}")
+    def __getitem__(self, index: int) -> SoundExample:
+        """The crops of example `index`. Raises UserError where no file can be read."""
+        paths = (self.paths[item] for item in self._order.candidates(index))
+        waves, failures = first_usable(paths, lambda path: self._waves(path, random_generator(self.seed, index)))
+        return SoundExample(waves, failures)
 
-    def _path(self, draw: int, attempt: int) -> Path:
-        """The file of a draw; after failures the next ones of the same epoch, round about."""
-        epoch, place = divmod(draw, len(self.paths))
-        return self.paths[self._order.index(epoch * len(self.paths) + (place + attempt) % len(self.paths))]
+    def _waves(self, path: Path, generator: np.random.Generator) -> dict[str, Float[Tensor, "_"]]:
+        """The crops of a file, which is not tried again after it failed once. Raises SoundError."""
+        if path in self._failed:
+            raise SoundError(self._failed[path])
+        try:
+            return self._cut(path, generator)
+        except SoundError as error:
+            self._failed[path] = str(error)
+            raise
 
     def _cut(self, path: Path, generator: np.random.Generator) -> dict[str, Float[Tensor, "_"]]:
-        if path in self._known_failures:
-            raise SoundError(self._known_failures[path])
         info = self.statistics.info(path)
-        spans = [_span(crop.seconds, info.sample_hz) for crop in self.crops]
+        spans = [span_of(crop, info.sample_hz) for crop in self.crops]
         firsts = nested_starts([info.frames, *spans], generator)
         window = read_window(path, firsts[0], spans[0], info)
+        # Those of a file that is silent as a whole raise SoundError.
         needs_statistics = any(crop.normalized for crop in self.crops) or _silent(window)
         statistics = self.statistics.of(path) if needs_statistics else None
         return {
             crop.name: cut(window[first - firsts[0] :], info.sample_hz, crop, statistics)
             for crop, first in zip(self.crops, firsts, strict=True)
         }
-
-
-def nested_starts(spans: Sequence[int], generator: np.random.Generator) -> list[int]:
-    """Random starts of spans, each inside the one before it: `spans[0]` is the whole, which begins at 0.
-
-    Returns one start for each further span. Equal spans share theirs; one that is longer than the span before
-    it starts together with it.
-    """
-    starts, first = [], 0
-    for outer, inner in pairwise(spans):
-        first += int(generator.integers(0, outer - inner, endpoint=True)) if inner < outer else 0
-        starts.append(first)
-    return starts
-
-
-def cut(
-    window: Float[Tensor, "_"], from_hz: int, crop: Crop, statistics: WaveStatistics | None
-) -> Float[Tensor, "samples"]:
-    """The beginning of a window as a crop wants it. `statistics` are those of the whole file."""
-    wave = window[: _span(crop.seconds, from_hz)]
-    if crop.normalized:
-        assert statistics is not None
-        wave = normalize(wave, statistics)
-    return fit_length(resample(wave, from_hz, crop.sample_hz), samples_of(crop.seconds, crop.sample_hz))
-
-
-def split(names: Sequence[Name], valid_frac: float, seed: int) -> tuple[list[Name], list[Name]]:
-    """Training and validation files, both sorted: the same split wherever the same names are given.
-
-    With any `valid_frac` above 0 there is at least one validation file, but never without one for training.
-    """
-    ordered = sorted(names)
-    chosen = validation_places(len(ordered), valid_frac, seed)
-    train = [name for index, name in enumerate(ordered) if index not in chosen]
-    return train, [name for index, name in enumerate(ordered) if index in chosen]
-
-
-def validation_places(count: int, valid_frac: float, seed: int) -> set[int]:
-    """Which of `count` sorted names are for validation."""
-    wanted = max(round(valid_frac * count), 1 if valid_frac > 0 else 0)
-    return set(random_generator(seed, count).permutation(count)[: max(min(wanted, count - 1), 0)].tolist())
-
-
-def _span(seconds: float, sample_hz: int) -> int:
-    """Samples that hold all of `seconds`: never fewer than it needs."""
-    return math.ceil(round(seconds * sample_hz, 6))
 
 
 def _silent(window: Float[Tensor, "_"]) -> bool:

@@ -1,4 +1,4 @@
-"""What a token store was made with, in a JSON beside its shards; configs whose tokens would differ are refused."""
+"""store.json: the config and the weights that a token store was made with. Others are refused."""
 
 import json
 import math
@@ -10,10 +10,12 @@ from open_musiclm.checkpoints import differing_keys
 from open_musiclm.config import ModelConfig, model_config_from_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
+from open_musiclm.tokens import TokenStream, token_streams
 
 DESCRIPTION_NAME = "store.json"
 FORMAT_VERSION = 1
-# The keys that tokens follow from; where a backbone lies and how a stage is built are not among them.
+CLAP_WINDOWS_HZ = 1  # a store holds CLAP's tokens of one window a second
+# The keys that tokens depend on; the path of a backbone and the shape of a stage are not among them.
 _KEYS = {
     "global_cfg": ("clap_audio_length_seconds", "num_coarse_quantizers", "num_fine_quantizers"),
     "clap_rvq_cfg": ("rq_num_quantizers", "codebook_size", "enable_fusion", "sample_hz"),
@@ -58,31 +60,22 @@ class StoreDescription:
     def write(self, folder: Path) -> None:
         """Writes store.json, with rates, windows, codebook sizes and quantizers for a reader without our configs."""
         config = self.model_config
-        codebooks = {
-            "clap": config.clap_rvq_cfg.codebook_size,
-            "semantic": config.hubert_kmeans_cfg.codebook_size,
-            "coarse": config.encodec_cfg.codebook_size,
-            "fine": config.encodec_cfg.codebook_size,
-        }
+        streams = token_streams(config)
         content = {
             "format_version": FORMAT_VERSION,
-            "tokens_per_second": {
-                "clap": 1,
-                "semantic": config.hubert_kmeans_cfg.output_hz,
-                "coarse": config.encodec_cfg.output_hz,
-                "fine": config.encodec_cfg.output_hz,
-            },
+            "tokens_per_second": {name: stored_hz(stream) for name, stream in streams.items()},
             "clap_window_seconds": config.global_cfg.clap_audio_length_seconds,
             "shortest_seconds": shortest_seconds(config),
-            "codebook_sizes": codebooks,
-            "quantizers": quantizers(config),
+            "codebook_sizes": {name: stream.codebook_size for name, stream in streams.items()},
+            "quantizers": {name: stream.quantizers for name, stream in streams.items()},
             "fingerprints": dict(self.fingerprints),
             "model_config": config.model_dump(mode="json"),
         }
         write_json(folder / DESCRIPTION_NAME, content)
 
     def check_config(self, folder: Path, config: ModelConfig) -> None:
-        """Raises UserError that names the keys by which tokens of `config` would differ from those in the store."""
+        """Raises UserError where tokens of `config` would differ from those in the store (it names the keys), or where
+        the crops there may be shorter than the windows of `config`."""
         differing = [
             line
             for section, keys in _KEYS.items()
@@ -93,6 +86,12 @@ class StoreDescription:
             raise UserError(
                 f"{folder}: these tokens were made with another model config: {'; '.join(differing)}; "
                 "use that config, or preprocess into another folder"
+            )
+        if shortest_seconds(config) > shortest_seconds(self.model_config):
+            seconds = config.global_cfg.semantic_audio_length_seconds
+            raise UserError(
+                f"{folder}: global_cfg.semantic_audio_length_seconds is {seconds}, but the crops there may be as short "
+                f"as {shortest_seconds(self.model_config)} s; preprocess into another folder"
             )
 
     def check_fingerprints(self, folder: Path, fingerprints: Mapping[str, str]) -> None:
@@ -105,14 +104,9 @@ class StoreDescription:
             )
 
 
-def quantizers(config: ModelConfig) -> dict[str, int]:
-    """Tokens per time step of each stored sequence."""
-    return {
-        "clap": config.clap_rvq_cfg.rq_num_quantizers,
-        "semantic": 1,
-        "coarse": config.global_cfg.num_coarse_quantizers,
-        "fine": config.global_cfg.num_fine_quantizers,
-    }
+def stored_hz(stream: TokenStream) -> int:
+    """The time steps a second of a stream in a store: its frames, or for CLAP one window a second."""
+    return CLAP_WINDOWS_HZ if stream.frame_hz is None else stream.frame_hz
 
 
 def shortest_seconds(config: ModelConfig) -> int:

@@ -1,4 +1,4 @@
-"""Training examples out of a token store: windows cut so that all sequences start at the same instant."""
+"""Training examples out of a token store: windows cut so that all token streams start at the same instant."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -9,19 +9,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from open_musiclm.config import ModelConfig, StageName
-from open_musiclm.data.draw_sampler import DrawOrder, random_generator
-from open_musiclm.data.sound_dataset import validation_places
+from open_musiclm.data.example_order import ExampleOrder, random_generator
+from open_musiclm.data.split import validation_places
+from open_musiclm.data.store_description import stored_hz
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
-
-_SEQUENCES = {"semantic": ("semantic",), "coarse": ("semantic", "coarse"), "fine": ("coarse", "fine")}  # after CLAP
+from open_musiclm.tokens import TokenStream, stage_streams
 
 
 class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
-    """The endless stream of a stage's examples out of some rows of a store: example `draw` is always the same.
+    """The endless stream of a stage's examples out of some rows of a store: example `index` is always the same.
 
-    An outer crop, the semantic window, starts at a random whole second: CLAP heard its window there. The
-    stage's own window lies in it at a random moment that is whole in semantic tokens and in acoustic frames.
+    The outer crop, of the length of the semantic window, starts at a random whole second, where a CLAP window starts.
+    The stage's own window lies in it at a random instant that is whole in semantic tokens and in acoustic frames.
     """
 
     def __init__(
@@ -31,37 +31,36 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
             raise UserError(f"{store.folder}: no rows are left to take examples from; preprocess more music")
         self.store = store
         self.rows = rows
-        self.stage = stage
         self.seed = seed
-        acoustic_hz = config.encodec_cfg.output_hz
-        self._rates = {"semantic": config.hubert_kmeans_cfg.output_hz, "coarse": acoustic_hz, "fine": acoustic_hz}
+        self._streams = stage_streams(stage, config)
         self._grid = config.token_grid
         self._outer_ticks = _ticks(config.window_seconds("semantic"), self._grid)
         self._inner_ticks = _ticks(config.window_seconds(stage), self._grid)
         windows = config.global_cfg
         self._outer_seconds = max(windows.semantic_audio_length_seconds, windows.clap_audio_length_seconds)
-        self._order = DrawOrder(len(rows), seed)
+        self._order = ExampleOrder(len(rows), seed)
 
     def __len__(self) -> int:
-        """How many rows there are; draws go on beyond it."""
+        """The number of rows; example indices go on beyond it."""
         return len(self.rows)
 
-    def __getitem__(self, draw: int) -> list[Int[Tensor, "_ _"]]:
-        """The token sequences [time, quantizers] in the stage's order. Raises UserError where a shard is damaged.
+    def __getitem__(self, index: int) -> list[Int[Tensor, "_ _"]]:
+        """The tokens [time, quantizers] of the stage's streams in their order (`STAGE_STREAMS`).
 
-        semantic: CLAP, semantic; coarse: CLAP, semantic, coarse; fine: CLAP, coarse, fine.
+        Raises UserError where a shard is damaged.
         """
-        row = self.rows[self._order.index(draw)]
-        generator = random_generator(self.seed, draw)
+        row = self.rows[self._order.item(index)]
+        generator = random_generator(self.seed, index)
         second = int(generator.integers(0, int(self.store.seconds(row) - self._outer_seconds), endpoint=True))
         offset = int(generator.integers(0, self._outer_ticks - self._inner_ticks, endpoint=True))
-        start, window = second + offset * self._grid, self._inner_ticks * self._grid
-        pieces = {"clap": self.store.piece(row, "clap", second, 1)}
-        for name in _SEQUENCES[self.stage]:
-            rate = self._rates[name]
-            lost = 1 if name == "semantic" else 0  # HuBERT's convolutions lose the last frame
-            pieces[name] = self.store.piece(row, name, int(start * rate), int(window * rate) - lost)
-        return list(pieces.values())
+        clap, *framed = self._streams
+        start = second + offset * self._grid
+        return [self._window(row, clap, Fraction(second)), *(self._window(row, stream, start) for stream in framed)]
+
+    def _window(self, row: int, stream: TokenStream, start: Fraction) -> Int[Tensor, "_ _"]:
+        """A stream's tokens of the stage's window from `start` seconds on; of CLAP those of the window there."""
+        count = stream.frames(self._inner_ticks * self._grid)
+        return self.store.tokens(row, stream.name, int(start * stored_hz(stream)), count)
 
 
 def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
@@ -73,4 +72,5 @@ def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[in
 
 
 def _ticks(seconds: float, grid: Fraction) -> int:
+    """Steps of `grid` seconds in a window, which is a whole number of them."""
     return round(seconds / float(grid))

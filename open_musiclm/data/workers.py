@@ -1,4 +1,4 @@
-"""Data workers: what a worker process does about signals, and where its death is told."""
+"""Data workers: how they treat signals, and where the death of one becomes an error."""
 
 import signal
 import threading
@@ -7,27 +7,29 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-# What the batches of a loader raise where a worker died: PyTorch's own error, or, where it was just handing a batch
-# over, whatever the broken connection gives.
+# The errors of a loader whose worker died: PyTorch's own, or those of a connection that broke in the middle of a batch.
 DEATHS = (RuntimeError, EOFError, ConnectionError, FileNotFoundError)
 
 
 def is_death(error: Exception) -> bool:
-    """Whether one of `DEATHS` tells of a worker that died, and not of something else that went wrong."""
+    """Whether one of `DEATHS` means that a worker died, not that something else failed."""
     return not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """A worker's start. Ctrl-C and a scheduler's SIGTERM often reach the whole group; the parent acts on them, and
-    needs its workers until it is done. It ends them by its queues, and they end by themselves when it dies."""
+    """The `worker_init_fn` of a loader: the worker ignores SIGINT and SIGTERM.
+
+    Ctrl-C and a scheduler's SIGTERM often reach the whole process group. The parent handles them, and needs its workers
+    until it is done. It ends them through its queues; they end by themselves when it dies.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def opened(loader: DataLoader) -> Iterator[Any]:
-    """The loader's batches. A worker that dies is a RuntimeError where its batch is waited for, and nowhere else.
+    """The loader's batches. Where a worker dies, waiting for its batch raises RuntimeError.
 
-    PyTorch would raise it wherever the parent happens to be, in the middle of a step or of a file being written.
+    PyTorch alone raises it from a signal handler, anywhere in the parent: in the middle of a step or of writing a file.
     """
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)

@@ -14,9 +14,9 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, Precision, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, requests_of
-from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import Progress
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -40,7 +40,7 @@ class MusicLM:
         self.config, self.tokenizer = config, tokenizer
         self.generation_config = generation_config or GenerationConfig()
         dtype = getattr(torch, precision or self.generation_config.precision)
-        self.stages = {name: StageGenerator(stage, dtype) for name, stage in stages.items()}
+        self.stages = {name: stage_generator(stage, dtype) for name, stage in stages.items()}
         self.sample_hz = config.encodec_cfg.sample_hz
         self.embedder = ClapEmbedder(tokenizer.clap, config.global_cfg.clap_audio_length_seconds, self.sample_hz)
 

@@ -53,14 +53,14 @@ def guided(logits: Float[Tensor, "rows classes"], sampling: Sampling) -> Float[T
 def sample(
     logits: Float[Tensor, "batch classes"], noise: Float[Tensor, "batch classes"], sampling: Sampling
 ) -> Int[Tensor, "batch"]:
-    """One id per row; the last class is the end id and is never sampled. `noise` follows Gumbel's distribution."""
-    logits = logits[:, :-1].float()
+    """One id per row. `noise` follows Gumbel's distribution."""
+    logits = logits.float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     logits = _keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = _keep_top_p(logits / sampling.temperature, sampling.top_p) * sampling.temperature
-    return torch.add(noise[:, :-1], logits, alpha=1 / sampling.temperature).argmax(dim=-1)
+    return torch.add(noise, logits, alpha=1 / sampling.temperature).argmax(dim=-1)
 
 
 def sample_rng(seed: int, prompt: str, number: int, stage: str) -> torch.Generator:

@@ -10,23 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from open_musiclm.checkpoints import Weights, load_into, load_weights
-from open_musiclm.config import ModelConfig, StageName, TransformerConfig
+from open_musiclm.config import AcousticConfig, ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds, derived, noise
-from open_musiclm.models.token_sequences import (
-    PADDING,
-    TokenSequenceDecoder,
-    append_end,
-    conditioning_mask,
-    flatten_ids,
-)
+from open_musiclm.models.flat_layout import FlatLayout
+from open_musiclm.models.frames_layout import FramesLayout
+from open_musiclm.models.token_layout import PADDING, Ids, TokenLayout
 from open_musiclm.tokens import TokenStream, stage_streams
 
 STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
 _CONDITION, _HISTORY = 1 << 16, 1 << 17  # what derives the seeds of each; blocks have the numbers below
-
-Ids = Int[Tensor, "batch _ _"]
 
 
 class StageLoss(NamedTuple):  # a tuple, for FSDP2 looks for the tensors of a module's output
@@ -45,7 +39,7 @@ class Stage(nn.Module):
     def __init__(self, name: StageName, sequences: Sequence[TokenStream], config: TransformerConfig) -> None:
         super().__init__()
         self.name = name
-        self.decoder = TokenSequenceDecoder(sequences, config)
+        self.decoder = token_layout(sequences, config)
         self.condition_dropout = config.condition_dropout
         self.strayed_history = config.strayed_history
 
@@ -81,33 +75,36 @@ class Stage(nn.Module):
                 )
                 counts += wanted.numel()
         assert logits[-1] is not None
-        tokens = logits[-1][:, :-1, :-1].argmax(dim=-1)
-        accuracy = (tokens == labels[-1][:, :-1]).float().mean()
-        by_time = tokens.unflatten(1, (-1, self.predicted.quantizers))
-        return StageLoss(torch.stack(losses).sum() / counts, accuracy, by_time)
+        count = ids[-1].shape[1] * ids[-1].shape[2]
+        tokens = logits[-1][:, :count, : self.predicted.codebook_size].argmax(dim=-1)
+        accuracy = (tokens == labels[-1][:, :count]).float().mean()
+        return StageLoss(torch.stack(losses).sum() / counts, accuracy, tokens.view_as(ids[-1]))
 
     def training_logits(
         self, ids: Sequence[Ids], wanted: Sequence[bool], seeds: Seeds | None = None
     ) -> tuple[list[Float[Tensor, "batch _ _"] | None], list[Int[Tensor, "batch _"]]]:
-        """Logits (None where not wanted, and always given for the last) and labels of every sequence, end ids
-        included."""
-        labels = [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, self.sequences, strict=True)]
-        fed = [*labels[:-1], labels[-1][:, :-1]]
+        """Logits and labels of every sequence, see `TokenLayout.predictions`; in training mode with all that is random
+        about it."""
+        *conditioning, history = ids
         if self.training and seeds is None:
-            seeds = torch.randint(2**31, (fed[0].shape[0],), dtype=torch.int32, device=fed[0].device)
+            seeds = torch.randint(2**31, (history.shape[0],), dtype=torch.int32, device=history.device)
         if self.training and seeds is not None and self.condition_dropout:
-            hidden = unconditional(seeds, self.condition_dropout)
-            fed[:-1] = [torch.where(hidden, PADDING, tokens) for tokens in fed[:-1]]
+            hidden = unconditional(seeds, self.condition_dropout).unsqueeze(2)
+            conditioning = [torch.where(hidden, PADDING, tokens) for tokens in conditioning]
         if self.training and seeds is not None and self.strayed_history:
-            steps = strayed(seeds, self.strayed_history, ids[-1].shape[1])
-            fed[-1] = torch.where(steps.repeat_interleave(self.predicted.quantizers, 1), fed[-1].roll(1, 0), fed[-1])
-        mask = conditioning_mask(self.sequences, fed)
+            frames = strayed(seeds, self.strayed_history, history.shape[1]).unsqueeze(2)
+            history = torch.where(frames, history.roll(1, 0), history)
+        x, mask, times = self.decoder.embed([*conditioning, history])
         if self.training and seeds is not None:
             mask = mask & ~forgotten(seeds, mask.shape[1])
-        outputs = self.decoder(fed, mask, seeds)
-        last = len(outputs) - 1
-        logits = [self.decoder.logits(i, o) if wanted[i] or i == last else None for i, o in enumerate(outputs)]
-        return logits, labels
+        return self.decoder.predictions(self.decoder.transformer(x, times, mask, seeds), ids, wanted)
+
+
+def token_layout(sequences: Sequence[TokenStream], config: TransformerConfig) -> TokenLayout:
+    """The layout that a stage's section names, with fresh weights."""
+    if isinstance(config, AcousticConfig) and config.token_layout == "frames":
+        return FramesLayout(sequences, config)
+    return FlatLayout(sequences, config)
 
 
 # Settings of a stage that its weights can be used with only as they were trained.

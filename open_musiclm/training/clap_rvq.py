@@ -11,7 +11,7 @@ from torch import Tensor
 
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ClapRvqTrainerConfig, ModelConfig
-from open_musiclm.data.draw_sampler import random_generator
+from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.rvq import ClapQuantizer

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from open_musiclm.config import TrainerConfig
-from open_musiclm.data.draw_sampler import DrawSampler, random_generator
-from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
+from open_musiclm.data.example_order import ExampleSampler, random_generator
+from open_musiclm.data.failures import SoundFailure
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
@@ -116,7 +117,7 @@ def _after_draws(data: TrainingData, place: tuple[int, int], first: int, taken: 
     """The endless batches of process number `place[0]` of `place[1]`, after `taken` of those from draw `first` on."""
     index, processes = place
     draws = first + taken * data.batch_size * processes
-    return opened(_loader(data, data.training, DrawSampler(draws, data.batch_size, index, processes)))
+    return opened(_loader(data, data.training, ExampleSampler(draws, data.batch_size, index, processes)))
 
 
 class _Batches:

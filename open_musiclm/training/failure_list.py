@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from open_musiclm.data.sound_dataset import SoundFailure
+from open_musiclm.data.failures import SoundFailure
 from open_musiclm.files import appearing_whole
 
 SHOWN_AT_THE_END = 10

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_musiclm.audio import SoundError, find_sounds, sound_info
-from open_musiclm.data.sound_dataset import Crop, SoundDataset, SoundFailure, collate_sounds, split
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.failures import SoundFailure
+from open_musiclm.data.sound_dataset import SoundDataset, collate_sounds
+from open_musiclm.data.split import split
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.training.data_stream import TrainingData
 

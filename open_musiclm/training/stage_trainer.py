@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from open_musiclm.audio import write_wave
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
-from open_musiclm.data.draw_sampler import random_generator
-from open_musiclm.data.sound_dataset import Crop, SoundBatch
+from open_musiclm.data.crops import Crop, tokenizer_crop
+from open_musiclm.data.example_order import random_generator
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
@@ -193,15 +194,15 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
 
 
 def clap_crop(config: ModelConfig) -> Crop:
-    """The sound that CLAP hears."""
-    return Crop("clap", config.global_cfg.clap_audio_length_seconds, config.clap_rvq_cfg.sample_hz, normalized=False)
+    """The sound that CLAP receives: its window."""
+    return tokenizer_crop("clap", config.global_cfg.clap_audio_length_seconds, config)
 
 
 def semantic_crop(config: ModelConfig, seconds: float) -> Crop:
-    """The sound that MERT hears."""
-    return Crop("semantic", seconds, config.hubert_kmeans_cfg.target_sample_hz, normalized=True)
+    """The sound that MERT receives."""
+    return tokenizer_crop("semantic", seconds, config)
 
 
 def acoustic_crop(config: ModelConfig, seconds: float) -> Crop:
-    """The sound that EnCodec hears."""
-    return Crop("acoustic", seconds, config.encodec_cfg.sample_hz, normalized=False)
+    """The sound that the codec receives."""
+    return tokenizer_crop("acoustic", seconds, config)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from demo.classifier import SAMPLE_HZ, Judge
 from demo.prompts import control_prompts
 from open_musiclm.audio import write_wave
+from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
-from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
+from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.metrics.frechet import frechet_distance, noise_modulated
 from open_musiclm.metrics.memorization import changes, grams, share_repeated
 

@@ -21,8 +21,9 @@ from open_musiclm.audio import Sound, resampled
 from open_musiclm.checkpoints import save_weights, weights_name
 from open_musiclm.checkpoints.bundle import KINDS, pack
 from open_musiclm.config import load_model_config
+from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
-from open_musiclm.data.token_store import StoredTokens, TokenStoreWriter
+from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.scorers import Heard, Listener

@@ -1,4 +1,4 @@
-"""Preprocessing with a tokenizer that reads the time off ramps, so that every token says which moment it is of."""
+"""Preprocessing with a tokenizer that reads the time off ramps: the id of a token is its time step in the file."""
 
 import multiprocessing
 import sys
@@ -15,12 +15,13 @@ from helpers.small_stack import CPU
 from helpers.small_tokens import FINGERPRINTS, time_config
 from open_musiclm.audio import find_sounds
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
-from open_musiclm.data.preprocess import Preprocessor, PreprocessReport
+from open_musiclm.data.preprocess import Preprocessor
+from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.data.token_store import TokenStore
+from open_musiclm.tokens import STREAM_NAMES
 
 FORK = multiprocessing.get_context("fork")
 CONFIG = time_config()
-NAMES = ("clap", "semantic", "coarse", "fine")
 
 
 @dataclass
@@ -72,10 +73,10 @@ def preprocess(
 
 
 def content_of(folder: Path) -> dict[tuple[str, float], list]:
-    """All rows, whatever shard they are in; a row that is there twice fails."""
+    """All rows by path and start, whatever shard they are in. Fails where a row is there twice."""
     store = TokenStore(folder / "store", CONFIG)
     rows = [store[row] for row in range(len(store))]
-    content = {(row.path, row.start_seconds): [getattr(row, name).tolist() for name in NAMES] for row in rows}
+    content = {(row.path, row.start_seconds): [getattr(row, name).tolist() for name in STREAM_NAMES] for row in rows}
     assert len(content) == len(rows)
     return content
 

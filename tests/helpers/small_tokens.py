@@ -1,12 +1,13 @@
-"""Tokens that say when they are: the index of their own time step in the file, at the real rates."""
+"""Tokens whose ids are the index of their own time step in the file, at the real rates."""
 
 import torch
 from torch import Tensor
 
 from helpers.small_backbones import model_config
 from open_musiclm.config import ClapRvqConfig, EncodecConfig, GlobalConfig, HubertKmeansConfig, ModelConfig
+from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
-from open_musiclm.data.token_store import StoredTokens
+from open_musiclm.tokens import StreamName, token_streams
 
 SIZE = 4096
 FINGERPRINTS = {"clap_rvq": "a", "hubert_kmeans": "b"}
@@ -40,17 +41,15 @@ def description(config: ModelConfig) -> StoreDescription:
 
 def time_row(config: ModelConfig, seconds: int, path: str = "a.wav", first: int = 0) -> StoredTokens:
     """The tokens of a crop of `seconds` from second `first` of a file."""
-    semantic_hz, acoustic_hz = config.hubert_kmeans_cfg.output_hz, config.encodec_cfg.output_hz
+    streams = token_streams(config)
     windows = int(seconds - config.global_cfg.clap_audio_length_seconds) + 1
-    return StoredTokens(
-        path,
-        float(first),
-        float(seconds),
-        steps(first, windows, config.clap_rvq_cfg.rq_num_quantizers),
-        steps(first * semantic_hz, seconds * semantic_hz - 1, 1),
-        steps(first * acoustic_hz, seconds * acoustic_hz, config.global_cfg.num_coarse_quantizers),
-        steps(first * acoustic_hz, seconds * acoustic_hz, config.global_cfg.num_fine_quantizers),
-    )
+
+    def framed(name: StreamName) -> Tensor:
+        stream = streams[name]
+        return steps(first * (stream.frame_hz or 0), stream.frames(seconds), stream.quantizers)
+
+    clap = steps(first, windows, streams["clap"].quantizers)
+    return StoredTokens(path, float(first), float(seconds), clap, framed("semantic"), framed("coarse"), framed("fine"))
 
 
 def steps(first: int, count: int, quantizers: int) -> Tensor:

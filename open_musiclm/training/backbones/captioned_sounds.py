@@ -1,16 +1,17 @@
 """Sound with captions as an endless training stream and as a fixed validation set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from open_musiclm.audio import SoundError
-from open_musiclm.data.draw_sampler import DrawOrder, random_generator
-from open_musiclm.data.sound_dataset import SoundBatch, SoundFailure
+from open_musiclm.data.example_order import ExampleOrder, random_generator, rotated
+from open_musiclm.data.failures import SoundFailure, first_usable
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
 from open_musiclm.training.backbones.clap_text import CaptionedSound
 from open_musiclm.training.backbones.spectrograms import Spectrograms
@@ -18,7 +19,7 @@ from open_musiclm.training.backbones.spectrograms import Spectrograms
 
 @dataclass(frozen=True)
 class CaptionedExample:
-    """A crop as CLAP hears it and one sentence that describes it, and the files that failed on the way."""
+    """A crop as CLAP receives it, one sentence that describes it, and the files that failed on the way."""
 
     spectrogram: Float[Tensor, "time mels"]
     caption: str
@@ -39,43 +40,39 @@ class CaptionedBatch(SoundBatch):
 
 
 class CaptionedSounds(Dataset[CaptionedExample]):
-    """Example `draw` of the stream is one file of epoch draw // files in a random order, a random crop of it and one
-    of its captions; with `random_crops` false the files in order, their beginnings and their first captions."""
+    """Example `index` of the stream is one file of epoch index // files in a random order, a random crop of it and one
+    of its captions; with `random_crops` false the files in order, their beginnings and their first captions.
+
+    The next file in that order replaces one that fails.
+    """
 
     def __init__(
         self, sounds: Sequence[CaptionedSound], spectrograms: Spectrograms, seed: int, random_crops: bool
     ) -> None:
         if not sounds:
             raise UserError("no captioned sound is left to train on; give more, or a smaller valid_frac")
-        self.sounds, self.spectrograms, self.seed = list(sounds), spectrograms, seed
+        self.captions = {sound.path: sound.captions for sound in sounds}
+        self.paths = list(self.captions)
+        self.spectrograms, self.seed = spectrograms, seed
         self.random_crops = random_crops
-        self._order = DrawOrder(len(self.sounds), seed)
+        self._order = ExampleOrder(len(self.paths), seed)
 
     def __len__(self) -> int:
-        return len(self.sounds)
+        return len(self.paths)
 
-    def __getitem__(self, draw: int) -> CaptionedExample:
-        failures: list[SoundFailure] = []
-        for attempt in range(len(self.sounds)):
-            sound = self._sound(draw, attempt)
-            try:
-                return self._example(sound, draw, failures)
-            except SoundError as error:
-                failures.append(SoundFailure(sound.path, str(error)))
-        raise UserError(f"none of the {len(self.sounds)} captioned sounds can be used; the first: {failures[0].reason}")
+    def __getitem__(self, index: int) -> CaptionedExample:
+        """The crop and caption of example `index`. Raises UserError where no file can be read."""
+        items = self._order.candidates(index) if self.random_crops else rotated(len(self.paths), index)
+        example, failures = first_usable((self.paths[item] for item in items), lambda path: self._example(path, index))
+        return replace(example, failures=failures)
 
-    def _sound(self, draw: int, attempt: int) -> CaptionedSound:
-        """The sound of a draw; after failures the next ones of the same epoch, round about."""
-        epoch, place = divmod(draw, len(self.sounds))
-        place = (place + attempt) % len(self.sounds)
-        return self.sounds[self._order.index(epoch * len(self.sounds) + place) if self.random_crops else place]
-
-    def _example(self, sound: CaptionedSound, draw: int, failures: list[SoundFailure]) -> CaptionedExample:
-        whole, frames = self.spectrograms.of(sound.path), self.spectrograms.frames
-        generator = random_generator(self.seed, draw, 1)
+    def _example(self, path: Path, index: int) -> CaptionedExample:
+        whole, frames = self.spectrograms.of(path), self.spectrograms.frames
+        generator = random_generator(self.seed, index, 1)
+        captions = self.captions[path]
         first = int(generator.integers(len(whole) - frames + 1)) if self.random_crops else 0
-        caption = int(generator.integers(len(sound.captions))) if self.random_crops else 0
-        return CaptionedExample(whole[first : first + frames].float(), sound.captions[caption], failures)
+        caption = int(generator.integers(len(captions))) if self.random_crops else 0
+        return CaptionedExample(whole[first : first + frames].float(), captions[caption], [])
 
 
 def collate_captioned(examples: Sequence[CaptionedExample]) -> CaptionedBatch:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from open_musiclm.data.draw_sampler import random_generator
+from open_musiclm.data.example_order import random_generator
 from open_musiclm.models.example_rng import Seeds, derived, kept
 
 _EXAMPLE, _STEP = 2, 3

@@ -18,7 +18,8 @@ from open_musiclm.config.backbones import (
     MertTrainingConfig,
 )
 from open_musiclm.config.json_files import Section, load_section
-from open_musiclm.data.sound_dataset import Crop, split
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.split import split
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture

@@ -1,7 +1,7 @@
-"""A decoder over a list of token sequences, the last one predicted from the earlier ones.
+"""The flat layout: one position per token, as in released checkpoints.
 
-Tokens [batch, time, quantizers] are flattened time-major: t0q0 t0q1 ... t1q0 ...; each sequence is preceded
-by a learned start vector.
+Tokens [batch, time, quantizers] are flattened time-major: t0q0 t0q1 ... t1q0 ...; each sequence is preceded by a
+learned start vector, and every conditioning sequence is followed by its end id.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from open_musiclm.config import TransformerConfig
-from open_musiclm.models.example_rng import Seeds
 from open_musiclm.models.position_bias import PositionTimes
+from open_musiclm.models.token_layout import PADDING, EmbeddedWindow, Ids, TokenLayout
 from open_musiclm.models.transformer import Transformer
 from open_musiclm.tokens import TokenStream
-
-PADDING = -1
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class SequenceEmbedding:
     table: nn.Module
     positions: nn.Module | None
 
-    def whole(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch positions dim"]:
+    def all(self, ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch positions dim"]:
         """The start vector, then the tokens from the first one on."""
         numbers = torch.arange(ids.shape[1], device=ids.device)
         return torch.cat((self.start.expand(ids.shape[0], 1, -1), self.tokens(ids, numbers)), dim=1)
@@ -38,13 +36,13 @@ class SequenceEmbedding:
         self, ids: Int[Tensor, "batch tokens"], numbers: Int[Tensor, "tokens"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens number `numbers` of the sequence (from 0); end ids and padding are looked up as id 0."""
-        known = torch.where(is_token(ids, self.sequence), ids, 0)
-        embedded = self.table(known + numbers % self.sequence.quantizers * self.sequence.codebook_size)
+        looked_up = torch.where(is_token(ids, self.sequence), ids, 0)
+        embedded = self.table(looked_up + numbers % self.sequence.quantizers * self.sequence.codebook_size)
         return embedded if self.positions is None else embedded + self.positions(numbers)
 
 
-class TokenSequenceDecoder(nn.Module):
-    """Embeds the sequences, runs the transformer over them, and predicts every token from those before it."""
+class FlatLayout(TokenLayout):
+    """A table of tokens, a start vector and a head for each sequence; every token is predicted from those before it."""
 
     def __init__(self, sequences: Sequence[TokenStream], config: TransformerConfig) -> None:
         super().__init__()
@@ -63,24 +61,38 @@ class TokenSequenceDecoder(nn.Module):
         )
         self.transformer = Transformer(config)
 
-    def forward(
-        self,
-        ids: Sequence[Int[Tensor, "batch _"]],
-        key_mask: Bool[Tensor, "batch positions"] | None = None,
-        seeds: Seeds | None = None,
-    ) -> list[Float[Tensor, "batch _ dim"]]:
-        """The transformer's output at each position that predicts, per sequence of flattened ids.
+    def embed(self, ids: Sequence[Ids]) -> EmbeddedWindow:
+        """See `TokenLayout.embed`. The end id of the last sequence is only predicted, never given."""
+        return self.embed_flat([*self._with_ends(ids)[:-1], flatten_ids(ids[-1])])
 
-        A conditioning sequence of n tokens has n such positions (its start vector and all tokens but the last),
-        the last sequence n + 1. Dropout follows the examples' `seeds`; without them there is none.
+    def embed_flat(self, ids: Sequence[Int[Tensor, "batch _"]]) -> EmbeddedWindow:
+        """The same of flattened tokens, end ids included."""
+        embedded = torch.cat([self.sequence_embedding(i).all(tokens) for i, tokens in enumerate(ids)], dim=1)
+        times = position_times(self.sequences, [tokens.shape[1] for tokens in ids], embedded.device)
+        return EmbeddedWindow(self._shrink_gradient(embedded), conditioning_mask(self.sequences, ids), times)
+
+    def predictions(
+        self, hidden: Float[Tensor, "batch positions dim"], ids: Sequence[Ids], wanted: Sequence[bool]
+    ) -> tuple[list[Float[Tensor, "batch _ _"] | None], list[Int[Tensor, "batch _"]]]:
+        """See `TokenLayout.predictions`. Every sequence ends with its end id, the last class."""
+        labels = self._with_ends(ids)
+        outputs = self.predicting(hidden, [tokens.shape[1] for tokens in (*labels[:-1], flatten_ids(ids[-1]))])
+        last = len(ids) - 1
+        logits = [self.logits(i, output) if wanted[i] or i == last else None for i, output in enumerate(outputs)]
+        return logits, labels
+
+    def predicting(
+        self, hidden: Float[Tensor, "batch positions dim"], lengths: Sequence[int]
+    ) -> list[Float[Tensor, "batch _ dim"]]:
+        """The outputs that predict tokens, of each sequence with so many tokens.
+
+        A conditioning sequence of n tokens has n of them (at its start vector and all tokens but the last), the last
+        sequence n + 1.
         """
-        embedded = torch.cat([self.embedding(i).whole(sequence) for i, sequence in enumerate(ids)], dim=1)
-        times = position_times(self.sequences, [sequence.shape[1] for sequence in ids], embedded.device)
-        hidden = self.transformer(self._shrink_gradient(embedded), times, key_mask, seeds)
-        outputs = list(hidden.split([sequence.shape[1] + 1 for sequence in ids], dim=1))
+        outputs = list(hidden.split([length + 1 for length in lengths], dim=1))
         return [output[:, :-1] for output in outputs[:-1]] + outputs[-1:]
 
-    def embedding(self, index: int) -> "SequenceEmbedding":
+    def sequence_embedding(self, index: int) -> "SequenceEmbedding":
         """What embeds sequence `index`."""
         positions = self.position_embeddings[index] if self.position_embeddings else None
         return SequenceEmbedding(self.sequences[index], self.start_tokens[index], self.embeddings[index], positions)
@@ -95,6 +107,9 @@ class TokenSequenceDecoder(nn.Module):
         by_time = nn.functional.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, quantizers))
         scores = torch.einsum("btqd,qcd->btqc", by_time, self.logit_weights[index])
         return scores.flatten(1, 2)[:, :positions]
+
+    def _with_ends(self, ids: Sequence[Ids]) -> list[Int[Tensor, "batch _"]]:
+        return [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, self.sequences, strict=True)]
 
     def _shrink_gradient(self, x: Float[Tensor, "batch positions dim"]) -> Float[Tensor, "batch positions dim"]:
         alpha = self.grad_shrink_alpha

@@ -1,0 +1,83 @@
+"""Which sound files of a folder training can use: formats, rates, lengths, and what is wrong with the others."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from open_musiclm.audio import SoundError, find_sounds, found_sound_info, wave_statistics
+
+_QUANTILES = (0, 10, 50, 90, 100)
+_SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """One sound file: what its header says (None where it has none), and why the file cannot be used, if so."""
+
+    path: Path
+    format: str | None = None
+    sample_hz: int | None = None
+    channels: int | None = None
+    seconds: float | None = None
+    problem: str | None = None
+
+
+def check_file(path: Path) -> CheckedFile:
+    """Decodes a whole file. Its problem is what would make training skip it."""
+    try:
+        info = found_sound_info(path)
+    except SoundError as error:
+        return CheckedFile(path, problem=str(error))
+    try:
+        wave_statistics(path, info)
+        problem = None
+    except SoundError as error:
+        problem = str(error)
+    return CheckedFile(path, info.format, info.sample_hz, info.channels, info.seconds, problem)
+
+
+def check_folder(folder: Path) -> list[CheckedFile]:
+    """Every sound file below `folder`, in order. Raises UserError where there is none."""
+    paths = find_sounds(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(check_file, paths), total=len(paths), unit="file", desc="decoding"))
+
+
+def usable(files: Sequence[CheckedFile]) -> list[CheckedFile]:
+    """The files without a problem."""
+    return [file for file in files if file.problem is None]
+
+
+def describe(files: Sequence[CheckedFile]) -> Iterator[str]:
+    """Lines about the files: hours, formats, rates, channels, lengths, and each one that cannot be used."""
+    good = usable(files)
+    lengths = seconds_of(good)
+    yield f"files     {len(files)}, of which {len(good)} can be used: {lengths.sum() / _SECONDS_PER_HOUR:.2f} hours"
+    yield f"formats   {_counted([file.format for file in good])}"
+    yield f"rates     {_counted([f'{file.sample_hz} Hz' for file in good])}"
+    yield f"channels  {_counted([str(file.channels) for file in good])}"
+    if good:
+        shortest, tenth, median, ninetieth, longest = np.percentile(lengths, _QUANTILES)
+        yield (
+            f"lengths   shortest {shortest:.1f} s, 10 % below {tenth:.1f} s, half below {median:.1f} s, "
+            f"90 % below {ninetieth:.1f} s, longest {longest:.1f} s"
+        )
+    problems = [file.problem for file in files if file.problem is not None]
+    yield f"unusable  {len(problems)}"
+    yield from (f"  {problem}" for problem in problems)
+
+
+def seconds_of(files: Sequence[CheckedFile]) -> Float[np.ndarray, "files"]:
+    """The lengths of files in seconds; 0 where a header has none."""
+    return np.array([file.seconds or 0.0 for file in files])
+
+
+def _counted(values: Sequence[str | None]) -> str:
+    return ", ".join(f"{value}: {count}" for value, count in Counter(values).most_common()) or "none"

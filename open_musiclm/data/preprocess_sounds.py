@@ -1,0 +1,55 @@
+"""Preprocessing as a whole: trained tokenizers are loaded, and sound files become a token store."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from torch import Tensor
+
+from open_musiclm.config import DataPreprocessorConfig, ModelConfig
+from open_musiclm.data.preprocess import Preprocessor
+from open_musiclm.data.preprocess_report import PreprocessReport
+from open_musiclm.devices import choose_device
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+
+
+def preprocess_sounds(
+    paths: Sequence[Path],
+    config: ModelConfig,
+    settings: DataPreprocessorConfig,
+    rvq_path: Path,
+    kmeans_path: Path,
+    device_name: str | None = None,
+) -> PreprocessReport:
+    """Writes the tokens of sound files to `settings.results_folder`, on the processes that accelerate started.
+
+    Without `device_name`, each of several processes uses a device of its own. Returns what this process did. Raises
+    UserError, also where no file can be used.
+    """
+    device = choose_device(device_name)
+    state = PartialState(cpu=device.type == "cpu")
+    if device_name is None and state.num_processes > 1:
+        device = state.device
+    tokenizer = MusicTokenizer.load(config, rvq_path, kmeans_path, device)
+    fingerprints = {
+        "clap_rvq": fingerprint(tokenizer.quantizer.residual_vq.codebooks),
+        "hubert_kmeans": fingerprint(tokenizer.semantic.centroids),
+    }
+    preprocessor = Preprocessor(
+        config, settings, tokenizer, fingerprints, device, state.process_index, state.num_processes
+    )
+    report = preprocessor.run(paths)
+    if len(report.failures) == len(paths):
+        raise UserError(
+            f"{settings.folder}: none of its {len(paths)} sound files could be used; the first one is "
+            f"{report.failures[0].reason}"
+        )
+    return report
+
+
+def fingerprint(weights: Tensor) -> str:
+    """A short text that changes when the trained weights do."""
+    content = weights.detach().float().cpu().contiguous().numpy()
+    return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""Generation in the flat layout: a decode step for each token."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from open_musiclm.generation.decoder import KVCache
+from open_musiclm.generation.linear import RowProduct
+from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
+from open_musiclm.generation.stage_generator import StageGenerator, with_unconditional
+from open_musiclm.models.flat_layout import (
+    FlatLayout,
+    append_end,
+    conditioning_mask,
+    flatten_ids,
+    position_times,
+)
+from open_musiclm.models.stages import Stage
+from open_musiclm.models.token_layout import Ids
+
+
+@dataclass
+class FlatState:
+    """The memory that decode steps of one window read and write.
+
+    `attended` is the number of positions that a step attends to. With guidance every request has two rows, the second
+    without its condition. `token` is the number of the next token in the predicted sequence.
+    """
+
+    cache: KVCache
+    hidden: Float[Tensor, "rows dim"]
+    token: Int[Tensor, "1"]
+    noise: Float[Tensor, "quantizers batch classes"]
+    ids: Int[Tensor, "batch quantizers"]
+    attended: int
+
+
+class FlatGenerator(StageGenerator[FlatState]):
+    """Each frame is as many decode steps as it has quantizers."""
+
+    def __init__(self, stage: Stage, precision: torch.dtype = torch.float32) -> None:
+        super().__init__(stage, precision)
+        layout = stage.decoder
+        assert isinstance(layout, FlatLayout)
+        self.embeddings = [layout.sequence_embedding(index) for index in range(len(self.sequences))]
+        self.to_logits = [RowProduct(weight.to(precision)) for weight in layout.logit_weights[-1]]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        conditioning: Sequence[Ids],
+        context: Int[Tensor, "batch context quantizers"],
+        frames: int,
+        sampling: Sampling,
+        rngs: Sequence[torch.Generator],
+        advanced: Callable[[int], None],
+    ) -> Int[Tensor, "batch frames quantizers"]:
+        """The `frames` frames that follow `context`, in a window that starts where `context` starts.
+
+        As in training, the end ids of the conditioning are present and masked. Request b uses `rngs[b]`, whatever the
+        batch. Calls `advanced(1)` after every frame.
+        """
+        quantizers = self.predicted.quantizers
+        fixed = [append_end(flatten_ids(t), kind) for t, kind in zip(conditioning, self.sequences[:-1], strict=True)]
+        tokens = flatten_ids(context)
+        if sampling.cfg_scale != 1:
+            fixed, tokens = with_unconditional(fixed), torch.cat((tokens, tokens))
+        noise = gumbel_noise(rngs, frames * quantizers, self.predicted.codebook_size + 1, context.device)
+        length = sum(ids.shape[1] + 1 for ids in (*fixed, tokens)) + frames * quantizers
+        state, decode_frame = self.prepare(context.shape[0], tokens.shape[0], length, sampling)
+        made: list[Tensor] = []
+        self._prefill(state, fixed, tokens)
+        for frame, frame_noise in enumerate(noise.split(quantizers), start=1):
+            state.noise.copy_(frame_noise)
+            if self.graphs is None:
+                state.attended = length - (frames - frame) * quantizers
+            if self._in_prefix(fixed, tokens):
+                tokens = self._decode_in_prefix(state, fixed, tokens, sampling)
+            else:
+                decode_frame()
+            made.append(state.ids.clone())
+            advanced(1)
+        return torch.stack(made, dim=1) if made else context[:, :0]
+
+    def empty_state(self, batch: int, rows: int, capacity: int) -> FlatState:
+        """See `StageGenerator.empty_state`."""
+        device = self.transformer.norm.device
+        quantizers, classes = self.predicted.quantizers, self.predicted.codebook_size + 1
+        return FlatState(
+            self.transformer.empty_cache(rows, capacity),
+            hidden=torch.zeros(rows, self.transformer.norm.shape[0], dtype=self.precision, device=device),
+            token=torch.zeros(1, dtype=torch.long, device=device),
+            noise=torch.zeros(quantizers, batch, classes, device=device),
+            ids=torch.zeros(batch, quantizers, dtype=torch.long, device=device),
+            attended=capacity,
+        )
+
+    def _prefill(self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"]) -> None:
+        """Runs all that is given through the transformer."""
+        ids = [*fixed, tokens]
+        embedded = [embedding.all(sequence) for embedding, sequence in zip(self.embeddings, ids, strict=True)]
+        mask: Bool[Tensor, "rows time"] = conditioning_mask(self.sequences, ids)
+        x = torch.cat(embedded, dim=1).to(self.precision)
+        others = [sequence.shape[1] for sequence in fixed]
+        room = state.cache.capacity - sum(others) - len(ids)
+        times = position_times(self.sequences, [*others, room], x.device)
+        state.hidden.copy_(self.transformer.prefill(x, mask, times, state.cache))
+        state.token.fill_(tokens.shape[1])
+
+    def decode_frame(self, state: FlatState, sampling: Sampling) -> None:
+        """Samples the ids of the next frame, one quantizer after the other, with a decode step each."""
+        for quantizer in range(self.predicted.quantizers):
+            ids = self._sample(state, quantizer, sampling)
+            rows = ids.repeat(state.hidden.shape[0] // ids.shape[0]).unsqueeze(1)
+            embedded = self.embeddings[-1].tokens(rows, state.token).squeeze(1).to(self.precision)
+            state.hidden.copy_(self.transformer.decode_step(embedded, state.cache, state.attended))
+            state.token.add_(1)
+
+    def _decode_in_prefix(
+        self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"], sampling: Sampling
+    ) -> Int[Tensor, "rows context_and_new"]:
+        """The same where earlier positions attend to the new one, in the non-causal prefix: prefills for each token."""
+        for quantizer in range(self.predicted.quantizers):
+            ids = self._sample(state, quantizer, sampling)
+            rows = ids.repeat(tokens.shape[0] // ids.shape[0])
+            tokens = torch.cat((tokens, rows.unsqueeze(1)), dim=1)
+            self._prefill(state, fixed, tokens)
+        return tokens
+
+    def _in_prefix(self, fixed: list[Tensor], tokens: Int[Tensor, "rows context"]) -> bool:
+        return sum(ids.shape[1] + 1 for ids in (*fixed, tokens)) < self.transformer.prefix
+
+    def _sample(self, state: FlatState, quantizer: int, sampling: Sampling) -> Int[Tensor, "batch"]:
+        logits = guided(self.to_logits[quantizer](state.hidden).float(), sampling)
+        ids = sample(logits[:, :-1], state.noise[quantizer, :, :-1], sampling)  # never the end id
+        state.ids[:, quantizer] = ids
+        return ids

@@ -1,0 +1,180 @@
+"""The frames layout: one position per acoustic frame.
+
+Tokens follow the delay pattern of MusicGen (Copet et al. 2023): position p predicts, for every quantizer q, the token
+of frame p - q. Its input is the sum of the embeddings of what position p - 1 predicts, and of the conditioning of frame
+p (SoundStorm, Borsos et al. 2023), which has passed a small network that looks ahead. So T frames of Q quantizers take
+T + Q - 1 positions. CLAP tokens are a prefix with positions of their own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from open_musiclm.config import AcousticConfig
+from open_musiclm.errors import UserError
+from open_musiclm.models.position_bias import PositionTimes
+from open_musiclm.models.token_layout import PADDING, EmbeddedWindow, Ids, TokenLayout
+from open_musiclm.models.transformer import LayerNorm, Transformer
+from open_musiclm.tokens import TokenStream
+
+
+class FramesLayout(TokenLayout):
+    """CLAP prefix, then one position per frame; one head per quantizer. There are no end ids."""
+
+    def __init__(self, sequences: Sequence[TokenStream], config: AcousticConfig) -> None:
+        super().__init__()
+        self.sequences = tuple(sequences)
+        clap, conditioning, predicted = sequences
+        dim, quantizers, classes = config.dim, predicted.quantizers, predicted.codebook_size
+        self.grad_shrink_alpha = config.grad_shrink_alpha
+        self.prefix = PrefixEmbedding(clap, dim)
+        self.frames = FrameEmbedding(predicted, dim)
+        self.conditioning = AlignedConditioning(conditioning, predicted, config)
+        self.logit_weights = nn.Parameter(torch.randn(quantizers, classes, dim) * dim**-0.5)
+        self.transformer = Transformer(config)
+
+    def embed(self, ids: Sequence[Ids]) -> EmbeddedWindow:
+        """See `TokenLayout.embed`."""
+        clap, conditioning, tokens = ids
+        positions = tokens.shape[1] + tokens.shape[2] - 1
+        frames = self.frames(self.frames.previous(tokens, positions)) + self.conditioning(conditioning, positions)
+        x = torch.cat((self.prefix(clap), frames), dim=1)
+        shown = functional.pad(self.prefix.shown(clap), (0, positions), value=True)
+        alpha = self.grad_shrink_alpha
+        shrunk = x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
+        return EmbeddedWindow(shrunk, shown, no_times(x.shape[1], x.device))
+
+    def predictions(
+        self, hidden: Float[Tensor, "batch positions dim"], ids: Sequence[Ids], wanted: Sequence[bool]
+    ) -> tuple[list[Float[Tensor, "batch _ _"] | None], list[Int[Tensor, "batch _"]]]:
+        """See `TokenLayout.predictions`. The conditioning is not predicted."""
+        if any(wanted[:-1]):
+            raise UserError(
+                "cross_entropy_loss_weights: with token_layout frames only the last sequence is predicted; set the "
+                "others to 0"
+            )
+        scores = torch.einsum("bpd,qcd->bpqc", hidden[:, self.prefix.length :], self.logit_weights)
+        own = undelayed(scores, ids[-1].shape[1]).flatten(1, 2)
+        return [None, None, own], [sequence.flatten(1) for sequence in ids]
+
+
+class PrefixEmbedding(nn.Module):
+    """The positions before the first frame: a learned start vector and the CLAP tokens."""
+
+    def __init__(self, stream: TokenStream, dim: int) -> None:
+        super().__init__()
+        self.length = 1 + stream.quantizers
+        self.codebook_size = stream.codebook_size
+        self.start = nn.Parameter(torch.randn(dim))
+        self.table = nn.Embedding(stream.codebook_size * stream.quantizers, dim)
+
+    def forward(self, ids: Int[Tensor, "batch 1 quantizers"]) -> Float[Tensor, "batch prefix dim"]:
+        """A hidden token is looked up as id 0; `shown` masks it."""
+        offsets = torch.arange(ids.shape[2], device=ids.device) * self.codebook_size
+        tokens = self.table(ids.flatten(1).clamp(min=0) + offsets)
+        return torch.cat((self.start.to(tokens.dtype).expand(len(tokens), 1, -1), tokens), dim=1)
+
+    def shown(self, ids: Int[Tensor, "batch 1 quantizers"]) -> Bool[Tensor, "batch prefix"]:
+        """Which positions of the prefix are attended to as keys."""
+        return functional.pad(ids.flatten(1) != PADDING, (1, 0), value=True)
+
+
+class FrameEmbedding(nn.Module):
+    """The tokens of a position of the delay pattern to the sum of their embeddings.
+
+    Each quantizer's table has one row more than its codebook: `empty_id`, where the pattern has no token.
+    """
+
+    def __init__(self, stream: TokenStream, dim: int) -> None:
+        super().__init__()
+        self.empty_id = stream.codebook_size
+        self.table = nn.Embedding((stream.codebook_size + 1) * stream.quantizers, dim)
+        nn.init.normal_(self.table.weight, std=stream.quantizers**-0.5)  # of their sum 1
+
+    def forward(self, ids: Int[Tensor, "batch positions quantizers"]) -> Float[Tensor, "batch positions dim"]:
+        """`ids` in the delay pattern."""
+        offsets = torch.arange(ids.shape[2], device=ids.device) * (self.empty_id + 1)
+        return self.table(ids + offsets).sum(dim=2)
+
+    def previous(
+        self, tokens: Int[Tensor, "batch frames quantizers"], positions: int
+    ) -> Int[Tensor, "batch positions quantizers"]:
+        """What the position before each of the first `positions` predicts; before the first one nothing."""
+        pattern = delayed(tokens, self.empty_id)
+        return functional.pad(pattern, (0, 0, 1, 0), value=self.empty_id)[:, :positions]
+
+
+class AlignedConditioning(nn.Module):
+    """Conditioning tokens to one vector per acoustic frame: that of the conditioning frame at the same time.
+
+    Before, each of `conditioning_depth` residual blocks lets a conditioning frame attend to
+    `conditioning_kernel` frames around it, so that a vector holds `lookahead_seconds` of what is to come.
+    """
+
+    def __init__(self, stream: TokenStream, predicted: TokenStream, config: AcousticConfig) -> None:
+        super().__init__()
+        assert stream.frame_hz is not None
+        assert predicted.frame_hz is not None
+        self.stream = stream
+        self.frames_per_frame = stream.frame_hz / predicted.frame_hz
+        self.lookahead_seconds = config.conditioning_depth * (config.conditioning_kernel // 2) / stream.frame_hz
+        self.embedding = nn.Embedding((stream.codebook_size + 1) * stream.quantizers, config.dim)
+        nn.init.normal_(self.embedding.weight, std=stream.quantizers**-0.5)
+        self.blocks = nn.ModuleList(
+            _ConvolutionBlock(config.dim, config.conditioning_kernel) for _ in range(config.conditioning_depth)
+        )
+        self.norm = LayerNorm(config.dim)
+
+    def forward(
+        self, ids: Int[Tensor, "batch frames quantizers"], positions: int
+    ) -> Float[Tensor, "batch positions dim"]:
+        """Vectors for acoustic frames 0 to `positions` - 1; beyond the conditioning, and where it is hidden, it is
+        absent, which has a row of its own in the tables."""
+        places = ((torch.arange(positions, device=ids.device) + 0.5) * self.frames_per_frame).long()
+        missing = max(int((positions - 0.5) * self.frames_per_frame) + 1 - ids.shape[1], 0)
+        padded = functional.pad(ids, (0, 0, 0, missing), value=PADDING)
+        absent = self.stream.codebook_size
+        offsets = torch.arange(ids.shape[2], device=ids.device) * (absent + 1)
+        x = self.embedding(torch.where(padded == PADDING, absent, padded) + offsets).sum(dim=2)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)[:, places]
+
+
+class _ConvolutionBlock(nn.Module):
+    """x + a non-causal depthwise convolution, norm, two products with a GELU between (ConvNeXt, Liu et al. 2022)."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.norm = LayerNorm(dim)
+        self.widen = nn.Linear(dim, dim)
+        self.narrow = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch frames dim"]:
+        mixed = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        return x + self.narrow(functional.gelu(self.widen(self.norm(mixed))))
+
+
+def delayed(ids: Int[Tensor, "batch frames quantizers"], empty: int) -> Int[Tensor, "batch positions quantizers"]:
+    """The delay pattern: position p holds the token of frame p - q of quantizer q, or the empty id."""
+    batch, frames, quantizers = ids.shape
+    pattern = ids.new_full((batch, frames + quantizers - 1, quantizers), empty)
+    for quantizer in range(quantizers):
+        pattern[:, quantizer : quantizer + frames, quantizer] = ids[:, :, quantizer]
+    return pattern
+
+
+def undelayed(pattern: Tensor, frames: int) -> Tensor:
+    """[batch, positions, quantizers, ...] in the delay pattern to [batch, frames, quantizers, ...]."""
+    parts = [pattern[:, quantizer : quantizer + frames, quantizer] for quantizer in range(pattern.shape[2])]
+    return torch.stack(parts, dim=2)
+
+
+def no_times(positions: int, device: torch.device) -> PositionTimes:
+    """The times of positions that have none: attention is not biased by time."""
+    zeros = torch.zeros(positions, device=device)
+    return PositionTimes(zeros, zeros, zeros, zeros)
