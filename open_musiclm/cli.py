@@ -140,13 +140,12 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
 
     Raises UserError.
     """
-    from open_musiclm.generation.loading import load_musiclm, needed_stages, open_paths
+    from open_musiclm.generation.loading import load_musiclm, open_paths
 
     paths, base = open_paths(model_paths_from(arguments))
     config = generation_config_from(arguments, base)
-    stages = needed_stages(config, first_stage)
-    described = {flag: str(path) for flag, path in paths.resolved(stages).items()}
-    return load_musiclm(paths, stages, arguments.device, config), described
+    model = load_musiclm(paths, arguments.device, config, first_stage)
+    return model, {flag: str(path) for flag, path in paths.resolved(list(model.stages)).items()}
 
 
 def require_path(path: Path | None, flag: str) -> Path:

@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.config import load_generation_config
-from open_musiclm.errors import UserError
+from open_musiclm.config import load_generation_config, load_model_config
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -20,23 +19,18 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.require_arguments(arguments, ["results_folder", *(f"{part}_path" for part in (*cli.STAGES, "rvq", "kmeans"))])
-    from open_musiclm.checkpoints.bundle import KINDS, pack
+    cli.require_arguments(arguments, ["results_folder"])
+    config = load_model_config(arguments.model_config)
+    cli.require_arguments(arguments, [f"{part}_path" for part in (*config.stage_names, "rvq", "kmeans")])
+    from open_musiclm.checkpoints.bundle import bundle_kinds, pack, push
 
     flag_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path"}
-    paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in KINDS}
-    config = load_generation_config(arguments.generation_config) if arguments.generation_config else None
-    for path in pack(arguments.model_config, paths, arguments.results_folder, config):
+    paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in bundle_kinds(config)}
+    how = load_generation_config(arguments.generation_config) if arguments.generation_config else None
+    for path in pack(arguments.model_config, paths, arguments.results_folder, how):
         cli.say(f"wrote {path}")
     if arguments.push_to_hub:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        try:
-            HfApi().create_repo(arguments.push_to_hub, exist_ok=True)
-            HfApi().upload_folder(repo_id=arguments.push_to_hub, folder_path=arguments.results_folder)
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise UserError(f"--push_to_hub {arguments.push_to_hub}: {str(error).splitlines()[0]}") from error
+        push(arguments.results_folder, arguments.push_to_hub)
         cli.say(f"pushed to {arguments.push_to_hub}")
     cli.say(f"generate with: python scripts/infer_top_match.py PROMPT --checkpoint_dir {arguments.results_folder}")
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 
-from open_musiclm.checkpoints.bundle import KINDS, open_bundle, pack
+from open_musiclm.checkpoints.bundle import bundle_kinds, open_bundle, pack
 from open_musiclm.config import MODEL_CONFIG_NAME, load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -20,7 +20,7 @@ import bundle as bundle_script
 
 
 def packed(stack: Stack, config: Path, folder: Path) -> Path:
-    pack(config, {kind: stack.weights(kind) for kind in KINDS}, folder)
+    pack(config, {kind: stack.weights(kind) for kind in bundle_kinds(stack.config)}, folder)
     return folder
 
 
@@ -54,7 +54,9 @@ def test_a_laion_file_that_is_not_there(tmp_path: Path, stack: Stack) -> None:
 def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub is a folder here: what the script uploads is what `--checkpoint_dir ID` reads."""
     hub = tmp_path / "hub"
-    parts = [word for kind in KINDS for word in (f"--{_argument(kind)}_path", str(stack.weights(kind)))]
+    parts = [
+        word for kind in bundle_kinds(stack.config) for word in (f"--{_argument(kind)}_path", str(stack.weights(kind)))
+    ]
     arguments = ["--results_folder", str(tmp_path / "bundle"), "--model_config", str(stack.model_config), *parts]
     parsed = bundle_script.arguments().parse_args([*arguments, "--push_to_hub", "someone/music"])
     with (

@@ -21,14 +21,18 @@ from open_musiclm.config import (
 )
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
-from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.mert import load_centroids
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
-KINDS: tuple[Kind, ...] = (*STAGE_NAMES, "clap_rvq", "hubert_kmeans")
 # The section of the model config and the folder of the bundle that hold each backbone.
 _BACKBONES = {"clap_rvq_cfg": "clap", "hubert_kmeans_cfg": "mert", "encodec_cfg": "encodec"}
 _LAION_NAME = "laion_clap.pt"
+
+
+def bundle_kinds(config: ModelConfig) -> tuple[Kind, ...]:
+    """The trained parts of a model."""
+    return (*config.stage_names, "clap_rvq", "hubert_kmeans")
 
 
 def pack(
@@ -89,6 +93,18 @@ def open_bundle(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--checkpoint_dir {name}: no such folder, and not to be had from the hub: {reason}") from error
+
+
+def push(folder: Path, hub_id: str) -> None:
+    """Uploads a bundle to the hub. Raises UserError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        HfApi().create_repo(hub_id, exist_ok=True)
+        HfApi().upload_folder(repo_id=hub_id, folder_path=folder)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"--push_to_hub {hub_id}: {str(error).splitlines()[0]}") from error
 
 
 def _local_backbone(config: ModelConfig, section: str) -> Path | None:

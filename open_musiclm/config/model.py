@@ -36,8 +36,8 @@ class GlobalConfig(Section):
     num_coarse_quantizers: PositiveInt = Field(
         default=3, description="codebooks that the coarse stage predicts: the first ones of the codec"
     )
-    num_fine_quantizers: PositiveInt = Field(
-        default=5, description="codebooks that the fine stage predicts: those that follow"
+    num_fine_quantizers: NonNegativeInt = Field(
+        default=5, description="codebooks that the fine stage predicts: those that follow; 0: there is no fine stage"
     )
 
 
@@ -260,6 +260,11 @@ class ModelConfig(Section):
     def num_acoustic_quantizers(self) -> int:
         """Coarse and fine codebooks together."""
         return self.global_cfg.num_coarse_quantizers + self.global_cfg.num_fine_quantizers
+
+    @property
+    def stage_names(self) -> tuple[StageName, ...]:
+        """The stages of the model: without fine codebooks there is no fine stage."""
+        return ("semantic", "coarse", "fine") if self.global_cfg.num_fine_quantizers else ("semantic", "coarse")
 
     def stage(self, name: StageName) -> TransformerConfig:
         """The transformer section of stage `name`."""

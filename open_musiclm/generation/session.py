@@ -143,7 +143,7 @@ class GenerationSession:
         """The audio prompt, if any, then chunks of exactly the samples asked for, decoded from coarse tokens and,
         unless the coarse wave is asked for, fine ones."""
         tracks = [coarse]
-        if not self.generation_config.return_coarse_wave:
+        if "fine" in self.config.stage_names and not self.generation_config.return_coarse_wave:
             tracks.append(self._track("fine", coarse, prompt, prompt.ticks + self.new_ticks))
         if audio_prompt is not None:
             wave = audio.resampled(audio_prompt, self.sample_hz).to(self.clap_tokens.device)

@@ -12,6 +12,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.decoder import CachedTransformer
 from open_musiclm.generation.sampling import Sampling
+from open_musiclm.generation.threads import AdaptiveThreads
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import PADDING, Ids
 
@@ -38,6 +39,7 @@ class StageGenerator(ABC, Generic[State]):
         self.graphs: GraphCache[State] | None = None
         if self.transformer.norm.device.type == "cuda":
             self.graphs = GraphCache()
+        self.threads = AdaptiveThreads()
 
     def check(self, sampling: Sampling) -> None:
         """Raises UserError where the stage cannot sample like this."""
@@ -74,7 +76,7 @@ class StageGenerator(ABC, Generic[State]):
         """Memory for a window of `length` positions, and what does the work of its next frame."""
         if self.graphs is None:
             state = self.empty_state(batch, rows, length)
-            return state, lambda: self.decode_frame(state, sampling)
+            return state, lambda: self.threads.run(lambda: self.decode_frame(state, sampling))
         capacity = -(-length // _CAPTURED_POSITIONS) * _CAPTURED_POSITIONS
         return self.graphs.get(
             (rows, capacity, sampling),
