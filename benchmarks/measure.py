@@ -5,16 +5,21 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The median seconds of one repetition, and the peak memory of the process or, on a GPU, of the device."""
+    """The median seconds of one repetition, and the peak memory of the process or, on a GPU, of the device.
+
+    `megabytes_before` is what was in use before the first repetition.
+    """
 
     seconds: float
     megabytes: float
+    megabytes_before: float
 
 
 def measure_alone(work: Callable[..., Callable[[], object]], arguments: tuple, repetitions: int) -> Measured:
@@ -29,6 +34,7 @@ def measure_alone(work: Callable[..., Callable[[], object]], arguments: tuple, r
 
 def _measure(work: Callable[..., Callable[[], object]], arguments: tuple, repetitions: int) -> Measured:
     timed = work(*arguments)
+    before = _megabytes_now()
     timed()
     seconds = []
     for _ in range(repetitions):
@@ -37,7 +43,7 @@ def _measure(work: Callable[..., Callable[[], object]], arguments: tuple, repeti
         timed()
         _wait_for_device()
         seconds.append(time.perf_counter() - begun)
-    return Measured(sorted(seconds)[len(seconds) // 2], _peak_megabytes())
+    return Measured(sorted(seconds)[len(seconds) // 2], _peak_megabytes(), before)
 
 
 def _wait_for_device() -> None:
@@ -49,3 +55,10 @@ def _peak_megabytes() -> float:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _megabytes_now() -> float:
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.memory_allocated() / 2**20
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20

@@ -1,20 +1,23 @@
 """The frames layout: what a position is given and predicts, and generation equal to full forward passes."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from helpers.golden_cases import CPU
+from helpers.golden_cases import CPU, golden_config, golden_file, golden_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_generation import conditioning_of, generated_windows, random_ids, small_config
 
+from open_musiclm.checkpoints import save_weights
 from open_musiclm.config import CoarseConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng
 from open_musiclm.models.frames_layout import delayed, undelayed
-from open_musiclm.models.stages import Stage, build_stage
+from open_musiclm.models.stages import Stage, build_stage, load_stage
 from open_musiclm.models.token_layout import PADDING
 
 STAGES = ("coarse", "fine")
@@ -242,6 +245,28 @@ def test_losses_of_the_conditioning_are_refused() -> None:
 def test_settings_that_do_not_fit_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         CoarseConfig.model_validate({"token_layout": "frames", **wrong})
+
+
+@pytest.mark.parametrize("layouts", [("flat", "frames"), ("frames", "flat")])
+def test_weights_of_the_other_layout_are_one_clear_line(tmp_path: Path, layouts: tuple[str, str]) -> None:
+    saved, wanted = (
+        small_config().model_copy(update={"coarse_cfg": CoarseConfig(dim=32, depth=2, heads=3, token_layout=layout)})
+        for layout in layouts
+    )
+    path = tmp_path / "coarse.safetensors"
+    save_weights(path, "coarse", build_stage("coarse", saved).decoder.state_dict(), saved)
+    load_stage(path, "coarse", saved, CPU)
+    with pytest.raises(UserError, match=rf"token_layout {layouts[0]} there, {layouts[1]} here$"):
+        load_stage(path, "coarse", wanted, CPU)
+
+
+def test_released_weights_are_flat() -> None:
+    config = golden_config(golden_settings("coarse"))
+    frames = config.coarse_cfg.model_copy(update={"token_layout": "frames"})
+    with pytest.raises(UserError, match="token_layout"):
+        load_stage(
+            golden_file("coarse.transformer.pt"), "coarse", config.model_copy(update={"coarse_cfg": frames}), CPU
+        )
 
 
 @settings(deadline=None, max_examples=15)

@@ -116,6 +116,9 @@ _ARCHITECTURE = (
     "non_causal_prefix_size",
     "relative_position_bias_type",
     "conditioning_time_bias",
+    "token_layout",
+    "conditioning_kernel",
+    "conditioning_depth",
 )
 _TIME_BIAS = "transformer.time_bias."
 
@@ -150,11 +153,16 @@ def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, dev
 
 
 def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
+    if weights.model_config is None and getattr(config.stage(name), "token_layout", "flat") != "flat":
+        raise UserError(f"{weights.path}: released weights have token_layout flat, and the {name}_cfg here says frames")
     if weights.model_config is not None:
         there, here = weights.model_config.stage(name), config.stage(name)
+        keys = [key for key in _ARCHITECTURE if hasattr(here, key)]
+        if getattr(here, "token_layout", "flat") != getattr(there, "token_layout", "flat"):
+            keys = ["token_layout"]  # all else follows from it
         differing = [
             f"{key} {getattr(there, key)} there, {getattr(here, key)} here"
-            for key in _ARCHITECTURE
+            for key in keys
             if getattr(there, key) != getattr(here, key)
         ]
         if differing:
