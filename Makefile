@@ -1,11 +1,14 @@
 # make demo [PROMPT="..."]         install, generate with the small model of the repository, write a page to hear it on
 # make train-demo [PROMPT="..."]   install, train small models on rendered music, generate with them
-# make test                        install, lint, type-check, run the tests
+# make test                        install, lint, type-check, check the imports, run the tests
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 PROMPT ?= slow and gentle piano in a major key
+# Recipes take the prompt from the environment, as it was typed: quotes, backticks and $ in it mean nothing to anybody.
+override PROMPT := $(value PROMPT)
+export PROMPT
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 RENDERING = $(VENV)/rendering
@@ -39,10 +42,10 @@ $(TESTABLE): $(RENDERING)
 	touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python demo/generate.py "$(PROMPT)" --results_folder $(DEMO)/generated
+	$(BIN)/python demo/generate.py "$$PROMPT" --results_folder $(DEMO)/generated
 
 train-demo: $(DEMO)/fine/done
-	$(BIN)/python scripts/infer_top_match.py "$(PROMPT)" --num_samples 4 --num_top_matches 2 --duration 4 \
+	$(BIN)/python scripts/infer_top_match.py "$$PROMPT" --num_samples 4 --num_top_matches 2 --duration 4 \
 		--model_config $(MODEL) $(TOKENIZERS) --semantic_path $(DEMO)/semantic --coarse_path $(DEMO)/coarse \
 		--fine_path $(DEMO)/fine --results_folder $(DEMO)/generated_by_own
 
@@ -79,6 +82,7 @@ lint: $(TESTABLE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: $(TESTABLE) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -35,6 +35,6 @@ setup(
         "laion": ["laion-clap>=1.1.7", "torchvision>=0.21"],
         "wandb": ["wandb>=0.17"],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
-        "lint": ["ruff>=0.9", "mypy>=1.13"],
+        "lint": ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.15"],
     },
 )

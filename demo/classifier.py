@@ -1,8 +1,8 @@
-"""A judge of instrument family and tempo class: learned from labelled clips, knows nothing of CLAP or of prompts.
+"""A classifier of instrument family and tempo class, for measuring prompt adherence.
 
-A support vector machine tells from spectra and cepstra what plays, and trees tell from the onsets, and from the spectra
-what onsets sound like there, how fast. Both are trained within minutes once the clips are heard,
-wherever a result is to be checked.
+It is fitted to labelled clips and independent of CLAP: a support vector machine finds the family from spectra and
+cepstra, extremely randomised trees (Geurts et al. 2006) the tempo from onsets, and from the spectra that say how onsets
+sound. Both are fitted within minutes once the features are computed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,27 +26,29 @@ _LOWEST_HZ = 60.0
 _FLOOR_DB = 60.0
 _TIMBRE_WINDOW, _TIMBRE_BANDS = 1024, 64
 _CEPSTRA = 20
-_ONSETS = 40  # the strongest of a clip, whose attack and decay are looked at
-# Long enough to tell a semitone: where one note is tied to the next, only the pitch changes.
+_ONSETS = 40  # the strongest of a clip, whose attack and decay are measured
+# Long enough to resolve a semitone: where one note is tied to the next, only the pitch changes.
 _RHYTHM_WINDOW, _RHYTHM_BANDS = 2048, 96
 _RISES = (2, 5)  # frames over which a band grows louder: struck and bowed notes
-_RHYTHM_FLOORS_DB = (30.0, 60.0)  # a codec's noise lies between them, and rises in it are no onsets
+_RHYTHM_FLOORS_DB = (30.0, 60.0)  # a codec's noise lies between them, and its rises are no onsets
 _STEEPEST = 10  # bands
 _LAGS = np.arange(10, 200, 4)  # of the onsets' autocorrelation, in frames
 _TREES = 500
-_NOTHING = 1e-9
+_SMALLEST_ENERGY = 1e-9
 
 
-class Judge:
-    """Tells the instrument family and the tempo class of waves at 24 kHz."""
+class PromptClassifier:
+    """Classifies waves at 24 kHz by instrument family and tempo class."""
 
     def __init__(self) -> None:
         self._family: Pipeline = make_pipeline(StandardScaler(), SVC(C=10.0))
         self._tempo = ExtraTreesClassifier(_TREES, min_samples_leaf=2, max_features=0.2, random_state=0)
 
-    def fit(self, waves: Iterable[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]) -> "Judge":
-        """Learns from labelled clips; `waves` are asked for one after the other, and none of them is kept."""
-        timbres, rhythms = _heard(waves)
+    def fit(
+        self, waves: Iterable[Float[Tensor, "samples"]], families: Sequence[str], tempi: Sequence[str]
+    ) -> "PromptClassifier":
+        """Fits to labelled clips; `waves` is iterated once, and no wave is kept. Returns itself."""
+        timbres, rhythms = _features(waves)
         self._family.fit(timbres, list(families))
         self._tempo.fit(np.hstack((rhythms, timbres)), list(tempi))
         return self
@@ -57,25 +59,25 @@ class Judge:
 
     def tempi(self, waves: Sequence[Float[Tensor, "samples"]]) -> list[str]:
         """The tempo class of each wave."""
-        timbres, rhythms = _heard(waves)
+        timbres, rhythms = _features(waves)
         return list(self._tempo.predict(np.hstack((rhythms, timbres))))
 
 
-def _heard(waves: Iterable[Float[Tensor, "samples"]]) -> tuple[np.ndarray, np.ndarray]:
-    """The timbres and the rhythms [waves, features] of the waves."""
+def _features(waves: Iterable[Float[Tensor, "samples"]]) -> tuple[np.ndarray, np.ndarray]:
+    """Timbre and rhythm features [waves, features]."""
     features = [(_timbre(wave), _rhythm(wave)) for wave in waves]
     return np.stack([timbre for timbre, _ in features]), np.stack([rhythm for _, rhythm in features])
 
 
 def _spectrogram(wave: Float[Tensor, "samples"], window: int, bands: int) -> np.ndarray:
-    """Decibels [time, bands] below the loudest, at most 60; bands of equal musical steps."""
+    """Decibels [time, bands] relative to the loudest, at least -60; bands of equal musical steps."""
     decibels = pitch_bands(wave, SAMPLE_HZ, window, SAMPLE_HZ // _FRAME_HZ, bands, _LOWEST_HZ, SAMPLE_HZ / 2).T
     return (decibels - decibels.max()).clamp_min(-_FLOOR_DB).numpy()
 
 
 def _timbre(wave: Float[Tensor, "samples"]) -> np.ndarray:
-    """Mean, spread and movement of every band and cepstrum over the frames that are not near silence, and how notes
-    begin and die away."""
+    """Mean, spread and movement of every band and cepstral coefficient over the frames that are not near silence, and
+    the attack and decay of notes."""
     spectrogram = _spectrogram(wave, _TIMBRE_WINDOW, _TIMBRE_BANDS)
     loud = spectrogram.max(axis=1) > -_FLOOR_DB / 2
     frames = spectrogram[loud] if loud.any() else spectrogram
@@ -90,7 +92,7 @@ def _timbre(wave: Float[Tensor, "samples"]) -> np.ndarray:
 
 
 def _envelope(loudness: np.ndarray, rises: np.ndarray) -> list[np.ndarray]:
-    """The loudness around the strongest onsets relative to theirs, every 50 ms, and how strong onsets are."""
+    """Loudness around the strongest onsets relative to theirs, every 50 ms, and quantiles of the onsets' strength."""
     before, after = 5, 60
     places = [place for place in np.argsort(rises)[-_ONSETS:] if before < place < len(rises) - after]
     around = [loudness[p - before : p + after : 5] - loudness[p : p + 10].max() for p in places]
@@ -101,7 +103,7 @@ def _envelope(loudness: np.ndarray, rises: np.ndarray) -> list[np.ndarray]:
 
 
 def _rhythm(wave: Float[Tensor, "samples"]) -> np.ndarray:
-    """Of several measures of how bands grow louder: how many peaks a second, how strong, how periodic."""
+    """Peaks a second, strength and periodicity of several measures of rising bands."""
     spectrogram = _spectrogram(wave, _RHYTHM_WINDOW, _RHYTHM_BANDS).T
     features = []
     for floor, frames in product(_RHYTHM_FLOORS_DB, _RISES):
@@ -109,17 +111,18 @@ def _rhythm(wave: Float[Tensor, "samples"]) -> np.ndarray:
         around = maximum_filter1d(bands, 3, axis=0)  # a vibrato is no onset
         rises = np.maximum(bands[:, frames:] - around[:, :-frames], 0)
         for strength in (rises.mean(axis=0), np.sort(rises, axis=0)[-_STEEPEST:].mean(axis=0)):
-            features.append(_pace(np.convolve(strength, np.hanning(9) / np.hanning(9).sum(), mode="same")))
+            features.append(_describe_onsets(np.convolve(strength, np.hanning(9) / np.hanning(9).sum(), mode="same")))
     return np.concatenate(features)
 
 
-def _pace(strength: np.ndarray) -> np.ndarray:
+def _describe_onsets(strength: np.ndarray) -> np.ndarray:
+    """Peaks a second above several bounds, autocorrelation, mean and spread of an onset strength [time]."""
     peak = strength == maximum_filter1d(strength, 13)
     median, most = np.percentile(strength, [50, 99])
     bounds = [median + share * (most - median) for share in (0.1, 0.2, 0.35, 0.5)] + [1.0, 2.0, 4.0]
     counts = [(peak & (strength > bound)).sum() / len(strength) * _FRAME_HZ for bound in bounds]
     centred = strength - strength.mean()
-    energy = max(float(centred @ centred), _NOTHING)
+    energy = max(float(centred @ centred), _SMALLEST_ENERGY)
     periodicity = [float(centred[:-lag] @ centred[lag:]) / energy if lag < len(centred) else 0.0 for lag in _LAGS]
     strongest = [_LAGS[int(np.argmax(periodicity))], max(periodicity)]
     return np.array([*counts, *periodicity, *strongest, strength.mean(), strength.std()])

@@ -1,4 +1,4 @@
-"""Judges learn from the labelled clips of demo corpora, as they are and as a codec and a stage may leave them."""
+"""Fits the classifier to labelled clips of demo corpora, clean and degraded as a codec and a stage degrade them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from demo.classifier import SAMPLE_HZ, Judge
+from demo.classifier import SAMPLE_HZ, PromptClassifier
 from demo.token_exchange import exchanged
 from open_musiclm.audio import fit_length, read_sound, resampled, samples_of
 from open_musiclm.errors import UserError
@@ -18,20 +18,20 @@ from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 Wave = Float[Tensor, "samples"]
 Codes = Int[Tensor, "1 time quantizers"]
 
-MOST_EXCHANGED, EXCHANGED_NEARBY = 0.5, 8  # of the tokens; time steps
-WAYS = 4  # that a judge hears each clip
+_LARGEST_EXCHANGED_SHARE, _NEARBY_STEPS = 0.5, 8
+_VERSIONS = 4  # of each clip
 
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A sound file that one family of instruments plays."""
+    """A sound file whose instruments are of one family."""
 
     path: Path
     family: str
     tempo: str
 
     def wave(self, seconds: float) -> Wave:
-        """Its first `seconds` at `SAMPLE_HZ`; a shorter one ends with silence. Raises UserError."""
+        """Its first `seconds` at `SAMPLE_HZ`; a shorter one is padded with silence. Raises UserError."""
         return fit_length(resampled(read_sound(self.path), SAMPLE_HZ), samples_of(seconds, SAMPLE_HZ))
 
 
@@ -47,45 +47,47 @@ def labelled_clips(folder: Path) -> list[LabelledClip]:
         if clip["instrument_family"] not in ("mixed", "bass")
     ]
     if not clips:
-        raise UserError(f"{folder}: no clip there is of one instrument family")
+        raise UserError(f"{folder}: holds no clip whose instruments are of one family")
     return clips
 
 
-def trained_judge(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float) -> Judge:
-    """A judge that heard the first `seconds` of each clip as they are, through the codec, through its `coarse` first
+def fit_classifier(
+    tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float
+) -> PromptClassifier:
+    """A classifier fitted to the first `seconds` of each clip: clean, through the codec, through its `coarse` first
     codebooks, and through these with some of the tokens exchanged.
 
-    It is to hear what plays, and not to mistake the codec, how little of it is used, or its noise for a sound.
+    So it does not take the codec's noise, or missing codebooks, for an instrument.
     """
-    families = [clip.family for clip in clips for _ in range(WAYS)]
-    tempi = [clip.tempo for clip in clips for _ in range(WAYS)]
-    return Judge().fit(_ways(tokenizer, coarse, clips, seconds), families, tempi)
+    families = [clip.family for clip in clips for _ in range(_VERSIONS)]
+    tempi = [clip.tempo for clip in clips for _ in range(_VERSIONS)]
+    return PromptClassifier().fit(_versions(tokenizer, coarse, clips, seconds), families, tempi)
 
 
-def _ways(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float) -> Iterator[Wave]:
-    """`WAYS` waves of each clip, one clip after the other: hours of sound do not fit into memory."""
-    generator = torch.Generator().manual_seed(0)
+def _versions(tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float) -> Iterator[Wave]:
+    """`_VERSIONS` waves of each clip, one after the other: hours of sound do not fit into memory."""
+    rng = torch.Generator().manual_seed(0)
     for clip in clips:
         wave = clip.wave(seconds)
-        codes = encoded(tokenizer, wave)
+        codes = encode(tokenizer, wave)
         yield wave
-        yield decoded(tokenizer, codes, wave)
-        yield decoded(tokenizer, codes[..., :coarse], wave)
-        yield decoded(tokenizer, _disturbed(codes, generator)[..., :coarse], wave)
+        yield decode(tokenizer, codes, wave)
+        yield decode(tokenizer, codes[..., :coarse], wave)
+        yield decode(tokenizer, _disturb(codes, rng)[..., :coarse], wave)
 
 
-def encoded(tokenizer: MusicTokenizer, wave: Wave) -> Codes:
+def encode(tokenizer: MusicTokenizer, wave: Wave) -> Codes:
     """The codec's tokens of a wave."""
     return tokenizer.codec.encode(wave[None])
 
 
-def decoded(tokenizer: MusicTokenizer, codes: Codes, like: Wave) -> Wave:
-    """What the codec makes of tokens, as long as another wave; the first codebooks alone give a coarser one."""
+def decode(tokenizer: MusicTokenizer, codes: Codes, like: Wave) -> Wave:
+    """The wave of tokens of all codebooks or of the first ones, cut or padded to the length of another wave."""
     return fit_length(tokenizer.codec.decode(codes)[0].cpu(), len(like))
 
 
-def _disturbed(codes: Codes, generator: torch.Generator) -> Codes:
-    """Up to half of the tokens exchanged for others nearby, or from anywhere in the clip."""
-    share, nearby = torch.rand(2, generator=generator).tolist()
-    reach = EXCHANGED_NEARBY if nearby < 0.5 else codes.shape[1]
-    return exchanged(codes[0].cpu(), MOST_EXCHANGED * share, reach, generator)[None].to(codes.device)
+def _disturb(codes: Codes, rng: torch.Generator) -> Codes:
+    """Exchanges up to half of the tokens for others nearby, or from anywhere in the clip."""
+    share, nearby = torch.rand(2, generator=rng).tolist()
+    reach = _NEARBY_STEPS if nearby < 0.5 else codes.shape[1]
+    return exchanged(codes[0].cpu(), _LARGEST_EXCHANGED_SHARE * share, reach, rng)[None].to(codes.device)

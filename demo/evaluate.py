@@ -1,36 +1,38 @@
-"""Measure the demo model: codec, control by an independent judge, Fréchet distance of CLAP embeddings, memorising."""
+"""Measure the demo model: codec, prompt adherence, Fréchet distance of CLAP embeddings, memorization."""
 
 import argparse
 from pathlib import Path
 
+from demo.defaults import BUNDLE
+from demo.rhythm.arguments import add_arguments, num_semantic_candidates, rhythm_scorer_path
 from open_musiclm import cli
-
-BUNDLE = Path(__file__).resolve().parent / "bundle"
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--judge_corpus", type=Path, nargs="+", required=True, help="demo corpora of other soundfonts, for the judge"
-    )
+    corpora = "demo corpora of other soundfonts, which the classifier is fitted to"
+    parser.add_argument("--classifier_corpus", "--judge_corpus", type=Path, nargs="+", required=True, help=corpora)
     parser.add_argument("--held_out_corpus", type=Path, required=True, help="a demo corpus of another seed")
     parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
     parser.add_argument("--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for")
-    parser.add_argument("--num_samples", type=cli.positive_int, default=1, help="samples per prompt, the best counts")
-    cli.add_drafts_argument(parser)
-    cli.add_sketches_argument(parser)
-    parser.add_argument("--duration", type=cli.positive_float, default=8.0, help="seconds of each clip")
-    cli.add_inference_arguments(parser)
+    cli.add_model_arguments(parser)
+    cli.add_generation_arguments(parser, ("duration", "num_samples", "num_particles", *cli.SAMPLING_FIELDS))
+    add_arguments(parser)
     parser.set_defaults(results_folder=Path("results/demo/evaluation"), checkpoint_dir=str(BUNDLE))
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.check_drafts(arguments)
-    from demo.evaluation import evaluate
+    model, _ = cli.load_model(arguments)
+    from demo.evaluation import EvaluationOptions, evaluate
+    from demo.rhythm.combined import ClapRhythmScorer
     from open_musiclm.files import write_json
 
-    report = evaluate(arguments)
+    options = EvaluationOptions(
+        arguments.classifier_corpus, arguments.held_out_corpus, arguments.training_tokens,
+        arguments.results_folder, arguments.num_prompts, num_semantic_candidates(arguments),
+    )  # fmt: skip
+    report = evaluate(model, ClapRhythmScorer.load(model, rhythm_scorer_path(arguments)), options)
     path = arguments.results_folder / "evaluation.json"
     write_json(path, report)
     for section, values in report.items():

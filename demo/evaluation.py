@@ -1,8 +1,9 @@
-"""The evaluation of a bundle: generate for held-out prompts, and compare with held-out, recoded and noisy clips."""
+"""Evaluates a model: generates for prompts, and compares with held-out, coded and noisy clips."""
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,24 +11,26 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from demo.classifier import SAMPLE_HZ, Judge
+from demo.classifier import SAMPLE_HZ, PromptClassifier
 from demo.classifier_training import (
     Codes,
     LabelledClip,
     Wave,
-    decoded,
-    encoded,
+    decode,
+    encode,
+    fit_classifier,
     labelled_clips,
-    trained_judge,
 )
+from demo.modulated_noise import noise_modulated
 from demo.prompts import ControlPrompt, control_prompts
-from open_musiclm.audio import Sound, WaveStatistics, normalize, resampled, write_wave
+from demo.rhythm.combined import ClapRhythmScorer
+from demo.rhythm.search import best_of_n
+from open_musiclm.audio import Sound, normalize, resampled, statistics_of, write_wave
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
-from open_musiclm.generation.inference import load_musiclm, needed_stages, options_from
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
-from open_musiclm.metrics.frechet import frechet_distance, noise_modulated
+from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.metrics.memorization import share_repeated
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -38,56 +41,66 @@ RECONSTRUCTED = 40
 RUN_LENGTHS = (8, 16, 32)
 
 
-def evaluate(arguments: argparse.Namespace) -> Report:
-    """All measurements of a bundle, by section. Raises UserError."""
-    model = load_musiclm(arguments, needed_stages(arguments))
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is measured with: corpora of labelled clips, the token store of the training, and the number of prompts.
+
+    `num_semantic_candidates` is that of demo/rhythm/search.py; the rest of how to generate is the model's generation
+    config. Generated waves are written to `results_folder`.
+    """
+
+    classifier_corpora: Sequence[Path]
+    held_out_corpus: Path
+    training_tokens: Path
+    results_folder: Path
+    num_prompts: int
+    num_semantic_candidates: int | None
+
+
+def evaluate(model: MusicLM, scorer: ClapRhythmScorer, options: EvaluationOptions) -> Report:
+    """All measurements of a model, by section. Raises UserError."""
     if model.sample_hz != SAMPLE_HZ:
-        raise UserError(f"{arguments.model_config}: its codec has {model.sample_hz} Hz; the judge hears {SAMPLE_HZ} Hz")
-    store = TokenStore(arguments.training_tokens, model.config)
-    judge_clips = [clip for folder in arguments.judge_corpus for clip in labelled_clips(folder)]
-    held_out = labelled_clips(arguments.held_out_corpus)
-    waves = [clip.wave(arguments.duration) for clip in held_out]
-    prompts = control_prompts(arguments.num_prompts, arguments.seed)
-    generated = _generate(model, prompts, arguments)
-    codes = [encoded(model.tokenizer, wave) for wave in waves]
+        raise UserError(f"the model's codec has {model.sample_hz} Hz; the classifier needs {SAMPLE_HZ} Hz")
+    config = model.generation_config
+    store = TokenStore(options.training_tokens, model.config)
+    labelled = [clip for folder in options.classifier_corpora for clip in labelled_clips(folder)]
+    held_out = labelled_clips(options.held_out_corpus)
+    waves = [clip.wave(config.duration) for clip in held_out]
+    prompts = control_prompts(options.num_prompts, config.seed)
+    generated = _generate(model, scorer, prompts, options)
+    codes = [encode(model.tokenizer, wave) for wave in waves]
     coarse = model.config.global_cfg.num_coarse_quantizers
     real = {
         "real clips": waves,
         "real clips through the codec": _recoded(model.tokenizer, codes, waves, None),
         "real clips through the coarse codebooks": _recoded(model.tokenizer, codes, waves, coarse),
     }
-    judge = trained_judge(model.tokenizer, coarse, judge_clips, arguments.duration)
+    classifier = fit_classifier(model.tokenizer, coarse, labelled, config.duration)
     return {
         "codec": _codec(model.tokenizer, waves, codes),
-        "control": {"clips that the judge learned from": len(judge_clips)}
-        | _control(judge, prompts, generated, held_out, real),
+        "prompt adherence": {"clips that the classifier was fitted to": len(labelled)}
+        | _adherence(classifier, prompts, generated, held_out, real),
         "distance": _distances(model, generated, real["real clips"], real["real clips through the codec"]),
-        "memorising": _memorising(model.tokenizer, store, generated, waves),
+        "memorization": _memorization(model.tokenizer, store, generated, waves),
     }
 
 
-def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], arguments: argparse.Namespace) -> list[Wave]:
-    """The sample of each prompt that is heard to be closest to it, also written as a file."""
-    options = options_from(arguments)
-    samples, drafts, sketches = arguments.num_samples, arguments.num_drafts, arguments.num_sketches
-    chosen: list[Wave] = []
+def _generate(
+    model: MusicLM, scorer: ClapRhythmScorer, prompts: Sequence[ControlPrompt], options: EvaluationOptions
+) -> list[Wave]:
+    """The best sample of each prompt, also written as a file."""
+    best: list[Wave] = []
     for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        if drafts is None:
-            waves = model.generate(texts, arguments.duration, samples, options)
-        else:
-            waves = model.generate_best(texts, arguments.duration, samples, drafts, options, num_sketches=sketches)
-        for number, text in enumerate(texts):
-            own = waves[number * samples : (number + 1) * samples]
-            best = max(own, key=lambda wave: model.listener.hear(text, wave).closeness) if len(own) > 1 else own[0]
-            chosen.append(best)
-            write_wave(arguments.results_folder / f"{first + number:03d}.flac", best, model.sample_hz)
-    return chosen
+        for candidates in best_of_n(model, texts, scorer, options.num_semantic_candidates):
+            write_wave(options.results_folder / f"{len(best):03d}.flac", candidates[0].wave, model.sample_hz)
+            best.append(candidates[0].wave)
+    return best
 
 
 def _recoded(tokenizer: MusicTokenizer, codes: Sequence[Codes], waves: Sequence[Wave], books: int | None) -> list[Wave]:
     """Waves through the first `books` codebooks, or all."""
-    return [decoded(tokenizer, code[..., :books], wave) for code, wave in zip(codes, waves, strict=True)]
+    return [decode(tokenizer, code[..., :books], wave) for code, wave in zip(codes, waves, strict=True)]
 
 
 def _codec(tokenizer: MusicTokenizer, waves: Sequence[Wave], codes: Sequence[Codes]) -> dict:
@@ -105,28 +118,29 @@ def _codec(tokenizer: MusicTokenizer, waves: Sequence[Wave], codes: Sequence[Cod
     return report | {"codebook usage": [round(len(book.unique()) / bins, 3) for book in every.T]}
 
 
-def _control(
-    judge: Judge,
+def _adherence(
+    classifier: PromptClassifier,
     prompts: Sequence[ControlPrompt],
     generated: Sequence[Wave],
     held_out: Sequence[LabelledClip],
     real: Mapping[str, Sequence[Wave]],
 ) -> dict[str, Any]:
-    """The share of clips that the judge hears as what was asked for; of the `real` ones, held out, as what they are."""
+    """The share of generated clips that are classified as their prompt asks, and of `real`, held-out clips that are
+    classified rightly."""
     asked: dict[str, list[str]] = {
         "family": [prompt.family for prompt in prompts],
         "tempo": [*(prompt.tempo for prompt in prompts)],
     }
     labels = {"family": [clip.family for clip in held_out], "tempo": [clip.tempo for clip in held_out]}
-    heard = {"family": judge.families, "tempo": judge.tempi}
+    classify = {"family": classifier.families, "tempo": classifier.tempi}
     report: dict[str, Any] = {"prompts": len(prompts)}
     for key in ("family", "tempo"):
-        answers = heard[key](generated)
+        answers = classify[key](generated)
         report[f"{key}, generated"] = _agreement(answers, asked[key])
         for name, waves in real.items():
-            report[f"{key}, {name}"] = _agreement(heard[key](waves), labels[key])
+            report[f"{key}, {name}"] = _agreement(classify[key](waves), labels[key])
         report[f"{key}, always the most frequent answer"] = max(Counter(asked[key]).values()) / len(prompts)
-        report[f"{key}, heard"] = dict(Counter(answers))
+        report[f"{key}, answers"] = dict(Counter(answers))
     return report
 
 
@@ -137,8 +151,8 @@ def _agreement(answers: Sequence[str], right: Sequence[str]) -> float:
 def _distances(model: MusicLM, generated: Sequence[Wave], real: Sequence[Wave], coded: Sequence[Wave]) -> dict:
     """Fréchet distances to the held-out clips; all sets have the size of the smallest."""
     count = min(len(generated), len(real))
-    generator = torch.Generator().manual_seed(0)
-    noisy = [noise_modulated(wave, SAMPLE_HZ, generator) for wave in real[:count]]
+    rng = torch.Generator().manual_seed(0)
+    noisy = [noise_modulated(wave, SAMPLE_HZ, rng) for wave in real[:count]]
     sets = {"generated": generated, "through the codec": coded, "noise-modulated": noisy}
     reference = _embedded(model, real[:count])
     distances = {name: frechet_distance(_embedded(model, waves[:count]), reference) for name, waves in sets.items()}
@@ -146,10 +160,10 @@ def _distances(model: MusicLM, generated: Sequence[Wave], real: Sequence[Wave], 
 
 
 def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:
-    return torch.stack([model.listener.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
+    return torch.stack([model.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
 
 
-def _memorising(
+def _memorization(
     tokenizer: MusicTokenizer, store: TokenStore, generated: Sequence[Wave], held_out: Sequence[Wave]
 ) -> dict:
     """Shares of clips that have a run of token changes in common with a training clip."""
@@ -164,6 +178,6 @@ def _memorising(
 
 
 def _semantic(tokenizer: MusicTokenizer, wave: Wave) -> list[int]:
-    heard = resampled(Sound(wave, SAMPLE_HZ), tokenizer.semantic.mert.sample_hz)
-    normal = normalize(heard, WaveStatistics(float(heard.mean()), float(heard.std())))
-    return tokenizer.semantic_ids(normal[None].to(tokenizer.semantic.centroids.device)).flatten().tolist()
+    resampled_wave = resampled(Sound(wave, SAMPLE_HZ), tokenizer.semantic.mert.sample_hz)
+    normal = normalize(resampled_wave, statistics_of(resampled_wave))
+    return tokenizer.semantic_ids(normal[None].to(tokenizer.device)).flatten().tolist()

@@ -1,7 +1,6 @@
 """Copy a backbone or a bundle with its weights in half precision; the loaders compute in float32 all the same.
 
-The codebooks of CLAP's quantizer, the k-means and the ear for rhythm are left as they are: they are small, and much
-depends on them.
+The codebooks of CLAP's quantizer and the k-means keep their precision: they are small, and much depends on them.
 """
 
 import argparse
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from open_musiclm import cli
 
-KEPT = ("clap_rvq.safetensors", "hubert_kmeans.safetensors", "rhythm_ear.safetensors")
+KEPT = ("clap_rvq.safetensors", "hubert_kmeans.safetensors")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -35,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def halve(source: Path, target: Path) -> None:
-    """Rewrites one file, with what it says of itself."""
+    """Writes the tensors of one file in half precision, with its metadata."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file

@@ -1,4 +1,4 @@
-"""One web page for what was generated for a prompt: players, pictures and how close each is, all inside it."""
+"""Writes one web page for a prompt: players, pictures and scores of its samples, all inside the file."""
 
 import base64
 import html
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from demo.pitch_bands import pitch_bands
 from open_musiclm.files import appearing_whole
-from open_musiclm.generation.scorers import Heard
+from open_musiclm.generation.inference import Written
 
 _WINDOW, _HOP = 2048, 256
-_ROWS = 240
+_BANDS = 240
 _LOWEST_HZ, _HIGHEST_HZ = 50.0, 11000.0
 _RANGE_DB = 70.0
 _COLOURS = ("#0b0b1e", "#b5367a", "#fcfdbf")  # of the faintest, the middle and the loudest
@@ -41,14 +41,14 @@ audio {{ width: 100%; margin-top: .5rem; }}
 <body>
 <h1>{title}</h1>
 <p class="label">{label}</p>
-<p class="label">The closest to the prompt first. Similarity: a cosine, as CLAP hears it. Rhythm, where an ear for it
-listened: how many nats likelier the prompt makes it.</p>
+<p class="label">The best match comes first. Similarity: the cosine of the prompt's and the sound's CLAP embeddings, at
+most 1. Rhythm: by how many nats the prompt makes the measured rhythm likelier.</p>
 {samples}
 </body>
 </html>
 """
 _SAMPLE = """<figure>
-<figcaption>{rank}. {heard} ({name})</figcaption>
+<figcaption>{rank}. {scores} ({name})</figcaption>
 <img alt="spectrogram of sample {rank}: time to the right, pitch upwards" src="data:image/png;base64,{picture}">
 <audio controls preload="metadata" src="data:audio/wav;base64,{sound}"></audio>
 </figure>"""
@@ -56,22 +56,35 @@ _SAMPLE = """<figure>
 
 @dataclass(frozen=True)
 class PageSample:
-    """A wave file, its picture and how close to the prompt it is heard to be."""
+    """A wave file, its picture and its scores, as text."""
 
     sound: Path
     picture: Path
-    heard: Heard
+    scores: str
+
+
+def write_sample_page(prompt: str, label: str, written: Sequence[Written], sample_hz: int) -> Path:
+    """Writes the pictures of a prompt's samples beside them, and the page; returns its path. Raises UserError."""
+    samples = []
+    for sample in written:
+        picture = sample.path.with_suffix(".png")
+        write_spectrogram(picture, sample.candidate.wave, sample_hz)
+        samples.append(PageSample(sample.path, picture, str(sample.candidate)))
+    first = samples[0].sound
+    page = first.with_name(first.stem.rsplit("_", 1)[0] + ".html")
+    write_page(page, prompt, label, samples)
+    return page
 
 
 def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample]) -> None:
-    """Writes the page; sounds and pictures are copied into it, so that it can be sent or moved as one file.
+    """Writes the page, with copies of sounds and pictures inside it. `label` says what model this is.
 
-    `label` says what model this is. Raises UserError where the disk refuses.
+    Raises UserError where the disk refuses.
     """
     figures = [
         _SAMPLE.format(
             rank=rank,
-            heard=sample.heard,
+            scores=html.escape(sample.scores),
             name=html.escape(sample.sound.name),
             picture=_base64(sample.picture),
             sound=_base64(sample.sound),
@@ -84,7 +97,7 @@ def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample
 
 
 def write_spectrogram(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
-    """Writes a PNG: a column for every 256 samples, rows of equal musical steps from 50 Hz to 11 kHz.
+    """Writes a PNG: a column for every 256 samples, lines of equal musical steps from 50 Hz to 11 kHz.
 
     The faintest colour is 70 dB below the loudest. Raises UserError where the disk refuses.
     """
@@ -96,10 +109,10 @@ def write_spectrogram(path: Path, wave: Float[Tensor, "samples"], sample_hz: int
         temporary.write_bytes(buffer.getvalue())
 
 
-def spectrogram_levels(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "rows time"]:
+def spectrogram_levels(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "bands time"]:
     """Levels from 0 (70 dB below the loudest, or less) to 1, the lowest pitch first; silence is 0 everywhere."""
     highest = min(_HIGHEST_HZ, sample_hz / 2)
-    decibels = pitch_bands(wave, sample_hz, _WINDOW, _HOP, _ROWS, _LOWEST_HZ, highest)
+    decibels = pitch_bands(wave, sample_hz, _WINDOW, _HOP, _BANDS, _LOWEST_HZ, highest)
     if not wave.any():
         return torch.zeros_like(decibels)
     return ((decibels - decibels.max()) / _RANGE_DB + 1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Power in bands of equal musical steps, for pictures and for judging."""
+"""Power in bands of equal musical steps, for pictures and the classifier."""
 
 import math
 

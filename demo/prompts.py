@@ -1,4 +1,4 @@
-"""Prompts that no caption of the demo corpus is worded like, with what the music for them has to be."""
+"""Prompts of the evaluation, in wordings that no caption of the demo corpus has, with the music that each asks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _TEMPO_WORDS: dict[TempoClass, tuple[str, ...]] = {
     "medium": ("moderate", "mid-tempo", "medium-paced"),
     "fast": ("fast", "quick", "rapid"),
 }
-_SELDOM_ALONE = "bass"  # the corpus has it as an accompaniment only
+_ACCOMPANIES_ONLY = "bass"  # the corpus has it as an accompaniment only
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class ControlPrompt:
 
 def control_prompts(count: int, seed: int) -> list[ControlPrompt]:
     """`count` prompts, families and tempi in turn, so that each is asked for about equally often."""
-    random = np.random.default_rng(seed)
-    families = sorted({instrument.family for instrument in INSTRUMENTS} - {_SELDOM_ALONE})
+    rng = np.random.default_rng(seed)
+    families = sorted({instrument.family for instrument in INSTRUMENTS} - {_ACCOMPANIES_ONLY})
     prompts = []
     for number in range(count):
         family, tempo = families[number % len(families)], TEMPI[number // len(families) % len(TEMPI)]
-        instrument = _one([known for known in INSTRUMENTS if known.family == family], random)
-        name, pace = _one(instrument.names, random), _one(_TEMPO_WORDS[tempo], random)
-        text = _one(_WORDINGS, random).format(
+        instrument = _one([candidate for candidate in INSTRUMENTS if candidate.family == family], rng)
+        name, pace = _one(instrument.names, rng), _one(_TEMPO_WORDS[tempo], rng)
+        text = _one(_WORDINGS, rng).format(
             instrument=name, an_instrument=with_article(name), tempo=pace, a_tempo=with_article(pace)
         )
         prompts.append(ControlPrompt(text, family, tempo))
     return prompts
 
 
-def _one(items: Sequence[Item], random: np.random.Generator) -> Item:
-    return items[random.integers(len(items))]
+def _one(items: Sequence[Item], rng: np.random.Generator) -> Item:
+    return items[rng.integers(len(items))]

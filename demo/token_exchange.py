@@ -1,4 +1,4 @@
-"""Acoustic tokens that are not quite right, as those of a stage are not: some of them are those of another time."""
+"""Disturbs acoustic tokens as the errors of a stage do: some are replaced by those of another time."""
 
 import torch
 from jaxtyping import Int
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def exchanged(
-    codes: Int[Tensor, "time quantizers"], share: float, reach: int, generator: torch.Generator
+    codes: Int[Tensor, "time quantizers"], share: float, reach: int, rng: torch.Generator
 ) -> Int[Tensor, "time quantizers"]:
-    """Codes of which a `share`, at random, are those of the same codebook up to `reach` time steps away."""
-    steps = torch.arange(len(codes))[:, None] + torch.randint(-reach, reach + 1, codes.shape, generator=generator)
+    """The codes with a random `share` of them replaced by one of the same codebook up to `reach` time steps away."""
+    steps = torch.arange(len(codes))[:, None] + torch.randint(-reach, reach + 1, codes.shape, generator=rng)
     elsewhere = codes.gather(0, steps.clamp(0, len(codes) - 1))
-    return torch.where(torch.rand(codes.shape, generator=generator) < share, elsewhere, codes)
+    return torch.where(torch.rand(codes.shape, generator=rng) < share, elsewhere, codes)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# From nothing to demo/bundle: the corpus, the three backbones, the quantizer, the k-means, the tokens, the three
-# stages. Run it from the repository's root, as often as you like: what is done stays, what was interrupted goes on.
+# Makes demo/bundle from nothing: the corpus, the three backbones, the quantizer, the k-means, the tokens, the rhythm
+# scorer, the three stages. Run it from the repository's root; run again, it continues where it was interrupted.
 # An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
 set -e
 PYTHON=${PYTHON:-python}
@@ -40,10 +40,11 @@ backbone() {
 backbone encodec
 backbone clap
 newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
-"$PYTHON" demo/train_naming.py "$newest/clap" "$OUT/clap/naming" --config demo/configs/train_clap.json \
+"$PYTHON" demo/train_instrument_matching.py "$newest/clap" "$OUT/clap/matching" --config demo/configs/train_clap.json \
     --model_config "$MODEL"
-newest=$(find "$OUT/clap/naming" -name 'step_*' | sort | tail -n 1)
+newest=$(find "$OUT/clap/matching" -name 'step_*' | sort | tail -n 1)
 "$PYTHON" demo/halve_weights.py "$newest" demo/bundle/clap
+"$PYTHON" demo/initial_mert.py onset_bank "$OUT/initial_mert" --config demo/configs/train_mert.json
 backbone mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then
@@ -55,7 +56,7 @@ for name in clap_rvq hubert_kmeans; do
 done
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
-"$PYTHON" scripts/train_rhythm_ear.py --results_folder "$OUT/rhythm_ear" --model_config "$MODEL" --overwrite \
+"$PYTHON" demo/train_rhythm_scorer.py --results_folder "$OUT/rhythm_scorer" --model_config "$MODEL" --overwrite \
     --tokens_folder "$OUT/tokens" --captions "$OUT/corpus/captions.jsonl" --kmeans_path "$OUT/hubert_kmeans"
 # Short windows first: they begin more often, and where a window begins only the condition says what is to come.
 # shellcheck disable=SC2086
@@ -71,5 +72,6 @@ rm -rf "$OUT/bundle"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
     --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --fine_path "$OUT/fine" \
-    --ear_path "$OUT/rhythm_ear"
+    --generation_config demo/bundle/generation_config.json
 "$PYTHON" demo/halve_weights.py "$OUT/bundle" demo/bundle
+cp "$OUT/rhythm_scorer/rhythm_scorer.safetensors" demo/

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from demo.rhythm.arguments import add_arguments, rhythm_scorer_path, wants_rhythm
 from open_musiclm import cli
 
 
@@ -13,20 +14,27 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("duration", *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
+    add_arguments(parser)
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments)
-    from open_musiclm.generation.inference import generate_files
+    request = (model, arguments.prompts, arguments.results_folder, parts, arguments.input_audio)
+    if wants_rhythm(arguments):
+        from demo.rhythm.combined import ClapRhythmScorer
+        from demo.rhythm.search import generate_files as generate_by_rhythm
 
-    folder, sound = arguments.results_folder, arguments.input_audio
-    for prompt, written in zip(
-        arguments.prompts, generate_files(model, arguments.prompts, folder, parts, sound), strict=True
-    ):
+        scorer = ClapRhythmScorer.load(model, rhythm_scorer_path(arguments))
+        found, describe = generate_by_rhythm(*request, scorer, arguments.num_semantic_candidates), str
+    else:
+        from open_musiclm.generation.inference import generate_files
+
+        found, describe = generate_files(*request), "similarity {0.score:.3f}".format
+    for prompt, written in zip(arguments.prompts, found, strict=True):
         cli.say(f"{prompt!r}:")
         for sample in written:
-            cli.say(f"  similarity {sample.candidate.score:.3f}  {sample.path}")
+            cli.say(f"  {describe(sample.candidate)}  {sample.path}")
 
 
 if __name__ == "__main__":

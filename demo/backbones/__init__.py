@@ -1,1 +1,1 @@
-"""How the demo's backbones begin, and what its CLAP learns besides."""
+"""Initialisations of the demo's MERT, and training that makes its CLAP tell instruments and tempi apart."""

@@ -1,10 +1,9 @@
-"""HuBERT's random front end replaced by a bank of band-pass filters: a start from which little training suffices.
+"""Initialises HuBERT's front end as a bank of band-pass filters, so that little training suffices.
 
-Seven strided convolutions turn samples into 50 frames a second, or 25. With random weights what they let through is
-hardly more than loudness and brightness, and a transformer that is to draw pitches has nothing to draw them from. Here
-they start as what spectrograms are made of: the first four pass the wave on whole, for GELU(x) - GELU(-x) = x; the last
-three split off, from the top down, the loudness of narrow bands, for GELU(x) + GELU(-x) is about |x|, each over as
-many samples as its width allows.
+Seven strided convolutions turn samples into 50 frames a second, or 25. Random weights pass on hardly more than loudness
+and brightness, too little for a transformer that has to predict pitches. As a filter bank, the first four pass the
+whole wave on, because GELU(x) - GELU(-x) = x; the last three split off the loudness of narrow bands, the highest first,
+because GELU(x) + GELU(-x) is about |x|, each over as many samples as its width allows.
 """
 
 import math
@@ -28,8 +27,8 @@ _POSITION_GAIN = 0.05
 
 @dataclass(frozen=True)
 class _Channels:
-    """What a frame's channels hold: the outputs of `filters` over the frame's block of samples, channel 2i as it is
-    and 2i + 1 with the other sign; then the loudness of bands, in `parts` channels each that are to be added."""
+    """A frame's channels: the outputs of `filters` over the frame's block of samples, channel 2i positive and 2i + 1
+    negated; then the loudness of bands, each the sum of `parts` channels."""
 
     filters: Float[Tensor, "linear block"]
     parts: tuple[int, ...]
@@ -37,19 +36,19 @@ class _Channels:
 
 @torch.no_grad()
 def start_as_filter_bank(model: HubertModel) -> None:
-    """Sets front end and projection of a new model that has seven convolutions like HuBERT's, and `FEWEST_CHANNELS`."""
+    """Sets front end and projection of a new model with HuBERT's seven convolutions of at least `FEWEST_CHANNELS`."""
     sums = set_front_end(model)
     projection: Any = model.feature_projection.projection
-    apart = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # no band is mixed with another
-    projection.weight.copy_(apart @ sums)
+    orthogonal = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # bands stay separate
+    projection.weight.copy_(orthogonal @ sums)
     position: Any = model.encoder.pos_conv_embed.conv
     position.parametrizations.weight.original0.mul_(_POSITION_GAIN)
 
 
 @torch.no_grad()
 def set_front_end(model: HubertModel) -> Float[Tensor, "bands channels"]:
-    """Sets the seven convolutions, and returns which of their last channels add up to each band's loudness, from the
-    high bands to the low."""
+    """Sets the seven convolutions; returns which of their last channels sum to each band's loudness, the highest band
+    first."""
     layers: list[Any] = [layer.conv for layer in model.feature_extractor.conv_layers]
     width, block = layers[0].out_channels, 1
     signal = _Channels(torch.ones(1, 1), ())
@@ -71,8 +70,8 @@ def set_front_end(model: HubertModel) -> Float[Tensor, "bands channels"]:
 def _set(
     layer: Any, signal: _Channels, passed_on: Float[Tensor, "linear block"], bands: Float[Tensor, "filters block"]
 ) -> _Channels:
-    """Sets a convolution over `stride` frames of what `signal` describes. Its channels: filters that are passed on,
-    the loudness that is there already, and new bands; any left over stay random."""
+    """Sets a convolution over `stride` frames of the channels that `signal` describes. Its output channels are filters
+    that are passed on, the loudness of earlier bands, and new bands; any others stay random."""
     stride, weight = layer.stride[0], torch.zeros_like(layer.weight)
     blocks = torch.block_diag(*[signal.filters] * stride)
     filters = (torch.cat((passed_on, bands)) @ torch.linalg.pinv(blocks)).unflatten(1, (stride, -1)).transpose(1, 2)
@@ -96,15 +95,15 @@ def _set(
 
 
 def _cosines(count: int, block: int) -> Float[Tensor, "count block"]:
-    """The slowest orthonormal cosines over a block: the wave without what is above count / (2 block) cycles."""
+    """The slowest orthonormal cosines over a block; they pass frequencies up to count / (2 block) cycles a sample."""
     time = (torch.arange(block) + 0.5) / block
     waves = torch.cos(math.pi * torch.arange(count)[:, None] * time)
     return waves / waves.norm(dim=1, keepdim=True)
 
 
 def _band_filters(lowest: float, highest: float, bands: int, block: int) -> Float[Tensor, "filters block"]:
-    """Cosine and sine of each of `bands` equally spaced frequencies, under a window as long as the spacing wants and
-    the block allows."""
+    """Cosine and sine of each of `bands` equally spaced frequencies, under a window that suits the spacing and fits the
+    block."""
     spacing = (highest - lowest) / bands
     centres = lowest + spacing * (torch.arange(bands) + 0.5)
     time = torch.arange(block) - (block - 1) / 2

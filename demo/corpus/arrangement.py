@@ -1,4 +1,4 @@
-"""From a score to music of a given length, and the facts about it that captions state."""
+"""Arranges a score as music of a given length, with the facts that its captions state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ _FEWEST_NOTES = 4
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Voices, notes in seconds, and what is true of them."""
+    """Voices with their notes in seconds, and facts about them."""
 
     source: str
     voices: tuple[Voice, ...]
@@ -41,18 +41,21 @@ class Arrangement:
 
 
 def arrange(
-    score: Score, tempo: TempoClass, mode: Mode, seconds: float, random: np.random.Generator
+    score: Score, tempo: TempoClass, mode: Mode, seconds: float, rng: np.random.Generator
 ) -> Arrangement | None:
-    """`seconds` of a score in a random orchestration; None where that would not be what is asked for:
-    not clearly in the mode, too few notes, long silence, or notes too slow or too quick for the tempo."""
+    """`seconds` of a score in a random orchestration.
+
+    None where the excerpt is not clearly in the mode, has too few notes or a long silence, or where its notes are too
+    slow or too quick for the tempo.
+    """
     beat = felt_beat(score)
-    bpm = int(random.integers(*BEATS_PER_MINUTE[tempo], endpoint=True))
+    bpm = int(rng.integers(*BEATS_PER_MINUTE[tempo], endpoint=True))
     quarter = 60 / bpm / beat
-    parts = excerpt(score, seconds / quarter, random)
+    parts = excerpt(score, seconds / quarter, rng)
     key = key_of([note for part in parts for note in part])
     if key is None or key.mode != mode or score.mode not in (None, mode):
         return None
-    voices = [_in_seconds(voice, quarter, seconds) for voice in orchestrate(parts, key, beat, random)]
+    voices = [_in_seconds(voice, quarter, seconds) for voice in orchestrate(parts, key, beat, rng)]
     pace = len(_onsets(voices[:1])) / seconds
     onsets = _onsets(voices)
     slowest, quickest = ONSETS_PER_SECOND[tempo]

@@ -1,8 +1,8 @@
-"""English sentences about an arrangement, all of them true, no two wordings alike for long.
+"""Writes English captions of an arrangement; all of them are true.
 
-The wordings name the tempo and all instruments, and half of those on instruments of one family name the family: these
-are what a small CLAP has to tell apart, and it learns them sooner where no sentence leaves them out. The impressions
-name no instrument: a CLAP that can tell clips apart by what plays them does not learn for long how fast they are.
+Wordings name the tempo and all instruments, and half of those on instruments of one family name the family: a small
+CLAP is trained sooner to tell these apart where no sentence leaves them out. Impressions name no instrument: a CLAP
+that can tell clips apart by their instruments takes long to tell their tempi apart.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,12 +54,12 @@ _REGISTER = {"low": ("in a low register", "low and deep"), "middle": (), "high":
 _SOLO = ("solo {}", "{} alone", "{} solo", "a single {}")
 
 
-def captions_for(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
+def captions_for(arrangement: Arrangement, rng: np.random.Generator) -> list[str]:
     """Different wordings that name the tempo and all instruments, half of them terse; after them different
     impressions, which name the tempo and no instrument."""
     return [
-        *_different(WORDINGS_PER_CLIP, lambda: _caption(arrangement, random)),
-        *_different(IMPRESSIONS_PER_CLIP, lambda: _impression(arrangement, random)),
+        *_different(WORDINGS_PER_CLIP, lambda: _caption(arrangement, rng)),
+        *_different(IMPRESSIONS_PER_CLIP, lambda: _impression(arrangement, rng)),
     ]
 
 
@@ -70,27 +70,27 @@ def _different(count: int, draw: Callable[[], str]) -> list[str]:
     return list(found)
 
 
-def _impression(arrangement: Arrangement, random: np.random.Generator) -> str:
+def _impression(arrangement: Arrangement, rng: np.random.Generator) -> str:
     """How the music is, whatever plays it."""
-    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
-    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], random)] * _happens(0.5, random)
-    random.shuffle(adjectives)
-    noun = _one(("music", *_NOUN[arrangement.tempo]), random)
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], rng)]
+    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], rng)] * _happens(0.5, rng)
+    rng.shuffle(adjectives)
+    noun = _one(("music", *_NOUN[arrangement.tempo]), rng)
     text = " ".join([*adjectives, noun])
-    sentence = _one((text, f"{', '.join(adjectives)}", f"something {' and '.join(adjectives)}"), random)
-    mode = [_one(_MODE, random).format(arrangement.mode)] * _happens(0.25, random)
+    sentence = _one((text, f"{', '.join(adjectives)}", f"something {' and '.join(adjectives)}"), rng)
+    mode = [_one(_MODE, rng).format(arrangement.mode)] * _happens(0.25, rng)
     return ", ".join([sentence, *mode])
 
 
-def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
-    if _happens(_SHARE_OF_TERSE, random):
-        return _terse(arrangement, random)
+def _caption(arrangement: Arrangement, rng: np.random.Generator) -> str:
+    if _happens(_SHARE_OF_TERSE, rng):
+        return _terse(arrangement, rng)
     character = CHARACTER_WORDS[arrangement.tempo, arrangement.mode]
-    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
-    adjectives += [_one(character, random)] * _happens(0.65, random)
-    noun = _one(_NOUN[arrangement.tempo], random)
-    players = [_one(voice.instrument.names, random) for voice in arrangement.voices]
-    template = _one(_templates(arrangement), random)
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], rng)]
+    adjectives += [_one(character, rng)] * _happens(0.65, rng)
+    noun = _one(_NOUN[arrangement.tempo], rng)
+    players = [_one(voice.instrument.names, rng) for voice in arrangement.voices]
+    template = _one(_templates(arrangement), rng)
     sentence = template.format(
         tune=" ".join([*adjectives, noun]),
         a_tune=with_article(" ".join([*adjectives, noun])),
@@ -100,19 +100,19 @@ def _caption(arrangement: Arrangement, random: np.random.Generator) -> str:
         players=_listed(players),
         lead=players[0],
         others=_listed(players[1:]) if len(players) > 1 else "",
-        solo=_one(_SOLO, random).format(players[0]),
+        solo=_one(_SOLO, rng).format(players[0]),
     )
-    return ", ".join([sentence, *_details(arrangement, random)])
+    return ", ".join([sentence, *_details(arrangement, rng)])
 
 
-def _terse(arrangement: Arrangement, random: np.random.Generator) -> str:
+def _terse(arrangement: Arrangement, rng: np.random.Generator) -> str:
     """A few words, as people type them."""
-    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], random)]
-    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], random)] * _happens(0.4, random)
-    random.shuffle(adjectives)
-    players = _listed([_one(voice.instrument.names, random) for voice in arrangement.voices])
-    noun = _one(_NOUN[arrangement.tempo], random)
-    ending = f"{players} {noun}" if len(arrangement.voices) == 1 and _happens(0.5, random) else players
+    adjectives = [_one(TEMPO_WORDS[arrangement.tempo], rng)]
+    adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], rng)] * _happens(0.4, rng)
+    rng.shuffle(adjectives)
+    players = _listed([_one(voice.instrument.names, rng) for voice in arrangement.voices])
+    noun = _one(_NOUN[arrangement.tempo], rng)
+    ending = f"{players} {noun}" if len(arrangement.voices) == 1 and _happens(0.5, rng) else players
     return " ".join([*adjectives, ending])
 
 
@@ -133,17 +133,17 @@ def _templates(arrangement: Arrangement) -> tuple[str, ...]:
     return (*always, "an ensemble of {players} playing {a_tune}", "{a_tune} shared by {players}")
 
 
-def _details(arrangement: Arrangement, random: np.random.Generator) -> list[str]:
-    mode = _one(_MODE, random).format(arrangement.mode)
-    details = [mode] * _happens(0.4, random)
+def _details(arrangement: Arrangement, rng: np.random.Generator) -> list[str]:
+    mode = _one(_MODE, rng).format(arrangement.mode)
+    details = [mode] * _happens(0.4, rng)
     families = {voice.instrument.family for voice in arrangement.voices}
     if len(families) == 1:
-        details += [_FAMILY[min(families)]] * _happens(0.5, random)
+        details += [_FAMILY[min(families)]] * _happens(0.5, rng)
     for words in (_DENSITY[arrangement.density], _REGISTER[arrangement.register]):
-        if words and _happens(0.3, random):
-            details.append(_one(words, random))
-    details += [f"at {arrangement.bpm} beats per minute"] * _happens(0.1, random)
-    random.shuffle(details)
+        if words and _happens(0.3, rng):
+            details.append(_one(words, rng))
+    details += [f"at {arrangement.bpm} beats per minute"] * _happens(0.1, rng)
+    rng.shuffle(details)
     return details
 
 
@@ -156,9 +156,9 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _one(words: Sequence[str], random: np.random.Generator) -> str:
-    return words[random.integers(len(words))]
+def _one(words: Sequence[str], rng: np.random.Generator) -> str:
+    return words[rng.integers(len(words))]
 
 
-def _happens(probability: float, random: np.random.Generator) -> bool:
-    return bool(random.random() < probability)
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    return bool(rng.random() < probability)

@@ -1,4 +1,4 @@
-"""A folder of captioned clips: which there are, which are missing, and rendering those on all cores."""
+"""A folder of captioned clips: renders those that are missing, on several processes."""
 
 import json
 import math
@@ -53,9 +53,8 @@ class Clip:
 def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers: int) -> list[Clip]:
     """Renders the clips that `folder` lacks of the first `hours` of corpus `seed`; returns these, in order.
 
-    The same seed, soundfont and number give the same clip on any number of workers. A clip appears whole or not at
-    all; one without its line in captions.jsonl is rendered again. Clips of other seeds are left alone.
-    Raises UserError.
+    The same seed, soundfont and number give the same clip on any number of workers. Files are written atomically; a
+    clip without its line in captions.jsonl is rendered again. Clips of other seeds are left alone. Raises UserError.
     """
     clips = read_clips(folder)
     wanted = list(_planned(hours, seed))
@@ -83,11 +82,11 @@ def clip_name(seed: int, number: int) -> str:
 
 def make_clip(folder: Path, number: int, seed: int, soundfont: Path) -> Clip:
     """Renders clip `number` of corpus `seed`. Raises UserError."""
-    random = np.random.default_rng((seed, number))
-    seconds = _seconds(random)
-    arrangement = _arrangement(seconds, random)
-    wave = render(arrangement.voices, seconds, soundfont, random)
-    caption, *others = captions_for(arrangement, random)
+    rng = np.random.default_rng((seed, number))
+    seconds = _seconds(rng)
+    arrangement = _arrangement(seconds, rng)
+    wave = render(arrangement.voices, seconds, soundfont, rng)
+    caption, *others = captions_for(arrangement, rng)
     name = clip_name(seed, number)
     write_wave(folder / name, torch.from_numpy(wave), SAMPLE_HZ)
     families = {voice.instrument.family for voice in arrangement.voices}
@@ -108,26 +107,26 @@ def make_clip(folder: Path, number: int, seed: int, soundfont: Path) -> Clip:
     )
 
 
-def _arrangement(seconds: float, random: np.random.Generator) -> Arrangement:
+def _arrangement(seconds: float, rng: np.random.Generator) -> Arrangement:
     """The first excerpt of a random score that is in a random mode and fits a random tempo."""
-    tempo, mode = TEMPI[random.integers(len(TEMPI))], MODES[random.integers(len(MODES))]
+    tempo, mode = TEMPI[rng.integers(len(TEMPI))], MODES[rng.integers(len(MODES))]
     for _ in range(_MOST_SCORES):
-        score = draw_score(mode, random)
+        score = draw_score(mode, rng)
         if score is None:
             continue
         for _ in range(_EXCERPTS_OF_A_SCORE):
-            arrangement = arrange(score, tempo, mode, seconds, random)
+            arrangement = arrange(score, tempo, mode, seconds, rng)
             if arrangement is not None:
                 return arrangement
     raise UserError(f"none of {_MOST_SCORES} scores could be played; is music21 installed with its corpus?")
 
 
-def _seconds(random: np.random.Generator) -> float:
-    return round(float(random.uniform(_SHORTEST, _LONGEST)), 2)
+def _seconds(rng: np.random.Generator) -> float:
+    return round(float(rng.uniform(_SHORTEST, _LONGEST)), 2)
 
 
 def _planned(hours: float, seed: int) -> Iterator[tuple[int, float]]:
-    """Number and seconds of the clips that together first reach `hours`."""
+    """Number and seconds of the first clips whose sum reaches `hours`."""
     total, number = 0.0, 0
     while total < hours * 3600:
         seconds = _seconds(np.random.default_rng((seed, number)))
@@ -136,7 +135,7 @@ def _planned(hours: float, seed: int) -> Iterator[tuple[int, float]]:
 
 
 def _rendered(folder: Path, clips: list[tuple[int, float]], seed: int, soundfont: Path, workers: int) -> Iterator[Clip]:
-    """The clips as they get ready, rendered by that many processes; by this one where one is enough."""
+    """The clips in the order they are finished, rendered by that many processes, or by this one if one is enough."""
     workers = min(workers, math.ceil(len(clips) / 2))
     if workers <= 1:
         yield from (make_clip(folder, number, seed, soundfont) for number, _ in clips)
@@ -151,7 +150,7 @@ def _rendered(folder: Path, clips: list[tuple[int, float]], seed: int, soundfont
 
 
 def read_clips(folder: Path) -> dict[str, Clip]:
-    """The clips of a corpus by file name, whose line and sound are both there; a line cut short does not count."""
+    """The clips of a corpus by file name, that have both a line and a sound; a line cut short is skipped."""
     path = folder / CAPTIONS
     if not path.exists():
         return {}

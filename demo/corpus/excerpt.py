@@ -1,4 +1,4 @@
-"""A piece of a score of a given length, and how fast it may be played."""
+"""Cuts an excerpt of a given length out of a score; says at which tempi it may be played."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from demo.corpus.scores import Note, Score
 TempoClass = Literal["slow", "medium", "fast"]
 Parts = tuple[tuple[Note, ...], ...]
 
-# Beats per minute to draw from, and the onsets of the top part per second that the ear takes for this tempo: a slow
-# beat full of quick notes sounds fast, so that what is called slow, medium or fast here hardly overlaps in these.
+# Beats per minute to draw from, and the onsets of the top part per second that people perceive as this tempo: a slow
+# beat full of quick notes sounds fast, so the classes hardly overlap in onsets per second.
 BEATS_PER_MINUTE: dict[TempoClass, tuple[int, int]] = {"slow": (52, 74), "medium": (86, 112), "fast": (132, 172)}
 TEMPI: tuple[TempoClass, ...] = ("slow", "medium", "fast")
 ONSETS_PER_SECOND: dict[TempoClass, tuple[float, float]] = {
@@ -36,7 +36,7 @@ def felt_beat(score: Score) -> float:
     return beat
 
 
-def excerpt(score: Score, quarters: float, random: np.random.Generator) -> Parts:
+def excerpt(score: Score, quarters: float, rng: np.random.Generator) -> Parts:
     """The parts between a random bar line and `quarters` later, in a random transposition, onsets from 0.
 
     A score that is shorter is played again from its beginning.
@@ -44,9 +44,9 @@ def excerpt(score: Score, quarters: float, random: np.random.Generator) -> Parts
     first = min(note.onset for part in score.parts for note in part)
     last = max(note.end for part in score.parts for note in part)
     bars = int(max(last - first - quarters, 0) / score.bar)
-    start = first + score.bar * int(random.integers(bars + 1))
+    start = first + score.bar * int(rng.integers(bars + 1))
     period = math.ceil((last - first) / score.beat) * score.beat
-    shift = int(random.integers(*_TRANSPOSITIONS))
+    shift = int(rng.integers(*_TRANSPOSITIONS))
     parts = [
         _between(_repeated(part, period, start + quarters), start, start + quarters, shift) for part in score.parts
     ]

@@ -1,4 +1,4 @@
-"""Which key notes are in, and chords that go with a melody."""
+"""Finds the key of notes, and chords for a melody."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,11 +59,11 @@ def chords_for(melody: Sequence[Note], key: Key, span: float, until: float) -> l
     """The triad that fits best for every `span` quarter notes of a melody."""
     chords = []
     for onset in np.arange(0, until, span):
-        heard = np.zeros(12)
+        lengths = np.zeros(12)
         for note in melody:
-            heard[note.pitch % 12] += max(min(note.end, onset + span) - max(note.onset, onset), 0) / span
+            lengths[note.pitch % 12] += max(min(note.end, onset + span) - max(note.onset, onset), 0) / span
         triads = _TRIADS[key.mode]
-        fits = [sum(heard[(key.tonic + step) % 12] for step in steps) + welcome for steps, welcome in triads]
+        fits = [sum(lengths[(key.tonic + step) % 12] for step in steps) + welcome for steps, welcome in triads]
         root, *others = triads[int(np.argmax(fits))][0]
         classes = [(key.tonic + step) % 12 for step in (root, *others)]
         keys = tuple(sorted(_LOWEST_CHORD_KEY + (pitch - _LOWEST_CHORD_KEY) % 12 for pitch in classes))

@@ -1,4 +1,4 @@
-"""Who plays what: the parts of a score, or a melody with an accompaniment made for it, given to instruments."""
+"""Gives the parts of a score, or a melody with a new accompaniment, to instruments."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,42 +28,42 @@ class Voice:
     leads: bool
 
 
-def orchestrate(parts: Parts, key: Key, beat: float, random: np.random.Generator) -> list[Voice]:
+def orchestrate(parts: Parts, key: Key, beat: float, rng: np.random.Generator) -> list[Voice]:
     """One to four voices, each by another instrument, the highest part first."""
-    count = 1 + int(random.choice(MOST_INSTRUMENTS, p=_SHARE_OF_COUNT))
-    if count == 1 and len(parts) > 1 and random.random() < _SHARE_OF_TOP_PARTS:
-        return [_voice(parts[0], [], random, suits=_any)]
+    count = 1 + int(rng.choice(MOST_INSTRUMENTS, p=_SHARE_OF_COUNT))
+    if count == 1 and len(parts) > 1 and rng.random() < _SHARE_OF_TOP_PARTS:
+        return [_voice(parts[0], [], rng, suits=_any)]
     if len(parts) == 1:
-        return _accompanied(parts[0], key, beat, count, random)
+        return _accompanied(parts[0], key, beat, count, rng)
     voices: list[Voice] = []
     for group in np.array_split(np.arange(len(parts)), min(count, len(parts))):
         notes = [note for part in group for note in parts[part]]
-        voices.append(_voice(notes, voices, random, suits=_any if len(group) == 1 else _plays_chords))
+        voices.append(_voice(notes, voices, rng, suits=_any if len(group) == 1 else _plays_chords))
     return voices
 
 
-def _accompanied(melody: Sequence[Note], key: Key, beat: float, count: int, random: np.random.Generator) -> list[Voice]:
+def _accompanied(melody: Sequence[Note], key: Key, beat: float, count: int, rng: np.random.Generator) -> list[Voice]:
     """A melody alone, over its own chords, or with chords, a bass and a second instrument an octave lower."""
     chords = chords_for(melody, key, beat * _CHORD_SPAN_BEATS, max(note.end for note in melody))
-    backing = _broken(chords, beat) if random.random() < 0.5 else _block(chords, beat)
-    if count == 1 and random.random() < 0.5:
+    backing = _broken(chords, beat) if rng.random() < 0.5 else _block(chords, beat)
+    if count == 1 and rng.random() < 0.5:
         below = [Note(note.onset, note.length, note.pitch - _OCTAVE) for note in backing]
-        return [_voice([*melody, *below], [], random, suits=_plays_chords)]
-    voices = [_voice(melody, [], random, suits=_any)]
+        return [_voice([*melody, *below], [], rng, suits=_plays_chords)]
+    voices = [_voice(melody, [], rng, suits=_any)]
     if count >= 4:
-        voices.append(_voice(melody, voices, random, suits=_any))
-    if count >= 3 or (count == 2 and random.random() < 0.6):
-        voices.append(_voice(backing, voices, random, suits=_plays_chords, leads=False))
+        voices.append(_voice(melody, voices, rng, suits=_any))
+    if count >= 3 or (count == 2 and rng.random() < 0.6):
+        voices.append(_voice(backing, voices, rng, suits=_plays_chords, leads=False))
     if count >= 2 and len(voices) < count:
         bass = [Note(c.onset, beat * _CHORD_SPAN_BEATS, _BASS_OCTAVE + c.root) for c in chords]
-        voices.append(_voice(bass, voices, random, suits=_plays_bass, leads=False))
+        voices.append(_voice(bass, voices, rng, suits=_plays_bass, leads=False))
     return voices
 
 
 def _voice(
     notes: Sequence[Note],
     others: Sequence[Voice],
-    random: np.random.Generator,
+    rng: np.random.Generator,
     suits: Callable[[Instrument], bool],
     leads: bool = True,
 ) -> Voice:
@@ -71,14 +71,14 @@ def _voice(
     taken = {voice.instrument.name for voice in others}
     choice = [instrument for instrument in INSTRUMENTS if suits(instrument) and instrument.name not in taken]
     families = sorted({instrument.family for instrument in choice})
-    family = families[random.integers(len(families))]
+    family = families[rng.integers(len(families))]
     choice = [instrument for instrument in choice if instrument.family == family]
     weights = np.array([_weight(instrument) for instrument in choice])
-    instrument = choice[random.choice(len(choice), p=weights / weights.sum())]
+    instrument = choice[rng.choice(len(choice), p=weights / weights.sum())]
     shifts = range(-5 * _OCTAVE, 5 * _OCTAVE + 1, _OCTAVE)
     outside = [sum(not _in_range(note.pitch + shift, instrument) for note in notes) for shift in shifts]
     best = [shift for shift, count in zip(shifts, outside, strict=True) if count == min(outside)]
-    shift = best[random.integers(len(best))]
+    shift = best[rng.integers(len(best))]
     moved = {Note(note.onset, note.length, _folded(note.pitch + shift, instrument)) for note in notes}
     return Voice(instrument, tuple(sorted(moved, key=lambda note: (note.onset, note.pitch, note.length))), leads)
 
@@ -105,7 +105,7 @@ def _folded(pitch: int, instrument: Instrument) -> int:
 
 
 def _weight(instrument: Instrument) -> int:
-    """Those that only fit some voices are drawn more often where they do."""
+    """Instruments that suit melodies only are chosen more often for these."""
     return 1 if instrument.plays_chords or instrument.plays_bass else _MELODIC_WEIGHT
 
 

@@ -1,4 +1,4 @@
-"""Notes to sound: every voice through the soundfont, balanced, with a little room around them."""
+"""Renders notes as sound: every voice through the soundfont, balanced, with a little reverberation."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -20,7 +20,7 @@ _SILENCING_SAMPLES = 4800  # after which a note that was cut off has died away
 _NOTE_SHARE = 0.96  # how much of its length a note is held
 
 
-def render(voices: Sequence[Voice], seconds: float, soundfont: Path, random: np.random.Generator) -> np.ndarray:
+def render(voices: Sequence[Voice], seconds: float, soundfont: Path, rng: np.random.Generator) -> np.ndarray:
     """A mono float32 wave at 48 kHz of exactly round(seconds * 48000) samples, peak between -9 and -2 dB.
 
     Raises UserError where the soundfont cannot be read.
@@ -28,34 +28,34 @@ def render(voices: Sequence[Voice], seconds: float, soundfont: Path, random: np.
     samples = round(seconds * SAMPLE_HZ)
     mix = np.zeros(samples)
     for voice in voices:
-        wave = _played(voice, samples, soundfont, random)
+        wave = _played(voice, samples, soundfont, rng)
         level = 1.0 if voice.leads else 10 ** (_ACCOMPANIMENT_DECIBELS / 20)
         mix += wave * level / max(_loudness(wave), 1e-9)
-    mix = _in_a_room(mix, random)
+    mix = _in_a_room(mix, rng)
     fade = round(_FADE_SECONDS * SAMPLE_HZ)
     mix[-fade:] *= np.linspace(1, 0, fade)
-    peak = 10 ** (random.uniform(*_PEAK_DECIBELS) / 20)
+    peak = 10 ** (rng.uniform(*_PEAK_DECIBELS) / 20)
     return (mix * peak / max(np.abs(mix).max(), 1e-9)).astype(np.float32)
 
 
-def _played(voice: Voice, samples: int, soundfont: Path, random: np.random.Generator) -> np.ndarray:
-    events = []  # (sample, 0 ends or 1 begins, pitch, velocity); ends come before beginnings of the same moment
+def _played(voice: Voice, samples: int, soundfont: Path, rng: np.random.Generator) -> np.ndarray:
+    events = []  # (sample, 0 ends or 1 begins, pitch, velocity); ends come before beginnings at the same sample
     for note in voice.notes:
-        events.append((round(note.onset * SAMPLE_HZ), 1, note.pitch, int(random.integers(84, 112))))
+        events.append((round(note.onset * SAMPLE_HZ), 1, note.pitch, int(rng.integers(84, 112))))
         events.append((round((note.onset + note.length * _NOTE_SHARE) * SAMPLE_HZ), 0, note.pitch, 0))
     synth = _synth(soundfont, voice.instrument.program)
-    pieces, now = [], 0
+    parts, now = [], 0
     for sample, begins, pitch, velocity in sorted(events):
         if sample >= samples:
             break
         if sample > now:
-            pieces.append(_generated(synth, sample - now))
+            parts.append(_generated(synth, sample - now))
             now = sample
         if begins:
             synth.noteon(0, pitch, velocity)
         else:
             synth.noteoff(0, pitch)
-    return np.concatenate([*pieces, _generated(synth, samples - now)])
+    return np.concatenate([*parts, _generated(synth, samples - now)])
 
 
 def _synth(soundfont: Path, program: int) -> Any:
@@ -93,11 +93,11 @@ def _loudness(wave: np.ndarray) -> float:
     return float(np.sqrt(powers[powers >= powers.max() * 1e-3].mean()))
 
 
-def _in_a_room(wave: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _in_a_room(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Adds the wave folded with decaying noise."""
-    length = round(random.uniform(*_REVERBERATION_SECONDS) * SAMPLE_HZ)
-    tail = random.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
+    length = round(rng.uniform(*_REVERBERATION_SECONDS) * SAMPLE_HZ)
+    tail = rng.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
     size = 1 << int(len(wave) + length - 1).bit_length()
     wet = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)[: len(wave)]
-    share = random.uniform(*_WET_SHARE)
+    share = rng.uniform(*_WET_SHARE)
     return (1 - share) * wave + share * wet * np.sqrt(np.square(wave).mean() / max(np.square(wet).mean(), 1e-12))

@@ -1,4 +1,4 @@
-"""Real scores: the corpus that music21 ships, read one at a time as plain lists of notes."""
+"""Reads scores of the corpus that music21 ships as plain lists of notes."""
 
 import re
 import warnings
@@ -13,7 +13,7 @@ from open_musiclm.errors import UserError
 
 Mode = Literal["major", "minor"]
 MODES: tuple[Mode, ...] = ("major", "minor")
-# How often each collection is drawn; tunes in one voice and works in several come out about even.
+# Relative frequencies of the collections; tunes in one voice and works in several are about equally frequent.
 COLLECTIONS = {
     "ryansMammoth": 18,
     "oneills1850": 14,
@@ -56,18 +56,18 @@ class Score:
     mode: Mode | None
 
 
-def draw_score(mode: Mode, random: np.random.Generator) -> Score | None:
+def draw_score(mode: Mode, rng: np.random.Generator) -> Score | None:
     """A random score of a random collection, of `mode` where its text tells; None where music21 cannot make notes
     of it. Raises UserError where music21 is not installed."""
     names = list(COLLECTIONS)
     weights = np.array([COLLECTIONS[name] for name in names], dtype=float)
-    collection = names[random.choice(len(names), p=weights / weights.sum())]
+    collection = names[rng.choice(len(names), p=weights / weights.sum())]
     tunes = _tunes(collection)[mode]
     if tunes:
-        source, text = tunes[random.integers(len(tunes))]
+        source, text = tunes[rng.integers(len(tunes))]
         return _read(text, "abc", source)
     files = _files(collection)
-    path = files[random.integers(len(files))]
+    path = files[rng.integers(len(files))]
     return _read(path, None, f"{collection}/{path.name}")
 
 
@@ -107,7 +107,7 @@ def _read(content: Path | str, format: str | None, source: str) -> Score | None:
             beat, bar = _meter(stream)
             mode = _mode(stream)
     except (exceptions21.Music21Exception, ValueError, AttributeError, IndexError, KeyError, TypeError):
-        return None  # some of these thousands of files are broken, each in its own way; another score is drawn
+        return None  # some of these thousands of files are broken, each in its own way; the caller tries another
     parts = sorted((part for part in parts if part), key=lambda part: -np.mean([note.pitch for note in part]))
     return Score(source, tuple(parts), beat, bar, mode) if parts else None
 

@@ -1,4 +1,4 @@
-"""Where the General MIDI soundfont comes from."""
+"""Finds a General MIDI soundfont."""
 
 import importlib.util
 import os

@@ -1,6 +1,6 @@
-"""What people may call a sound of the demo corpus: its instrument and its pace in free wordings.
+"""Free wordings for sounds of the demo corpus: an instrument and its tempo.
 
-None of these phrases is in the prompts of `evaluation/prompts.py`.
+None of these phrases is in the prompts of `demo/prompts.py`.
 """
 
 import random
@@ -9,12 +9,12 @@ from demo.corpus.captions import CHARACTER_WORDS, TEMPO_WORDS, with_article
 from demo.corpus.excerpt import TEMPI, TempoClass
 from demo.corpus.instruments import Instrument
 
-NAMINGS = (
-    "{pace} {instrument}", "{pace} {instrument} music", "{pace} {instrument} melody", "{a_pace} {instrument} tune",
-    "music with {instrument}, {pace}", "solo {instrument} playing {a_pace} piece", "{instrument}, {pace}",
-    "{a_pace} piece played by {instrument}", "{instrument} playing {a_pace} song", "{a_pace} dance on {an_instrument}",
-    "this is {a_pace} tune on {instrument}", "{instrument} alone, {pace}", "{an_instrument}, {pace}",
-    "{pace} tune for {instrument}",
+SENTENCES = (
+    "{tempo} {instrument}", "{tempo} {instrument} music", "{tempo} {instrument} melody", "{a_tempo} {instrument} tune",
+    "music with {instrument}, {tempo}", "solo {instrument} playing {a_tempo} piece", "{instrument}, {tempo}",
+    "{a_tempo} piece played by {instrument}", "{instrument} playing {a_tempo} song",
+    "{a_tempo} dance on {an_instrument}", "this is {a_tempo} tune on {instrument}", "{instrument} alone, {tempo}",
+    "{an_instrument}, {tempo}", "{tempo} tune for {instrument}",
 )  # fmt: skip
 PHRASES = (
     "can you make {}", "give me {}", "generate {}", "we need {} for a film", "{}, nothing else", "music: {}",
@@ -30,37 +30,38 @@ _SHARE_OF_MOODS = 0.4
 
 
 def _moods() -> dict[TempoClass, tuple[str, ...]]:
-    felt = {pace: {w for (at, _), words in CHARACTER_WORDS.items() if at == pace for w in words} for pace in TEMPI}
-    return {pace: tuple(sorted(felt[pace].difference(*(felt[o] for o in TEMPI if o != pace)))) for pace in TEMPI}
+    felt = {tempo: {w for (at, _), words in CHARACTER_WORDS.items() if at == tempo for w in words} for tempo in TEMPI}
+    return {tempo: tuple(sorted(felt[tempo].difference(*(felt[o] for o in TEMPI if o != tempo)))) for tempo in TEMPI}
 
 
-# What is said of music of one pace only.
+# The character words of one tempo only.
 MOODS = _moods()
 
 
-def namings(instrument: Instrument, chance: random.Random) -> list[str]:
-    """A sentence for slow, medium and fast, which differ in nothing else; some say it by how such music feels."""
-    name, sentence = chance.choice(instrument.names), chance.choice(NAMINGS)
-    said = MOODS if chance.random() < _SHARE_OF_MOODS else TEMPO_WORDS
-    words = [chance.choice(said[pace]) for pace in TEMPI]
+def tempo_sentences(instrument: Instrument, rng: random.Random) -> list[str]:
+    """A sentence about the instrument for slow, medium and fast, alike but for the word for the tempo, which may be a
+    mood of music at that tempo."""
+    name, sentence = rng.choice(instrument.names), rng.choice(SENTENCES)
+    vocabulary = MOODS if rng.random() < _SHARE_OF_MOODS else TEMPO_WORDS
+    words = [rng.choice(vocabulary[tempo]) for tempo in TEMPI]
     return [
-        sentence.format(instrument=name, an_instrument=with_article(name), pace=word, a_pace=with_article(word))
+        sentence.format(instrument=name, an_instrument=with_article(name), tempo=word, a_tempo=with_article(word))
         for word in words
     ]
 
 
-def reworded(caption: str, chance: random.Random) -> str:
-    """A caption as it is, in a phrase, with little words in between, or beginning somewhere in its middle."""
-    kind = chance.random()
+def reword(caption: str, rng: random.Random) -> str:
+    """The caption unchanged, in a phrase, with little words inserted, or rotated to start in its middle."""
+    kind = rng.random()
     if kind < 0.3:
         return caption
     if kind < 0.6:
-        return chance.choice(PHRASES).format(caption)
+        return rng.choice(PHRASES).format(caption)
     words = caption.replace(",", " ").split()
     if kind >= 0.8:
-        first = chance.randrange(len(words))
+        first = rng.randrange(len(words))
         words = words[first:] + words[:first]
-    for _ in range(chance.randint(0, 5)):
-        words.insert(chance.randrange(len(words) + 1), chance.choice(LITTLE_WORDS.split()))
+    for _ in range(rng.randint(0, 5)):
+        words.insert(rng.randrange(len(words) + 1), rng.choice(LITTLE_WORDS.split()))
     text = " ".join(words)
-    return chance.choice(PHRASES).format(text) if kind >= 0.92 else text
+    return rng.choice(PHRASES).format(text) if kind >= 0.92 else text

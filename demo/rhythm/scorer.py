@@ -1,38 +1,38 @@
-"""An ear for rhythm beside CLAP's: how well a text goes with the onsets that MERT's features tell of.
+"""Scores how well a text fits the rhythm of music, from MERT's features.
 
-CLAP pools patches of a spectrogram and hardly tells tempi apart. Where MERT's features tell onsets, their first
-principal direction is how strongly something begins, and its autocorrelation tells how fast. Canonical correlations
-(Hotelling 1936) find what texts say about that, and in the Gaussian model behind them (Bach and Jordan 2005) it is
-known how much likelier a rhythm is with a text than without.
+CLAP pools patches of a spectrogram and hardly tells tempi apart. Where MERT's features hold onsets (demo/backbones),
+their first principal direction is the strength of onsets, and its autocorrelation the tempo. Canonical correlations
+(Hotelling 1936) find what texts say about such descriptors, and the Gaussian model behind them (Bach and Jordan 2005)
+gives how much likelier a rhythm is with a text than without.
 """
 
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from open_musiclm.checkpoints import load_into, load_weights
+from demo.rhythm.descriptors import describe_rhythm, descriptor_count
 from open_musiclm.config import ModelConfig
 from open_musiclm.errors import UserError
+from open_musiclm.files import appearing_whole
 
-_LAGS_SECONDS = (0.08, 2.0)
-SHORTEST_SECONDS = 4.0  # of what is worth listening to: in less, two seconds hardly repeat
-_PEAKS = (0.2, 0.35, 0.5, 0.7)  # of the way from the median of a curve to its highest peaks
-_HIGHEST_PEAKS = 0.98
-_NOTHING = 1e-6
-# A rhythm that is farther from all others than this, in standard deviations, says no more.
-_FARTHEST = 4.0
-_ANY_WEIGHT = "rhythm_directions"
+FILE_NAME = "rhythm_scorer.safetensors"
+_KIND = "rhythm_scorer"
+_EARLIER_KIND, _EARLIER_FILE_NAME = "rhythm_ear", "rhythm_ear.safetensors"
+_REMEDY = "make one with scripts/train_rhythm_ear.py"
+_LARGEST_DEVIATION = 4.0  # standard deviations; descriptors are clamped there
 
 
-class RhythmEar(nn.Module):
-    """What `training/rhythm_ear.py` learned; `frame_hz` is the rate of MERT's features."""
+class RhythmScorer(nn.Module):
+    """The parameters that demo/rhythm/training.py fits; `frame_hz` is the rate of MERT's features."""
 
     def __init__(self, frame_hz: int, features: int, text_dim: int, components: int) -> None:
         super().__init__()
         self.frame_hz = frame_hz
-        count = 2 * _descriptors(frame_hz)
+        count = descriptor_count(frame_hz)
         shapes = {
             "direction": (features,),
             "rhythm_mean": (count,),
@@ -53,32 +53,44 @@ class RhythmEar(nn.Module):
         self.correlations: Tensor
 
     @classmethod
-    def load(cls, path: Path, config: ModelConfig, device: torch.device) -> "RhythmEar":
-        """An ear from its checkpoint. Raises UserError."""
-        weights = load_weights(path, "rhythm_ear")
-        if _ANY_WEIGHT not in weights.tensors or "direction" not in weights.tensors:
-            raise UserError(f"{weights.path}: holds no ear for rhythm; make one with scripts/train_rhythm_ear.py")
-        (features,), components = weights.tensors["direction"].shape, weights.tensors[_ANY_WEIGHT].shape[-1]
-        text_dim = weights.tensors["text_mean"].shape[-1] if "text_mean" in weights.tensors else 0
-        ear = cls(config.hubert_kmeans_cfg.output_hz, features, text_dim, components)
-        load_into(ear, weights)
-        return ear.to(device)
+    def load(cls, path: Path, config: ModelConfig, device: torch.device) -> "RhythmScorer":
+        """Reads a file, or the one in a folder, that `save` or an earlier version wrote. Raises UserError."""
+        file = find_scorer(path)
+        tensors = _read(file)
+        try:
+            sizes = (len(tensors["direction"]), len(tensors["text_mean"]), len(tensors["correlations"]))
+            scorer = cls(config.hubert_kmeans_cfg.output_hz, *sizes)
+            scorer.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise UserError(f"{file}: not a rhythm scorer for this model config ({reason}); {_REMEDY}") from error
+        return scorer.to(device)
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file atomically. Raises UserError."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with appearing_whole(path) as temporary:
+            try:
+                save_file(tensors, temporary, {"kind": _KIND})
+            except SafetensorError as error:  # how safetensors reports a full disk
+                raise UserError(f"{path}: cannot write: {error}") from error
 
     def check(self, path: Path, features: int, text_dim: int) -> None:
-        """Raises UserError where the ear at `path` was learned with backbones of other sizes."""
-        known = (len(self.direction), len(self.text_mean))
-        if known != (features, text_dim):
+        """Raises UserError where this scorer, from `path`, was fitted to backbones of other sizes."""
+        found = (len(self.direction), len(self.text_mean))
+        if found != (features, text_dim):
             raise UserError(
-                f"{path}: this ear for rhythm knows features of {known[0]} and texts of {known[1]} numbers, the "
-                f"config's MERT and CLAP have {features} and {text_dim}; learn one with scripts/train_rhythm_ear.py"
+                f"{path}: this rhythm scorer takes features of {found[0]} and texts of {found[1]} numbers, the "
+                f"config's MERT and CLAP have {features} and {text_dim}; {_REMEDY}"
             )
 
-    def hear(
+    def score(
         self, texts: Float[Tensor, "batch dim"], features: Float[Tensor, "batch time features"], window: int
     ) -> Float[Tensor, "batch"]:
-        """How many nats likelier the rhythms of features (the centroids of semantic tokens) are with the texts.
+        """How many nats likelier the rhythm of each sequence of features is with its text than without.
 
-        Of what is longer than `window` frames, the mean over windows; the last one may begin earlier.
+        `texts` are CLAP embeddings, the features are the centroids of semantic tokens. Of more than `window` frames it
+        is the mean over windows, of which the last starts earlier rather than being shorter.
         """
         parts = list(features.split(window, dim=1))
         if parts[-1].shape[1] < window:
@@ -89,49 +101,35 @@ class RhythmEar(nn.Module):
     def information(
         self, texts: Float[Tensor, "batch dim"], rhythms: Float[Tensor, "batch descriptors"]
     ) -> Float[Tensor, "batch"]:
-        """How many nats likelier each rhythm is with its text's CLAP embedding than without.
+        """The pointwise mutual information, in nats, of each text embedding and rhythm.
 
         It is the sum over the canonical pairs (u, v) of correlation r of log p(u, v) / (p(u) p(v)).
         """
-        scaled = ((rhythms - self.rhythm_mean) / self.rhythm_spread).clamp(-_FARTHEST, _FARTHEST)
-        heard, said = scaled @ self.rhythm_directions, (texts - self.text_mean) @ self.text_directions
+        deviations = (rhythms - self.rhythm_mean) / self.rhythm_spread
+        u = deviations.clamp(-_LARGEST_DEVIATION, _LARGEST_DEVIATION) @ self.rhythm_directions
+        v = (texts - self.text_mean) @ self.text_directions
         r = self.correlations
-        exponent = r * heard * said - r.square() * (heard.square() + said.square()) / 2
+        exponent = r * u * v - r.square() * (u.square() + v.square()) / 2
         return (exponent / (1 - r.square()) - (1 - r.square()).log() / 2).sum(dim=1)
 
 
-def describe_rhythm(
-    features: Float[Tensor, "batch time features"], direction: Float[Tensor, "features"], frame_hz: int
-) -> Float[Tensor, "batch descriptors"]:
-    """Descriptors of two curves: the features along `direction`, and how far each frame is from the one before."""
-    change = torch.linalg.vector_norm(features.diff(dim=1), dim=2)
-    return torch.cat([_described(features @ direction, frame_hz), _described(change, frame_hz)], dim=1)
+def find_scorer(path: Path) -> Path:
+    """The file that `path` names: itself, or the one in a folder. Raises UserError."""
+    if not path.is_dir():
+        return path
+    for name in (FILE_NAME, _EARLIER_FILE_NAME):
+        if (path / name).exists():
+            return path / name
+    raise UserError(f"{path}: holds no {FILE_NAME}; {_REMEDY}")
 
 
-def _described(curves: Float[Tensor, "batch time"], frame_hz: int) -> Float[Tensor, "batch descriptors"]:
-    """Autocorrelation, peaks a second of four heights, spread and roughness of curves of at least two frames."""
-    centred = curves - curves.mean(dim=1, keepdim=True)
-    spread = centred.square().mean(dim=1, keepdim=True).sqrt()
-    scaled = centred / (spread + _NOTHING)
-    time = curves.shape[1]
-    periodicity = [
-        (scaled[:, :-lag] * scaled[:, lag:]).sum(dim=1) / time if lag < time else scaled.new_zeros(len(scaled))
-        for lag in _lags(frame_hz)
-    ]
-    median = scaled.median(dim=1, keepdim=True).values
-    height = scaled.quantile(_HIGHEST_PEAKS, dim=1, keepdim=True) - median
-    inner = scaled[:, 1:-1]
-    peak = (inner > scaled[:, :-2]) & (inner >= scaled[:, 2:])
-    peaks = [(peak & (inner > median + share * height)).sum(dim=1) * (frame_hz / time) for share in _PEAKS]
-    roughness = scaled.diff(dim=1).abs().mean(dim=1)
-    return torch.stack([*periodicity, *peaks, spread[:, 0], roughness], dim=1)
-
-
-def _lags(frame_hz: int) -> range:
-    shortest, longest = _LAGS_SECONDS
-    return range(round(shortest * frame_hz), round(longest * frame_hz))
-
-
-def _descriptors(frame_hz: int) -> int:
-    """How many descriptors a curve has."""
-    return len(_lags(frame_hz)) + len(_PEAKS) + 2
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as content:
+            kind = (content.metadata() or {}).get("kind")
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot read a rhythm scorer: {error}") from error
+    if kind not in (_KIND, _EARLIER_KIND):
+        raise UserError(f"{file}: holds {kind or 'other'} weights; a rhythm scorer is needed here, {_REMEDY}")
+    return tensors

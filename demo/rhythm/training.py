@@ -1,19 +1,17 @@
-"""How an ear for rhythm is learned: in closed form, from stored semantic tokens and the captions of their sounds."""
+"""Fits a rhythm scorer in closed form, from stored semantic tokens and the captions of their sounds."""
 
-import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from demo.rhythm.scorer import RhythmEar, describe_rhythm
-from open_musiclm import cli
-from open_musiclm.checkpoints import save_weights, weights_name
-from open_musiclm.config import ModelConfig, load_model_config
+from demo.rhythm.descriptors import describe_rhythm
+from demo.rhythm.scorer import FILE_NAME, RhythmScorer
+from open_musiclm.config import ModelConfig
 from open_musiclm.data.token_store import TokenStore
-from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.mert import load_centroids
@@ -21,75 +19,87 @@ from open_musiclm.training.backbones.clap_text import read_captions
 
 COMPONENTS = 4
 FEWEST_SOUNDS = 50
-_MOST_SOUNDS = 20000  # more would hardly move a covariance
-_SHRINKAGE = 0.02  # towards equal variances, in shares of the mean variance
-_MOST_CORRELATED = 0.99
+_MOST_SOUNDS = 20000  # more would hardly change a covariance
+_SHRINKAGE = 0.02  # towards equal variances, as a share of the mean variance
+_LARGEST_CORRELATION = 0.99
+_SMALLEST_SPREAD = 1e-6
 _TEXTS_AT_ONCE = 256
 
 
-def train_rhythm_ear(arguments: argparse.Namespace) -> None:
-    """Learns an ear as the script's arguments say, and writes it. Raises UserError."""
-    config = load_model_config(arguments.model_config)
-    folder = arguments.results_folder or Path("results") / "rhythm_ear"
-    target = folder / weights_name("rhythm_ear")
-    if target.exists() and not arguments.overwrite:
+@dataclass(frozen=True)
+class ScorerTraining:
+    """What a rhythm scorer is fitted to, and the folder it is written to."""
+
+    model_config: ModelConfig
+    tokens_folder: Path
+    captions: Path
+    kmeans_path: Path
+    results_folder: Path
+    overwrite: bool = False
+
+
+def train_rhythm_scorer(training: ScorerTraining, device: torch.device) -> tuple[Path, int, RhythmScorer]:
+    """Fits and writes a scorer; returns its file, the number of sounds and the scorer. Raises UserError."""
+    config, target = training.model_config, training.results_folder / FILE_NAME
+    if target.exists() and not training.overwrite:
         raise UserError(f"{target}: there already; give --overwrite or another --results_folder")
-    centroids = load_centroids(arguments.kmeans_path, config)
-    store = TokenStore(arguments.tokens_folder, config)
+    centroids = load_centroids(training.kmeans_path, config)
+    store = TokenStore(training.tokens_folder, config)
     captions = {
-        str(sound.path.relative_to(arguments.captions.parent)): list(sound.captions)
-        for sound in read_captions(arguments.captions)
+        str(sound.path.relative_to(training.captions.parent)): list(sound.captions)
+        for sound in read_captions(training.captions)
     }
     rows = [row for row, path in enumerate(store.paths()) if path in captions]
     if len(rows) < FEWEST_SOUNDS:
         raise UserError(
-            f"{arguments.captions}: has captions of {len(rows)} of the {len(store)} sounds whose tokens are in "
-            f"{arguments.tokens_folder}; an ear for rhythm takes at least {FEWEST_SOUNDS}"
+            f"{training.captions}: has captions of {len(rows)} of the {len(store)} sounds whose tokens are in "
+            f"{training.tokens_folder}; a rhythm scorer needs at least {FEWEST_SOUNDS}"
         )
     rows = rows[:: -(-len(rows) // _MOST_SOUNDS)]
-    clap = Clap.load(config, choose_device(arguments.device))
-    ear = learned_ear(store, rows, captions, centroids, clap, config)
-    save_weights(target, "rhythm_ear", ear.state_dict(), config)
-    found = ", ".join(f"{value:.2f}" for value in ear.correlations.tolist())
-    cli.say(f"{len(rows)} sounds; correlations of texts and rhythms: {found}")
-    cli.say(f"wrote {target}; give it as --ear_path to scripts/bundle.py or to an inference script")
+    scorer = fit(store, rows, captions, centroids, Clap.load(config, device), config)
+    scorer.save(target)
+    return target, len(rows), scorer
 
 
-def learned_ear(
+def fit(
     store: TokenStore,
-    rows: list[int],
+    rows: Sequence[int],
     captions: Mapping[str, list[str]],
     centroids: Float[Tensor, "codebook features"],
     clap: Clap,
     config: ModelConfig,
-) -> RhythmEar:
-    """The ear that these rows of a store and the captions of their sounds make."""
+) -> RhythmScorer:
+    """The scorer fitted to these rows of a store and the captions of their sounds."""
     frame_hz = config.hubert_kmeans_cfg.output_hz
     longest = round(config.global_cfg.clap_audio_length_seconds * frame_hz)
     tokens = [store.tokens(row, "semantic", 0, longest).flatten() for row in rows]
     direction = principal_direction(centroids, torch.cat(tokens).bincount(minlength=len(centroids)))
     rhythms = torch.cat([describe_rhythm(centroids[ids][None], direction, frame_hz) for ids in tokens])
     paths = store.paths()
-    texts = list(_embedded([captions[paths[row]] for row in rows], clap))
-    ear = RhythmEar(frame_hz, centroids.shape[1], clap.embedding_dim, COMPONENTS)
-    ear.direction.copy_(direction)
-    ear.rhythm_mean.copy_(rhythms.mean(dim=0))
-    ear.rhythm_spread.copy_(rhythms.std(dim=0) + 1e-6)
-    ear.text_mean.copy_(torch.stack([each.mean(dim=0) for each in texts]).mean(dim=0))
-    scaled = (rhythms - ear.rhythm_mean) / ear.rhythm_spread
-    centred = [each - ear.text_mean for each in texts]
-    said = torch.stack([each.mean(dim=0) for each in centred])
+    texts = list(_embed([captions[paths[row]] for row in rows], clap))
+    scorer = RhythmScorer(frame_hz, centroids.shape[1], clap.embedding_dim, COMPONENTS)
+    scorer.direction.copy_(direction)
+    scorer.rhythm_mean.copy_(rhythms.mean(dim=0))
+    scorer.rhythm_spread.copy_(rhythms.std(dim=0) + _SMALLEST_SPREAD)
+    scorer.text_mean.copy_(torch.stack([each.mean(dim=0) for each in texts]).mean(dim=0))
+    deviations = (rhythms - scorer.rhythm_mean) / scorer.rhythm_spread
+    centred = [each - scorer.text_mean for each in texts]
+    of_sounds = torch.stack([each.mean(dim=0) for each in centred])
     covariance = torch.stack([each.t() @ each / len(each) for each in centred]).mean(dim=0)
-    found = canonical(covariance, said.t() @ scaled / len(scaled), scaled.t() @ scaled / len(scaled))
-    for buffer, value in zip((ear.text_directions, ear.rhythm_directions, ear.correlations), found, strict=True):
+    between = of_sounds.t() @ deviations / len(deviations)
+    found = canonical(covariance, between, deviations.t() @ deviations / len(deviations))
+    for buffer, value in zip(
+        (scorer.text_directions, scorer.rhythm_directions, scorer.correlations), found, strict=True
+    ):
         buffer.copy_(value)
-    return ear
+    return scorer
 
 
 def principal_direction(
     centroids: Float[Tensor, "codebook features"], counts: Int[Tensor, "codebook"]
 ) -> Float[Tensor, "features"]:
-    """Where features, each its token's centroid, differ most; it points to where the rarer, stronger ones are."""
+    """The direction in which features, each its token's centroid, vary most; its sign makes the skewness positive: it
+    points to the rarer, stronger features."""
     weights = counts.double() / counts.sum()
     centred = centroids.double() - weights @ centroids.double()
     direction = torch.linalg.eigh(centred.t() @ (centred * weights[:, None])).eigenvectors[:, -1]
@@ -108,7 +118,7 @@ def canonical(
     return (
         (whitening_left @ u[:, first]).float(),
         (whitening_right @ v[first].t()).float(),
-        correlations[first].clamp(max=_MOST_CORRELATED).float(),
+        correlations[first].clamp(max=_LARGEST_CORRELATION).float(),
     )
 
 
@@ -117,7 +127,7 @@ def _inverse_root(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim di
     return vectors @ torch.diag((values + _SHRINKAGE * values.mean()).rsqrt()) @ vectors.t()
 
 
-def _embedded(captions: list[list[str]], clap: Clap) -> Iterator[Float[Tensor, "_ dim"]]:
+def _embed(captions: Sequence[list[str]], clap: Clap) -> Iterator[Float[Tensor, "_ dim"]]:
     """The embeddings of each sound's captions."""
     flat = [caption for own in captions for caption in own]
     parts = [

@@ -1,1 +1,1 @@
-"""What generated music and codecs are measured by."""
+"""Metrics of generated music and of codecs."""

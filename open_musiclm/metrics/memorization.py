@@ -1,4 +1,8 @@
-"""Whether clips repeat training music: shared runs of semantic tokens."""
+"""Memorization: the share of clips that have a run of semantic tokens in common with training music.
+
+MusicLM (Agostinelli et al. 2023, section 6) compares token sequences of the model with those of its training data;
+here immediate repetitions do not count, and a run may lie anywhere in a clip.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +11,7 @@ Gram = tuple[int, ...]
 
 
 def changes(tokens: Tokens) -> list[int]:
-    """The tokens without immediate repetitions: a held sound is one token however long it is held."""
+    """The tokens without immediate repetitions: a sound counts once however long it lasts."""
     return [token for place, token in enumerate(tokens) if place == 0 or token != tokens[place - 1]]
 
 
@@ -18,11 +22,11 @@ def grams(tokens: Tokens, length: int) -> set[Gram]:
 
 
 def share_repeated(clips: Sequence[Tokens], training: Iterable[Tokens], length: int) -> float:
-    """The share of clips with at least one run of `length` changes that some training clip has too.
+    """The share (0 to 1) of clips with at least one run of `length` changes that some training clip has too.
 
-    Compare it with that of unseen real clips: common sounds are shared by chance.
+    Compare it with the share among real clips that were not trained on: common sounds have runs in common anyway.
     """
-    known: set[Gram] = set()
+    trained: set[Gram] = set()
     for tokens in training:
-        known |= grams(tokens, length)
-    return sum(not known.isdisjoint(grams(tokens, length)) for tokens in clips) / max(len(clips), 1)
+        trained |= grams(tokens, length)
+    return sum(not trained.isdisjoint(grams(tokens, length)) for tokens in clips) / max(len(clips), 1)

@@ -50,3 +50,9 @@ def test_the_prompts_of_the_evaluation_land_on_captions_of_their_family_and_pace
     found = [CAPTIONS[caption] for caption in nearest(clap, [prompt.text for prompt in prompts])]
     right = [here == (prompt.family, prompt.tempo) for here, prompt in zip(found, prompts, strict=True)]
     assert sum(right) >= 190
+
+
+def test_both_scales_of_the_shipped_clap_are_the_trained_one(clap):
+    """The loss trains the sound's; the text's is what scores are scaled by."""
+    assert clap.model.logit_scale_t.item() == clap.model.logit_scale_a.item()
+    assert clap.scale == pytest.approx(21.7, abs=0.1)

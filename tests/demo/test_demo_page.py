@@ -1,4 +1,4 @@
-"""The page that `make demo` writes, and the bundle in the repository that it generates with."""
+"""The page that `make demo` writes, and the bundle of the repository, from which it generates."""
 
 import base64
 import io
@@ -17,8 +17,8 @@ from helpers.paths import REPOSITORY
 from PIL import Image
 
 from demo.page import PageSample, spectrogram_levels, write_page, write_spectrogram
+from demo.rhythm.search import RhythmCandidate
 from open_musiclm.audio import write_wave
-from open_musiclm.generation.scorers import Heard
 
 SAMPLE_HZ = 24000
 
@@ -55,8 +55,8 @@ def content(source: str) -> io.BytesIO:
 @pytest.mark.parametrize("hz", [110.0, 440.0, 3000.0])
 def test_a_tone_is_brightest_at_its_pitch(hz):
     levels = spectrogram_levels(tone(hz), SAMPLE_HZ)
-    row = int(levels[:, levels.shape[1] // 2].argmax())
-    pitch = 50 * (11000 / 50) ** ((row + 0.5) / levels.shape[0])
+    band = int(levels[:, levels.shape[1] // 2].argmax())
+    pitch = 50 * (11000 / 50) ** ((band + 0.5) / levels.shape[0])
     assert abs(np.log2(pitch / hz)) < 0.1
     assert levels.max() == 1
 
@@ -77,7 +77,7 @@ def test_the_page_holds_all_it_shows(tmp_path):
         sound, picture = tmp_path / f"{number}.wav", tmp_path / f"{number}.png"
         write_wave(sound, wave, SAMPLE_HZ)
         write_spectrogram(picture, wave, SAMPLE_HZ)
-        samples.append(PageSample(sound, picture, Heard(0.5 - number, rhythm, 0.0)))
+        samples.append(PageSample(sound, picture, str(RhythmCandidate("", 0, wave, 0.5 - number, rhythm))))
     prompt = '<script>alert("x")</script> & a tune'
     write_page(tmp_path / "page.html", prompt, "a <tiny> model", samples)
     for sample in samples:
@@ -90,9 +90,9 @@ def test_the_page_holds_all_it_shows(tmp_path):
     assert "2. similarity -0.500, rhythm +0.25 (1.wav)" in page.text
     for (_, picture), (_, sound), wave in zip(page.found[::2], page.found[1::2], waves, strict=True):
         assert Image.open(content(picture)).size[1] > 100
-        heard, sample_hz = soundfile.read(content(sound), dtype="float32")
+        played, sample_hz = soundfile.read(content(sound), dtype="float32")
         assert sample_hz == SAMPLE_HZ
-        torch.testing.assert_close(torch.from_numpy(heard), wave, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.from_numpy(played), wave, rtol=0, atol=1e-4)
 
 
 def generate(*arguments: str) -> subprocess.CompletedProcess[str]:

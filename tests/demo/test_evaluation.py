@@ -1,4 +1,4 @@
-"""What the demo's evaluation measures with: each figure on sounds whose answer is known."""
+"""The measures of the demo's evaluation, on sounds whose answer is given."""
 
 import json
 import subprocess
@@ -11,13 +11,14 @@ from helpers.paths import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo.classifier import SAMPLE_HZ, Judge
+from demo.classifier import SAMPLE_HZ, PromptClassifier
+from demo.modulated_noise import noise_modulated
 from demo.prompts import control_prompts
 from open_musiclm.audio import write_wave
 from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.data.token_store_writer import TokenStoreWriter
-from open_musiclm.metrics.frechet import frechet_distance, noise_modulated
+from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.metrics.memorization import changes, grams, share_repeated
 
 TOKENS = st.lists(st.integers(0, 5), max_size=60)
@@ -36,27 +37,29 @@ def played(harmonics: int, notes_per_second: float, seed: int, seconds: float = 
     return torch.from_numpy((0.3 * wave / np.abs(wave).max()).astype(np.float32))
 
 
-def test_the_judge_tells_timbres_and_tempi_it_has_heard():
+def test_the_classifier_tells_timbres_and_tempi_it_was_fitted_to():
     kinds = [("dull", 1), ("sharp", 12)]
     speeds = [("slow", 1.0), ("medium", 3.0), ("fast", 7.0)]
     cases = [(family, tempo, count, rate) for family, count in kinds for tempo, rate in speeds]
     training = [(played(count, rate, seed), family, tempo) for family, tempo, count, rate in cases for seed in range(8)]
     waves, families, tempi = zip(*training, strict=True)
-    judge = Judge().fit(iter(waves), families, tempi)
+    classifier = PromptClassifier().fit(iter(waves), families, tempi)
     unseen = [played(count, rate, seed=99) for _, _, count, rate in cases]
-    right = [heard == family for heard, (family, *_) in zip(judge.families(unseen), cases, strict=True)]
+    right = [found == family for found, (family, *_) in zip(classifier.families(unseen), cases, strict=True)]
     assert sum(right) >= 5
-    assert judge.tempi(unseen) == [tempo for _, tempo, *_ in cases]
+    assert classifier.tempi(unseen) == [tempo for _, tempo, *_ in cases]
 
 
-def test_a_level_does_not_change_the_judgement():
+def test_a_level_does_not_change_the_class():
     training = [(played(count, 2.0, seed), name) for name, count in (("dull", 1), ("sharp", 12)) for seed in range(4)]
-    judge = Judge().fit([wave for wave, _ in training], [name for _, name in training], ["slow", "fast"] * 4)
+    classifier = PromptClassifier().fit(
+        [wave for wave, _ in training], [name for _, name in training], ["slow", "fast"] * 4
+    )
     wave = played(12, 2.0, 50)
-    assert judge.families([wave, 0.05 * wave]) == ["sharp", "sharp"]
+    assert classifier.families([wave, 0.05 * wave]) == ["sharp", "sharp"]
 
 
-def test_the_distance_of_normal_distributions_is_the_known_one():
+def test_the_distance_of_normal_distributions_has_its_closed_form():
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(20000, 3, generator=generator)
     right = 2 * torch.randn(20000, 3, generator=generator) + torch.tensor([1.0, 0.0, 0.0])
@@ -75,7 +78,7 @@ def test_modulated_noise_is_as_loud_as_the_wave_where_the_wave_is():
 
 
 @given(tokens=TOKENS, length=st.integers(1, 6))
-def test_a_clip_repeats_itself_and_how_long_its_sounds_are_held_does_not_count(tokens, length):
+def test_a_clip_repeats_itself_and_how_long_its_sounds_last_does_not_count(tokens, length):
     held = [token for token in tokens for _ in range(3)]
     expected = 1.0 if len(changes(tokens)) >= length else 0.0
     assert share_repeated([held], [tokens], length) == expected
@@ -113,15 +116,15 @@ def write_corpus(folder, seeds):
 
 @pytest.mark.slow
 def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
-    row = StoredTokens(
+    stored = StoredTokens(
         "a.wav", 0.0, 2.0, torch.zeros(1, 3).long(), torch.arange(99)[:, None] % 40,
         torch.zeros(30, 3).long(), torch.zeros(30, 5).long(),
     )  # fmt: skip
     with TokenStoreWriter(tmp_path / "tokens", StoreDescription(stack.config, {})) as writer:
-        writer.add([row])
+        writer.add([stored])
     command = [
         sys.executable, str(REPOSITORY / "demo/evaluate.py"), "--checkpoint_dir", str(stack.folder),
-        "--judge_corpus", str(write_corpus(tmp_path / "judge", (1, 2, 3))),
+        "--classifier_corpus", str(write_corpus(tmp_path / "labelled", (1, 2, 3))),
         "--held_out_corpus", str(write_corpus(tmp_path / "held_out", (4,))),
         "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2", "--num_drafts", "3",
         "--duration", "2", "--results_folder", str(tmp_path / "results"), "--device", "cpu",
@@ -129,9 +132,9 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "results/evaluation.json").read_text())
-    assert report["control"]["family, real clips"] >= 0.75
-    assert report["control"]["prompts"] == 3
+    assert report["prompt adherence"]["family, real clips"] >= 0.75
+    assert report["prompt adherence"]["prompts"] == 3
     assert len(report["codec"]["codebook usage"]) == 8
     assert report["distance"]["clips of each set"] == 3
-    assert report["memorising"]["runs of 32 changes, generated"] in (0, 1 / 3, 2 / 3, 1)
+    assert report["memorization"]["runs of 32 changes, generated"] in (0, 1 / 3, 2 / 3, 1)
     assert len(list((tmp_path / "results").glob("*.flac"))) == 3

@@ -1,4 +1,4 @@
-"""The start of a MERT that hears onsets: strength lies where a note is struck, even if pitch and timbre stay."""
+"""The onset bank: onset strength lies where a note is struck, even if pitch and timbre stay."""
 
 import math
 from pathlib import Path
@@ -55,8 +55,10 @@ def onset_strength(mert: Mert, wave: Tensor) -> Tensor:
 def test_onset_strength_lies_where_the_same_note_is_struck_again(mert: Mert, hz: float, strikes: int):
     strength = onset_strength(mert, struck(hz, strikes))
     hop = SECONDS / (len(strength) + LEFT_OUT)
-    moments = (torch.arange(strikes) + 0.5) * SECONDS / strikes
-    near = ((torch.arange(LEFT_OUT, len(strength) + LEFT_OUT)[:, None] * hop - moments).abs() < 1.5 * 0.04).any(dim=1)
+    strikes_at = (torch.arange(strikes) + 0.5) * SECONDS / strikes
+    near = ((torch.arange(LEFT_OUT, len(strength) + LEFT_OUT)[:, None] * hop - strikes_at).abs() < 1.5 * 0.04).any(
+        dim=1
+    )
     above = strength - strength.median()
     assert above[near].sum() > 0.9 * above.clamp_min(0).sum()
 

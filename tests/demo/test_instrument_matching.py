@@ -1,4 +1,4 @@
-"""CLAP learns to name what it hears: the demo's script, on a few clips and the bundle of the repository."""
+"""Instrument matching: the demo's script, on a few clips and the bundle of the repository."""
 
 import json
 import random
@@ -15,30 +15,32 @@ from helpers.paths import DEMO, REPOSITORY
 
 from demo.corpus.corpus import Clip
 from demo.corpus.instruments import INSTRUMENTS
-from demo.corpus.wordings import namings
+from demo.corpus.wordings import tempo_sentences
 from demo.prompts import control_prompts
 
 MODEL, BUNDLE = REPOSITORY / "configs/demo/model.json", DEMO / "bundle"
-PACES = {"slow": 1.0, "medium": 2.5, "fast": 6.0}  # notes a second
+TEMPI = {"slow": 1.0, "medium": 2.5, "fast": 6.0}  # notes a second
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "demo/train_naming.py"), *map(str, arguments)]
+    command = [sys.executable, str(REPOSITORY / "demo/train_instrument_matching.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
-    """Plucked tones at three paces as a harp's and as two harps', with the labels of the demo corpus."""
+    """Plucked tones at three tempi as a harp's and as two harps', with the labels of the demo corpus."""
     folder = tmp_path_factory.mktemp("clips")
     time = np.arange(12 * 24000) / 24000
     lines = []
-    for number, (pace, hz) in enumerate(PACES.items()):
+    for number, (tempo, hz) in enumerate(TEMPI.items()):
         name, family = f"{number}.wav", ("plucked strings", "mixed")[number == 1]
         tone = 0.3 * np.sin(2 * np.pi * 330 * time) * np.exp(-8 * (time % (1 / hz)))
         soundfile.write(folder / name, tone, 24000)
-        caption = f"{pace} harp"
-        clip = Clip(name, caption, [caption], ["harp"], family, 100, pace, "major", "sparse", "middle", "none", 12.0, 0)
+        caption = f"{tempo} harp"
+        clip = Clip(
+            name, caption, [caption], ["harp"], family, 100, tempo, "major", "sparse", "middle", "none", 12.0, 0
+        )
         lines.append(json.dumps(asdict(clip)))
     (folder / "captions.jsonl").write_text("\n".join(lines))
     config = json.loads((DEMO / "configs/train_clap.json").read_text())
@@ -48,17 +50,17 @@ def clips(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_losses_fall_and_a_clap_is_written_from_which_it_goes_on(clips, tmp_path):
+def test_the_losses_fall_and_training_continues_from_the_clap_that_was_written(clips, tmp_path):
     target, configs = tmp_path / "clap", ("--config", clips / "clap.json", "--model_config", MODEL)
-    said = []
+    reported = []
     for steps in (20, 40, 40):
         done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 16)
         assert done.returncode == 0, done.stderr
-        said += [line for line in done.stdout.splitlines() if line.startswith("step")]
+        reported += [line for line in done.stdout.splitlines() if line.startswith("step")]
         assert [folder.name for folder in target.iterdir()] == [f"step_{steps:08d}"]
-    assert [line.split(":")[0] for line in said] == ["step 20", "step 40"]
-    names = ("contrast", "family and pace", "pace", "closeness", "parting")
-    first, last = ([float(re.search(f"(?:, |: ){name} ([0-9.]+)", line)[1]) for name in names] for line in said)
+    assert [line.split(":")[0] for line in reported] == ["step 20", "step 40"]
+    names = ("contrast", "family and tempo", "tempo", "alignment", "separation")
+    first, last = ([float(re.search(f"(?:, |: ){name} ([0-9.]+)", line)[1]) for name in names] for line in reported)
     assert sum(last) < sum(first)
     assert {file.name for file in (target / "step_00000040").iterdir()} >= {"config.json", "model.safetensors"}
 
@@ -70,12 +72,12 @@ def test_a_folder_without_a_clap_is_one_clear_line(clips, tmp_path):
     assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'nowhere'}: no config.json")
 
 
-def test_namings_differ_in_the_pace_alone_and_are_no_prompts_of_the_evaluation():
-    chance = random.Random(0)
+def test_sentences_differ_in_the_tempo_alone_and_are_no_prompts_of_the_evaluation():
+    rng = random.Random(0)
     asked = {prompt.text for prompt in control_prompts(2000, seed=0)}
     for instrument in INSTRUMENTS:
         for _ in range(20):
-            sentences = namings(instrument, chance)
+            sentences = tempo_sentences(instrument, rng)
             assert not asked & set(sentences)
             assert any(name in sentence for name in instrument.names for sentence in sentences[:1])
             words = [set(sentence.split()) - {"a", "an"} for sentence in sentences]

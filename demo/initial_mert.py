@@ -1,0 +1,41 @@
+"""Write a MERT directory to start train_mert from: an onset bank or a filter bank (demo/backbones), not trained yet.
+
+Name it as trainer.init in the config of scripts/train_mert.py, whose architecture it has.
+"""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+
+BANKS = ("onset_bank", "filter_bank")
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("bank", choices=BANKS, help="what the features start as")
+    parser.add_argument("target", type=Path, help="the directory to write")
+    parser.add_argument("--config", type=Path, required=True, help="the config that scripts/train_mert.py will get")
+    parser.add_argument("--seed", type=int, default=0, help="of what stays random")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from demo.backbones.filter_bank import start_as_filter_bank
+    from demo.backbones.onset_bank import start_as_onset_bank
+    from open_musiclm.config.backbones import MertTrainingConfig
+    from open_musiclm.config.json_files import load_section
+    from open_musiclm.training.backbones.mert import build_mert
+
+    torch.manual_seed(arguments.seed)
+    model = build_mert(load_section(arguments.config, MertTrainingConfig).architecture)
+    start = {"onset_bank": start_as_onset_bank, "filter_bank": start_as_filter_bank}[arguments.bank]
+    start(model)
+    model.save_pretrained(arguments.target)
+    cli.say(f"wrote {arguments.target}; name it as trainer.init in {arguments.config}")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())

@@ -1,0 +1,169 @@
+"""Search that knows rhythm: semantic candidates, particles made of the best of them, and a ranking by CLAP and rhythm.
+
+Semantic tokens tell the rhythm before there is any sound, and take a small part of the time of coarse tokens. So many
+candidates of each sample are made, and the particles of core's search start from those whose rhythm fits the prompt
+best. Particles are compared by CLAP alone, finished samples by both.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from demo.rhythm.combined import ClapRhythmScorer
+from open_musiclm import audio
+from open_musiclm.audio import Sound, read_sound
+from open_musiclm.config import GenerationConfig
+from open_musiclm.errors import UserError
+from open_musiclm.generation.inference import Written, write_candidates
+from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.progress import StageBars
+from open_musiclm.generation.scorers import ClapScorer
+from open_musiclm.generation.search import Candidate, particle_search, resample, run_particles, surviving
+from open_musiclm.generation.session import Request, requests_of
+from open_musiclm.generation.tracks import Progress
+
+
+@dataclass(frozen=True)
+class RhythmCandidate(Candidate):
+    """`score` is CLAP's similarity; `rhythm` is in nats, None where it was not measured."""
+
+    rhythm: float | None
+
+    def __str__(self) -> str:
+        return f"similarity {self.score:.3f}" + ("" if self.rhythm is None else f", rhythm {self.rhythm:+.2f}")
+
+
+def best_of_n(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: ClapRhythmScorer,
+    num_semantic_candidates: int | None = None,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> list[list[RhythmCandidate]]:
+    """`num_samples` of each prompt, as the model's generation config says, those that `scorer` finds best first.
+
+    With semantic candidates, and music long enough to measure its rhythm, the particles start from the best of them.
+    Raises UserError.
+    """
+    config = model.generation_config
+    if num_semantic_candidates is not None:
+        _check(num_semantic_candidates, scorer, config)
+    if num_semantic_candidates is not None and scorer.measures_rhythm(config.duration):
+        waves = _search_from_candidates(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress)
+    elif config.num_particles is None:
+        waves = model.generate(prompts, None, config.num_samples, config, audio_prompt, progress)
+    else:
+        waves = particle_search(model, prompts, ClapScorer(model), config, audio_prompt, progress)
+    return ranked(model, prompts, waves, scorer)
+
+
+def generate_files(
+    model: MusicLM,
+    prompts: Sequence[str],
+    results_folder: Path,
+    paths: Mapping[str, str],
+    input_audio: Path | None,
+    scorer: ClapRhythmScorer,
+    num_semantic_candidates: int | None,
+) -> list[list[Written]]:
+    """Writes the `num_top_matches` best of `best_of_n` of each prompt as core does, with their similarity in the JSON.
+
+    Raises UserError.
+    """
+    audio_prompt = read_sound(input_audio) if input_audio else None
+    with StageBars() as bars:
+        found = best_of_n(model, prompts, scorer, num_semantic_candidates, audio_prompt, bars)
+    return [write_candidates(model, own, ClapScorer.name, results_folder, paths) for own in found]
+
+
+def choose_semantic(
+    model: MusicLM,
+    samples: Sequence[Request],
+    num_candidates: int,
+    scorer: ClapRhythmScorer,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> Int[Tensor, "particles time 1"]:
+    """Semantic tokens for the `num_particles` particles of each sample: the best of its `num_candidates` candidates.
+
+    There are as many different ones as particles that survive a window.
+    """
+    config = model.generation_config
+    particles, at_once = config.num_particles or 1, config.max_batch_size // num_candidates
+    chosen: list[Tensor] = []
+    for first in range(0, len(samples), at_once):
+        session = model.session(numbered(samples[first : first + at_once], num_candidates), config, progress)
+        prompt = session.prompt_tokens(audio_prompt)
+        semantic = session.semantic_tokens(prompt)
+        new = semantic[:, session.grid.first_frame(session.streams["semantic"], prompt.ticks) :, 0]
+        scores = scorer.score_semantic([request.prompt for request in session.requests], new)
+        by_sample = scores.cpu().unflatten(0, (-1, num_candidates))
+        chosen.append(semantic[resample(by_sample, min(surviving(particles), num_candidates), particles)])
+    return torch.cat(chosen)
+
+
+def ranked(
+    model: MusicLM, prompts: Sequence[str], waves: Sequence[Float[Tensor, "samples"]], scorer: ClapRhythmScorer
+) -> list[list[RhythmCandidate]]:
+    """`num_samples` waves of each prompt in turn as candidates, the best first; only the new music is scored."""
+    config = model.generation_config
+    requests = requests_of(prompts, config.num_samples)
+    new = audio.samples_of(config.duration, model.sample_hz)
+    rated: list[tuple[float, RhythmCandidate]] = []
+    for first in range(0, len(waves), config.max_batch_size):
+        some = slice(first, first + config.max_batch_size)
+        batch = torch.stack([wave[-new:] for wave in waves[some]])
+        ratings = scorer.rate([request.prompt for request in requests[some]], batch)
+        rhythms = [None] * len(batch) if ratings.rhythm is None else ratings.rhythm.tolist()
+        columns = (requests[some], waves[some], ratings.similarity.tolist(), rhythms)
+        candidates = [
+            RhythmCandidate(request.prompt, request.number, wave, similarity, rhythm)
+            for request, wave, similarity, rhythm in zip(*columns, strict=True)
+        ]
+        rated += zip(scorer.combined(ratings).tolist(), candidates, strict=True)
+    by_prompt = [rated[first : first + config.num_samples] for first in range(0, len(rated), config.num_samples)]
+    return [[candidate for _, candidate in sorted(own, key=lambda pair: -pair[0])] for own in by_prompt]
+
+
+def numbered(samples: Sequence[Request], count: int) -> list[Request]:
+    """`count` requests in the place of each sample, with numbers of their own."""
+    return [Request(sample.prompt, sample.number * count + number) for sample in samples for number in range(count)]
+
+
+def _search_from_candidates(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: ClapRhythmScorer,
+    num_candidates: int,
+    audio_prompt: Sound | None,
+    progress: Progress | None,
+) -> list[Float[Tensor, "samples"]]:
+    """Core's particle search with semantic tokens chosen beforehand."""
+    config = model.generation_config
+    particles = config.num_particles or 1
+    samples, at_once = requests_of(prompts, config.num_samples), config.max_batch_size // particles
+    waves: list[Float[Tensor, "samples"]] = []
+    for first in range(0, len(samples), at_once):
+        batch = samples[first : first + at_once]
+        semantic = choose_semantic(model, batch, num_candidates, scorer, audio_prompt, progress)
+        session = model.session(numbered(batch, particles), config, progress)
+        prompt = session.prompt_tokens(audio_prompt)
+        survivors, coarse = run_particles(session, prompt, particles, ClapScorer(model), semantic)
+        winners = model.session([session.requests[index] for index in survivors], config, progress)
+        waves += list(torch.cat(list(winners.finish(coarse, prompt, audio_prompt)), dim=1).cpu())
+    return waves
+
+
+def _check(num_candidates: int, scorer: ClapRhythmScorer, config: GenerationConfig) -> None:
+    if config.num_particles is None or not 1 <= num_candidates <= config.max_batch_size:
+        raise UserError(
+            f"--num_semantic_candidates {num_candidates}: needs --num_particles, and a --max_batch_size of at least "
+            f"{num_candidates}, for the candidates of a sample are compared within one batch"
+        )
+    if scorer.rhythm is None:
+        raise UserError("--num_semantic_candidates: needs a rhythm scorer; give --rhythm_scorer_path")
