@@ -1,9 +1,7 @@
-"""A folder laid out as the released one, at toy size: the README's own commands run on it unchanged."""
+"""A folder laid out as the released one, at toy size: the documented commands run on it unchanged."""
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from helpers import documentation
 from helpers.paths import REPOSITORY
 from helpers.released_layout import released_rvq, released_stage, write_released_kmeans
 from helpers.small_stack import MODEL, Stack
@@ -47,13 +46,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
     return folder
 
 
-def readme_command(*named: str) -> list[str]:
-    """The README's one command that has all these words."""
-    lines = re.findall(r"^    python (scripts/.*)$", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)
-    (command,) = [line for line in lines if all(word in line for word in named)]
-    return shlex.split(command)
-
-
 def run(command: list[str], place: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(
@@ -64,16 +56,16 @@ def run(command: list[str], place: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_readmes_command_generates(place: Path) -> None:
-    output = run(readme_command("infer_top_match", "checkpoints/semantic"), place)
+def test_the_documented_command_generates(place: Path) -> None:
+    output = run(documentation.command("infer_top_match", "checkpoints/semantic"), place)
     (wave,) = (place / "results/infer_top_match").glob("*.wav")
     assert wave.name in output
     assert soundfile.info(wave).frames == 4 * 24000
     assert json.loads(wave.with_suffix(".json").read_text())["paths"]["rvq_path"] == f"checkpoints/{NAMES['clap_rvq']}"
 
 
-def test_the_readmes_command_converts(place: Path) -> None:
-    run(readme_command("convert_checkpoint"), place)
+def test_the_documented_command_converts(place: Path) -> None:
+    run(documentation.command("convert_checkpoint"), place)
     converted = load_weights(place / "checkpoints/semantic.transformer.14000.safetensors", "semantic")
     released = load_weights(place / "checkpoints" / NAMES["semantic"], "semantic")
     assert converted.model_config is not None

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import documentation
 from helpers.paths import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
@@ -36,8 +37,8 @@ def test_help_comes_at_once(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-def test_the_readme_mentions_every_script(script: Path) -> None:
-    assert f"scripts/{script.name}" in (REPOSITORY / "README.md").read_text()
+def test_the_documentation_mentions_every_script(script: Path) -> None:
+    assert f"scripts/{script.name}" in documentation.text()
 
 
 @pytest.mark.parametrize(
@@ -61,15 +62,8 @@ def test_misuse_of_inference_is_one_clear_line(arguments: list[str], named: str)
     assert "Traceback" not in answer.stderr
 
 
-README_COMMANDS = [
-    line.strip()
-    for line in (REPOSITORY / "README.md").read_text().splitlines()
-    if line.startswith("    python scripts/")
-]
-
-
-@pytest.mark.parametrize("command", README_COMMANDS)
-def test_commands_of_the_readme_have_arguments_that_exist(command: str) -> None:
+@pytest.mark.parametrize("command", documentation.commands())
+def test_documented_commands_have_arguments_that_exist(command: str) -> None:
     _, script, *words = shlex.split(command)
     spec = importlib.util.spec_from_file_location("script", REPOSITORY / script)
     assert spec is not None

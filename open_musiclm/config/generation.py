@@ -16,28 +16,30 @@ _STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 class GenerationConfig(Section):
     """How to generate. A bundle carries one; scripts, the demo and Python use it unless told otherwise.
 
-    The same seed, prompt and sample number give the same music. Temperature 0 takes the likeliest token; without
-    `top_k` the likeliest tenth of the ids is drawn from. `cfg_scale` above 1 follows what a stage is given more closely
-    (classifier-free guidance, Ho and Salimans 2022): one number, or one each for the semantic, coarse and fine stage.
-    Search keeps the `num_top_matches` of `num_samples` that score best; with `num_particles` each of those samples is
-    what is left of so many particles (`generation/search.py`).
+    Guidance is classifier-free guidance (Ho and Salimans 2022). Search: `open_musiclm/generation/search.py`.
     """
 
-    seed: int = Field(default=0, description="the same seed, prompt and number give the same music")
+    seed: int = Field(default=0, description="the same seed, prompt and sample number give the same music")
     duration: PositiveFloat = Field(default=4.0, description="seconds of new music")
-    semantic_temperature: NonNegativeFloat = Field(default=1.0, description="of the semantic stage; 0: likeliest token")
-    coarse_temperature: NonNegativeFloat = Field(default=0.95, description="of the coarse stage; 0: likeliest token")
-    fine_temperature: NonNegativeFloat = Field(default=0.4, description="of the fine stage; 0: likeliest token")
-    top_k: PositiveInt | None = Field(default=None, description="ids to draw from; by default a tenth of them")
+    semantic_temperature: NonNegativeFloat = Field(
+        default=1.0, description="of the semantic stage; 0: the likeliest token"
+    )
+    coarse_temperature: NonNegativeFloat = Field(
+        default=0.95, description="of the coarse stage; 0: the likeliest token"
+    )
+    fine_temperature: NonNegativeFloat = Field(default=0.4, description="of the fine stage; 0: the likeliest token")
+    top_k: PositiveInt | None = Field(
+        default=None, description="sample from so many of the likeliest ids; by default a tenth of them"
+    )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="draw from the fewest ids that hold this probability"
+        default=None, description="sample from the fewest ids whose probabilities add up to this"
     )
     cfg_scale: NonNegativeFloat | list[NonNegativeFloat] = Field(
         default=1.0,
-        description="above 1, follow what a stage is given more closely; one number, or one for each stage; only for "
-        "stages trained with condition_dropout",
+        description="guidance: above 1 a stage follows what it is given more closely; one number, or one each for the "
+        "semantic, coarse and fine stage; only for stages trained with condition_dropout",
     )
-    return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher")
+    return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher sound")
     precision: Precision = Field(
         default="float32",
         description="of the stages' weights; bfloat16 is quicker, float32 gives the same music on every machine",

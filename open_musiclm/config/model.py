@@ -22,45 +22,77 @@ MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
 
 
 class GlobalConfig(Section):
-    """Windows in seconds, and how EnCodec's codebooks are shared between the coarse and the fine stage."""
+    """The windows of the stages and of CLAP, and how the codebooks are shared between the coarse and the fine stage."""
 
-    semantic_audio_length_seconds: PositiveFloat = 10.0
-    coarse_audio_length_seconds: PositiveFloat = 4.0
-    fine_audio_length_seconds: PositiveFloat = 2.0
-    clap_audio_length_seconds: PositiveFloat = 10.0
-    num_coarse_quantizers: PositiveInt = 3
-    num_fine_quantizers: NonNegativeInt = 5
+    semantic_audio_length_seconds: PositiveFloat = Field(
+        default=10.0, description="window of the semantic stage, seconds; the longest of the three"
+    )
+    coarse_audio_length_seconds: PositiveFloat = Field(default=4.0, description="window of the coarse stage, seconds")
+    fine_audio_length_seconds: PositiveFloat = Field(
+        default=2.0, description="window of the fine stage, seconds; the shortest of the three"
+    )
+    clap_audio_length_seconds: PositiveFloat = Field(
+        default=10.0, description="stretch of sound that one CLAP embedding stands for, seconds"
+    )
+    num_coarse_quantizers: PositiveInt = Field(
+        default=3, description="codebooks that the coarse stage predicts: the first ones of the codec"
+    )
+    num_fine_quantizers: NonNegativeInt = Field(
+        default=5, description="codebooks that the fine stage predicts: those that follow; 0: there is no fine stage"
+    )
 
 
 class ClapRvqConfig(Section):
-    """CLAP and the residual VQ that turns its embeddings into tokens.
+    """CLAP, and the residual vector quantizer (RVQ) that turns its embeddings into tokens."""
 
-    `model_name` is a hub id or a local directory (see `ModelConfig.backbone`); null takes the released
-    CLAP that fits `enable_fusion`. `checkpoint_path` names a LAION .pt instead, of shape `amodel_type`.
-    """
-
-    rq_num_quantizers: PositiveInt = 12
-    codebook_size: PositiveInt = 1024
-    enable_fusion: bool = False
-    rq_ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    threshold_ema_dead_code: NonNegativeFloat = 0.0
-    checkpoint_path: str | None = None
-    amodel_type: Literal["HTSAT-tiny", "HTSAT-base", "HTSAT-large"] = "HTSAT-tiny"
-    model_name: str | None = None
-    sample_hz: PositiveInt = 48000
+    rq_num_quantizers: PositiveInt = Field(default=12, description="quantizers, which is CLAP tokens per embedding")
+    codebook_size: PositiveInt = Field(default=1024, description="codes of each quantizer")
+    enable_fusion: bool = Field(
+        default=False, description="whether CLAP is one with feature fusion, for sound longer than 10 s"
+    )
+    rq_ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95, description="decay of the moving averages that train the codes"
+    )
+    threshold_ema_dead_code: NonNegativeFloat = Field(
+        default=0.0, description="a code whose average use per update falls below this is replaced; 0: never"
+    )
+    checkpoint_path: str | None = Field(
+        default=None,
+        description="a LAION checkpoint (.pt) to use instead of `model_name`; `./file` is beside the config",
+    )
+    amodel_type: Literal["HTSAT-tiny", "HTSAT-base", "HTSAT-large"] = Field(
+        default="HTSAT-tiny", description="audio tower in the LAION checkpoint; of no effect without one"
+    )
+    model_name: str | None = Field(
+        default=None,
+        description="CLAP: a hub id, or a local directory (`./folder` is beside the config); null takes "
+        "`laion/clap-htsat-unfused`, or `laion/clap-htsat-fused` with `enable_fusion`",
+    )
+    sample_hz: PositiveInt = Field(default=48000, description="sample rate of CLAP's input, Hz")
 
 
 class HubertKmeansConfig(Section):
-    """MERT (or HuBERT), the layer its features are taken from, and the k-means over them."""
+    """MERT (or HuBERT) and the k-means over its features: the semantic tokens."""
 
-    model_name: str = "m-a-p/MERT-v0"
-    normalize_embeds: bool = True
-    embed_layer: NonNegativeInt = 7
-    target_sample_hz: PositiveInt = 16000
-    seq_len_multiple_of: PositiveInt = 320
-    codebook_size: PositiveInt = 1024
-    output_hz: PositiveInt = 50
-    trust_remote_code: bool = False
+    model_name: str = Field(
+        default="m-a-p/MERT-v0",
+        description="MERT: a hub id, or a local directory (`./folder` is beside the config)",
+    )
+    normalize_embeds: bool = Field(
+        default=True, description="whether features are normalised per frame: zero mean, unit variance"
+    )
+    embed_layer: NonNegativeInt = Field(
+        default=7, description="transformer layer whose output is used, counted from 1; 0: the input of the first"
+    )
+    target_sample_hz: PositiveInt = Field(default=16000, description="sample rate of MERT's input, Hz")
+    seq_len_multiple_of: PositiveInt = Field(
+        default=320, description="samples per frame; waves are cut to a multiple of it"
+    )
+    codebook_size: PositiveInt = Field(default=1024, description="clusters of the k-means, which is semantic ids")
+    output_hz: PositiveInt = Field(
+        default=50, description="semantic tokens per second: `target_sample_hz` / `seq_len_multiple_of`"
+    )
+    trust_remote_code: bool = Field(default=False, description="whether the model may run code of its own from the hub")
 
     @model_validator(mode="after")
     def _rate_follows_from_hop(self) -> "HubertKmeansConfig":
@@ -73,13 +105,19 @@ class HubertKmeansConfig(Section):
 
 
 class EncodecConfig(Section):
-    """EnCodec: `model_name` is `encodec_24khz` or a local directory; bandwidth in kbps, rates in Hz."""
+    """EnCodec: the codec of the acoustic tokens."""
 
-    bandwidth: PositiveFloat = 6.0
-    codebook_size: PositiveInt = 1024
-    output_hz: PositiveInt = 75
-    model_name: str = "encodec_24khz"
-    sample_hz: PositiveInt = 24000
+    bandwidth: PositiveFloat = Field(
+        default=6.0,
+        description="bandwidth in kbps; must be that of num_coarse_quantizers + num_fine_quantizers codebooks",
+    )
+    codebook_size: PositiveInt = Field(default=1024, description="codes of each codebook")
+    output_hz: PositiveInt = Field(default=75, description="frames per second")
+    model_name: str = Field(
+        default="encodec_24khz",
+        description="`encodec_24khz`, or a local directory (`./folder` is beside the config)",
+    )
+    sample_hz: PositiveInt = Field(default=24000, description="sample rate of the waves, Hz")
 
     @model_validator(mode="after")
     def _whole_hop(self) -> "EncodecConfig":
@@ -89,31 +127,49 @@ class EncodecConfig(Section):
 
 
 class TransformerConfig(Section):
-    """One stage's transformer.
+    """One stage's transformer."""
 
-    `conditioning_time_bias` lets attention prefer the conditioning of the moment that is predicted: distances between
-    positions do not tell which that is, for the sequences have different rates.
-    `condition_dropout` is the share of training examples whose conditioning is hidden, all of it; guidance needs some.
-    """
-
-    dim: PositiveInt = 1024
-    depth: PositiveInt = 6
-    heads: PositiveInt = 8
-    attn_dropout: Probability = 0.0
-    ff_dropout: Probability = 0.1
-    use_conv_ff: bool = True
-    grad_shrink_alpha: Annotated[float, Field(gt=0, le=1)] = 0.1
-    non_causal_prefix_size: NonNegativeInt = 0
-    relative_position_bias_type: Literal["continuous", "t5", "none"] = "continuous"
-    use_memory_efficient_attention: bool = False
-    use_absolute_position_embeddings: bool = False
-    max_absolute_position_embeddings: PositiveInt = 262
-    conditioning_time_bias: bool = False
-    condition_dropout: Probability = 0.0
+    dim: PositiveInt = Field(default=1024, description="model dimension")
+    depth: PositiveInt = Field(default=6, description="blocks")
+    heads: PositiveInt = Field(default=8, description="query heads of size 64; keys and values have one head")
+    attn_dropout: Probability = Field(default=0.0, description="training: dropout of attention weights")
+    ff_dropout: Probability = Field(default=0.1, description="training: dropout in the feed-forward layers")
+    use_conv_ff: bool = Field(
+        default=True, description="whether feed-forward layers have a causal convolution of width 3"
+    )
+    grad_shrink_alpha: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1, description="training: factor on the gradient of the embeddings; 1 leaves it as it is"
+    )
+    non_causal_prefix_size: NonNegativeInt = Field(
+        default=0, description="first positions that see each other in both directions"
+    )
+    relative_position_bias_type: Literal["continuous", "t5", "none"] = Field(
+        default="continuous",
+        description="bias of attention by distance: an MLP of the distance, T5's buckets, or none",
+    )
+    use_memory_efficient_attention: bool = Field(
+        default=False, description="accepted and ignored, for older config files; attention is efficient anyway"
+    )
+    use_absolute_position_embeddings: bool = Field(
+        default=False, description="whether learned absolute positions are added, one table per sequence"
+    )
+    max_absolute_position_embeddings: PositiveInt = Field(
+        default=262, description="size of these tables: tokens of the longest sequence"
+    )
+    conditioning_time_bias: bool = Field(
+        default=False,
+        description="whether attention is told how far, in time, each conditioning token is from the token that is "
+        "predicted; without it attention knows distances in positions only, and sequences have different rates",
+    )
+    condition_dropout: Probability = Field(
+        default=0.0,
+        description="training: share of examples whose conditioning is hidden, all of it; guidance (`cfg_scale`) "
+        "needs some, such as 0.1",
+    )
     history_corruption: Probability = Field(
         default=0.0,
-        description="Experimental. Share of training examples in whose history, the tokens that the next one is "
-        "predicted from, a span comes from another example of the batch.",
+        description="training, experimental: share of examples in whose history (the tokens before the predicted one) a "
+        "span is taken from another example of the batch",
     )
 
     @model_validator(mode="before")
@@ -154,25 +210,29 @@ class AcousticConfig(TransformerConfig):
 class CoarseConfig(AcousticConfig):
     """The coarse stage's transformer."""
 
-    max_absolute_position_embeddings: PositiveInt = 712
+    max_absolute_position_embeddings: PositiveInt = Field(
+        default=712, description="size of these tables: tokens of the longest sequence"
+    )
 
 
 class FineConfig(AcousticConfig):
     """The fine stage's transformer."""
 
-    max_absolute_position_embeddings: PositiveInt = 1212
+    max_absolute_position_embeddings: PositiveInt = Field(
+        default=1212, description="size of these tables: tokens of the longest sequence"
+    )
 
 
 class ModelConfig(Section):
     """The whole model: windows, tokenizers and the three stages."""
 
-    global_cfg: GlobalConfig
-    clap_rvq_cfg: ClapRvqConfig
-    hubert_kmeans_cfg: HubertKmeansConfig
-    encodec_cfg: EncodecConfig
-    semantic_cfg: SemanticConfig
-    coarse_cfg: CoarseConfig
-    fine_cfg: FineConfig
+    global_cfg: GlobalConfig = Field(description="windows, and the codebooks of the coarse and the fine stage")
+    clap_rvq_cfg: ClapRvqConfig = Field(description="CLAP and its quantizer: CLAP tokens")
+    hubert_kmeans_cfg: HubertKmeansConfig = Field(description="MERT and k-means: semantic tokens")
+    encodec_cfg: EncodecConfig = Field(description="the codec: acoustic tokens")
+    semantic_cfg: SemanticConfig = Field(description="transformer of the semantic stage")
+    coarse_cfg: CoarseConfig = Field(description="transformer of the coarse stage")
+    fine_cfg: FineConfig = Field(description="transformer of the fine stage")
     _folder: Path = PrivateAttr(default_factory=Path)
 
     @model_validator(mode="after")
