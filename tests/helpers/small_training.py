@@ -116,7 +116,11 @@ def main(arguments: argparse.Namespace) -> None:
         continue_from=arguments.continue_from_dir,
         continue_from_step=arguments.continue_from_step,
     )
-    run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    with Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every) as run:
+        train(run, config, arguments)
+
+
+def train(run: Run, config: StageTrainerConfig, arguments: argparse.Namespace) -> None:
     if arguments.sharded:
         shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
