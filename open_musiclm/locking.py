@@ -129,7 +129,7 @@ class FolderLock:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            raise self._refusal(_owner(_content(descriptor))) from error
+            raise self._refusal(_owner(_content(descriptor)), is_certain=True) from error
         except OSError:
             return None
         try:
@@ -158,16 +158,16 @@ class FolderLock:
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with suppress(FileNotFoundError):
             os.replace(self.path, aside)
-            if aside.read_bytes() == content:
+            if aside.read_bytes()[:_MOST_BYTES] == content:
                 aside.unlink()
             else:  # another process was faster, and this is its lock
                 os.replace(aside, self.path)
         return False
 
-    def _refusal(self, owner: Owner | None) -> UserError:
+    def _refusal(self, owner: Owner | None, is_certain: bool = False) -> UserError:
         whose = f" (process {owner.pid} on {owner.host})" if owner is not None else ""
         remedy = "wait for it to end, or choose another folder"
-        if owner is not None and owner.by == "file":
+        if not is_certain:
             remedy += f"; if it has ended, remove {self.path}"
         return UserError(f"{self._called}{self.folder}: another run is writing there{whose}; {remedy}")
 
