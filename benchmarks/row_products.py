@@ -1,4 +1,4 @@
-"""Products of a few rows with a block's matrices: PyTorch's, those of generation, and int8 weights, on a CPU.
+"""Products of a few vectors with a block's matrices on a CPU: PyTorch's, generation's (PackedLinear), int8 weights.
 
 Each figure is how often a second all matrices of a model's blocks could be gone through, as gigabytes of bfloat16 (of
 float32 in its rows); `sum` is the speed at which a sum reads as many bytes.
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from open_musiclm import cli
 from open_musiclm.config import load_model_config
-from open_musiclm.generation.linear import RowProduct
+from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.models.stages import build_stage
 
 ROWS = (1, 4, 8, 12)
@@ -41,14 +41,14 @@ def main(arguments: argparse.Namespace) -> None:
     for precision in (torch.float32, torch.bfloat16):
         weights = [matrix.to(precision) for matrix in matrices]
         size = sum(weight.nbytes for weight in weights)
-        blocked = [RowProduct(weight) for weight in weights]
+        packed = [PackedLinear(weight) for weight in weights]
         eighth = [_int8(weight) for weight in weights] if precision == torch.bfloat16 else None
         content = torch.ones(size // 4)
         for rows in ROWS:
             inputs = [torch.randn(rows, weight.shape[1]).to(precision) for weight in weights]
             works: list[Callable[[], object]] = [
                 partial(_plain_products, inputs, weights),
-                partial(_generations_products, inputs, blocked),
+                partial(_generations_products, inputs, packed),
                 content.sum,
             ]
             if eighth is not None:
@@ -62,7 +62,7 @@ def _plain_products(inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]
     return list(map(functional.linear, inputs, weights))
 
 
-def _generations_products(inputs: list[Tensor], products: list[RowProduct]) -> list[Tensor]:
+def _generations_products(inputs: list[Tensor], products: list[PackedLinear]) -> list[Tensor]:
     return [product(x) for product, x in zip(products, inputs, strict=True)]
 
 

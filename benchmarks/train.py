@@ -86,9 +86,8 @@ def step(
     from accelerate import Accelerator
 
     from open_musiclm.config import StageTrainerConfig
-    from open_musiclm.training.run_stage import TRAINERS
-    from open_musiclm.training.stage_trainer import StageTools
-    from open_musiclm.training.trainer import Drawn
+    from open_musiclm.training.stage_trainer import StageTools, StageTrainer
+    from open_musiclm.training.trainer import IndexedBatch
 
     config = load_model_config(path)
     keys = {"precision": precision, "gradient_checkpointing": checkpointing, "compile": compiled}
@@ -97,10 +96,10 @@ def step(
     )
     accelerator = Accelerator(cpu=device == "cpu")
     stage = build_stage(name, config)
-    trainer = TRAINERS[name](accelerator, stage, StageTools(config, None, None), trainer_config)
+    trainer = StageTrainer(accelerator, stage, StageTools(config, None, None), trainer_config)
     conditioning, predicted = window_ids(stage, config, name, batch, config.window_seconds(name), device)
-    drawn = Drawn([*conditioning, predicted], range(batch))
-    return lambda: trainer.learn(iter([drawn]), 0)
+    indexed = IndexedBatch([*conditioning, predicted], range(batch))
+    return lambda: trainer.train_step(iter([indexed]), 0)
 
 
 def tokens_and_operations(path: Path, name: StageName, batch: int) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from demo.pitch_bands import pitch_bands
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 from open_musiclm.generation.inference import Written
 
 _WINDOW, _HOP = 2048, 256
@@ -92,7 +92,7 @@ def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample
         for rank, sample in enumerate(samples, start=1)
     ]
     page = _PAGE.format(title=html.escape(prompt), label=html.escape(label), samples="\n".join(figures))
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
@@ -105,7 +105,7 @@ def write_spectrogram(path: Path, wave: Float[Tensor, "samples"], sample_hz: int
     grey = Image.fromarray((255 * levels.flip(0)).round().to(torch.uint8).numpy())
     buffer = io.BytesIO()
     ImageOps.colorize(grey, black=_COLOURS[0], mid=_COLOURS[1], white=_COLOURS[2]).save(buffer, "PNG")
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.training.options import RunOptions
 
 if TYPE_CHECKING:
     from open_musiclm.generation.musiclm import MusicLM
@@ -70,7 +71,7 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
 
 
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
-    """`--overwrite` and `--log_with`: what every training script takes."""
+    """`--overwrite` and `--log_with`, of every training script."""
     to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
     to.add_argument(
         "--log_with", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="where curves are drawn"
@@ -270,3 +271,31 @@ _FLAG_TYPES: dict[str, Callable[[str], object]] = {
     "num_top_matches": positive_int,
     "num_particles": positive_int,
 }
+
+
+def run_options_from(
+    arguments: argparse.Namespace, name: str, continue_option: str = "--continue_from_dir"
+) -> RunOptions:
+    """The run of a script with `add_run_arguments` and, if it can go on, `add_continue_arguments`.
+
+    `name` is what is trained. Raises UserError where the arguments exclude each other.
+    """
+    continue_from = getattr(arguments, continue_option.removeprefix("--"), None)
+    if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None:
+        raise UserError(f"--fine_tune_from and {continue_option} exclude each other: new weights, or an old run")
+    return RunOptions(
+        name=name,
+        results_folder=arguments.results_folder,
+        overwrite=arguments.overwrite,
+        log_with=arguments.log_with,
+        device=arguments.device,
+        continue_from=continue_from,
+        continue_from_step=getattr(arguments, "continue_from_step", None),
+        continue_option=continue_option,
+    )
+
+
+def repeated(arguments: argparse.Namespace, *names: str) -> str:
+    """These arguments as words of another command; a path that was not given stands as its name in capitals."""
+    values = {name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names}
+    return " ".join(f"--{name} {value}" for name, value in values.items())

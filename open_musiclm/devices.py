@@ -1,4 +1,4 @@
-"""Where the work is done: cuda, mps or cpu; and in which precision."""
+"""Devices (cuda, mps, cpu) and precisions."""
 
 import torch
 
@@ -7,7 +7,7 @@ from open_musiclm.errors import UserError
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or without a name the best one there is. Raises UserError."""
+    """The device `name`; without a name cuda, mps or cpu, the first there is. Raises UserError."""
     if name is None:
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -22,16 +22,21 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_precision(name: TrainingPrecision, device: torch.device) -> Precision:
-    """The precision of that name; auto is bfloat16 where the device has units for it, else float32."""
+    """The precision `name`; auto is bfloat16 where the device computes it natively, else float32."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if native else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
 
 
 def products_in(name: TrainingPrecision, device: torch.device) -> torch.autocast:
-    """Within it, matrix products and convolutions are computed in that precision; weights stay as they are."""
+    """A context in which matrix products and convolutions run in that precision; weights stay as they are."""
     bfloat16 = choose_precision(name, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU has AVX-512's bfloat16 instructions; False where this PyTorch does not say."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return supported is not None and bool(supported())

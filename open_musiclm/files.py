@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from open_musiclm.errors import UserError
 
 
 @contextmanager
-def appearing_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to; it is synced and renamed to `path` when the block ends well.
 
     Raises UserError where the disk refuses.
@@ -30,7 +30,7 @@ def appearing_whole(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: object) -> None:
     """Writes JSON. Raises UserError."""
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -1,16 +1,16 @@
-"""SIGTERM and SIGINT as requests: the work at hand is finished and saved first."""
+"""SIGTERM and SIGINT as requests to stop, so that the step at hand can be finished and saved."""
 
 import signal
 import time
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# A terminal and a launcher each pass one Ctrl-C on; only a later one means that the person insists.
+# A terminal and a launcher each pass one Ctrl-C on; only a later one is a second request.
 _SAME_PRESS_SECONDS = 1.0
 
 
 class Interruption:
-    """While entered, SIGTERM and SIGINT are remembered in `asked`; a second SIGINT, later, stops at once."""
+    """While entered, SIGTERM and SIGINT set `asked`; a second SIGINT, later, raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False

@@ -15,9 +15,15 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.backbones.run import train_clap
+    from open_musiclm.config.backbones import ClapTrainingConfig
+    from open_musiclm.config.json_files import load_section
+    from open_musiclm.training.backbones.train import train_clap
 
-    train_clap(arguments)
+    config = load_section(arguments.config, ClapTrainingConfig)
+    folder = train_clap(config, cli.run_options_from(arguments, "clap"), arguments.fine_tune_from)
+    if folder is not None:
+        cli.say(f"wrote {folder}")
+        cli.say("next: name this directory as clap_rvq_cfg.model_name in a model config")
 
 
 if __name__ == "__main__":

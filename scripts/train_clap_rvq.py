@@ -20,9 +20,18 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.run_tokenizers import train_clap_rvq
+    from open_musiclm.config import load_model_config, load_training_config
+    from open_musiclm.training.train_tokenizers import train_clap_rvq
 
-    train_clap_rvq(arguments)
+    folder = train_clap_rvq(
+        load_model_config(arguments.model_config),
+        load_training_config(arguments.training_config),
+        cli.run_options_from(arguments, "clap_rvq", continue_option="--continue_from"),
+    )
+    if folder is not None:
+        cli.say(f"wrote the CLAP quantizer to {folder}")
+        configs = cli.repeated(arguments, "model_config", "training_config")
+        cli.say(f"next: python scripts/train_hubert_kmeans.py {configs}")
 
 
 if __name__ == "__main__":

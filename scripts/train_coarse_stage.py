@@ -15,9 +15,21 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.run_stage import train_stage
+    from open_musiclm.config import load_model_config, load_training_config
+    from open_musiclm.training.train_stage import TokenizerPaths, train_stage
 
-    train_stage("coarse", arguments)
+    folder = train_stage(
+        "coarse",
+        load_model_config(arguments.model_config),
+        load_training_config(arguments.training_config),
+        cli.run_options_from(arguments, "coarse"),
+        TokenizerPaths(arguments.rvq_path, arguments.kmeans_path),
+        arguments.fine_tune_from,
+    )
+    if folder is not None:
+        cli.say(f"wrote the coarse stage to {folder}")
+        same = cli.repeated(arguments, "training_config", "model_config", "rvq_path", "kmeans_path")
+        cli.say(f"next: python scripts/train_fine_stage.py {same}")
 
 
 if __name__ == "__main__":

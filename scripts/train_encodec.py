@@ -15,9 +15,14 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.backbones.run import train_encodec
+    from open_musiclm.config.json_files import load_section
+    from open_musiclm.training.backbones.train import EncodecTrainingConfig, train_encodec
 
-    train_encodec(arguments)
+    config = load_section(arguments.config, EncodecTrainingConfig)
+    folder = train_encodec(config, cli.run_options_from(arguments, "encodec"), arguments.fine_tune_from)
+    if folder is not None:
+        cli.say(f"wrote {folder}")
+        cli.say("next: name this directory as encodec_cfg.model_name in a model config")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,22 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.run_stage import train_stage
+    from open_musiclm.config import load_model_config, load_training_config
+    from open_musiclm.training.train_stage import TokenizerPaths, train_stage
 
-    train_stage("fine", arguments)
+    folder = train_stage(
+        "fine",
+        load_model_config(arguments.model_config),
+        load_training_config(arguments.training_config),
+        cli.run_options_from(arguments, "fine"),
+        TokenizerPaths(arguments.rvq_path, arguments.kmeans_path),
+        arguments.fine_tune_from,
+    )
+    if folder is not None:
+        cli.say(f"wrote the fine stage to {folder}")
+        same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
+        paths = f"--semantic_path SEMANTIC --coarse_path COARSE --fine_path {folder}"
+        cli.say(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 
 if __name__ == "__main__":

@@ -13,9 +13,19 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.run_tokenizers import train_hubert_kmeans
+    from open_musiclm.config import load_model_config, load_training_config
+    from open_musiclm.training.train_tokenizers import train_hubert_kmeans
 
-    train_hubert_kmeans(arguments)
+    written = train_hubert_kmeans(
+        load_model_config(arguments.model_config),
+        load_training_config(arguments.training_config),
+        cli.run_options_from(arguments, "hubert_kmeans"),
+    )
+    if written is not None:
+        cli.say(f"wrote {written}")
+        configs = cli.repeated(arguments, "model_config", "training_config")
+        paths = f"--rvq_path RVQ --kmeans_path {written.parent}"
+        cli.say(f"next: python scripts/train_semantic_stage.py {configs} {paths}")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,17 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.training.backbones.run import train_mert
+    from open_musiclm.config import load_model_config
+    from open_musiclm.config.backbones import MertTrainingConfig
+    from open_musiclm.config.json_files import load_section
+    from open_musiclm.training.backbones.train import train_mert
 
-    train_mert(arguments)
+    config = load_section(arguments.config, MertTrainingConfig)
+    model_config = load_model_config(arguments.model_config)
+    folder = train_mert(config, model_config, cli.run_options_from(arguments, "mert"), arguments.fine_tune_from)
+    if folder is not None:
+        cli.say(f"wrote {folder}")
+        cli.say("next: name this directory as hubert_kmeans_cfg.model_name in a model config")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading, resampling and writing sound: sample counts, moments, and every bad file."""
+"""Reading, resampling and writing sound: sample counts, positions in time, and every bad file."""
 
 import os
 from pathlib import Path
@@ -48,11 +48,11 @@ def test_resampled_lengths_are_those_of_the_seconds(frames: int, from_hz: int, t
 
 @FEW
 @given(from_hz=RATES, to_hz=st.sampled_from([16000, 24000, 48000]), hz=st.floats(50, 1500))
-def test_resampling_keeps_every_moment(from_hz: int, to_hz: int, hz: float) -> None:
+def test_resampling_keeps_positions_in_time(from_hz: int, to_hz: int, hz: float) -> None:
     wave = torch.from_numpy(np.sin(2 * np.pi * hz * np.arange(from_hz // 2) / from_hz).astype("float32"))
     found = audio.resample(wave, from_hz, to_hz).numpy()
     expected = np.sin(2 * np.pi * hz * np.arange(len(found)) / to_hz)
-    inner = slice(to_hz // 50, -to_hz // 50)  # the ends hear the silence around the wave
+    inner = slice(to_hz // 50, -to_hz // 50)  # the ends contain the silence around the wave
     np.testing.assert_allclose(found[inner], expected[inner], atol=0.02)
 
 
@@ -73,6 +73,25 @@ def test_statistics_of_a_file_are_those_of_its_wave(tmp_path: Path) -> None:
     normal = audio.normalize(torch.from_numpy(whole), statistics)
     assert float(normal.mean()) == pytest.approx(0, abs=1e-5)
     assert float(normal.std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_semantic_input_is_normalised_over_the_whole_and_resampled() -> None:
+    wave = 0.1 * torch.sin(torch.arange(24000) * 0.05) + 0.3
+    found = audio.semantic_input(Sound(wave, 24000), 16000)
+    expected = audio.resampled(Sound((wave - wave.mean()) / wave.std(), 24000), 16000)
+    assert found.shape == (16000,)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@FEW
+@given(samples=st.integers(1, 50), window=st.integers(1, 60))
+def test_windows_cover_a_wave_and_the_last_begins_earlier(samples: int, window: int) -> None:
+    windows = audio.windows_of(torch.arange(float(samples)), window)
+    assert {len(part) for part in windows} == {min(samples, window)}
+    assert [int(part[0]) for part in windows[:-1]] == list(range(0, samples - window, window))
+    assert int(windows[-1][-1]) == samples - 1
+    columns = audio.windows_of(torch.arange(float(samples)).expand(2, -1).unsqueeze(2), window, dim=1)
+    assert all(torch.equal(part[0, :, 0], whole) for part, whole in zip(columns, windows, strict=True))
 
 
 @FEW

@@ -1,40 +1,55 @@
 """EnCodec, CLAP and MERT in training: losses and codebooks on their own, then the scripts on a folder of sound."""
 
 import json
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from encodec.quantization import ResidualVectorQuantizer
 from helpers.paths import DEMO, REPOSITORY
 from helpers.small_backbones import ENCODEC, build_codec, model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from demo.backbones.onset_bank import start_as_onset_bank
 from open_musiclm.audio import read_sound, to_int16_and_back, write_wave
-from open_musiclm.config import EncodecConfig, HubertKmeansConfig
-from open_musiclm.config.backbones import ClapTrainingConfig, MertArchitecture, MertTrainingConfig
+from open_musiclm.config import EncodecConfig, HubertKmeansConfig, load_model_config
+from open_musiclm.config.backbones import (
+    ClapArchitecture,
+    ClapTrainerConfig,
+    ClapTrainingConfig,
+    EncodecTrainerConfig,
+    MertArchitecture,
+    MertTrainingConfig,
+)
 from open_musiclm.config.json_files import load_section
+from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.clap_mel import ClapMel
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
 from open_musiclm.tokenizers.mert import Mert
+from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
+from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss, retrieval_recall
-from open_musiclm.training.backbones.clap_model import build_feature_extractor
+from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
 from open_musiclm.training.backbones.clap_text import read_captions, train_text_tokenizer
-from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_learn
+from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_update
 from open_musiclm.training.backbones.constant_q import ConstantQ
+from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
 from open_musiclm.training.backbones.mert import MertTraining, build_mert
 from open_musiclm.training.backbones.mert_losses import MertHeads, frames_at, mask_spans
-from open_musiclm.training.backbones.randomness import example_chances, follow_examples, seed_dropout, step_chance
-from open_musiclm.training.backbones.run import EncodecTrainingConfig
+from open_musiclm.training.backbones.rng import example_rngs, follow_examples, seed_dropout, step_rng
 from open_musiclm.training.backbones.spectrograms import Spectrograms
+from open_musiclm.training.backbones.train import EncodecTrainingConfig, train_mert
 from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
+from open_musiclm.training.options import RunOptions
+from open_musiclm.training.trainer import IndexedBatch
 
 SMALL = EncodecArchitecture(
     dimension=16, n_filters=4, ratios=[2, 4, 5, 8], lstm=1, n_q=4, bins=16, target_bandwidths=[1.2]
@@ -48,20 +63,20 @@ def tones(count: int, seconds: float, sample_hz: int) -> torch.Tensor:
     return (0.1 + 0.5 * torch.rand(count, 1)) * torch.sin(2 * torch.pi * pitch * time) * torch.exp(-time)
 
 
-def chance(step: int = 0) -> np.random.Generator:
-    return step_chance(0, step)
+def rng(step: int = 0) -> np.random.Generator:
+    return step_rng(0, step)
 
 
 def test_commitment_reaches_the_encoder_from_every_codebook():
     torch.manual_seed(0)
     quantizer = ResidualVectorQuantizer(8, n_q=3, bins=8)
     latents = torch.randn(2, 8, 50)
-    quantize_and_learn(quantizer, latents, 3, 0.9, 0.1, chance())
+    quantize_and_update(quantizer, latents, 3, 0.9, 0.1, rng())
     gradients = []
     for quantizers in (1, 2, 3):
         leaf = latents.clone().requires_grad_()
         frozen = [layer._codebook.embed.clone() for layer in quantizer.vq.layers]
-        result = quantize_and_learn(quantizer, leaf, quantizers, 0.999999, 0.0, chance())
+        result = quantize_and_update(quantizer, leaf, quantizers, 0.999999, 0.0, rng())
         (gradient,) = torch.autograd.grad(result.commitment * quantizers, leaf)
         gradients.append(gradient)
         for layer, embed in zip(quantizer.vq.layers, frozen, strict=True):
@@ -74,9 +89,9 @@ def test_quantizing_passes_gradients_straight_through_and_sums_the_codes():
     torch.manual_seed(0)
     quantizer = ResidualVectorQuantizer(4, n_q=2, bins=8)
     latents = torch.randn(2, 4, 30, requires_grad=True)
-    quantize_and_learn(quantizer, latents.detach(), 2, 0.9, 0.1, chance())
+    quantize_and_update(quantizer, latents.detach(), 2, 0.9, 0.1, rng())
     before = [layer._codebook.embed.clone() for layer in quantizer.vq.layers]
-    result = quantize_and_learn(quantizer, latents, 2, 0.9, 0.1, chance())
+    result = quantize_and_update(quantizer, latents, 2, 0.9, 0.1, rng())
     expected = sum(embed[result.codes[..., index]] for index, embed in enumerate(before))
     torch.testing.assert_close(result.latents.transpose(1, 2), expected)
     (gradient,) = torch.autograd.grad(result.latents.sum(), latents)
@@ -87,10 +102,10 @@ def test_dead_codes_come_back():
     torch.manual_seed(0)
     quantizer = ResidualVectorQuantizer(4, n_q=1, bins=32)
     narrow = 0.01 * torch.randn(4, 4, 100)
-    quantize_and_learn(quantizer, narrow, 1, 0.5, 0.1, chance())
+    quantize_and_update(quantizer, narrow, 1, 0.5, 0.1, rng())
     wide = 10 * torch.randn(4, 4, 100)
     for step in range(40):
-        codes = quantize_and_learn(quantizer, wide, 1, 0.8, 0.1, chance(step)).codes
+        codes = quantize_and_update(quantizer, wide, 1, 0.8, 0.1, rng(step)).codes
     assert codebook_usage(codes, 32)[0] > 0.9
 
 
@@ -130,7 +145,7 @@ def test_an_untrained_codec_that_starts_as_a_transform_lets_the_sound_through():
     assert si_sdr(decoded, waves).mean() > 5
 
 
-def test_codec_metrics_know_a_perfect_copy_and_a_worse_one():
+def test_codec_metrics_tell_a_perfect_copy_from_a_worse_one():
     torch.manual_seed(0)
     wave = tones(2, 0.5, 24000)
     noisy = wave + 0.1 * wave.std() * torch.randn_like(wave)
@@ -142,7 +157,7 @@ def test_codec_metrics_know_a_perfect_copy_and_a_worse_one():
 
 @given(semitones=st.integers(0, 60))
 @settings(max_examples=10, deadline=None)
-def test_constant_q_hears_each_pitch_in_its_bin(semitones):
+def test_constant_q_has_each_pitch_in_its_bin(semitones):
     time = torch.arange(8000) / 16000
     wave = torch.sin(2 * torch.pi * 55 * 2 ** (semitones / 12) * time)
     frames = ConstantQ(16000, 320)(wave[None], 24)
@@ -153,10 +168,10 @@ def test_constant_q_hears_each_pitch_in_its_bin(semitones):
 @given(frames=st.integers(1, 300), span=st.integers(1, 20))
 @settings(max_examples=20, deadline=None)
 def test_masks_have_a_span_in_every_example(frames, span):
-    masked = mask_spans(example_chances(frames, range(3)), frames, 0.02, span)
+    masked = mask_spans(example_rngs(frames, range(3)), frames, 0.02, span)
     assert masked.any(dim=1).all()
     assert masked.shape == (3, frames)
-    assert torch.equal(masked[1:], mask_spans(example_chances(frames, range(1, 3)), frames, 0.02, span))
+    assert torch.equal(masked[1:], mask_spans(example_rngs(frames, range(1, 3)), frames, 0.02, span))
 
 
 def test_codec_tokens_at_another_rate_are_those_of_the_same_moment():
@@ -190,7 +205,7 @@ def test_contrast_of_parts_is_that_of_the_whole():
     expected = sum(torch.nn.functional.cross_entropy(scores, targets) for scores in (logits, logits.T)) / 2
     scale = torch.tensor(5.0)
     torch.testing.assert_close(contrastive_loss(pairs, pairs, scale), expected)
-    parts = [contrastive_loss(Pairs(*(x[rows] for x in pairs)), pairs, scale) for rows in ([0, 1], [2, 3], [4, 5])]
+    parts = [contrastive_loss(Pairs(*(x[part] for x in pairs)), pairs, scale) for part in ([0, 1], [2, 3], [4, 5])]
     torch.testing.assert_close(torch.stack(parts).mean(), expected)
 
 
@@ -200,10 +215,10 @@ def test_dropout_of_a_transformers_model_follows_the_examples():
     follow_examples(model.train())
     waves, seeds = torch.randn(3, 4000), torch.tensor([7, 8, 9], dtype=torch.int32)
 
-    def features(rows: slice, rest: int = 0) -> torch.Tensor:
-        seed_dropout(model, seeds[rows] + rest)
+    def features(part: slice, rest: int = 0) -> torch.Tensor:
+        seed_dropout(model, seeds[part] + rest)
         with torch.no_grad():
-            return model(waves[rows], mask_time_indices=torch.zeros(3, 12, dtype=torch.bool)[rows]).last_hidden_state
+            return model(waves[part], mask_time_indices=torch.zeros(3, 12, dtype=torch.bool)[part]).last_hidden_state
 
     whole = features(slice(3))
     torch.testing.assert_close(features(slice(1, 3)), whole[1:], rtol=0, atol=1e-5)
@@ -211,21 +226,21 @@ def test_dropout_of_a_transformers_model_follows_the_examples():
 
 
 @torch.no_grad()
-def test_frames_that_mert_hears_are_a_task_only_where_they_are_wanted():
+def test_frames_that_are_not_masked_are_predicted_only_where_that_is_wanted():
     torch.manual_seed(0)
     model = build_mert(MertArchitecture(feature_dim=16, layers=1, heads=2, feed_forward_dim=16, dropout=0.0)).eval()
     heads = MertHeads(16, 2, 8, 5)
     codes, pitches = torch.randint(8, (2, 12, 2)), torch.randn(2, 12, 5)
-    masked = mask_spans([chance(), chance(1)], 12, 0.2, 3)
+    masked = mask_spans([rng(), rng(1)], 12, 0.2, 3)
     task = (torch.randn(2, 4000), codes, pitches, masked, torch.zeros(2, dtype=torch.int32))
-    inside, heard = MertTraining(model, heads, hears=True)(*task)
-    alone, nothing = MertTraining(model, heads, hears=False)(*task)
+    inside, outside = MertTraining(model, heads, predicts_unmasked=True)(*task)
+    alone, nothing = MertTraining(model, heads, predicts_unmasked=False)(*task)
     assert nothing is None
     torch.testing.assert_close(inside, alone)
     changed = torch.where(masked[..., None], pitches, pitches + 1)
-    again, heard_again = MertTraining(model, heads, hears=True)(task[0], codes, changed, *task[3:])
+    again, outside_again = MertTraining(model, heads, predicts_unmasked=True)(task[0], codes, changed, *task[3:])
     torch.testing.assert_close(again, inside)
-    assert heard_again.pitches != heard.pitches
+    assert outside_again.pitches != outside.pitches
 
 
 def test_any_script_has_tokens_of_its_own():
@@ -342,14 +357,14 @@ def test_spectrograms_kept_on_disk_are_those_of_the_sound_until_it_changes(tmp_p
     torch.testing.assert_close(changed, Spectrograms(extractor, None).of(sound), rtol=0, atol=0.05)
 
 
-def test_a_crop_of_a_whole_spectrogram_is_what_clap_hears_of_the_crop(tmp_path):
+def test_a_crop_of_a_whole_spectrogram_is_the_spectrogram_of_the_crop(tmp_path):
     extractor = build_feature_extractor()
     torch.manual_seed(0)
     write_wave(tmp_path / "a.wav", 0.1 * torch.randn(12 * 48000), 48000)
     whole = Spectrograms(extractor, None).of(tmp_path / "a.wav")
     crop = to_int16_and_back(read_sound(tmp_path / "a.wav").wave[48000 : 11 * 48000])
-    heard = ClapMel(extractor)(crop[None]).spectrograms[0, 0]
-    torch.testing.assert_close(whole[102:1099], heard[2:-2], rtol=0, atol=0.01)
+    alone = ClapMel(extractor)(crop[None]).spectrograms[0, 0]
+    torch.testing.assert_close(whole[102:1099], alone[2:-2], rtol=0, atol=0.01)
 
 
 @pytest.mark.slow
@@ -378,15 +393,23 @@ def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
     assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "clap")[2], rel=1e-4)
 
 
-@pytest.mark.slow
-def test_train_mert_writes_what_mert_loads(sounds, tmp_path):
+MERT = {"feature_dim": 16, "layers": 2, "heads": 2, "feed_forward_dim": 16, "front_end_channels": 8}
+MERT |= {"position_kernel": 8, "position_groups": 2}
+
+
+@pytest.fixture
+def codec_config(tmp_path):
+    """The path of a model config that names a small codec."""
     build_codec(tmp_path / "codec")
     codec = EncodecConfig(model_name="./codec", bandwidth=2.4, codebook_size=ENCODEC.bins)
     (tmp_path / "model.json").write_text(model_config(codec).model_dump_json())
-    architecture = {"feature_dim": 16, "layers": 2, "heads": 2, "feed_forward_dim": 16, "front_end_channels": 8}
-    architecture |= {"position_kernel": 8, "position_groups": 2}
-    config = {"architecture": architecture, "trainer": trainer(sounds, crop_seconds=0.5)}
-    done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", "model.json")
+    return tmp_path / "model.json"
+
+
+@pytest.mark.slow
+def test_train_mert_writes_what_mert_loads(sounds, tmp_path, codec_config):
+    config = {"architecture": MERT, "trainer": trainer(sounds, crop_seconds=0.5)}
+    done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", codec_config)
     assert done.returncode == 0, done.stderr
     written = tmp_path / "mert/checkpoints/step_00000002/mert"
     section = HubertKmeansConfig(model_name=str(written), embed_layer=1)
@@ -395,26 +418,66 @@ def test_train_mert_writes_what_mert_loads(sounds, tmp_path):
     assert features.isfinite().all()
 
 
-@pytest.mark.slow
-def test_train_mert_begins_with_onsets_where_they_are_wanted(sounds, tmp_path):
-    build_codec(tmp_path / "codec")
-    codec = EncodecConfig(model_name="./codec", bandwidth=2.4, codebook_size=ENCODEC.bins)
-    (tmp_path / "model.json").write_text(model_config(codec).model_dump_json())
-    demo = json.loads((DEMO / "configs/train_mert.json").read_text())
-    rate = {"lr": demo["trainer"]["lr"], "num_train_steps": 1, "lr_warmup": 1, "save_model_every": 1}
-    config = {"architecture": demo["architecture"], "trainer": trainer(sounds, crop_seconds=0.5) | rate}
-    done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", "model.json")
-    assert done.returncode == 0, done.stderr
-    begun = build_mert(MertArchitecture.model_validate(demo["architecture"]))
-    start_as_onset_bank(begun)
-    folders = (tmp_path / "mert/checkpoints/step_00000001/mert", tmp_path / "begun")
-    begun.save_pretrained(folders[1])
-    wave, heard = torch.randn(1, 32000, generator=torch.Generator().manual_seed(0)), []
-    for folder in folders:
-        section = HubertKmeansConfig(model_name=str(folder), embed_layer=2, seq_len_multiple_of=640, output_hz=25)
-        heard.append(Mert.load(model_config(section), torch.device("cpu")).features(wave))
-    assert torch.allclose(*heard, atol=0.01)
-    assert heard[1].std(dim=1).max() > 0.05  # there is something to hear
+@pytest.mark.parametrize("norm", [True, False])
+def test_train_mert_starts_from_the_weights_of_init(sounds, tmp_path, codec_config, norm):
+    architecture = {**MERT, "feature_projection_norm": norm}
+    begun = build_mert(MertArchitecture.model_validate(architecture))
+    begun.save_pretrained(tmp_path / "begun")
+    almost_none = {"num_train_steps": 1, "lr": 1e-12, "init": str(tmp_path / "begun")}
+    content = {"architecture": architecture, "trainer": trainer(sounds, crop_seconds=0.5) | almost_none}
+    config = MertTrainingConfig.model_validate(content)
+    options = RunOptions("mert", tmp_path / "mert", log_with="none", device="cpu")
+    written = train_mert(config, load_model_config(codec_config), options, fine_tune_from=None)
+    expected = load_file(tmp_path / "begun/model.safetensors")
+    for name, tensor in load_file(written / "model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+
+
+def test_train_mert_names_an_init_that_does_not_fit(sounds, tmp_path, codec_config):
+    build_mert(MertArchitecture.model_validate({**MERT, "layers": 1})).save_pretrained(tmp_path / "begun")
+    content = {"architecture": MERT, "trainer": trainer(sounds, init=str(tmp_path / "begun"))}
+    options = RunOptions("mert", tmp_path / "mert", log_with="none", device="cpu")
+    with pytest.raises(UserError, match=r"begun/model\.safetensors: does not fit this MERT"):
+        train_mert(MertTrainingConfig.model_validate(content), load_model_config(codec_config), options, None)
+
+
+@pytest.mark.parametrize(("init", "lets_sound_through"), [("random", False), ("transform", True)])
+def test_an_encodec_starts_as_its_config_says(init, lets_sound_through):
+    torch.manual_seed(0)
+    config = EncodecTrainerConfig.model_validate(
+        trainer("made up", init=init, lr=1e-12, batch_size=8, spectrogram_windows=[64, 256])
+    )
+    encodec = EncodecTrainer(Accelerator(cpu=True), SMALL, config)
+    before = [parameter.clone() for parameter in encodec.model.encoder.parameters()]
+    batch = SoundBatch({"codec": tones(8, 1.0, 24000)}, [])
+    encodec.train_step(iter([IndexedBatch(batch, range(8))]), 0)
+    after = list(encodec.model.encoder.parameters())
+    same = all(torch.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True))
+    assert same != lets_sound_through
+    waves = tones(4, 0.4, 24000)
+    with torch.no_grad():
+        decoded = encodec.model.decoder(encodec.model.encoder(waves[:, None]))[:, 0]
+    assert (si_sdr(decoded, waves).mean() > 5) == lets_sound_through
+
+
+def test_clap_saves_the_trained_temperature_for_text_and_sound(tmp_path):
+    """Training multiplies by `logit_scale_a`, inference of text by `logit_scale_t`."""
+    torch.manual_seed(0)
+    captions = ["a slow tune on a cello", "a fast tune on a flute"]
+    tokenizer = train_text_tokenizer(captions * 3, 300)
+    architecture = ClapArchitecture(
+        embedding_dim=16, text_dim=16, text_layers=1, text_heads=2, audio_dim=8, audio_depths=[1, 1], audio_heads=[1, 2]
+    )
+    config = ClapTrainerConfig.model_validate(trainer("made up", lr=0.1))
+    model = build_clap(architecture, len(tokenizer), config.initial_logit_scale)
+    clap = ClapTrainer(Accelerator(cpu=True), model, tokenizer, build_feature_extractor(), config)
+    batch = CaptionedBatch({}, [], torch.randn(2, 1, 1001, 64), captions)
+    for step in range(2):
+        assert not clap.train_step(iter([IndexedBatch(batch, range(2))]), step).skipped
+    clap.write_weights(tmp_path)
+    saved = load_file(tmp_path / "clap/model.safetensors")
+    assert saved["logit_scale_a"] != pytest.approx(math.log(config.initial_logit_scale), abs=1e-3)
+    assert saved["logit_scale_t"] == saved["logit_scale_a"]
 
 
 def test_bad_input_is_one_line(sounds, tmp_path):

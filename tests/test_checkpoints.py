@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from open_musiclm.checkpoints import load_into, load_weights
+from open_musiclm.checkpoints import load_into, load_weights, save_weights
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage, load_stage
 
@@ -26,6 +26,14 @@ def test_cut_short_anywhere(tmp_path: Path, stack: Stack, share: float) -> None:
     with pytest.raises(UserError, match="not a whole safetensors file") as error:
         load_weights(path, "semantic")
     assert "\n" not in str(error.value)
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path, stack: Stack) -> None:
+    tensors = load_file(stack.weights("semantic"))
+    for number in range(8):  # the order of safetensors' own metadata is random
+        save_weights(tmp_path / f"{number}.safetensors", "semantic", tensors, stack.config)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert load_weights(tmp_path / "0.safetensors", "semantic").model_config.model_dump() == stack.config.model_dump()
 
 
 def metadata_of(path: Path) -> dict[str, str]:

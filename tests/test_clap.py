@@ -176,7 +176,7 @@ def test_config_that_contradicts_the_model(folder: Path, tmp_path: Path) -> None
     fused = folder.name == "fused"
     with pytest.raises(UserError, match=f"enable_fusion: {str(not fused).lower()}, but .* was trained with"):
         load(folder, not fused)
-    with pytest.raises(UserError, match="sample_hz: 44100, but CLAP hears 48000 Hz"):
+    with pytest.raises(UserError, match="sample_hz: 44100, but CLAP takes 48000 Hz"):
         load(folder, fused, sample_hz=44100)
     contradictory = Path(shutil.copytree(folder, tmp_path / "clap"))
     extractor = ClapFeatureExtractor(truncation="rand_trunc" if fused else "fusion")

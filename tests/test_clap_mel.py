@@ -52,14 +52,14 @@ def test_lengths_about_the_window(truncation: str, samples: int) -> None:
 @given(samples=st.integers(1, 3 * WINDOW), truncation=st.sampled_from(TRUNCATIONS), seed=st.integers(0, 99))
 @example(samples=132150, truncation="fusion", seed=0)
 def test_any_length(samples: int, truncation: str, seed: int) -> None:
-    # By chance a band of noise lies nearly 70 dB below its frame, where float32 leaves 0.005 dB open.
+    # A band of noise may lie nearly 70 dB below its frame, where float32 leaves 0.005 dB open.
     assert difference(truncation, noise(samples, batch=1, seed=seed)) < 1e-2
 
 
 TIME = torch.arange(WINDOW) / 48000
 PURE = {
     "sine": torch.sin(2 * np.pi * 440 * TIME),
-    "sine above what any filter hears": torch.sin(2 * np.pi * 19000 * TIME),
+    "sine above every filter": torch.sin(2 * np.pi * 19000 * TIME),
     "chirp": torch.sin(2 * np.pi * TIME * (100 + 200 * TIME)),
     "chord that dies away": sum(torch.sin(2 * np.pi * hz * TIME) for hz in (220, 277, 330)) * torch.exp(-TIME) / 3,
     "square": torch.sign(torch.sin(2 * np.pi * 100 * TIME)),
@@ -132,7 +132,7 @@ def real_sound(samples: int) -> torch.Tensor:
     ],
 )
 def test_windows_share_frames(truncation: str, seconds: float, window: float, step: float) -> None:
-    """Whatever the windows, they are those of one clip at a time; the last four rows share nothing or little."""
+    """Whatever the windows, they are those of one clip at a time; the last four cases share nothing or little."""
     mel = ClapMel(ClapFeatureExtractor(frequency_min=50, truncation=truncation))
     samples, hop = round(window * 48000), round(step * 48000)
     wave = real_sound(round(seconds * 48000))

@@ -27,7 +27,7 @@ from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
-from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, forgotten, strayed
+from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, corrupted_history, forgetful_mask
 from open_musiclm.models.token_layout import PADDING
 
 OPTIONS: dict[str, dict] = {
@@ -138,7 +138,7 @@ def test_progress_is_told_of_every_time_step() -> None:
 
 
 def test_forgetful_masking_hides_a_fixed_share_but_never_the_first() -> None:
-    hidden = forgotten(torch.arange(64, dtype=torch.int32), 101)
+    hidden = forgetful_mask(torch.arange(64, dtype=torch.int32), 101)
     assert not hidden[:, 0].any()
     assert (hidden.sum(dim=1) == 15).all()
     assert hidden.any(dim=0)[1:].all()
@@ -288,9 +288,9 @@ def test_condition_dropout_hides_all_conditioning_in_training_only(
 
 
 @torch.no_grad()
-def test_a_strayed_history_is_another_example_s_in_training_only() -> None:
+def test_a_corrupted_history_is_another_example_s_in_training_only() -> None:
     torch.manual_seed(0)
-    stage = build_stage("coarse", small_config(strayed_history=0.999999, ff_dropout=0.0))
+    stage = build_stage("coarse", small_config(history_corruption=0.999999, ff_dropout=0.0))
     plain = build_stage("coarse", small_config(ff_dropout=0.0))
     plain.load_state_dict(stage.state_dict())
     different = [random_ids(stage, index, 3, 7) for index in range(3)]
@@ -303,8 +303,8 @@ def test_a_strayed_history_is_another_example_s_in_training_only() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.sampled_from([0.0, 0.5, 1.0]))
-def test_histories_stray_for_one_span_of_at_most_half(time: int, share: float) -> None:
-    chosen = strayed(torch.arange(200, dtype=torch.int32), share, time)
+def test_histories_are_corrupted_in_one_span_of_at_most_half(time: int, share: float) -> None:
+    chosen = corrupted_history(torch.arange(200, dtype=torch.int32), share, time)
     assert int(chosen.sum(dim=1).max()) <= -(-time // 2)
     begun = torch.nn.functional.pad(chosen, (1, 0)).int().diff(dim=1).clamp(min=0).sum(dim=1)
     assert int(begun.max()) <= 1

@@ -194,16 +194,16 @@ def test_centroids_of_our_own_format(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ((CODEBOOK + 1, MERT_FEATURES), r"centroids are .* the config wants \[8, features\]"),
         ((CODEBOOK, MERT_FEATURES - 1), r"centroids of 15 numbers; the features .* have 16"),
     ],
 )
-def test_centroids_of_another_shape(folder: Path, tmp_path: Path, shape: tuple[int, int], told: str) -> None:
+def test_centroids_of_another_shape(folder: Path, tmp_path: Path, shape: tuple[int, int], message: str) -> None:
     config, path = _config(folder), tmp_path / "hubert_kmeans.safetensors"
     save_weights(path, "hubert_kmeans", {"centroids": torch.randn(shape)}, config)
-    with pytest.raises(UserError, match=rf"hubert_kmeans\.safetensors: {told}"):
+    with pytest.raises(UserError, match=rf"hubert_kmeans\.safetensors: {message}"):
         SemanticTokenizer.load(path, config, CPU)
 
 

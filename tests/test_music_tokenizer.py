@@ -1,4 +1,4 @@
-"""All tokenizers of a small model together."""
+"""All tokenizers of a small model."""
 
 from pathlib import Path
 
@@ -39,16 +39,16 @@ def test_a_moment_of_sound_as_three_kinds_of_tokens(config: ModelConfig, tmp_pat
     kmeans = write_released_kmeans(torch.randn(8, MERT_FEATURES), tmp_path / "kmeans_10s_no_fusion.joblib")
     tokenizer = MusicTokenizer.load(config, rvq, kmeans, CPU)
     seconds = 2
-    heard = {
+    tokens = {
         "clap": tokenizer.clap_ids(0.1 * torch.randn(2, seconds * tokenizer.clap.sample_hz)),
         "semantic": tokenizer.semantic_ids(torch.randn(2, seconds * tokenizer.semantic.mert.sample_hz)),
         "acoustic": tokenizer.acoustic_ids(0.1 * torch.randn(2, seconds * tokenizer.codec.sample_hz)),
     }
-    shapes = {kind: tuple(ids.shape) for kind, ids in heard.items()}
+    shapes = {kind: tuple(ids.shape) for kind, ids in tokens.items()}
     assert shapes == {"clap": (2, 1, 3), "semantic": (2, 50 * seconds - 1, 1), "acoustic": (2, 75 * seconds, 8)}
     sizes = {"clap": 8, "semantic": 8, "acoustic": 16}
-    assert all(ids.dtype == torch.int64 and int(ids.min()) >= 0 for ids in heard.values())
-    assert all(int(ids.max()) < sizes[kind] for kind, ids in heard.items())
+    assert all(ids.dtype == torch.int64 and int(ids.min()) >= 0 for ids in tokens.values())
+    assert all(int(ids.max()) < sizes[kind] for kind, ids in tokens.items())
 
 
 def test_a_quantizer_of_another_clap(config: ModelConfig, tmp_path: Path) -> None:

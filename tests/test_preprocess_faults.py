@@ -11,7 +11,7 @@ import pytest
 from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
 from helpers.sound_files import write_ramp
 
-from open_musiclm.audio import SoundInfo, find_sounds, sound_info
+from open_musiclm.audio import SoundInfo, find_sounds, header_info
 from open_musiclm.data import preprocess as preprocessing_module
 from open_musiclm.data import statistics
 from open_musiclm.data.token_store import TokenStore
@@ -58,7 +58,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(
 ) -> None:
     _sounds(tmp_path, 24)
     with monkeypatch.context() as patch:
-        patch.setattr(statistics, "sound_info", _killed_at_the_last_file)
+        patch.setattr(statistics, "header_info", _killed_at_the_last_file)
         with pytest.raises(UserError, match=r"a data worker died .*lower data_preprocessor_cfg\.num_workers"):
             preprocess(settings_of(tmp_path, num_workers=2), 6.0, shard_bytes=1)
     before = len(content_of(tmp_path))
@@ -85,7 +85,7 @@ def _killed_at_the_last_file(path: Path) -> SoundInfo:
     """As the kernel kills a worker that takes too much memory."""
     if path.name == "23.wav":
         os.kill(os.getpid(), signal.SIGKILL)
-    return sound_info(path)
+    return header_info(path)
 
 
 def test_files_that_disappear_are_listed_and_the_others_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ import contextlib
 import os
 import pickle
 import subprocess
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -135,7 +137,7 @@ def test_centroids_plain_and_compressed(tmp_path: Path, compress: object) -> Non
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("layout", ["fortran", "double", "big-endian", "random state"])
-def test_centroids_in_every_dress(tmp_path: Path, layout: str, protocol: int) -> None:
+def test_centroids_in_every_layout(tmp_path: Path, layout: str, protocol: int) -> None:
     kmeans, path = released_kmeans(CENTROIDS), tmp_path / "kmeans.joblib"
     if layout == "fortran":
         kmeans.cluster_centers_ = np.asfortranarray(CENTROIDS.numpy())
@@ -254,3 +256,47 @@ def test_a_number_larger_than_any_file(tmp_path: Path) -> None:
     path.write_bytes(pickle.PROTO + b"\x04" + pickle.BINBYTES8 + (1 << 62).to_bytes(8, "little") + b"x.")
     with pytest.raises(UserError, match="not a whole k-means"):
         released.read(path, "hubert_kmeans")
+
+
+@pytest.mark.parametrize("length", [1 << 34, 1 << 62])
+def test_memory_for_bytes_that_are_not_there_is_not_taken(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "kmeans.joblib"
+    for step in (pickle.BYTEARRAY8, pickle.BINBYTES8, pickle.BINUNICODE8, pickle.FRAME):
+        path.write_bytes(pickle.PROTO + b"\x05" + step + length.to_bytes(8, "little") + b"x.")
+        taken = _most_memory(lambda: _refused(path))
+        assert taken < 1 << 20
+
+
+def test_memory_for_an_array_that_is_not_there_is_not_taken(tmp_path: Path) -> None:
+    path = write_released_kmeans(CENTROIDS, tmp_path / "kmeans.joblib")
+    content = path.read_bytes()
+    shape = b"K\x06K\x05\x86"
+    assert content.count(shape) == 1
+    path.write_bytes(content.replace(shape, b"J\xff\xff\xff\x7fK\x05\x86"))  # 2,147,483,647 rows
+    assert _most_memory(lambda: _refused(path)) < 1 << 20
+
+
+def test_what_stands_for_a_name_cannot_be_altered(tmp_path: Path) -> None:
+    """A state for a class or an array would set their attributes."""
+    path, name = tmp_path / "kmeans.joblib", b"csklearn.cluster._kmeans\nKMeans\n"
+    state = b"N}\x8c\x04nameK\x01s\x86b."
+    for steps in (name + state, b"}" + state, b"(" + name + state):
+        path.write_bytes(b"\x80\x04" + steps)
+        _refused(path)
+    written = write_released_kmeans(CENTROIDS, tmp_path / "whole.joblib")
+    assert torch.equal(released.read(written, "hubert_kmeans")["centroids"], CENTROIDS)
+
+
+def _refused(path: Path) -> None:
+    with pytest.raises(UserError, match="not a whole k-means"):
+        released.read(path, "hubert_kmeans")
+
+
+def _most_memory(work: Callable[[], None]) -> int:
+    """Bytes that Python and NumPy hold at most during work."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

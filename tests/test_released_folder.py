@@ -57,9 +57,9 @@ def run(command: list[str], place: Path) -> str:
 
 @pytest.mark.slow
 def test_the_documented_command_generates(place: Path) -> None:
-    told = run(documentation.command("infer_top_match", "checkpoints/semantic"), place)
+    output = run(documentation.command("infer_top_match", "checkpoints/semantic"), place)
     (wave,) = (place / "results/infer_top_match").glob("*.wav")
-    assert wave.name in told
+    assert wave.name in output
     assert soundfile.info(wave).frames == 4 * 24000
     assert json.loads(wave.with_suffix(".json").read_text())["paths"]["rvq_path"] == f"checkpoints/{NAMES['clap_rvq']}"
 
@@ -82,6 +82,6 @@ def test_released_parts_make_the_same_music_as_a_bundle_of_them(place: Path) -> 
     run(["scripts/bundle.py", "--results_folder", "bundle", *parts], place)
     request = ["scripts/infer_top_match.py", "a tune", "--num_samples", "1", "--duration", "0.5"]
     run([*request, *parts, "--results_folder", "apart"], place)
-    run([*request, "--checkpoint_dir", "bundle", "--results_folder", "together"], place)
-    (apart,), (together,) = (list((place / name).glob("*.wav")) for name in ("apart", "together"))
-    assert apart.read_bytes() == together.read_bytes()
+    run([*request, "--checkpoint_dir", "bundle", "--results_folder", "bundled"], place)
+    (apart,), (bundled,) = (list((place / name).glob("*.wav")) for name in ("apart", "bundled"))
+    assert apart.read_bytes() == bundled.read_bytes()

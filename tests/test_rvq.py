@@ -72,9 +72,9 @@ def test_each_codebook_lowers_what_is_left_over(quantizer: ClapQuantizer) -> Non
 def test_tokens_do_not_depend_on_the_batch(quantizer: ClapQuantizer, count: int, seed: int) -> None:
     embeddings = _embeddings(count, seed)
     alone = torch.cat([quantizer.encode(embedding.unsqueeze(0)) for embedding in embeddings])
-    together = quantizer.encode(embeddings)
-    assert together.shape == (count, 3)
-    assert torch.equal(alone, together)
+    in_batch = quantizer.encode(embeddings)
+    assert in_batch.shape == (count, 3)
+    assert torch.equal(alone, in_batch)
 
 
 def test_a_saved_quantizer_gives_the_same_tokens(quantizer: ClapQuantizer, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from open_musiclm.models.stages import load_stage
 SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 
 
-def train(folder: Path, steps: int, processes: int, *words: object) -> None:
+def train(folder: Path, steps: int, processes: int, *words: object) -> str:
     options = ["--results_folder", folder, "--steps", steps, "--batch_size", 4 // processes, *words]
-    run_script(SCRIPT, options if processes == 1 else [*options, "--sharded"], processes, SHARDED)
+    return run_script(SCRIPT, options if processes == 1 else [*options, "--sharded"], processes, SHARDED)
 
 
 def losses(folder: Path) -> list[float]:
@@ -28,7 +28,8 @@ def losses(folder: Path) -> list[float]:
 def test_sharded_training_is_saved_whole_and_goes_on_sharded_or_not(tmp_path: Path) -> None:
     alone, folder = tmp_path / "alone", tmp_path / "run"
     train(alone, 15, 1)
-    train(folder, 5, 2)
+    output = train(folder, 5, 2)
+    assert "process 1 gathers 0 and 0" in output  # all of it is process 0's
     train(folder, 10, 2, "--continue_from_dir", folder)
     train(folder, 15, 1, "--continue_from_dir", folder)
     assert len(losses(alone)) == 15 + 3

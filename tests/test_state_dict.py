@@ -162,11 +162,11 @@ def test_damaged_bytes_never_raise_anything_but_a_user_error(tmp_path: Path) -> 
     with zipfile.ZipFile(tmp_path / "whole.pt") as whole:
         members = {name: whole.read(name) for name in whole.namelist()}
     steps_name = next(name for name in members if name.endswith("data.pkl"))
-    dice = random.Random(0)
+    rng = random.Random(0)
     refused = 0
     for _ in range(300):
         steps = bytearray(members[steps_name])
-        steps[dice.randrange(len(steps))] = dice.randrange(256)
+        steps[rng.randrange(len(steps))] = rng.randrange(256)
         try:
             read_torch_file(zipped(tmp_path, members | {steps_name: bytes(steps)}))
         except UserError:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from helpers import small_training
 from helpers.small_stack import Stack
 
 from open_musiclm.checkpoints import saved_steps
@@ -25,9 +26,8 @@ from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
 from open_musiclm.training.data_stream import TrainingStream
 from open_musiclm.training.failure_list import FailureList
-from open_musiclm.training.run_stage import preprocessed_data
 from open_musiclm.training.sound_data import sound_data
-from open_musiclm.training.stage_trainer import clap_crop
+from open_musiclm.training.stage_examples import clap_crop, preprocessed_data
 
 KILLS = 20
 STEPS = 100
@@ -181,7 +181,7 @@ def test_files_that_disappear(tmp_path: Path, stack: Stack, sounds: Path, tokens
     (tmp_path / "sounds/3.wav").unlink()
     failures = FailureList(tmp_path / "failed", accelerator)
     batches = list(TrainingStream(data, accelerator, failures, 0).take(8))
-    assert all(len(drawn.batch.waves["clap"]) == 2 for drawn in batches)
+    assert all(len(batch.batch.waves["clap"]) == 2 for batch in batches)
     assert str(tmp_path / "sounds/3.wav") in failures.reasons
 
     shutil.copytree(tokens, tmp_path / "tokens")

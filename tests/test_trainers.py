@@ -61,7 +61,7 @@ def log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_clap_rvq_learns_goes_on_and_is_usable(tmp_path: Path, configs: Configs, stack: Stack) -> None:
+def test_clap_rvq_trains_goes_on_and_is_usable(tmp_path: Path, configs: Configs, stack: Stack) -> None:
     folder = tmp_path / "clap_rvq"
     section = {"num_train_steps": 2, "batch_size": 2, "accumulate_batches": 2, "save_model_every": 1}
     section |= {"save_results_every": 1, "num_workers": 0, "valid_frac": 0.3}

@@ -76,7 +76,7 @@ def test_the_bias_between_all_is_that_at_their_distance_and_so_is_its_gradient(a
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("prefix", [0, 5])
 def test_attention_takes_from_the_keys_that_are_seen(prefix: int, device: str) -> None:
-    """Against the sum that DESIGN section 3 writes out, one query at a time; and what the bias learns."""
+    """Against the written-out sum, one query at a time; and the gradient of the bias."""
     time, heads = 37, 2
     query = functional.normalize(torch.randn(3, heads, time, 64), dim=-1)
     key, value = functional.normalize(torch.randn(3, time, 64), dim=-1), torch.randn(3, time, 64)
@@ -103,7 +103,7 @@ def test_attention_takes_from_the_keys_that_are_seen(prefix: int, device: str) -
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_gpu_learns_the_same(precision: str) -> None:
+def test_a_gpu_has_the_same_gradients(precision: str) -> None:
     stage, ids = small_stage()
     stage(ids, seeds=SEEDS).loss.backward()
     expected = gradients(stage)
@@ -140,7 +140,7 @@ def test_an_example_is_treated_alike_in_any_batch() -> None:
 def test_noise_is_as_good_as_random() -> None:
     dropped = kept(SEEDS, 200, 300, 0.9)
     assert dropped.float().mean() == pytest.approx(0.9, abs=0.003)
-    for dim in (1, 2):  # no row or column has more than chance gives it
+    for dim in (1, 2):  # no row or column has more than its random share
         share = dropped.float().mean(dim)
         assert share.std() == pytest.approx((0.09 / dropped.shape[dim]) ** 0.5, rel=0.15)
     other = kept(derived(SEEDS, 1), 200, 300, 0.9)

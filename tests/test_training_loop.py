@@ -1,6 +1,7 @@
 """The loop, in one process: what it writes, keeps, refuses and skips; schedule and weight decay; data streams."""
 
 import json
+import math
 import multiprocessing
 import signal
 import time
@@ -25,31 +26,31 @@ from open_musiclm.models.stages import build_stage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
-from open_musiclm.training.optimization import parameter_groups
+from open_musiclm.training.optimizer import Optimizer, parameter_groups
+from open_musiclm.training.options import RunOptions
 from open_musiclm.training.random_states import random_states, restore_random_states
-from open_musiclm.training.run import Run, RunOptions
+from open_musiclm.training.run import Run
 from open_musiclm.training.schedule import Schedule
-from open_musiclm.training.semantic import SemanticTrainer
-from open_musiclm.training.stage_trainer import StageTools
-from open_musiclm.training.trainer import Learned
+from open_musiclm.training.stage_trainer import StageTools, StageTrainer
+from open_musiclm.training.trainer import StepResult
 
 CPU = torch.device("cpu")
 
 
-class BrokenTrainer(SemanticTrainer):
+class BrokenTrainer(StageTrainer):
     """Weights become NaN for the steps of `broken` only, so that loss and gradient are not finite there."""
 
     broken: range = range(0)
 
-    def learn(self, batches: Iterator, step: int) -> Learned:
+    def train_step(self, batches: Iterator, step: int) -> StepResult:
         scale = self.stage.decoder.transformer.norm.gamma
         kept = scale.detach().clone()
         if step in self.broken:
             scale.data.fill_(float("nan"))
-        learned = super().learn(batches, step)
+        result = super().train_step(batches, step)
         if step in self.broken:
             scale.data.copy_(kept)
-        return learned
+        return result
 
 
 def train(
@@ -58,7 +59,7 @@ def train(
     options: RunOptions | None = None,
     broken: range = range(0),
 ) -> BrokenTrainer:
-    options = options or RunOptions(folder, log_with="none", device="cpu")
+    options = options or RunOptions("semantic", folder, log_with="none", device="cpu")
     run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
     trainer = BrokenTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
@@ -72,9 +73,9 @@ def logged(folder: Path, key: str = "loss") -> list[float]:
     return [line[key] for line in lines if key in line]
 
 
-def test_run_learns_and_its_folder_is_complete(tmp_path: Path) -> None:
+def test_the_loss_falls_and_the_folder_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    train(folder, trainer_config(), RunOptions(folder, device="cpu"))
+    train(folder, trainer_config(), RunOptions("semantic", folder, device="cpu"))
     losses, validation = logged(folder), logged(folder, "validation_loss")
     assert len(losses) == 30
     assert losses[-1] < losses[0] / 3
@@ -106,7 +107,7 @@ def test_folder_with_something_in_it_is_refused_and_overwriting_keeps_what_is_no
     with pytest.raises(UserError, match=r"not empty.*--overwrite"):
         train(folder, trainer_config(num_train_steps=3))
     assert saved_steps(folder) == [5, 6]
-    train(folder, trainer_config(num_train_steps=3), RunOptions(folder, True, "none", "cpu"))
+    train(folder, trainer_config(num_train_steps=3), RunOptions("semantic", folder, True, "none", "cpu"))
     assert saved_steps(folder) == [3]
     assert len(logged(folder)) == 3
     assert (folder / "notes.txt").read_text() == "mine"
@@ -116,7 +117,9 @@ def test_a_run_that_cannot_begin_removes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(folder, trainer_config(num_train_steps=3))
     config = trainer_config(num_train_steps=3)
-    Run.begin(RunOptions(folder, True, "none", "cpu"), model_config(), config, config.seed, batches_per_step=2)
+    Run.begin(
+        RunOptions("semantic", folder, True, "none", "cpu"), model_config(), config, config.seed, batches_per_step=2
+    )
     assert saved_steps(folder) == [3]
 
 
@@ -126,7 +129,7 @@ def test_going_on_where_later_checkpoints_are(tmp_path: Path) -> None:
     before = logged(folder)
 
     def options(into: Path, overwrite: bool = False, step: int = 5) -> RunOptions:
-        return RunOptions(into, overwrite, "none", "cpu", folder, step)
+        return RunOptions("semantic", into, overwrite, "none", "cpu", folder, step)
 
     config = trainer_config(num_train_steps=15, keep_last=5)
     with pytest.raises(UserError, match=r"holds later checkpoints \(up to step 15\)"):
@@ -191,6 +194,32 @@ def test_the_rate_stays_for_its_share_and_falls_to_nothing(share: float, steps: 
     assert schedule.at(steps) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize(("loss_factor", "input_value"), [(float("nan"), 1.0), (1.0, float("inf")), (1.0, 1.0)])
+def test_an_update_of_a_loss_or_gradient_that_is_not_finite_is_skipped(loss_factor: float, input_value: float) -> None:
+    module = nn.Linear(2, 1)
+    optimizer = Optimizer(Accelerator(cpu=True), module, trainer_config(lr_warmup=0))
+    before = module.weight.detach().clone()
+    loss = optimizer.module(torch.full((1, 2), input_value)).sum()
+    optimizer.accelerator.backward(loss)
+    update = optimizer.update(0, [loss * loss_factor])
+    finite = loss_factor == input_value == 1.0
+    assert update.skipped != finite
+    assert torch.equal(module.weight, before) != finite
+    assert math.isfinite(update.gradient_norm) == (input_value == 1.0)
+    assert module.weight.grad is None
+
+
+def test_results_folder_is_that_of_the_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = trainer_config(num_train_steps=3)
+    train(tmp_path / "run", config)
+    new = Run.begin(RunOptions("semantic", log_with="none", device="cpu"), model_config(), config, 0)
+    assert new.folder == Path("results/semantic")
+    for source in (tmp_path / "run", tmp_path / "run/checkpoints/step_00000003"):
+        options = RunOptions("semantic", log_with="none", device="cpu", continue_from=source)
+        assert Run.begin(options, model_config(), config, 0).folder == tmp_path / "run"
+
+
 def test_vectors_do_not_decay() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
     matrices, vectors = parameter_groups(module, weight_decay=0.1)
@@ -222,7 +251,7 @@ def test_stream_goes_on_where_it_was(tmp_path: Path, workers: int) -> None:
     whole = list(TrainingStream(data, accelerator, failures, 0).take(5))
     resumed = list(TrainingStream(data, accelerator, failures, 12).take(2))
     for expected, found in zip(whole[3:], resumed, strict=True):
-        assert expected.draws == found.draws
+        assert expected.indices == found.indices
         assert all(torch.equal(a, b) for a, b in zip(expected.batch, found.batch, strict=True))
 
 
@@ -231,8 +260,8 @@ def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
     data = replace(training_data(trainer_config()), validation_examples=1003)
     validation = ValidationSet(data, accelerator, FailureList(tmp_path / "f", accelerator), trainer_config())
     first, second = list(validation), list(validation)
-    assert [draw for drawn in first for draw in drawn.draws] == list(range(1003))
-    assert sum(len(drawn.batch[0]) for drawn in first) == 1003
+    assert [index for batch in first for index in batch.indices] == list(range(1003))
+    assert sum(len(batch.batch[0]) for batch in first) == 1003
     assert all(torch.equal(a.batch[0], b.batch[0]) for a, b in zip(first, second, strict=True))
 
 
@@ -251,10 +280,10 @@ def test_validation_may_be_a_part_of_the_set_chosen_once_at_random(tmp_path: Pat
         data = replace(training_data(config), validation_examples=1000)
         failures = FailureList(tmp_path / "f", Accelerator(cpu=True))
         parts = [ValidationSet(data, Placed(index, processes), failures, config) for index in range(processes)]
-        for drawn in (drawn for part in parts for drawn in part):
-            expected = collate([MadeUpTokens()[draw] for draw in drawn.draws])
-            assert all(torch.equal(a, b) for a, b in zip(drawn.batch, expected, strict=True))
-        return [[draw for drawn in part for draw in drawn.draws] for part in parts]
+        for batch in (batch for part in parts for batch in part):
+            expected = collate([MadeUpTokens()[index] for index in batch.indices])
+            assert all(torch.equal(a, b) for a, b in zip(batch.batch, expected, strict=True))
+        return [[index for batch in part for index in batch.indices] for part in parts]
 
     (alone,), (one, other) = positions(0, 1), positions(0, 2)
     assert len(set(alone)) == 30
@@ -269,16 +298,16 @@ def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
     asked_for: list[int] = []
 
     class Stopped(MadeUpTokens):
-        def __getitem__(self, draw: int) -> list[torch.Tensor]:
-            asked_for.append(draw)
-            if draw == 5:
+        def __getitem__(self, index: int) -> list[torch.Tensor]:
+            asked_for.append(index)
+            if index == 5:
                 signal.raise_signal(signal.SIGTERM)
-            return super().__getitem__(draw)
+            return super().__getitem__(index)
 
     run = Run.begin(
-        RunOptions(folder, log_with="none", device="cpu"), model_config(), config, config.seed, "float32", 2
+        RunOptions("semantic", folder, log_with="none", device="cpu"), model_config(), config, config.seed, "float32", 2
     )
-    trainer = SemanticTrainer(
+    trainer = StageTrainer(
         run.accelerator, build_stage("semantic", model_config()), StageTools(model_config(), None, None), config
     )
     data = replace(training_data(config), validation=Stopped(), validation_examples=1000)

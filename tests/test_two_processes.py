@@ -53,24 +53,24 @@ def test_stage_has_one_curve_and_goes_on_with_it(tmp_path: Path, dropping: Path,
     one = {**section, "batch_size": 4, "grad_accum_every": 2}
     two = {**section, "batch_size": 2, "grad_accum_every": 2}
     alone = train(tmp_path, "train_coarse_stage", 1, one, dropping)
-    together = train(tmp_path, "train_coarse_stage", 2, two | {"num_train_steps": 3}, dropping)
-    going_on = ["--continue_from_dir", together]
+    both = train(tmp_path, "train_coarse_stage", 2, two | {"num_train_steps": 3}, dropping)
+    going_on = ["--continue_from_dir", both]
     train(tmp_path, "train_coarse_stage", 2, {**section, "batch_size": 4, "grad_accum_every": 1}, dropping, *going_on)
     for key in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_accuracy"):
-        assert curve(together, key) == pytest.approx(curve(alone, key), abs=1e-4), key
+        assert curve(both, key) == pytest.approx(curve(alone, key), abs=1e-4), key
     assert curve(alone, "learning_rate")[:4] == pytest.approx([3e-3 * step / 4 for step in (1, 2, 3, 4)])
-    assert curve(together, "gradient_norm") == pytest.approx(curve(alone, "gradient_norm"), abs=1e-3)
+    assert curve(both, "gradient_norm") == pytest.approx(curve(alone, "gradient_norm"), abs=1e-3)
     assert len(curve(alone, "loss")) == 6
 
 
 @pytest.mark.slow
-def test_clap_rvq_learns_from_all(tmp_path: Path, stack: Stack, sounds: Path) -> None:
+def test_clap_rvq_is_trained_on_all(tmp_path: Path, stack: Stack, sounds: Path) -> None:
     section = {**RVQ, "folder": str(sounds)}
     alone = train(tmp_path, "train_clap_rvq", 1, {**section, "batch_size": 4}, stack.model_config)
-    together = train(tmp_path, "train_clap_rvq", 2, {**section, "batch_size": 2}, stack.model_config)
-    assert curve(together, "loss") == pytest.approx(curve(alone, "loss"), abs=1e-6)
-    assert curve(together, "validation_loss") == pytest.approx(curve(alone, "validation_loss"), abs=1e-6)
-    expected, found = (load_weights(folder, "clap_rvq").tensors for folder in (alone, together))
+    both = train(tmp_path, "train_clap_rvq", 2, {**section, "batch_size": 2}, stack.model_config)
+    assert curve(both, "loss") == pytest.approx(curve(alone, "loss"), abs=1e-6)
+    assert curve(both, "validation_loss") == pytest.approx(curve(alone, "validation_loss"), abs=1e-6)
+    expected, found = (load_weights(folder, "clap_rvq").tensors for folder in (alone, both))
     for name, tensor in expected.items():
         assert torch.allclose(found[name].float(), tensor.float(), atol=1e-5), name
 
@@ -80,6 +80,6 @@ def test_kmeans_is_fitted_on_features_of_all(tmp_path: Path, stack: Stack, sound
     section = {**KMEANS, "folder": str(sounds)}
     config = stack.model_config
     alone = train(tmp_path, "train_hubert_kmeans", 1, {**section, "feature_extraction_batch_size": 4}, config)
-    together = train(tmp_path, "train_hubert_kmeans", 2, {**section, "feature_extraction_batch_size": 2}, config)
-    expected, found = (load_weights(folder, "hubert_kmeans").tensors["centroids"] for folder in (alone, together))
+    both = train(tmp_path, "train_hubert_kmeans", 2, {**section, "feature_extraction_batch_size": 2}, config)
+    expected, found = (load_weights(folder, "hubert_kmeans").tensors["centroids"] for folder in (alone, both))
     assert torch.allclose(found, expected, atol=1e-4)

@@ -19,7 +19,7 @@ from demo.corpus.rendering import SAMPLE_HZ, render
 from demo.corpus.scores import MODES, draw_score
 from open_musiclm.audio import write_wave
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 CAPTIONS = "captions.jsonl"
 MIXED = "mixed"
@@ -166,7 +166,7 @@ def read_clips(folder: Path) -> dict[str, Clip]:
 
 
 def _write_clips(folder: Path, clips: dict[str, Clip]) -> None:
-    with appearing_whole(folder / CAPTIONS) as temporary:
+    with atomic_write(folder / CAPTIONS) as temporary:
         temporary.write_text("".join(_line(clips[name]) for name in sorted(clips)), encoding="utf-8")
 
 

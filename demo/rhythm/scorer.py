@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from demo.rhythm.descriptors import describe_rhythm, descriptor_count
 from open_musiclm.config import ModelConfig
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 FILE_NAME = "rhythm_scorer.safetensors"
 _KIND = "rhythm_scorer"
@@ -69,7 +69,7 @@ class RhythmScorer(nn.Module):
     def save(self, path: Path) -> None:
         """Writes a safetensors file atomically. Raises UserError."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with appearing_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             try:
                 save_file(tensors, temporary, {"kind": _KIND})
             except SafetensorError as error:  # how safetensors reports a full disk

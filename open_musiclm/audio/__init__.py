@@ -1,37 +1,39 @@
-"""Sound files: the only code that opens them."""
+"""Sound files and waves: the only code that opens sound files.
 
-from open_musiclm.audio.sound import (
-    MP3,
-    SILENCE_STANDARD_DEVIATION,
+Waves are mono float32 tensors [samples]; times are seconds, rates Hz. Sample counts are rounded and made
+exact: 2.3 s at 24 kHz is 55,200 samples.
+"""
+
+from open_musiclm.audio.reading import (
     SOUND_EXTENSIONS,
     TOLERATED_SHORTFALL_SECONDS,
-    Sound,
     SoundError,
     SoundInfo,
-    WaveStatistics,
-    find_frames,
+    count_frames,
     find_sounds,
-    fit_length,
-    found_sound_info,
-    indexed,
-    normalize,
+    header_info,
     read_samples,
     read_sound,
-    read_wave,
     read_window,
-    repeat_to,
-    resample,
-    resampled,
-    samples_of,
     sound_info,
+    wave_statistics,
+)
+from open_musiclm.audio.resampling import resample, resampled, semantic_input
+from open_musiclm.audio.waves import (
+    SILENCE_STANDARD_DEVIATION,
+    Sound,
+    WaveStatistics,
+    fit_length,
+    normalize,
+    repeat_to,
+    samples_of,
     statistics_of,
     to_int16_and_back,
-    wave_statistics,
-    write_wave,
+    windows_of,
 )
+from open_musiclm.audio.writing import write_wave
 
 __all__ = [
-    "MP3",
     "SILENCE_STANDARD_DEVIATION",
     "SOUND_EXTENSIONS",
     "TOLERATED_SHORTFALL_SECONDS",
@@ -39,23 +41,23 @@ __all__ = [
     "SoundError",
     "SoundInfo",
     "WaveStatistics",
-    "find_frames",
+    "count_frames",
     "find_sounds",
     "fit_length",
-    "found_sound_info",
-    "indexed",
+    "header_info",
     "normalize",
     "read_samples",
     "read_sound",
-    "read_wave",
     "read_window",
     "repeat_to",
     "resample",
     "resampled",
     "samples_of",
+    "semantic_input",
     "sound_info",
     "statistics_of",
     "to_int16_and_back",
     "wave_statistics",
+    "windows_of",
     "write_wave",
 ]

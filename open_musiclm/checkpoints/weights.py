@@ -3,7 +3,9 @@
 Nothing here unpickles: released `.pt` files go through `checkpoints.legacy`, which reads tensors only.
 """
 
+import json
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from open_musiclm import __version__
 from open_musiclm.checkpoints.legacy import stages as released
 from open_musiclm.config import ModelConfig, model_config_from_json
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans"]
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -77,11 +79,28 @@ def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: 
         "model_config": config.model_dump_json(),
     }
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata)
+            save_tensors(contiguous, temporary, metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise UserError(f"{path}: cannot write: {error}") from error
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file; equal tensors and metadata give equal files.
+
+    safetensors itself writes the keys of the metadata in an order that changes from process to process. Raises
+    SafetensorError and OSError.
+    """
+    save_file(tensors, path, dict(metadata))
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= length, "a header with its keys in another order is as long"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def load_weights(path: Path, kind: Kind) -> Weights:

@@ -13,3 +13,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["float32", "bfloat16"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 StageName = Literal["semantic", "coarse", "fine"]
+
+
+def accept_renamed_key(section: object, old: str, new: str) -> object:
+    """A section's raw content with key `old` called `new`; content that has both, or is no section, as it is."""
+    if not isinstance(section, dict) or old not in section or new in section:
+        return section
+    return {new if key == old else key: value for key, value in section.items()}

@@ -14,6 +14,7 @@ from open_musiclm.config.fields import (
     PositiveInt,
     Probability,
     StageName,
+    accept_renamed_key,
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
 
@@ -165,11 +166,16 @@ class TransformerConfig(Section):
         description="training: share of examples whose conditioning is hidden, all of it; guidance (`cfg_scale`) "
         "needs some, such as 0.1",
     )
-    strayed_history: Probability = Field(
+    history_corruption: Probability = Field(
         default=0.0,
-        description="training, experimental: history corruption, the share of examples in whose history (the tokens "
-        "before the predicted one) a span is taken from another example of the batch",
+        description="training, experimental: share of examples in whose history (the tokens before the predicted one) a "
+        "span is taken from another example of the batch",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_name(cls, section: object) -> object:
+        return accept_renamed_key(section, "strayed_history", "history_corruption")
 
 
 class SemanticConfig(TransformerConfig):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from open_musiclm.config.fields import (
     NonNegativeFloat,
@@ -17,64 +17,86 @@ from open_musiclm.config.fields import (
 from open_musiclm.config.json_files import Section, SectionType, load_section
 from open_musiclm.errors import UserError
 
+_RATE = "Learning rate of AdamW after the warm-up."
+_CONSTANT_SHARE = "Share of all steps before the rate falls to zero along a cosine; 1: it never falls."
+_MAX_GRAD_NORM = "Norm that a larger gradient is scaled down to."
+_WORKERS = "Processes that read and prepare data; 0: the training process does it."
+_SEED = "Seed of everything random in the run."
+
 
 class TrainerConfig(Section):
-    """What every gradient trainer takes; the folder holds sound (or preprocessed tokens).
+    """What every trainer that makes steps takes."""
 
-    Validation takes the whole validation set, or the same `max_validation_examples` of it, chosen at random, each time.
-    """
+    folder: str = Field(description="Folder of sound files (or of preprocessed tokens), searched recursively.")
+    num_train_steps: PositiveInt = Field(description="Steps of the whole run.")
+    batch_size: PositiveInt = Field(description="Examples in a batch of each process.")
+    save_model_every: PositiveInt = Field(default=1000, description="Steps from one checkpoint to the next.")
+    save_results_every: PositiveInt = Field(default=250, description="Steps from one validation to the next.")
+    valid_frac: Probability = Field(default=0.05, description="Share of the files that is kept for validation.")
+    max_validation_examples: PositiveInt | None = Field(
+        default=None, description="Validate on so many examples, chosen once at random; null: on all."
+    )
+    num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)
+    seed: int = Field(default=0, description=_SEED)
+    keep_last: PositiveInt = Field(default=3, description="Checkpoints that stay on disk, beside the best one.")
 
-    folder: str
-    num_train_steps: PositiveInt
-    batch_size: PositiveInt
-    save_model_every: PositiveInt = 1000
-    save_results_every: PositiveInt = 250
-    max_validation_examples: PositiveInt | None = None
-    num_workers: NonNegativeInt = 2
-    seed: int = 0
-    keep_last: PositiveInt = 3
+
+class GradientTrainerConfig(TrainerConfig):
+    """What every trainer with AdamW takes: the rate warms up, stays, and may fall to zero along a cosine."""
+
+    lr: PositiveFloat = Field(description=_RATE)
+    lr_warmup: NonNegativeInt = Field(default=0, description="Steps in which the rate rises linearly to lr.")
+    constant_share: Share = Field(default=1.0, description=_CONSTANT_SHARE)
+    wd: NonNegativeFloat = Field(default=0.01, description="Weight decay of matrices; vectors have none.")
+    max_grad_norm: PositiveFloat = Field(default=1.0, description=_MAX_GRAD_NORM)
+    precision: TrainingPrecision = Field(
+        default="auto",
+        description="Precision of matrix products; weights and optimizer are float32. auto: bfloat16 where the device "
+        "has units for it.",
+    )
 
 
 class ClapRvqTrainerConfig(TrainerConfig):
-    """The CLAP RVQ trainer: `accumulate_batches` batches of embeddings make one codebook update."""
+    """The trainer of the CLAP RVQ."""
 
-    accumulate_batches: PositiveInt = 1
-    valid_frac: Probability = 0.05
+    accumulate_batches: PositiveInt = Field(
+        default=1, description="Batches of embeddings that make one update of the codebooks."
+    )
 
 
 class HubertKmeansTrainerConfig(Section):
-    """k-means is fitted on `feature_extraction_num_steps` batches of crops."""
+    """The trainer of the k-means over MERT's features."""
 
-    folder: str
-    feature_extraction_num_steps: PositiveInt
-    feature_extraction_batch_size: PositiveInt
-    num_workers: NonNegativeInt = 2
-    seed: int = 0
+    folder: str = Field(description="Folder of sound files, searched recursively.")
+    feature_extraction_num_steps: PositiveInt = Field(description="Batches of crops that k-means is fitted on.")
+    feature_extraction_batch_size: PositiveInt = Field(description="Crops in a batch of each process.")
+    num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)
+    seed: int = Field(default=0, description=_SEED)
 
 
-class StageTrainerConfig(TrainerConfig):
-    """A stage's trainer.
+class StageTrainerConfig(GradientTrainerConfig):
+    """The trainer of one stage."""
 
-    The learning rate warms up, stays for `constant_share` of all steps and falls to zero along a cosine (1: it stays).
-    `precision` is that of the products (weights and optimizer are float32); auto is bfloat16 where the device has
-    units for it. `gradient_checkpointing` computes each block twice to keep less; `compile` compiles the blocks.
-    """
-
-    stage: StageName
-    valid_frac: Probability = 0.05
-    lr: PositiveFloat = 3e-4
-    lr_warmup: NonNegativeInt = 0
-    constant_share: Share = 1.0
-    grad_accum_every: PositiveInt = 1
-    wd: NonNegativeFloat = 0.01
-    max_grad_norm: PositiveFloat = 0.5
-    cross_entropy_loss_weights: list[NonNegativeFloat] | None = None
-    save_predicted_tokens: bool = True
-    save_reconstructed_wave: bool = True
-    use_preprocessed_data: bool = False
-    precision: TrainingPrecision = "auto"
-    gradient_checkpointing: bool = False
-    compile: bool = False
+    stage: StageName = Field(description="Name of the stage; it must be that of the section.")
+    lr: PositiveFloat = Field(default=3e-4, description=_RATE)
+    max_grad_norm: PositiveFloat = Field(default=0.5, description=_MAX_GRAD_NORM)
+    grad_accum_every: PositiveInt = Field(default=1, description="Batches that make one optimizer step.")
+    cross_entropy_loss_weights: list[NonNegativeFloat] | None = Field(
+        default=None,
+        description="Loss weight of each token sequence, the predicted one last; null: 0 for the conditioning, 1 for "
+        "the predicted one.",
+    )
+    save_predicted_tokens: bool = Field(
+        default=True, description="Write predicted and true tokens of some validation examples."
+    )
+    save_reconstructed_wave: bool = Field(
+        default=True, description="Write predicted and true tokens of some validation examples as waves."
+    )
+    use_preprocessed_data: bool = Field(
+        default=False, description="folder holds tokens that scripts/preprocess_data.py wrote, not sound."
+    )
+    gradient_checkpointing: bool = Field(default=False, description="Compute each block twice and keep less in memory.")
+    compile: bool = Field(default=False, description="Compile the blocks with torch.compile (GPU only).")
 
     @model_validator(mode="after")
     def _one_weight_per_sequence(self) -> "StageTrainerConfig":
@@ -88,26 +110,34 @@ class StageTrainerConfig(TrainerConfig):
 class DataPreprocessorConfig(Section):
     """How folders of sound become a token store."""
 
-    folder: str
-    metadata_folder: str | None = None
-    results_folder: str
-    max_audio_length_seconds: PositiveFloat = 30.0
-    random_crop: bool = True
-    num_crops: PositiveInt = 1
-    clap_batch_size: PositiveInt = 32
-    num_workers: NonNegativeInt = 2
-    seed: int = 0
+    folder: str = Field(description="Folder of sound files, searched recursively.")
+    metadata_folder: str | None = Field(
+        default=None, description="Folder of FMA's metadata (tracks.csv), for --filter_fma."
+    )
+    results_folder: str = Field(description="Folder that the tokens are written to.")
+    max_audio_length_seconds: PositiveFloat = Field(
+        default=30.0, description="Longest crop of a file, in seconds; longer files are cropped."
+    )
+    random_crop: bool = Field(
+        default=True, description="Crop anywhere in a file; false: one after the other from its beginning."
+    )
+    num_crops: PositiveInt = Field(default=1, description="Most crops of a file.")
+    clap_batch_size: PositiveInt = Field(default=32, description="CLAP windows computed at the same time.")
+    num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)
+    seed: int = Field(default=0, description="Seed of the crops.")
 
 
 class TrainingConfig(Section):
     """The training config; a script asks for the section it needs with `require`."""
 
-    clap_rvq_trainer_cfg: ClapRvqTrainerConfig | None = None
-    hubert_kmeans_trainer_cfg: HubertKmeansTrainerConfig | None = None
-    semantic_trainer_cfg: StageTrainerConfig | None = None
-    coarse_trainer_cfg: StageTrainerConfig | None = None
-    fine_trainer_cfg: StageTrainerConfig | None = None
-    data_preprocessor_cfg: DataPreprocessorConfig | None = None
+    clap_rvq_trainer_cfg: ClapRvqTrainerConfig | None = Field(default=None, description="For train_clap_rvq.py.")
+    hubert_kmeans_trainer_cfg: HubertKmeansTrainerConfig | None = Field(
+        default=None, description="For train_hubert_kmeans.py."
+    )
+    semantic_trainer_cfg: StageTrainerConfig | None = Field(default=None, description="For train_semantic_stage.py.")
+    coarse_trainer_cfg: StageTrainerConfig | None = Field(default=None, description="For train_coarse_stage.py.")
+    fine_trainer_cfg: StageTrainerConfig | None = Field(default=None, description="For train_fine_stage.py.")
+    data_preprocessor_cfg: DataPreprocessorConfig | None = Field(default=None, description="For preprocess_data.py.")
     _path: Path = PrivateAttr(default_factory=Path)
 
     @model_validator(mode="before")

@@ -9,7 +9,7 @@ import numpy as np
 from open_musiclm.config import ModelConfig, StageTrainerConfig, TrainingConfig
 from open_musiclm.data.check_files import CheckedFile, check_folder, describe, seconds_of, usable
 from open_musiclm.data.split import split
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 from open_musiclm.tokens import token_streams
 
 # Training memorizes sound that it uses more often than this (FMA's 880 hours: about 20 times).
@@ -47,7 +47,7 @@ def check_data(
     if results_folder is None:
         return [*lines, summary]
     target = results_folder / REPORT_NAME
-    with appearing_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return [*lines, f"wrote {target}", summary]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from open_musiclm.audio import SoundError, find_sounds, found_sound_info, wave_statistics
+from open_musiclm.audio import SoundError, find_sounds, sound_info, wave_statistics
 
 _QUANTILES = (0, 10, 50, 90, 100)
 _SECONDS_PER_HOUR = 3600
@@ -32,11 +32,11 @@ class CheckedFile:
 def check_file(path: Path) -> CheckedFile:
     """Decodes a whole file. Its problem is what would make training skip it."""
     try:
-        info = found_sound_info(path)
+        info = sound_info(path)
     except SoundError as error:
         return CheckedFile(path, problem=str(error))
     try:
-        wave_statistics(path, info)
+        wave_statistics(path)
         problem = None
     except SoundError as error:
         problem = str(error)

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 from open_musiclm.tokens import STREAM_NAMES, StreamName, TokenStream
 
 _NAME = re.compile(r"tokens-(\d{5})-(\d{6})-(\d+)\.arrow")  # process, number, rows
@@ -87,7 +87,7 @@ def write_shard(
         columns[name] = _flat_lists([getattr(row, name) for row in rows], stream)
     table = pa.table(columns)
     with (
-        appearing_whole(folder / f"tokens-{process_index:05d}-{number:06d}-{len(rows)}.arrow") as temporary,
+        atomic_write(folder / f"tokens-{process_index:05d}-{number:06d}-{len(rows)}.arrow") as temporary,
         pa.OSFile(str(temporary), "wb") as file,
         pa.ipc.new_stream(file, table.schema) as stream,
     ):

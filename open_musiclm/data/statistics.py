@@ -1,37 +1,27 @@
-"""Mean and deviation of whole sound files, and where the frames of an mp3 lie: remembered, so that a long file is
-walked through and decoded once and not for every crop."""
+"""Mean and deviation of whole sound files, remembered, so that a file is decoded once and not for every crop."""
 
 import os
 import sqlite3
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from open_musiclm.audio import (
-    MP3,
-    SoundError,
-    SoundInfo,
-    WaveStatistics,
-    find_frames,
-    indexed,
-    sound_info,
-    wave_statistics,
-)
-from open_musiclm.audio.mp3_frames import FrameIndex
+from open_musiclm.audio import SoundError, SoundInfo, WaveStatistics, count_frames, header_info, wave_statistics
 from open_musiclm.errors import UserError
 
 _WAIT_SECONDS = 60.0
-_INDEX_TABLE = """CREATE TABLE IF NOT EXISTS mp3_frames (
-    path BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, frame_index BLOB
-) WITHOUT ROWID"""
-_TABLE = """CREATE TABLE IF NOT EXISTS wave_statistics (
-    path BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, mean REAL, standard_deviation REAL
-) WITHOUT ROWID"""
-
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS wave_statistics (
+        path BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, mean REAL, standard_deviation REAL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS counted_frames (
+        path BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, frames INTEGER
+    ) WITHOUT ROWID""",
+)
 _FIND = "SELECT mean, standard_deviation FROM wave_statistics WHERE path = ? AND size = ? AND modified_ns = ?"
-_REMEMBER = "INSERT OR REPLACE INTO wave_statistics VALUES (?, ?, ?, ?, ?)"
-_FIND_INDEX = "SELECT frame_index FROM mp3_frames WHERE path = ? AND size = ? AND modified_ns = ?"
-_REMEMBER_INDEX = "INSERT OR REPLACE INTO mp3_frames VALUES (?, ?, ?, ?)"
-_NO_INDEX = b""  # of an mp3 that has to be read from its beginning
+_STORE = "INSERT OR REPLACE INTO wave_statistics VALUES (?, ?, ?, ?, ?)"
+_FIND_FRAMES = "SELECT frames FROM counted_frames WHERE path = ? AND size = ? AND modified_ns = ?"
+_STORE_FRAMES = "INSERT OR REPLACE INTO counted_frames VALUES (?, ?, ?, ?)"
 
 
 class StatisticsCache:
@@ -56,31 +46,32 @@ class StatisticsCache:
         """The statistics of a sound file. Raises SoundError, also where the file is silent."""
         version = _version(path)
         with suppress(sqlite3.Error):
-            known = self._own().execute(_FIND, version).fetchone()
-            if known:
-                return WaveStatistics(*known)
-        statistics = wave_statistics(path, self.info(path))
+            stored = self._own().execute(_FIND, version).fetchone()
+            if stored:
+                return WaveStatistics(*stored)
+        statistics = wave_statistics(path)
         with suppress(sqlite3.Error):
-            self._own().execute(_REMEMBER, (*version, statistics.mean, statistics.standard_deviation))
+            self._own().execute(_STORE, (*version, statistics.mean, statistics.standard_deviation))
         return statistics
 
     def info(self, path: Path) -> SoundInfo:
-        """What the header of a sound file says, and where the frames of an mp3 lie. Raises SoundError."""
-        info = sound_info(path)
-        return indexed(info, self._frame_index(path)) if info.format == MP3 else info
+        """The header of a sound file with its exact length; where that takes decoding, it is done once.
 
-    def _frame_index(self, path: Path) -> FrameIndex | None:
+        Raises SoundError.
+        """
+        info = header_info(path)
+        return replace(info, frames=self._counted_frames(path), estimated=False) if info.estimated else info
+
+    def _counted_frames(self, path: Path) -> int:
         version = _version(path)
         with suppress(sqlite3.Error):
-            known = self._own().execute(_FIND_INDEX, version).fetchone()
-            if known and known[0] == _NO_INDEX:
-                return None
-            if known and (stored := FrameIndex.from_bytes(known[0])):
-                return stored
-        found = find_frames(path)
+            stored = self._own().execute(_FIND_FRAMES, version).fetchone()
+            if stored:
+                return stored[0]
+        frames = count_frames(path)
         with suppress(sqlite3.Error):
-            self._own().execute(_REMEMBER_INDEX, (*version, found.to_bytes() if found else _NO_INDEX))
-        return found
+            self._own().execute(_STORE_FRAMES, (*version, frames))
+        return frames
 
     def _own(self) -> sqlite3.Connection:
         """This process's own connection: SQLite's must not be carried into a forked worker, nor be closed there."""
@@ -96,8 +87,8 @@ class StatisticsCache:
 
 def _connect(file: Path | None) -> sqlite3.Connection:
     connection = sqlite3.connect(file or ":memory:", timeout=_WAIT_SECONDS, isolation_level=None)
-    connection.execute(_TABLE)
-    connection.execute(_INDEX_TABLE)
+    for table in _TABLES:
+        connection.execute(table)
     return connection
 
 

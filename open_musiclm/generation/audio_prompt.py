@@ -26,7 +26,8 @@ def encode_audio_prompt(
 ) -> PromptTokens:
     """The tokens of a sound's last `ticks`; its first `coarse_quantizers` codebooks are the coarse ones."""
     seconds, device = float(grid.seconds(ticks)), tokenizer.device
-    semantic = semantic_wave(sound, tokenizer)[-audio.samples_of(seconds, tokenizer.semantic.mert.sample_hz) :]
+    semantic_hz = tokenizer.semantic.mert.sample_hz
+    semantic = audio.semantic_input(sound, semantic_hz).to(device)[-audio.samples_of(seconds, semantic_hz) :]
     wave = audio.resampled(sound, tokenizer.codec.sample_hz).to(device)
     acoustic = tokenizer.acoustic_ids(wave[-audio.samples_of(seconds, tokenizer.codec.sample_hz) :].unsqueeze(0))
     return PromptTokens(
@@ -39,12 +40,6 @@ def encode_audio_prompt(
     )
 
 
-def semantic_wave(sound: Sound, tokenizer: MusicTokenizer) -> Float[Tensor, "samples"]:
-    """MERT's input: normalised over the whole sound, then resampled."""
-    normalized = Sound(audio.normalize(sound.wave, audio.statistics_of(sound.wave)), sound.sample_hz)
-    return audio.resampled(normalized, tokenizer.semantic.mert.sample_hz).to(tokenizer.device)
-
-
 class SoundTokens:
     """Semantic and coarse tokens of any stretch of a sound, which is repeated up to `ticks`."""
 
@@ -55,7 +50,8 @@ class SoundTokens:
         self._semantic_hz, self._acoustic_hz = tokenizer.semantic.mert.sample_hz, tokenizer.codec.sample_hz
         seconds = float(grid.seconds(ticks))
         acoustic = audio.resampled(sound, self._acoustic_hz).to(tokenizer.device)
-        self._semantic = audio.repeat_to(semantic_wave(sound, tokenizer), audio.samples_of(seconds, self._semantic_hz))
+        semantic = audio.semantic_input(sound, self._semantic_hz).to(tokenizer.device)
+        self._semantic = audio.repeat_to(semantic, audio.samples_of(seconds, self._semantic_hz))
         self._acoustic = audio.repeat_to(acoustic, audio.samples_of(seconds, self._acoustic_hz))
 
     def semantic(self, start: int, end: int) -> Int[Tensor, "1 time 1"]:

@@ -50,8 +50,7 @@ class ClapEmbedder:
         where it would be shorter."""
         if waves.shape[1] < self.window:
             waves = torch.stack([audio.repeat_to(wave, self.window) for wave in waves])
-        starts = [*range(0, waves.shape[1] - self.window, self.window), waves.shape[1] - self.window]
-        windows = torch.stack([waves[:, start : start + self.window] for start in starts], dim=1)
+        windows = torch.stack(audio.windows_of(waves, self.window), dim=1)
         parts = windows.flatten(0, 1).to(self.clap.model.device).split(_WINDOWS_AT_ONCE)
         embeddings = torch.cat([self.clap.embed_audio(part) for part in parts]).unflatten(0, (len(waves), -1))
         return torch.nn.functional.normalize(embeddings.mean(dim=1), dim=-1)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from open_musiclm.generation.linear import RowProduct
+from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
 from open_musiclm.models.position_bias import PositionTimes, bias_between_all, bias_by_time
 from open_musiclm.models.transformer import (
@@ -177,8 +177,8 @@ class _CachedAttention:
         self.heads = attention.heads
         query = attention.to_query.weight.detach() * attention.norm.gamma.detach()
         query = query - query.mean(dim=1, keepdim=True)
-        self.to_all = RowProduct(torch.cat((query, attention.to_key_value.weight.detach())).to(precision))
-        self.to_output = RowProduct(attention.to_output.weight.to(precision))
+        self.to_all = PackedLinear(torch.cat((query, attention.to_key_value.weight.detach())).to(precision))
+        self.to_output = PackedLinear(attention.to_output.weight.to(precision))
         query_scale = attention.query_scale.detach() * LOGIT_SCALE
         self.scale = torch.cat((query_scale.expand(self.heads, -1), attention.key_scale.detach().unsqueeze(0)))
 
@@ -207,12 +207,12 @@ class _CachedFeedForward:
 
     def __init__(self, feedforward: FeedForward, precision: torch.dtype) -> None:
         self.norm = feedforward.norm.gamma.detach().to(precision)
-        self.to_hidden = RowProduct(feedforward.to_hidden.weight.to(precision))
+        self.to_hidden = PackedLinear(feedforward.to_hidden.weight.to(precision))
         self.taps = None
         if feedforward.convolution is not None:
             self.taps = feedforward.convolution.weight.detach().squeeze(1).t().to(precision).contiguous()
         self.hidden_norm = feedforward.hidden_norm.gamma.detach().to(precision)
-        self.to_output = RowProduct(feedforward.to_output.weight.to(precision))
+        self.to_output = PackedLinear(feedforward.to_output.weight.to(precision))
 
     def __call__(self, x: Float[Tensor, "batch time dim"], layer: LayerCache) -> Float[Tensor, "batch time dim"]:
         hidden = self.to_hidden(functional.layer_norm(x, self.norm.shape, self.norm))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from open_musiclm.generation.decoder import KVCache
-from open_musiclm.generation.linear import RowProduct
+from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.generation.stage_generator import StageGenerator, with_unconditional
 from open_musiclm.models.flat_layout import (
@@ -46,7 +46,7 @@ class FlatGenerator(StageGenerator[FlatState]):
         layout = stage.decoder
         assert isinstance(layout, FlatLayout)
         self.embeddings = [layout.sequence_embedding(index) for index in range(len(self.sequences))]
-        self.to_logits = [RowProduct(weight.to(precision)) for weight in layout.logit_weights[-1]]
+        self.to_logits = [PackedLinear(weight.to(precision)) for weight in layout.logit_weights[-1]]
 
     @torch.inference_mode()
     def generate(

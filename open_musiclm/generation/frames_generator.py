@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from open_musiclm.generation.decoder import KVCache
-from open_musiclm.generation.linear import RowProduct
+from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.generation.stage_generator import StageGenerator, with_unconditional
 from open_musiclm.models.frames_layout import FramesLayout, delayed, no_times, undelayed
@@ -47,7 +47,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         layout = stage.decoder
         assert isinstance(layout, FramesLayout)
         self.prefix, self.frames, self.conditioning = layout.prefix, layout.frames, layout.conditioning
-        self.to_logits = RowProduct(layout.logit_weights.flatten(0, 1).to(precision))
+        self.to_logits = PackedLinear(layout.logit_weights.flatten(0, 1).to(precision))
 
     @torch.inference_mode()
     def generate(

@@ -1,7 +1,8 @@
-"""Products of a few rows with a large matrix, at the speed of reading the matrix.
+"""Products of a few vectors with a large matrix, at the speed of reading the matrix.
 
-Generation multiplies one to a dozen rows for every token, and PyTorch's own product then reads a row-major matrix at a
-fraction of the memory's speed. With oneDNN's blocked layout it does not; other devices read the matrix as it is.
+Generation multiplies one to a dozen vectors for every token. PyTorch's own product then reads a row-major matrix at a
+fraction of the memory's speed; with oneDNN's packed layout it does not. Only a CPU has that layout, through private
+operations of PyTorch; everywhere else, and where they fail, the product is PyTorch's own.
 """
 
 import platform
@@ -11,26 +12,41 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-# What oneDNN is told about the number of rows: with 64 its layout suits a prefix of hundreds and single rows alike.
+# What oneDNN is told about the number of vectors: with 64 its layout suits a prefix of hundreds and single ones alike.
 _EXPECTED_ROWS = 64
 
 
-class RowProduct:
-    """x @ weight.T with a weight that never changes."""
+class PackedLinear:
+    """x @ weight.T with a weight that never changes. `packed` says whether it is in oneDNN's layout."""
 
     def __init__(self, weight: Float[Tensor, "outputs inputs"]) -> None:
         weight = weight.detach().contiguous()
-        self.blocked = _can_be_blocked(weight)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _EXPECTED_ROWS) if self.blocked else weight
+        packed = _pack(weight)
+        self.packed = packed is not None
+        self.weight = weight if packed is None else packed
 
-    def __call__(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+    def __call__(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """The product, in the weight's precision."""
-        if self.blocked:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
-        return functional.linear(x, self.weight)
+        return _packed_product(x, self.weight) if self.packed else functional.linear(x, self.weight)
 
 
-def _can_be_blocked(weight: Tensor) -> bool:
+def _pack(weight: Float[Tensor, "outputs inputs"]) -> Tensor | None:
+    """The weight in oneDNN's layout; None where that is not to be had."""
+    try:
+        if not _can_be_packed(weight):
+            return None
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _EXPECTED_ROWS)
+        _packed_product(weight.new_zeros(1, weight.shape[1]), packed)
+    except (AttributeError, RuntimeError):  # another PyTorch: an operation is missing or takes other arguments
+        return None
+    return packed
+
+
+def _packed_product(x: Float[Tensor, "*batch inputs"], packed: Tensor) -> Float[Tensor, "*batch outputs"]:
+    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+
+
+def _can_be_packed(weight: Tensor) -> bool:
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if platform.machine() not in ("x86_64", "AMD64"):

@@ -41,7 +41,7 @@ class Stage(nn.Module):
         self.name = name
         self.decoder = token_layout(sequences, config)
         self.condition_dropout = config.condition_dropout
-        self.strayed_history = config.strayed_history
+        self.history_corruption = config.history_corruption
 
     @property
     def sequences(self) -> tuple[TokenStream, ...]:
@@ -59,10 +59,10 @@ class Stage(nn.Module):
         """The training forward: sum of w_i n_i CE_i over the sum of n_i with w_i > 0.
 
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
-        key positions, never the first, are hidden at random per example (forgetful masking), and with probability
-        `condition_dropout` all conditioning of an example; these and dropout follow the examples' `seeds`, which are
-        drawn where none are given. So does which span of an example's history, with probability `strayed_history`,
-        is taken from the example before it.
+        key positions, never the first, are hidden at random per example (forgetful mask); with probability
+        `condition_dropout` all conditioning of an example is hidden; with probability `history_corruption` a span of
+        its history comes from the example before it. These and dropout follow the examples' `seeds`, random ones where
+        none are given.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
         logits, labels = self.training_logits(ids, [weight > 0 for weight in weights], seeds)
@@ -89,14 +89,14 @@ class Stage(nn.Module):
         if self.training and seeds is None:
             seeds = torch.randint(2**31, (history.shape[0],), dtype=torch.int32, device=history.device)
         if self.training and seeds is not None and self.condition_dropout:
-            hidden = unconditional(seeds, self.condition_dropout).unsqueeze(2)
+            hidden = dropped_conditions(seeds, self.condition_dropout).unsqueeze(2)
             conditioning = [torch.where(hidden, PADDING, tokens) for tokens in conditioning]
-        if self.training and seeds is not None and self.strayed_history:
-            frames = strayed(seeds, self.strayed_history, history.shape[1]).unsqueeze(2)
+        if self.training and seeds is not None and self.history_corruption:
+            frames = corrupted_history(seeds, self.history_corruption, history.shape[1]).unsqueeze(2)
             history = torch.where(frames, history.roll(1, 0), history)
         x, mask, times = self.decoder.embed([*conditioning, history])
         if self.training and seeds is not None:
-            mask = mask & ~forgotten(seeds, mask.shape[1])
+            mask = mask & ~forgetful_mask(seeds, mask.shape[1])
         return self.decoder.predictions(self.decoder.transformer(x, times, mask, seeds), ids, wanted)
 
 
@@ -172,23 +172,23 @@ def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
     return stage
 
 
-def forgotten(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
-    """15% of the positions of every example at random, never the first."""
+def forgetful_mask(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
+    """The positions that are hidden in training: 15% of every example's at random, never the first."""
     order = noise(seeds, positions)
     order[:, 0] = torch.iinfo(order.dtype).min
     chosen = order.topk(min(int(positions * FORGETFUL_MASK_SHARE), positions - 1), dim=1).indices
     return torch.zeros(order.shape, dtype=torch.bool, device=seeds.device).scatter(1, chosen, True)
 
 
-def unconditional(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
+def dropped_conditions(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
     """True for a `share` of the examples at random: those that are trained without their conditioning."""
     return noise(derived(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)
 
 
-def strayed(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
+def corrupted_history(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
     """In a `share` of the examples one span of up to half their time steps, anywhere."""
-    chance, start, length = (noise(derived(seeds, _HISTORY), 3).float() / 2**32 + 0.5).unbind(1)
+    choice, start, length = (noise(derived(seeds, _HISTORY), 3).float() / 2**32 + 0.5).unbind(1)
     start, length = (start * time).floor(), (length * time / 2).ceil()
-    length = torch.where(chance < share, length, 0)
+    length = torch.where(choice < share, length, 0)
     steps = torch.arange(time, device=seeds.device)
     return (steps >= start[:, None]) & (steps < (start + length)[:, None])

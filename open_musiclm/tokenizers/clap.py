@@ -70,7 +70,7 @@ class Clap(nn.Module):
             _check_fusion(name, section.enable_fusion)
             model, extractor = _pretrained(name)
         if extractor.sampling_rate != section.sample_hz:
-            raise UserError(f"{_SECTION}: sample_hz: {section.sample_hz}, but CLAP hears {extractor.sampling_rate} Hz")
+            raise UserError(f"{_SECTION}: sample_hz: {section.sample_hz}, but CLAP takes {extractor.sampling_rate} Hz")
         return cls(model, _tokenizer(name, model.config), extractor).to(device)
 
     def train(self, mode: bool = True) -> "Clap":
@@ -127,7 +127,7 @@ def _check_fusion(name: str, enable_fusion: bool) -> None:
 
 def _pretrained(name: str) -> tuple[ClapModel, ClapFeatureExtractor]:
     """The whole model in float32 and its front end's settings. Raises UserError."""
-    disable_progress_bar()  # loading takes a moment only
+    disable_progress_bar()  # loading is quick
     try:
         extractor = ClapFeatureExtractor.from_pretrained(name)
         loaded: Any = ClapModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)

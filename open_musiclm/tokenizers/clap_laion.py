@@ -126,7 +126,7 @@ def _check_shape(path: Path, tensors: Mapping[str, Tensor], section: ClapRvqConf
     if _PATCHES not in tensors:
         raise UserError(f"{path}: not the weights of LAION's CLAP (no audio_branch.patch_embed.proj.weight)")
     channels = len(tensors[_PATCHES])
-    found = next((name for name, shape in _SHAPES.items() if shape.channels == channels), "no HTSAT known here")
+    found = next((name for name, shape in _SHAPES.items() if shape.channels == channels), "another HTSAT")
     if found != section.amodel_type:
         raise UserError(f"{_SECTION}: amodel_type: {section.amodel_type}, but {path} holds {found}")
     fusion = _FUSION in tensors

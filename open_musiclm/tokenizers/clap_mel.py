@@ -1,7 +1,7 @@
 """CLAP's front end: waves to log-mel spectrograms, in batches and on the waves' own device.
 
-Equal to transformers' ClapFeatureExtractor (Wu et al. 2023, section 3.3), except that nothing is left to chance:
-where CLAP takes a random crop, this takes the middle one. Spectrograms are decibels, 100 frames a second.
+Equal to transformers' ClapFeatureExtractor (Wu et al. 2023, section 3.3), but without randomness: where CLAP takes a
+random crop, this takes the middle one. Spectrograms are decibels, 100 frames a second.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _LOST = 1e-7
 _CLIPS_AT_ONCE = {"cpu": 1}
 _CLIPS_AT_ONCE_ELSEWHERE = 32
 _FRAMES_AT_ONCE = 1024
-# Mel bands are narrow: as many neighbours as this are computed from the frequencies that they hear, and no others.
+# Mel bands are narrow: as many neighbours as this are computed from the frequencies that they cover, and no others.
 _NEIGHBOURS = 16
 
 
@@ -66,7 +66,7 @@ class ClapMel(nn.Module):
         self.frames = self.samples // self._hop + 1
         filters = torch.from_numpy(extractor.mel_filters if self.fusion else extractor.mel_filters_slaney)
         highest = int(filters.any(dim=1).nonzero().max()) + 1
-        # A row for the real and one for the imaginary part of each frequency that any filter hears.
+        # A row for the real and one for the imaginary part of each frequency that any filter covers.
         self.register_buffer("_filters", filters[:highest].repeat_interleave(2, dim=0).float(), persistent=False)
         self._filters: Tensor
         self._neighbours = _bands_and_their_rows(self._filters)
@@ -180,7 +180,7 @@ class ClapMel(nn.Module):
 
 
 def _bands_and_their_rows(filters: Float[Tensor, "rows mels"]) -> list[tuple[slice, slice]]:
-    """Neighbouring bands, and the rows from the first to the last that any of them hears."""
+    """Neighbouring bands, and the rows from the first to the last that any of them covers."""
     groups = []
     for first in range(0, filters.shape[1], _NEIGHBOURS):
         bands = slice(first, first + _NEIGHBOURS)

@@ -93,8 +93,8 @@ def _check(section: EncodecConfig, architecture: EncodecArchitecture, quantizers
         if found != expected:
             raise UserError(f"{_SECTION}: {key}: {found}, but {section.model_name} has {expected}")
     if section.bandwidth not in architecture.target_bandwidths:
-        known = ", ".join(f"{bandwidth:g}" for bandwidth in architecture.target_bandwidths)
-        raise UserError(f"{_SECTION}: bandwidth: {section.bandwidth:g}, but {section.model_name} has {known} kbps")
+        offered = ", ".join(f"{bandwidth:g}" for bandwidth in architecture.target_bandwidths)
+        raise UserError(f"{_SECTION}: bandwidth: {section.bandwidth:g}, but {section.model_name} has {offered} kbps")
     if architecture.quantizers_at(section.bandwidth) != quantizers:
         raise UserError(
             f"{_SECTION}: bandwidth: {section.bandwidth:g} kbps is {architecture.quantizers_at(section.bandwidth)} "

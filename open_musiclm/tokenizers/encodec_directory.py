@@ -1,11 +1,10 @@
-"""EnCodec of any size as a directory: `config.json` (its architecture) and `model.safetensors` (its weights).
+"""An EnCodec of any size as a directory: `config.json` (architecture) and `model.safetensors` (weights).
 
 Composed from the classes of the encodec package (Défossez et al. 2022); the defaults are the released 24 kHz
 model. A small one is trained by `scripts/train_encodec.py` and read by `Codec.load`.
 """
 
 import math
-import os
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt
 from open_musiclm.config.json_files import Section
 from open_musiclm.errors import UserError
-from open_musiclm.files import write_json
+from open_musiclm.files import atomic_write, write_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -110,15 +109,12 @@ def build_encodec(architecture: EncodecArchitecture) -> encodec.EncodecModel:
 
 
 def save_encodec(model: encodec.EncodecModel, architecture: EncodecArchitecture, folder: Path) -> None:
-    """Writes a directory that `load_encodec` reads; the weights appear whole or not at all. Raises UserError."""
+    """Writes a directory that `load_encodec` reads. Raises UserError."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    temporary = folder / f".{os.getpid()}.{WEIGHTS_NAME}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary)
-        os.replace(temporary, folder / WEIGHTS_NAME)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with atomic_write(folder / WEIGHTS_NAME) as temporary:
+            save_file(tensors, temporary)
+    except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS_NAME}: cannot write: {error}") from error
     write_json(folder / CONFIG_NAME, architecture.model_dump())
 

@@ -150,7 +150,7 @@ def _check(section: HubertKmeansConfig, description: dict) -> None:
 
 def _pretrained(name: str, section: HubertKmeansConfig, description: dict) -> HubertModel:
     """The whole model in float32, its front end checked against the config."""
-    disable_progress_bar()  # loading takes a moment only
+    disable_progress_bar()  # loading is quick
     # MERT's own code differs from HuBERT only in these three; with all of them off HuBERT reads its weights.
     own = [key for key in ("feature_extractor_cqt", "deepnorm") if description.get(key)]
     own += ["attention_relax"] if description.get("attention_relax", -1.0) > 0 else []

@@ -1,4 +1,4 @@
-"""All tokenizers of a model together: one wave becomes CLAP, semantic and acoustic tokens."""
+"""The tokenizers of a model: a wave becomes CLAP, semantic and acoustic tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class MusicTokenizer:
         if quantizer.dim != clap.embedding_dim:
             raise UserError(
                 f"{rvq_path}: quantizes embeddings of {quantizer.dim} numbers, the config's CLAP has "
-                f"{clap.embedding_dim}; they were not trained together"
+                f"{clap.embedding_dim}; train one with scripts/train_clap_rvq.py"
             )
         return cls(clap, quantizer, semantic, codec)
 

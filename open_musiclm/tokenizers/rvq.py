@@ -15,7 +15,7 @@ _FIRST_CODEBOOK = "residual_vq.layers.0._codebook.embed"
 
 
 class ClapQuantizer(nn.Module):
-    """Codebooks over CLAP embeddings of size `dim`, learned as moving averages after a start by k-means."""
+    """Codebooks over CLAP embeddings of size `dim`: moving averages that start from k-means."""
 
     def __init__(self, config: ClapRvqConfig, dim: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class ClapQuantizer(nn.Module):
             threshold_ema_dead_code=config.threshold_ema_dead_code,
             commitment_weight=0.0,
             kmeans_init=True,
-            sync_codebook=False,  # every process learns from the embeddings of all
+            sync_codebook=False,  # every process already updates from the embeddings of all
         ).eval()
 
     @classmethod
@@ -46,7 +46,7 @@ class ClapQuantizer(nn.Module):
     @property
     def trained(self) -> bool:
         """Whether every codebook has had its start by k-means."""
-        return all(bool(layer._codebook.initted) for layer in self.residual_vq.layers)
+        return all(bool(flag) for name, flag in self.residual_vq.named_buffers() if name.endswith(".initted"))
 
     @torch.no_grad()
     def encode(self, embeddings: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch quantizers"]:

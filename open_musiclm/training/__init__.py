@@ -1,1 +1,1 @@
-"""One trainer class per part, on one shared loop."""
+"""Training: one loop for every trainer, the trainers of stages, tokenizers and backbones."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written aside, synced, renamed; the last few and the best are kept; resuming is exact.
+"""Checkpoints of a run, written atomically; the last few and the best are kept; resuming is exact.
 
 results_folder/checkpoints/step_00001000/ holds the weights, one .pt per resumable part (tensors only),
 random_<process>.safetensors and state.json; checkpoints/best.json names the best by validation loss.
@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -30,7 +31,7 @@ _UNFINISHED = ".unfinished_"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far a run is: steps made, examples drawn by all processes, and its best validated checkpoint."""
+    """How far a run is: steps made, `draws` examples taken by all processes, and its best validated checkpoint."""
 
     step: int = 0
     draws: int = 0
@@ -78,8 +79,7 @@ def save_checkpoint(
 ) -> Path:
     """Writes the checkpoint of `state` (every process calls this), then removes what need not be kept.
 
-    The folder appears whole or not at all. Raises UserError, and leaves the older checkpoints as they are, where it
-    cannot be written.
+    The write is atomic. Raises UserError, and leaves the older checkpoints as they are, where it fails.
     """
     folder = step_folder(results_folder, state.step)
     unfinished = folder.with_name(_UNFINISHED + folder.name)
@@ -111,10 +111,12 @@ def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelera
     """
     state = read_state(checkpoint)
     trainer.read_weights(checkpoint)
+    sharded = accelerator.distributed_type == DistributedType.FSDP
     for name, part in trainer.resumable().items():
         file = checkpoint / f"{name}.pt"
         try:
-            part.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            # mapped, a process reads no more than its shards
+            part.load_state_dict(torch.load(file, map_location="cpu", weights_only=True, mmap=sharded))
         except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError, EOFError) as error:
             raise UserError(f"{file}: does not fit this training: {_reason(error)}") from error
     file = checkpoint / _random_name(accelerator.process_index)
@@ -141,7 +143,7 @@ def remove_checkpoint(results_folder: Path, step: int) -> None:
 
 
 def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerator: Accelerator) -> None:
-    """All processes gather what they share out; the main one writes it."""
+    """All processes gather what is sharded; the main one writes it."""
     trainer.write_weights(folder)
     parts: Mapping[str, Resumable] = trainer.resumable()
     for name, part in parts.items():

@@ -15,7 +15,8 @@ from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.rvq import ClapQuantizer
-from open_musiclm.training.trainer import Drawn, Learned, Trainer
+from open_musiclm.training.distributed import all_reduce
+from open_musiclm.training.trainer import IndexedBatch, StepResult, Trainer
 
 
 class ClapRvqTrainer(Trainer[SoundBatch]):
@@ -37,28 +38,28 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
         self.batches_per_step, self.seed = config.accumulate_batches, config.seed
         self._validation_embeddings: Float[Tensor, "examples dim"] | None = None
 
-    def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
+    def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
         """One update of the codebooks; the loss is the mean squared error of the quantized embeddings.
 
-        Every process makes the update with the embeddings of all, in the order in which one process alone has them.
+        Every process makes the update with the embeddings of all, in the order that a single process has them in.
         """
-        own = [self.clap.embed_audio(drawn.batch.waves["clap"]) for drawn in batches]
+        own = [self.clap.embed_audio(indexed.batch.waves["clap"]) for indexed in batches]
         embeddings = torch.cat([self.accelerator.gather(part) for part in own])
         amount = sum(map(len, own))
         if not embeddings.isfinite().all():
-            return Learned(float("nan"), amount, {}, skipped=True)
+            return StepResult(float("nan"), amount, {}, skipped=True)
         with torch.random.fork_rng(devices=_generators(embeddings.device)):
             torch.manual_seed(int(random_generator(self.seed, step).integers(1 << 62)))
             loss = self.quantizer.update(embeddings).item()
         for buffer in self.quantizer.buffers():  # GPUs may sum in another order
             broadcast(buffer)
-        return Learned(loss, amount, {})
+        return StepResult(loss, amount, {})
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[IndexedBatch[SoundBatch]]) -> Mapping[str, float]:
         """The quantization error, and the share of all codes that the validation set uses."""
         if self._validation_embeddings is None:  # they never change: CLAP is frozen
-            embedded = [self.clap.embed_audio(drawn.batch.waves["clap"]) for drawn in batches]
+            embedded = [self.clap.embed_audio(indexed.batch.waves["clap"]) for indexed in batches]
             dim = self.clap.embedding_dim
             self._validation_embeddings = (
                 torch.cat(embedded) if embedded else torch.zeros(0, dim, device=self.accelerator.device)
@@ -68,9 +69,9 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
         codebooks = self.quantizer.residual_vq.codebooks
         quantized = sum(codebook[column] for codebook, column in zip(codebooks, tokens.unbind(-1), strict=True))
         sums = torch.stack(((quantized - embeddings).square().sum(), embeddings.new_tensor(embeddings.numel())))
-        error, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        error, count = all_reduce(sums).tolist()
         used = torch.zeros(codebooks.shape[:2], device=embeddings.device).scatter(1, tokens.t(), 1.0)
-        usage = self.accelerator.reduce(used, reduction="sum").clamp(max=1.0).mean().item()
+        usage = all_reduce(used).clamp(max=1.0).mean().item()
         return {"loss": error / count, "codebook_usage": usage}
 
     def write_weights(self, folder: Path) -> None:
@@ -84,5 +85,5 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
 
 
 def _generators(device: torch.device) -> list[int]:
-    """The GPUs whose random states are to be kept."""
+    """The GPUs whose rng states are kept."""
     return [device.index or 0] if device.type == "cuda" else []

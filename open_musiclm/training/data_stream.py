@@ -1,4 +1,4 @@
-"""Batches for the loop: an endless training stream that knows its position, and a validation set that never varies."""
+"""Batches for the loop: an endless training stream with a position, and a fixed validation set."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
-from open_musiclm.training.trainer import Drawn
+from open_musiclm.training.trainer import IndexedBatch
 
 MAX_WORKER_DEATHS = 3
 _VALIDATION = 2  # what its random choice has in place of an epoch
@@ -29,9 +29,8 @@ _VALIDATION = 2  # what its random choice has in place of an epoch
 class TrainingData:
     """Datasets and how to make batches of them.
 
-    `training[draw]` is an example for every draw >= 0; `validation[i]` for i < `validation_examples`, each of them
-    once the whole set. `collate` makes a batch (of anything that holds tensors) out of a list of examples.
-    `unusable` are sound files that were left out before training.
+    `training[i]` is an example for every i >= 0, `validation[i]` for i < `validation_examples`. `collate` makes a batch
+    (of anything that holds tensors) out of a list of examples. `unusable` are sound files that were left out.
     """
 
     training: Dataset
@@ -44,32 +43,32 @@ class TrainingData:
 
 
 class TrainingStream:
-    """This process's training batches from position `draws` on, counted over all processes.
+    """This process's training batches from example `position` of the stream of all processes on.
 
     `waited_seconds` is the time spent waiting for data. A worker that dies is replaced; the batches stay the same.
     """
 
-    def __init__(self, data: TrainingData, accelerator: Accelerator, failures: FailureList, draws: int) -> None:
+    def __init__(self, data: TrainingData, accelerator: Accelerator, failures: FailureList, position: int) -> None:
         self.data = data
         self.accelerator = accelerator
         self.failures = failures
-        self.draws = draws
+        self.position = position
         self.waited_seconds = 0.0
         place = (accelerator.process_index, accelerator.num_processes)
-        self._batches = _Batches(partial(_after_draws, data, place, draws), data)
+        self._batches = _Batches(partial(_training_batches, data, place, position), data)
 
-    def take(self, count: int) -> Iterator[Drawn[Any]]:
+    def take(self, count: int) -> Iterator[IndexedBatch[Any]]:
         """The next `count` batches, on the device."""
         for _ in range(count):
             begun = time.perf_counter()
             batch = next(self._batches)
             self.waited_seconds += time.perf_counter() - begun
-            first = self.draws + self.data.batch_size * self.accelerator.process_index
-            self.draws += self.data.batch_size * self.accelerator.num_processes
+            first = self.position + self.data.batch_size * self.accelerator.process_index
+            self.position += self.data.batch_size * self.accelerator.num_processes
             if isinstance(batch, SoundBatch):
                 self.failures.add(batch.failures)
             batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
-            yield Drawn(batch, range(first, first + self.data.batch_size))
+            yield IndexedBatch(batch, range(first, first + self.data.batch_size))
 
     def close(self) -> None:
         """Ends the workers; nothing can be taken any more."""
@@ -88,7 +87,7 @@ class ValidationSet:
         chosen = validation_positions(data.validation_examples, config.max_validation_examples, config.seed)
         self._own = chosen[accelerator.process_index :: accelerator.num_processes]
 
-    def __iter__(self) -> Iterator[Drawn[Any]]:
+    def __iter__(self) -> Iterator[IndexedBatch[Any]]:
         batches = _Batches(self._after, self.data)
         first = 0
         try:
@@ -97,7 +96,7 @@ class ValidationSet:
                     self.failures.add(batch.failures)
                 positions = self._own[first : first + self.data.batch_size]
                 first += self.data.batch_size
-                yield Drawn(send_to_device(batch, self.accelerator.device), positions)
+                yield IndexedBatch(send_to_device(batch, self.accelerator.device), positions)
         finally:
             batches.close()
 
@@ -113,11 +112,11 @@ def validation_positions(examples: int, most: int | None, seed: int) -> list[int
     return sorted(random_generator(seed, examples, _VALIDATION).choice(examples, most, replace=False).tolist())
 
 
-def _after_draws(data: TrainingData, place: tuple[int, int], first: int, taken: int) -> Iterator[Any]:
-    """The endless batches of process number `place[0]` of `place[1]`, after `taken` of those from draw `first` on."""
+def _training_batches(data: TrainingData, place: tuple[int, int], first: int, taken: int) -> Iterator[Any]:
+    """The endless batches of process `place[0]` of `place[1]`, after `taken` of those from example `first` on."""
     index, processes = place
-    draws = first + taken * data.batch_size * processes
-    return opened(_loader(data, data.training, ExampleSampler(draws, data.batch_size, index, processes)))
+    position = first + taken * data.batch_size * processes
+    return opened(_loader(data, data.training, ExampleSampler(position, data.batch_size, index, processes)))
 
 
 class _Batches:
@@ -146,7 +145,7 @@ class _Batches:
                 return batch
 
     def close(self) -> None:
-        """Ends the workers. Left to the end of the process, they, who ignore SIGTERM, would be waited for for ever."""
+        """Ends the workers, which ignore SIGTERM: the end of the process would wait for them for ever."""
         if isinstance(self._batches, _MultiProcessingDataLoaderIter):
             self._batches._shutdown_workers()
             for worker in self._batches._workers:  # one that waits for what a dead one held
@@ -167,6 +166,8 @@ class _Batches:
 
 
 class _Listed(Sampler[int]):
+    """Positions in the order given."""
+
     def __init__(self, positions: Sequence[int]) -> None:
         self.positions = positions
 
@@ -185,10 +186,10 @@ def _loader(data: TrainingData, dataset: Dataset, sampler: Sampler[int]) -> Data
         num_workers=data.num_workers,
         collate_fn=data.collate,
         worker_init_fn=leave_signals_to_parent,
-        generator=torch.Generator(),  # a loader that opens takes a number, which must not be one of the training's
+        generator=torch.Generator(),  # a loader takes a random number, which must not be one of the training's
     )
 
 
 def _from_worker(error: UserError) -> UserError:
-    """An error that crossed over from a worker has that worker's traceback before its message."""
+    """The error without the worker's traceback, which the loader puts before its message."""
     return UserError(str(error).strip().splitlines()[-1].removeprefix("open_musiclm.errors.UserError: "))

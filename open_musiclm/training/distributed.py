@@ -1,19 +1,34 @@
-"""What the processes of a run compute together; with one process it is what that one has."""
+"""What the processes of a run exchange; with one process every function gives that one's own values.
 
-from collections.abc import Mapping
+A run is distributed by DDP, which keeps whole weights in every process, or by FSDP2, which shards them.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, distributed
+from accelerate import Accelerator
+from jaxtyping import Float, Shaped
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+# Whole tensors in the CPU memory of process 0, one after the other; nothing in the others.
+_ON_MAIN = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def processes() -> int:
+def num_processes() -> int:
     """How many processes there are."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def summed(x: Tensor) -> Tensor:
+def all_reduce(x: Tensor) -> Tensor:
     """The sum over all processes, without a gradient."""
     total = x.detach().clone()
     if distributed.is_initialized():
@@ -21,45 +36,109 @@ def summed(x: Tensor) -> Tensor:
     return total
 
 
-def averaged(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Tensor) -> Tensor:
     """The mean over all processes, without a gradient."""
-    return summed(x) / processes()
+    return all_reduce(x) / num_processes()
 
 
-def averaged_numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """The mean over all processes of every scalar, for a log."""
-    means = averaged(torch.stack([value.detach().float() for value in values.values()]))
+def mean_metrics(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean over all processes of every scalar."""
+    means = all_reduce_mean(torch.stack([value.detach().float() for value in values.values()]))
     return dict(zip(values, means.tolist(), strict=True))
 
 
-def gathered(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "all *shape"]:
-    """The rows of all processes, as many of each, in their order.
+def all_gather(x: Shaped[Tensor, "batch *shape"]) -> Shaped[Tensor, "all *shape"]:
+    """The tensors of all processes, which are equally long, in the order of the processes.
 
-    Each process receives the gradient of its own rows from the losses of all, so that the mean of all processes'
-    gradients, which is what they learn from, is that of the mean of their losses.
+    Each process receives the gradient of its own part from the losses of all: the mean of all processes' gradients is
+    that of the mean of their losses.
     """
-    return _Gathered.apply(x) if distributed.is_initialized() else x
+    return _AllGather.apply(x) if distributed.is_initialized() else x
 
 
-def gathered_rows(x: Tensor, places: Tensor) -> Tensor:
-    """The rows `places`, whole numbers on the CPU, of what `gathered` gives, without gathering it all."""
-    index = distributed.get_rank() if distributed.is_initialized() else 0
-    own = places - index * len(x)
+def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """`all_gather(x)[positions]`, without gathering it all; `positions` are whole numbers on the CPU."""
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    own = positions - rank * len(x)
     here = (own >= 0) & (own < len(x))
-    rows = x.new_zeros(len(places), *x.shape[1:])
-    rows[here.to(x.device)] = x.detach()[own[here].to(x.device)]
-    return summed(rows)
+    found = x.new_zeros(len(positions), *x.shape[1:])
+    found[here.to(x.device)] = x.detach()[own[here].to(x.device)]
+    return all_reduce(found)
 
 
-class _Gathered(torch.autograd.Function):
+class ValidationMeans:
+    """Means of named values over the examples of all processes: `add` every batch, then `compute` in all processes."""
+
+    def __init__(self, accelerator: Accelerator, names: Sequence[str]) -> None:
+        self.accelerator, self.names = accelerator, names
+        self._sums: list[Float[Tensor, "values"]] = []
+
+    def add(self, values: Sequence[Tensor], count: int) -> None:
+        """The means over `count` examples, or frames where those are counted."""
+        stacked = torch.stack([value.detach().float() for value in values])
+        self._sums.append(torch.cat((stacked * count, stacked.new_tensor([count]))))
+
+    def compute(self) -> dict[str, float]:
+        """Every name's mean; NaN where no process had an example."""
+        parts = [torch.zeros(len(self.names) + 1), *(part.cpu() for part in self._sums)]
+        sums = torch.stack(parts).double().sum(dim=0).float()  # in float32 the sums of many batches would drift
+        *totals, count = all_reduce(sums.to(self.accelerator.device)).tolist()
+        return {name: total / count if count else float("nan") for name, total in zip(self.names, totals, strict=True)}
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 shards the weights, so that all processes have to run the module equally often."""
+    return any(isinstance(part, FSDPModule) for part in module.modules())
+
+
+def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state, sharded or not, whole on the CPU of process 0; empty in the others.
+
+    Every process calls this.
+    """
+    tensors: dict[str, Any] = get_model_state_dict(module, options=_ON_MAIN)
+    return tensors
+
+
+def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """`optimizer.state_dict()`; where `module` is sharded, whole on the CPU of process 0 and empty in the others.
+
+    Every process calls this.
+    """
+    if not (is_sharded(module) and optimizer.state):
+        return optimizer.state_dict()
+    state: dict[str, Any] = get_optimizer_state_dict(module, optimizer, options=_ON_MAIN)
+    if not state:
+        return {}
+    groups = state["param_groups"]
+    numbers = {name: number for number, name in enumerate(chain.from_iterable(group["params"] for group in groups))}
+    return {
+        "state": {numbers[name]: values for name, values in state["state"].items()},
+        "param_groups": [{**group, "params": [numbers[name] for name in group["params"]]} for group in groups],
+    }
+
+
+def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's part of a whole tensor where `like`, of the same shape, is sharded; else the tensor itself."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
+
+
+def whole_scalar(value: Tensor) -> Tensor:
+    """A scalar that the processes may hold in parts, such as the norm of sharded gradients."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = len(x)
-        parts = [torch.empty_like(x) for _ in range(processes())]
+        ctx.length = len(x)
+        parts = [torch.empty_like(x) for _ in range(num_processes())]
         distributed.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        first = distributed.get_rank() * ctx.rows
-        return summed(gradient)[first : first + ctx.rows]
+        first = distributed.get_rank() * ctx.length
+        return all_reduce(gradient)[first : first + ctx.length]

@@ -9,13 +9,13 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from open_musiclm.data.failures import SoundFailure
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 
 SHOWN_AT_THE_END = 10
 
 
 class FailureList:
-    """Sound files that could not be used: each is told of once, and all are listed at the end and in `file`."""
+    """Sound files that could not be used: one message each, and a list at the end and in `file`."""
 
     def __init__(self, file: Path, accelerator: Accelerator) -> None:
         self.file = file
@@ -23,19 +23,19 @@ class FailureList:
         self.reasons: dict[str, str] = {}
 
     def add(self, failures: Sequence[SoundFailure]) -> None:
-        """Takes what failed in a batch."""
+        """Adds what failed in a batch."""
         for failure in failures:
             if str(failure.path) not in self.reasons:
                 self.reasons[str(failure.path)] = failure.reason
                 tqdm.write(f"skipped: {failure.reason}", file=sys.stderr)
 
     def report(self) -> None:
-        """Lists the files that all processes met (every process calls this). Raises UserError."""
+        """Lists the files of all processes (every process calls this). Raises UserError."""
         gathered: dict[str, str] = dict(gather_object(list(self.reasons.items())))
         if not gathered or not self.accelerator.is_main_process:
             return
         lines = [gathered[path] for path in sorted(gathered)]
-        with appearing_whole(self.file) as temporary:
+        with atomic_write(self.file) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         tqdm.write(f"{len(lines)} sound files could not be used, see {self.file}:", file=sys.stderr)
         for line in lines[:SHOWN_AT_THE_END]:

@@ -30,18 +30,18 @@ class HubertKmeansTrainer:
         self.accelerator, self.mert, self.model_config, self.config = accelerator, mert, model_config, config
         self.clusters = model_config.hubert_kmeans_cfg.codebook_size
         self.kmeans = MiniBatchKMeans(self.clusters, random_state=config.seed, n_init=1, reassignment_ratio=0.01)
-        self._held: list[np.ndarray] = []
+        self._waiting: list[np.ndarray] = []
 
     def train(self, data: TrainingData, run: Run) -> Path:
-        """Fits, and writes hubert_kmeans.safetensors straight into the run's folder. Raises UserError."""
-        run.open_folder()
+        """Fits, and writes hubert_kmeans.safetensors into the run's folder; returns its path. Raises UserError."""
+        run.open_folder(products=(weights_name("hubert_kmeans"),))
         steps = self.config.feature_extraction_num_steps
         log = RunLog(self.accelerator, run.folder, "hubert_kmeans", step=0, steps=steps)
         failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
-        stream = TrainingStream(data, self.accelerator, failures, draws=0)
+        stream = TrainingStream(data, self.accelerator, failures, position=0)
         try:
-            for step, drawn in enumerate(stream.take(steps), start=1):
-                log.step(step, self.learn(drawn.batch))
+            for step, indexed in enumerate(stream.take(steps), start=1):
+                log.step(step, self.update(indexed.batch))
         finally:
             stream.close()
             log.close()
@@ -52,10 +52,11 @@ class HubertKmeansTrainer:
         self.accelerator.wait_for_everyone()
         return path
 
-    def learn(self, batch: SoundBatch) -> dict[str, float]:
+    def update(self, batch: SoundBatch) -> dict[str, float]:
         """One update with the frames of a batch; the first one waits for as many frames as there are clusters.
 
-        Returns the batch's mean squared distance from its centroids, and the share of clusters it falls into.
+        Returns the batch's mean squared distance from its centroids and the share of clusters it falls into, nothing
+        while the first update waits.
         Raises UserError where features are not finite.
         """
         features = self.accelerator.gather(self.mert.features(batch.waves["semantic"]).flatten(0, 1))
@@ -66,18 +67,18 @@ class HubertKmeansTrainer:
             )
         if not self.accelerator.is_main_process:
             return {}
-        self._held.append(features.cpu().numpy())
-        if sum(len(frames) for frames in self._held) < self.clusters:
+        self._waiting.append(features.cpu().numpy())
+        if sum(len(frames) for frames in self._waiting) < self.clusters:
             return {}
-        frames = np.concatenate(self._held)
-        self._held = []
+        frames = np.concatenate(self._waiting)
+        self._waiting = []
         self.kmeans.partial_fit(frames)
         used = len(np.unique(self.kmeans.labels_))
         return {"inertia": float(self.kmeans.inertia_) / len(frames), "cluster_usage": used / self.clusters}
 
     def _centroids(self) -> Float[torch.Tensor, "codebook features"]:
         if not hasattr(self.kmeans, "cluster_centers_"):
-            found = sum(len(frames) for frames in self._held)
+            found = sum(len(frames) for frames in self._waiting)
             raise UserError(
                 f"hubert_kmeans_cfg: codebook_size: {self.clusters} clusters, but only {found} frames were extracted; "
                 "raise feature_extraction_num_steps or feature_extraction_batch_size"

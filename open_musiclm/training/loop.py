@@ -1,4 +1,4 @@
-"""The loop that every trainer shares: steps, validation, samples, checkpoints, resuming, an orderly end."""
+"""The loop that every trainer shares: steps, validation, samples, checkpoints, resuming, signals."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
 from open_musiclm.training.tracking import RunLog, peak_memory_gb
-from open_musiclm.training.trainer import Drawn, Learned, Trainer
+from open_musiclm.training.trainer import IndexedBatch, StepResult, Trainer
 
 MAX_SKIPPED_IN_A_ROW = 10
 
@@ -26,8 +26,8 @@ MAX_SKIPPED_IN_A_ROW = 10
 class Loop:
     """Trains `trainer` on `data` for `config.num_train_steps` steps in `run`'s folder.
 
-    Going on from a checkpoint gives, on the same number of processes, the losses that an uninterrupted run would
-    have had. Raises UserError, with the checkpoints on disk whole.
+    Going on from a checkpoint gives, on the same number of processes, the losses of an uninterrupted run. Raises
+    UserError; the checkpoints on disk are whole then too.
     """
 
     def __init__(self, trainer: Trainer, data: TrainingData, run: Run, config: TrainerConfig) -> None:
@@ -78,48 +78,45 @@ class Loop:
 
     def _step(self) -> None:
         begun, waited = time.perf_counter(), self.stream.waited_seconds
-        learned = self.trainer.learn(self.stream.take(self.trainer.batches_per_step), self.state.step)
-        first_draw = self.state.draws
-        self.state = replace(self.state, step=self.state.step + 1, draws=self.stream.draws)
+        result = self.trainer.train_step(self.stream.take(self.trainer.batches_per_step), self.state.step)
+        first_index = self.state.draws
+        self.state = replace(self.state, step=self.state.step + 1, draws=self.stream.position)
         seconds = time.perf_counter() - begun
-        amount = learned.amount * self.accelerator.num_processes
+        amount = result.amount * self.accelerator.num_processes
         self.log.step(
             self.state.step,
             {
-                "loss": learned.loss,
-                **learned.metrics,
+                "loss": result.loss,
+                **result.metrics,
                 f"{self.trainer.unit.replace(' ', '_')}_per_second": amount / seconds,
                 "data_wait_share": (self.stream.waited_seconds - waited) / seconds,
                 "memory_gb": peak_memory_gb(self.accelerator.device),
             },
         )
-        self._count_skipped(learned, first_draw)
+        self._count_skipped(result, first_index)
         if self.state.step % self.config.save_results_every == 0:
             self._validate()
             self._write_samples()
         if self.state.step % self.config.save_model_every == 0:
             self._save(validated=True)
 
-    def _count_skipped(self, learned: Learned, first_draw: int) -> None:
-        if not learned.skipped:
+    def _count_skipped(self, result: StepResult, first_index: int) -> None:
+        if not result.skipped:
             self._skipped_in_a_row = 0
             return
         self._skipped_in_a_row += 1
         self.state = replace(self.state, skipped_steps=self.state.skipped_steps + 1)
-        batch = f"examples {first_draw} to {self.state.draws - 1} of the training stream"
+        batch = f"examples {first_index} to {self.state.draws - 1} of the training stream"
         self.log.say(f"step {self.state.step}: loss or gradient is not finite ({batch}): skipped")
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"{self.trainer.name}: the loss was not finite {MAX_SKIPPED_IN_A_ROW} times in a row, last in step "
-                f"{self.state.step} ({batch}); nothing of these steps was learned or saved. Lower lr, or set precision "
+                f"{self.state.step} ({batch}); these steps changed and saved nothing. Lower lr, or set precision "
                 "to float32, and go on from the last checkpoint"
             )
 
     def _validate(self) -> None:
-        """Validates after this step, once; with a validation set the loss decides on the best checkpoint.
-
-        A large set takes longer than one that is asked to stop is given, so that a signal ends this without a result.
-        """
+        """Validates after this step, once; a signal ends this without a result, for a large set takes long."""
         if self.validation is None or self._is_validated():
             return
         values = self.trainer.validate(self._until_asked(self.validation))
@@ -128,10 +125,10 @@ class Loop:
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
 
-    def _until_asked(self, validation: ValidationSet) -> Iterator[Drawn[Any]]:
+    def _until_asked(self, validation: ValidationSet) -> Iterator[IndexedBatch[Any]]:
         """The batches of the validation set up to a signal, one at least."""
-        for drawn in validation:
-            yield drawn
+        for batch in validation:
+            yield batch
             if self.interruption.asked:
                 return
 
@@ -142,7 +139,7 @@ class Loop:
         if self.validation is None or not self._is_validated():
             return
         if not self.accelerator.is_main_process:
-            self.trainer.accompany_samples()
+            self.trainer.run_beside_samples()
             return
         folder = self.run.folder / SAMPLES_FOLDER / f"step_{self.state.step:08d}"
         batch = next(iter(self.validation)).batch

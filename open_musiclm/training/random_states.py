@@ -1,4 +1,4 @@
-"""The random states of one process as plain tensors, so that a resumed run draws the numbers it would have drawn."""
+"""The rng states of one process as plain tensors, so that a resumed run takes the same random numbers."""
 
 import random
 

@@ -1,10 +1,10 @@
 """The beginning of a run: the device, the seed, the results folder, and the checkpoint it goes on from."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from open_musiclm.devices import choose_device, choose_precision
 from open_musiclm.errors import UserError
 from open_musiclm.training import run_folder
 from open_musiclm.training.checkpointing import find_checkpoint, read_state, results_folder_of
+from open_musiclm.training.options import RunOptions
 from open_musiclm.training.tracking import check_tracker
 
 _REPLACED_WHEN_RESUMING = frozenset(
@@ -32,28 +33,15 @@ _REPLACED_WHEN_RESUMING = frozenset(
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """What the command line says about any run, whatever it trains.
-
-    `products` are names in the results folder that this kind of run writes beside what every run does.
-    """
-
-    results_folder: Path
-    overwrite: bool = False
-    log_with: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    device: str | None = None
-    continue_from: Path | None = None
-    continue_from_step: int | None = None
-    products: tuple[str, ...] = ()
-    continue_option: str = "--continue_from_dir"
-
-
-@dataclass(frozen=True)
 class Run:
-    """A run that may begin: `checkpoint` is what it goes on from, None for a fresh start."""
+    """A run that may begin in the results folder `folder`, from `checkpoint` or, where that is None, afresh.
+
+    `configs` are the model's and the training's, `facts` what run.json says besides.
+    """
 
     accelerator: Accelerator
     options: RunOptions
+    folder: Path
     checkpoint: Path | None
     configs: tuple[Section, Section]
     facts: Mapping[str, Any]
@@ -74,24 +62,22 @@ class Run:
         """
         check_tracker(options.log_with)
         checkpoint = _checkpoint(options)
+        folder = options.results_folder
+        if folder is None:
+            folder = Path("results") / options.name if checkpoint is None else results_folder_of(checkpoint)
         device = choose_device(options.device)
-        accelerator = _accelerator(options, device, batches_per_step)
+        accelerator = _accelerator(options, folder, device, batches_per_step)
         set_seed(seed)
         facts = {"seed": seed, "processes": accelerator.num_processes, "device": str(accelerator.device)}
         facts |= {
             "precision": choose_precision(precision, device),
             "continued_from": None if checkpoint is None else str(checkpoint),
         }
-        run = cls(accelerator, options, checkpoint, (model_config, training_config), facts)
+        run = cls(accelerator, options, folder, checkpoint, (model_config, training_config), facts)
         if accelerator.is_main_process:
             run._check_folder()
         accelerator.wait_for_everyone()  # no other process may write there before it is checked
         return run
-
-    @property
-    def folder(self) -> Path:
-        """The results folder."""
-        return self.options.results_folder
 
     @property
     def goes_on_in_place(self) -> bool:
@@ -99,16 +85,19 @@ class Run:
         return self.checkpoint is not None and results_folder_of(self.checkpoint) == self.folder.resolve()
 
     def wave_statistics(self) -> StatisticsCache:
-        """The means and deviations of sound files, remembered in the results folder."""
+        """The means and deviations of sound files, kept in the results folder."""
         return StatisticsCache(self.folder / run_folder.STATISTICS_NAME)
 
-    def open_folder(self) -> None:
-        """Makes the results folder ready, writes into it what this run is, and opens the tracker."""
+    def open_folder(self, products: Iterable[str] = ()) -> None:
+        """Makes the results folder ready, writes into it what this run is, and opens the tracker.
+
+        `products` are names of files that this kind of run writes there beside what every run does.
+        """
         if self.accelerator.is_main_process:
             if self.goes_on_in_place:
                 run_folder.forget_after(self.folder, self._first_step())
             else:
-                run_folder.clear(self.folder, self.options.products)
+                run_folder.clear(self.folder, products)
             run_folder.describe(self.folder, *self.configs, self.facts)
         self.accelerator.wait_for_everyone()
         self.accelerator.init_trackers(run_folder.TRACKER_FOLDER)
@@ -135,15 +124,6 @@ class Run:
             run_folder.check_new(self.folder, self.options.overwrite)
 
 
-def choose_results_folder(given: Path | None, continue_from: Path | None, name: str) -> Path:
-    """The results folder: the one given, that of the run to go on with, or results/`name`."""
-    if given is not None:
-        return given
-    if continue_from is not None and continue_from.is_dir():
-        return results_folder_of(find_checkpoint(continue_from, None))
-    return Path("results") / name
-
-
 def _checkpoint(options: RunOptions) -> Path | None:
     if options.continue_from is None:
         if options.continue_from_step is not None:
@@ -154,7 +134,7 @@ def _checkpoint(options: RunOptions) -> Path | None:
     return find_checkpoint(options.continue_from, options.continue_from_step)
 
 
-def _accelerator(options: RunOptions, device: torch.device, batches_per_step: int) -> Accelerator:
+def _accelerator(options: RunOptions, folder: Path, device: torch.device, batches_per_step: int) -> Accelerator:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     accelerator = Accelerator(
@@ -162,7 +142,7 @@ def _accelerator(options: RunOptions, device: torch.device, batches_per_step: in
         mixed_precision="no",  # the trainers see to it, alike for whole and for sharded weights
         gradient_accumulation_steps=batches_per_step,
         log_with=None if options.log_with == "none" else options.log_with,
-        project_dir=options.results_folder,
+        project_dir=folder,
         # a stage's logit weights of the conditioning sequences take no part in the usual loss
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

@@ -1,4 +1,4 @@
-"""The results folder of a run: refused when it holds something, complete in itself when it is written."""
+"""The results folder of a run: checks before it is used, and the files that describe the run."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
 from open_musiclm.config import ModelConfig
 from open_musiclm.config.json_files import Section
 from open_musiclm.errors import UserError
-from open_musiclm.files import appearing_whole, write_json
+from open_musiclm.files import atomic_write, write_json
 from open_musiclm.generation.output import versions
 from open_musiclm.training.checkpointing import BEST_NAME, remove_checkpoint, remove_unfinished
 
@@ -30,12 +30,12 @@ _BACKBONES = (
     ("encodec_cfg", "model_name"),
 )
 _CONFIGS = ("model_config.json", "training_config.json", "run.json")
-# All that a run writes: what starting anew removes, and nothing else.
+# What starting anew removes: all that a run writes, and nothing else.
 _WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, STATISTICS_NAME, *_CONFIGS)
 
 
 def check_new(folder: Path, overwrite: bool) -> None:
-    """Raises UserError where a new run would meet anything in `folder`, unless `overwrite`, or cannot write there."""
+    """Raises UserError where `folder` holds anything, unless `overwrite`, or cannot be written to."""
     if _holds_something(folder) and not overwrite:
         raise UserError(
             f"--results_folder {folder}: not empty; choose another, start anew with --overwrite, or go on with what "
@@ -62,7 +62,7 @@ def check_going_on(folder: Path, step: int, overwrite: bool) -> None:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Removes what came after `step`, and what a kill left half done: neither may stand beside what comes now."""
+    """Removes what came after `step`, and what a killed run left half done."""
     remove_unfinished(folder)
     for saved in saved_steps(folder):
         if saved > step:
@@ -78,7 +78,7 @@ def describe(folder: Path, model_config: Section, training_config: Section, fact
 
     run.json keeps every start of a run that was interrupted, the newest last.
     """
-    write_json(folder / "model_config.json", _wherever_it_lies(model_config))
+    write_json(folder / "model_config.json", _with_full_paths(model_config))
     write_json(folder / "training_config.json", training_config.model_dump(mode="json"))
     start = {**facts, "command": shlex.join(command_line()), "versions": versions(), "commit": _commit()}
     write_json(folder / "run.json", {"starts": [*_earlier_starts(folder / "run.json"), start]})
@@ -90,8 +90,8 @@ def command_line() -> list[str]:
     return [*launcher, *sys.argv]
 
 
-def _wherever_it_lies(config: Section) -> dict[str, Any]:
-    """A config as JSON; a model config's backbones beside it are named by their full path, it will lie elsewhere."""
+def _with_full_paths(config: Section) -> dict[str, Any]:
+    """A config as JSON; in a model config, local backbones by their full paths."""
     content = config.model_dump(mode="json")
     if isinstance(config, ModelConfig):
         for section, key in _BACKBONES:
@@ -119,7 +119,7 @@ def _forget_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with appearing_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
@@ -138,7 +138,7 @@ def _holds_something(folder: Path) -> bool:
 
 
 def _check_writable(folder: Path) -> None:
-    """Makes the folder and finds out now, not after hours, whether it can be written to."""
+    """Makes the folder. Raises UserError where it cannot be written to."""
     probe = folder / f".{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)

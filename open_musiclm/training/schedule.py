@@ -1,4 +1,4 @@
-"""The learning rate over a training: it rises linearly, stays, and falls to zero along a cosine."""
+"""The learning rate over a run: it rises linearly, stays, and falls to zero along a cosine."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """Counted in optimizer steps, whatever the number of processes. After `constant_share` of `steps` the rate falls;
-    with a share of 1 it stays."""
+    """Counted in optimizer steps. After `constant_share` of `steps` the rate falls; with a share of 1 it stays."""
 
     rate: float
     warm_up_steps: int

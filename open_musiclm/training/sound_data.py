@@ -21,10 +21,9 @@ def sound_data(
     seed: int,
     statistics: StatisticsCache,
 ) -> TrainingData:
-    """Crops of the files below `folder`, a share of `valid_frac` of the files kept for validation.
+    """Crops of the files below `folder`, a share of `valid_frac` of the files for validation.
 
-    Files of that share that cannot be opened are left out (`unusable` lists them), so that a small share is not lost
-    to one of them. Raises UserError.
+    Validation files that cannot be opened are left out (`unusable` lists them). Raises UserError.
     """
     training, kept = split(find_sounds(folder), valid_frac, seed)
     unusable = [failure for path in kept if (failure := _failure(path)) is not None]

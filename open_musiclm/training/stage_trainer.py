@@ -1,20 +1,17 @@
-"""What the trainers of the three stages share: tokens out of a batch, the loss, validation, samples, weights."""
+"""The trainer of a stage: loss, validation, samples, weights."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Int
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from open_musiclm.audio import write_wave
 from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
-from open_musiclm.data.crops import Crop, tokenizer_crop
 from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
@@ -23,11 +20,16 @@ from open_musiclm.models.example_rng import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
-from open_musiclm.training.means import Means
-from open_musiclm.training.optimization import Optimization, OptimizerSettings
-from open_musiclm.training.schedule import Schedule
-from open_musiclm.training.sharding import is_sharded, laid_out_like, whole
-from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
+from open_musiclm.training.distributed import (
+    ValidationMeans,
+    all_reduce_mean,
+    is_sharded,
+    sharded_like,
+    whole_weights,
+)
+from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
 SAMPLES_WRITTEN = 4
 
@@ -43,77 +45,60 @@ class StageTools:
 
 
 class StageTrainer(Trainer[SoundBatch | list[Ids]]):
-    """Trains a stage on batches of sound, or of tokens in the order of the stage's sequences."""
+    """Trains a stage on batches of the crops of `stage_crops`, or of tokens in the order of the stage's sequences."""
 
     name: StageName
 
     def __init__(self, accelerator: Accelerator, stage: Stage, tools: StageTools, config: StageTrainerConfig) -> None:
         self.accelerator, self.tools, self.config = accelerator, tools, config
+        self.name = stage.name
         self.batches_per_step = config.grad_accum_every
         transformer = stage.decoder.transformer
         transformer.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
             if accelerator.device.type == "cpu":  # seen with torch 2.11: a segmentation fault
                 raise UserError(
-                    f"{self.name}_trainer_cfg: compile: torch's compiler crashes on a CPU here; set it false"
+                    f"{stage.name}_trainer_cfg: compile: torch's compiler crashes on a CPU here; set it false"
                 )
             transformer.compile_blocks()
-        settings = OptimizerSettings(
-            Schedule(config.lr, config.lr_warmup, config.constant_share, config.num_train_steps),
-            config.wd,
-            config.max_grad_norm,
-        )
-        self.optimization = Optimization(accelerator, stage.to(accelerator.device), settings)
-
-    @classmethod
-    @abstractmethod
-    def crops(cls, config: ModelConfig) -> list[Crop]:
-        """What is cut out of a sound file for one example."""
-
-    @abstractmethod
-    def tokenize(self, waves: Mapping[str, Float[Tensor, "batch _"]], tokenizer: MusicTokenizer) -> list[Ids]:
-        """The stage's token sequences of the waves of `crops`."""
-
-    def acoustic_ids(
-        self, ids: list[Ids], last: Int[Tensor, "batch time _"]
-    ) -> Int[Tensor, "batch time quantizers"] | None:
-        """The codec's tokens when `last` takes the place of the last sequence; None for a stage without any."""
-        return None
+        self.optimizer = Optimizer(accelerator, stage.to(accelerator.device), config)
 
     @property
     def stage(self) -> Stage:
         """The stage in training."""
-        plain = self.optimization.plain_module
+        plain = self.optimizer.plain_module
         assert isinstance(plain, Stage)
         return plain
 
-    def learn(self, batches: Iterator[Drawn[SoundBatch | list[Ids]]], step: int) -> Learned:
+    def train_step(self, batches: Iterator[IndexedBatch[SoundBatch | list[Ids]]], step: int) -> StepResult:
         """One optimizer step on the mean loss of the batches."""
         self.stage.train()
-        tokens, accuracies = 0, []
-        for drawn in batches:
-            ids = self._ids(drawn.batch)
-            with self.accelerator.accumulate(self.optimization.module):
-                result = self._run(self.optimization.module, ids, self._seeds(drawn.draws))
-                self.optimization.backward(result.loss)
+        tokens, losses, accuracies = 0, [], []
+        for indexed in batches:
+            ids = self._ids(indexed.batch)
+            with self.accelerator.accumulate(self.optimizer.module):
+                result = self._run(self.optimizer.module, ids, self._seeds(indexed.indices))
+                self.accelerator.backward(result.loss)
+            losses.append(result.loss.detach())
             accuracies.append(result.accuracy)
             tokens += sum(sequence.numel() for sequence in ids)
-        update = self.optimization.update(step)
-        accuracy = self.accelerator.reduce(torch.stack(accuracies).mean(), reduction="mean").item()
+        means = torch.stack((torch.stack(losses).mean(), torch.stack(accuracies).mean()))
+        update = self.optimizer.update(step, [means[0]])
+        loss, accuracy = all_reduce_mean(means).tolist()
         metrics = {
             "accuracy": accuracy,
             "learning_rate": update.learning_rate,
             "gradient_norm": update.gradient_norm,
         }
-        return Learned(update.loss, tokens, metrics, update.skipped)
+        return StepResult(loss, tokens, metrics, update.skipped)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Drawn[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
         """Loss and accuracy over the examples of all processes."""
         stage = self.stage.eval()
-        means, batches_here = Means(self.accelerator, ("loss", "accuracy")), 0
-        for drawn in batches:
-            ids = self._ids(drawn.batch)
+        means, batches_here = ValidationMeans(self.accelerator, ("loss", "accuracy")), 0
+        for indexed in batches:
+            ids = self._ids(indexed.batch)
             result = self._run(stage, ids)
             means.add((result.loss, result.accuracy), ids[0].shape[0])
             batches_here += 1
@@ -121,7 +106,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             own = torch.tensor([batches_here], device=self.accelerator.device)
             for _ in range(int(self.accelerator.gather(own).max()) - batches_here):
                 self._run(stage, self._placeholder())
-        return means.over_all()
+        return means.compute()
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
@@ -137,7 +122,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             return []
         paths = []
         for name, last in (("predicted", predicted), ("true", ids[-1])):
-            acoustic = self.acoustic_ids(ids, last)
+            acoustic = acoustic_ids(self.stage.sequences, [*ids[:-1], last])
             if acoustic is None:
                 continue
             for number, wave in enumerate(codec.decode(acoustic)):
@@ -146,14 +131,14 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         return paths
 
     @torch.no_grad()
-    def accompany_samples(self) -> None:
-        """Sharded weights come together only where all processes run the stage."""
+    def run_beside_samples(self) -> None:
+        """Runs the stage where it is sharded: its weights are gathered where all processes run it."""
         if is_sharded(self.stage):
             self._run(self.stage.eval(), self._placeholder())
 
     def write_weights(self, folder: Path) -> None:
-        """{stage}.safetensors, as inference reads it."""
-        tensors = whole(self.stage.decoder.state_dict())
+        """{stage}.safetensors."""
+        tensors = whole_weights(self.stage.decoder)
         if self.accelerator.is_main_process:
             save_weights(folder / weights_name(self.name), self.name, tensors, self.tools.model_config)
 
@@ -161,15 +146,15 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         """Takes {stage}.safetensors."""
         weights = load_weights(folder / weights_name(self.name), self.name)
         expected = self.stage.decoder.state_dict()
-        laid_out = {
-            name: laid_out_like(tensor, expected[name]) if name in expected else tensor
+        tensors = {
+            name: sharded_like(tensor, expected[name]) if name in expected else tensor
             for name, tensor in weights.tensors.items()
         }
-        load_into(self.stage.decoder, replace(weights, tensors=laid_out))
+        load_into(self.stage.decoder, replace(weights, tensors=tensors))
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
-        return {"optimizer": self.optimization}
+        return {"optimizer": self.optimizer}
 
     def _run(self, module: nn.Module, ids: list[Ids], seeds: Seeds | None = None) -> StageLoss:
         """The stage's loss, its products in the run's precision."""
@@ -181,28 +166,13 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         device = self.accelerator.device
         return [torch.zeros(1, 1, kind.quantizers, dtype=torch.long, device=device) for kind in self.stage.sequences]
 
-    def _seeds(self, draws: Sequence[int]) -> Seeds:
-        """What is random about these examples in training: it depends on neither the batch nor the process."""
-        drawn = [random_generator(self.config.seed, draw, 1).integers(1 << 31) for draw in draws]
-        return torch.tensor(drawn, dtype=torch.int32, device=self.accelerator.device)
+    def _seeds(self, indices: Sequence[int]) -> Seeds:
+        """Seeds of dropout and masks: they depend on the examples alone."""
+        seeds = [random_generator(self.config.seed, index, 1).integers(1 << 31) for index in indices]
+        return torch.tensor(seeds, dtype=torch.int32, device=self.accelerator.device)
 
     def _ids(self, batch: SoundBatch | list[Ids]) -> list[Ids]:
         if not isinstance(batch, SoundBatch):
             return batch
         assert self.tools.tokenizer is not None
-        return self.tokenize(batch.waves, self.tools.tokenizer)
-
-
-def clap_crop(config: ModelConfig) -> Crop:
-    """The sound that CLAP receives: its window."""
-    return tokenizer_crop("clap", config.global_cfg.clap_audio_length_seconds, config)
-
-
-def semantic_crop(config: ModelConfig, seconds: float) -> Crop:
-    """The sound that MERT receives."""
-    return tokenizer_crop("semantic", seconds, config)
-
-
-def acoustic_crop(config: ModelConfig, seconds: float) -> Crop:
-    """The sound that the codec receives."""
-    return tokenizer_crop("acoustic", seconds, config)
+        return stage_ids(self.stage.sequences, batch.waves, self.tools.tokenizer)

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar or lines on the terminal, a line per step in log.jsonl, curves in a tracker."""
+"""Reports of a run: a bar or lines on the terminal, a line per step in log.jsonl, curves in a tracker."""
 
 import json
 import math
@@ -28,7 +28,7 @@ class RunLog:
         self.accelerator = accelerator
         self.name = name
         self.first_step, self.steps = step, steps
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self._last_line = -math.inf
         self._file = (folder / LOG_NAME).open("a", encoding="utf-8") if accelerator.is_main_process else None
         terminal = sys.stderr.isatty() and accelerator.is_main_process
@@ -44,7 +44,7 @@ class RunLog:
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers after `step` steps."""
-        left = (time.monotonic() - self.begun) / (step - self.first_step) * (self.steps - step)
+        left = (time.monotonic() - self.started) / (step - self.first_step) * (self.steps - step)
         values = {**values, "seconds_to_end": left}
         self._write(step, values)
         self.accelerator.log(values, step=step)
@@ -62,7 +62,7 @@ class RunLog:
         self.say(f"step {step}/{self.steps}: {_sentence(named)}")
 
     def waves(self, step: int, paths: list[Path]) -> None:
-        """Shows waves in the tracker."""
+        """Puts waves into the tracker."""
         for tracker in self.accelerator.trackers:
             for path in paths:
                 samples, sample_hz = soundfile.read(path, dtype="float32")

@@ -1,4 +1,4 @@
-"""What a trainer is to the loop: it learns from batches, validates, and knows its own weights."""
+"""The interface between the loop and what it trains."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,14 +10,11 @@ Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
-class Drawn(Generic[Batch]):
-    """A batch of the training stream: its example number i is draw `draws[i]` of the whole run.
-
-    In validation the draws are positions in the validation set.
-    """
+class IndexedBatch(Generic[Batch]):
+    """A batch, and the index of each of its examples: in the endless training stream, or in the validation set."""
 
     batch: Batch
-    draws: Sequence[int]
+    indices: Sequence[int]
 
 
 @runtime_checkable
@@ -32,8 +29,8 @@ class Resumable(Protocol):
 
 
 @dataclass(frozen=True)
-class Learned:
-    """One step: its loss, the amount of data in the trainer's unit in this process, and what else is worth a curve.
+class StepResult:
+    """One step: its loss, the amount of data in the trainer's unit in this process, and further metrics.
 
     `skipped` says that the loss or the gradient was not finite and that nothing was changed.
     """
@@ -47,9 +44,9 @@ class Learned:
 class Trainer(ABC, Generic[Batch]):
     """One kind of model in training. `Loop` gives it batches on the device and does everything around it.
 
-    `name` is what is trained, `unit` what the speed is counted in, and every step takes `batches_per_step`
-    batches of every process. All random numbers come from an example's draw, or from torch's, numpy's and Python's
-    global generators, which checkpoints keep.
+    `name` is what is trained, `unit` what the speed is counted in; a step takes `batches_per_step` batches in every
+    process. All random numbers come from an example's index, or from torch's, numpy's and Python's global generators,
+    which checkpoints keep.
     """
 
     name: str
@@ -57,32 +54,34 @@ class Trainer(ABC, Generic[Batch]):
     batches_per_step: int = 1
 
     @abstractmethod
-    def learn(self, batches: Iterator[Drawn[Batch]], step: int) -> Learned:
-        """Takes all `batches_per_step` batches and makes step number `step` (from 0) of them."""
+    def train_step(self, batches: Iterator[IndexedBatch[Batch]], step: int) -> StepResult:
+        """Makes step number `step` (from 0) of the `batches_per_step` batches, all of which it takes."""
 
     @abstractmethod
-    def validate(self, batches: Iterable[Drawn[Batch]]) -> Mapping[str, float]:
-        """Measures on this process's part of the validation set; the numbers are those of all processes together.
+    def validate(self, batches: Iterable[IndexedBatch[Batch]]) -> Mapping[str, float]:
+        """Metrics over the validation set of all processes, from this process's part of it.
 
         "loss" decides which checkpoint is the best.
         """
 
     def write_samples(self, batch: Batch, folder: Path) -> list[Path]:
-        """Writes what the model makes of a validation batch; returns the waves, which the tracker shows too."""
+        """Writes what the model makes of a validation batch; returns the waves, for the tracker. Process 0 only."""
         return []
 
-    def accompany_samples(self) -> None:
-        """What the other processes do while the main one is in `write_samples`."""
+    def run_beside_samples(self) -> None:
+        """What the other processes run while process 0 is in `write_samples`: nothing, unless weights are sharded."""
 
     @abstractmethod
     def write_weights(self, folder: Path) -> None:
-        """Writes the weights into a checkpoint folder, for training and for use: every process calls this, the main
-        one writes. Raises UserError."""
+        """Writes the weights into a checkpoint folder, as inference reads them. Raises UserError.
+
+        Every process calls this; process 0 writes.
+        """
 
     @abstractmethod
     def read_weights(self, folder: Path) -> None:
         """Takes the weights of a checkpoint folder. Raises UserError."""
 
     def resumable(self) -> Mapping[str, Resumable]:
-        """What else a checkpoint must keep, by file name."""
+        """What else a checkpoint keeps, by file name."""
         return {}

@@ -26,7 +26,7 @@ def mert(request, tmp_path_factory) -> Mert:
     """As the tokenizer loads it."""
     folder: Path = tmp_path_factory.mktemp("mert")
     torch.manual_seed(0)
-    model = build_mert(MertArchitecture(samples_per_frame=request.param, onsets=True))
+    model = build_mert(MertArchitecture(samples_per_frame=request.param, feature_projection_norm=False))
     start_as_onset_bank(model)
     model.save_pretrained(folder)
     settings = HubertKmeansConfig(
@@ -84,6 +84,6 @@ def test_a_note_that_fades_moves_steadily_away_from_how_it_began(mert: Mert):
     ("setting", "value"), [("layers", 1), ("feed_forward_dim", 100), ("feature_dim", 64), ("front_end_channels", 48)]
 )
 def test_too_small_a_model_is_refused_by_name(setting: str, value: int):
-    architecture = MertArchitecture.model_validate({"onsets": True, setting: value})
+    architecture = MertArchitecture.model_validate({"feature_projection_norm": False, setting: value})
     with pytest.raises(UserError, match=f"{setting} {value} is too small for onsets"):
         start_as_onset_bank(build_mert(architecture))

@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from open_musiclm.training.backbones.run import train_clap, train_encodec, train_mert
+from open_musiclm.config import load_model_config
+from open_musiclm.config.backbones import ClapTrainingConfig, MertTrainingConfig
+from open_musiclm.config.json_files import load_section
+from open_musiclm.training.backbones.train import EncodecTrainingConfig, train_clap, train_encodec, train_mert
+from open_musiclm.training.options import RunOptions
 
 
 def main() -> None:
@@ -19,11 +23,15 @@ def main() -> None:
     parser.add_argument("--continue_from", type=Path, default=None)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for name, train in {"encodec": train_encodec, "clap": train_clap, "mert": train_mert}.items():
-        words = {"config": given.configs / f"{name}.json", "model_config": given.configs / "model.json"}
-        words |= {"results_folder": given.results / name, "overwrite": False, "log_with": "none", "device": "cpu"}
-        words |= {"continue_from_dir": given.continue_from and given.continue_from / name}
-        train(argparse.Namespace(**words, continue_from_step=None, fine_tune_from=None))
+
+    def options(name: str) -> RunOptions:
+        continue_from = given.continue_from and given.continue_from / name
+        return RunOptions(name, given.results / name, log_with="none", device="cpu", continue_from=continue_from)
+
+    train_encodec(load_section(given.configs / "encodec.json", EncodecTrainingConfig), options("encodec"), None)
+    train_clap(load_section(given.configs / "clap.json", ClapTrainingConfig), options("clap"), None)
+    mert = load_section(given.configs / "mert.json", MertTrainingConfig)
+    train_mert(mert, load_model_config(given.configs / "model.json"), options("mert"), None)
     if distributed.is_initialized():  # as the scripts do: its threads, left to the end of the process, may abort it
         distributed.barrier()
         distributed.destroy_process_group()

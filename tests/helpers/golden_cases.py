@@ -22,7 +22,7 @@ from open_musiclm.config import (
 )
 
 SHARED = REPOSITORY.parent / "shared" / "golden"
-OWN = Path(__file__).resolve().parent / "golden"
+OWN = REPOSITORY / "tests" / "golden"
 
 
 def golden_file(name: str) -> Path:

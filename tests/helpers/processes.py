@@ -1,4 +1,4 @@
-"""Scripts as real processes, one or several together, ended whatever happens."""
+"""Scripts as real processes, one or several at once, ended whatever happens."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from pathlib import Path
 from helpers.paths import REPOSITORY
 
 # accelerate starts several processes on one machine by this option only, GPUs or not
-TOGETHER = ("--multi_gpu",)
+MULTI_GPU = ("--multi_gpu",)
 SHARDED = ("--use_fsdp", "--fsdp_version", "2")
 
 
-def run_script(script: Path, words: Sequence[object], processes: int = 1, how: Sequence[str] = TOGETHER) -> str:
+def run_script(script: Path, words: Sequence[object], processes: int = 1, how: Sequence[str] = MULTI_GPU) -> str:
     """Runs a script to its end, by `accelerate launch` where there are several processes; returns what it printed."""
     launcher = [sys.executable]
     if processes > 1:

@@ -12,7 +12,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTok
 
 CLAP_DIM = 16
 _SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-# Not learned: parts of LAION's network that are computed from its shape, and the temperature of its loss.
+# Not trained: parts of LAION's network that are computed from its shape, and the temperature of its loss.
 _FIXED = ("logit_scale", "spectrogram_extractor", "logmel_extractor", "attn_mask")
 _CAPTIONS = ["a slow piano piece in a minor key", "fast violin tune, bright and dense", "calm flute and strings"]
 

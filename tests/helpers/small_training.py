@@ -30,26 +30,27 @@ from open_musiclm.config import (
 from open_musiclm.models.stages import build_stage
 from open_musiclm.training import tracking
 from open_musiclm.training.data_stream import TrainingData
+from open_musiclm.training.distributed import whole_weights
 from open_musiclm.training.loop import Loop
-from open_musiclm.training.run import Run, RunOptions
-from open_musiclm.training.semantic import SemanticTrainer
-from open_musiclm.training.stage_trainer import StageTools
+from open_musiclm.training.options import RunOptions
+from open_musiclm.training.run import Run
+from open_musiclm.training.stage_trainer import StageTools, StageTrainer
 
 CODES = 16
 
 
 class MadeUpTokens(Dataset):
-    """Every draw has its own CLAP tokens and a semantic sequence that follows from them."""
+    """Every example has its own CLAP tokens and a semantic sequence that follows from them."""
 
     def __init__(self, slow_seconds: float = 0.0, dies_at: int | None = None) -> None:
         self.slow_seconds = slow_seconds
         self.dies_at = dies_at
 
-    def __getitem__(self, draw: int) -> list[torch.Tensor]:
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
         time.sleep(self.slow_seconds)
-        if draw == self.dies_at:
+        if index == self.dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        generator = torch.Generator().manual_seed(draw)
+        generator = torch.Generator().manual_seed(index)
         clap = torch.randint(CODES, (1, 2), generator=generator)
         return [clap, (torch.arange(10).unsqueeze(1) + clap.sum()) % CODES]
 
@@ -107,6 +108,7 @@ def main(arguments: argparse.Namespace) -> None:
         num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
     )
     options = RunOptions(
+        "semantic",
         arguments.results_folder,
         overwrite=arguments.overwrite,
         log_with="none",
@@ -118,9 +120,12 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.sharded:
         shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
-    trainer = SemanticTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
+    trainer = StageTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
     tokens = MadeUpTokens(arguments.slow_seconds, arguments.dies_at)
     Loop(trainer, training_data(config, tokens), run, config).train()
+    if arguments.sharded:
+        state, weights = trainer.optimizer.state_dict(), whole_weights(trainer.stage)
+        print(f"process {run.accelerator.process_index} gathers {len(state)} and {len(weights)}", flush=True)
 
 
 def shard_on_cpus(run: Run) -> None:

@@ -1,71 +1,51 @@
-"""The centroids in a k-means file of joblib, read without unpickling.
+"""The centroids in a k-means file of joblib, read without running anything that the file asks for.
 
-Such a file is a pickle in which every array's bytes follow the record that describes it. A pickle is a program
-for a stack machine; this one only moves data: what a program would call becomes a `_Record` of its name and
-arguments, and a name that no k-means file needs is refused. Nothing is ever imported or called.
+Such a file is a pickle in which every array's bytes follow the record that describes it. A pickle is a program for a
+stack machine. Here it can only move data: a class or function that it names becomes an inert `_Record` of the
+arguments and the state that it is given, and a name that no k-means file needs is refused.
 """
 
 import io
 import math
-import pickletools
+import pickle
 import re
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from open_musiclm.checkpoints.legacy.state_dict import PICKLE_ERRORS
 from open_musiclm.errors import UserError
 
 _MOST_BYTES = 1 << 28
-_MOST_STEPS = 100_000
+_MOST_STEP_BYTES = 1 << 14  # of the pickle without its arrays; a k-means needs about a thousand
 _ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 _DTYPE = "numpy.dtype"
-_KMEANS = frozenset(
-    (
-        "sklearn.cluster._kmeans.MiniBatchKMeans",
-        "sklearn.cluster._kmeans.KMeans",
-        "sklearn.cluster.k_means_.MiniBatchKMeans",
-        "sklearn.cluster.k_means_.KMeans",
-    )
-)
-_NUMPY = frozenset(
-    (
-        _DTYPE,
-        "numpy.ndarray",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-        "numpy.random._pickle.__randomstate_ctor",
-        "numpy.random._pickle.__bit_generator_ctor",
-        "numpy.random._mt19937.MT19937",
-    )
-)
-_ALLOWED = _KMEANS | _NUMPY | {_ARRAY}
+_MODULES = ("sklearn.cluster._kmeans", "sklearn.cluster.k_means_")
+_KMEANS = frozenset(f"{module}.{name}" for module in _MODULES for name in ("KMeans", "MiniBatchKMeans"))
+_ALLOWED = _KMEANS | {
+    _ARRAY,
+    _DTYPE,
+    "numpy.ndarray",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.random._pickle.__randomstate_ctor",
+    "numpy.random._pickle.__bit_generator_ctor",
+    "numpy.random._mt19937.MT19937",
+}
 _NUMBER = re.compile(r"[fiu][1248]|b1")
-_MARK = object()
-_ANYTHING = [pickletools.anyobject]
-
-
-@dataclass(eq=False)
-class _Record:
-    """What the pickle names, the arguments it gives it and the state it sets: data, never an object of that kind."""
-
-    name: str
-    arguments: object = None
-    state: object = None
 
 
 def read_centroids(path: Path) -> Float[Tensor, "codebook features"]:
     """The centroids as float32. Raises UserError for any file that is not a plain or zlib-compressed k-means."""
-    stream = io.BytesIO(_content(path))
     try:
-        kmeans = _replay(stream, path)
-    except (ValueError, LookupError, TypeError, OverflowError) as error:
-        raise UserError(f"{path}: not a whole k-means file of joblib: {' '.join(str(error).split())}") from error
+        kmeans = _Reader(path, _content(path)).load()
+    except PICKLE_ERRORS as error:
+        raise UserError(f"{path}: not a whole k-means file of joblib: {' '.join(str(error).split())[:200]}") from error
     state = kmeans.state if isinstance(kmeans, _Record) and kmeans.name in _KMEANS else None
     centroids = state.get("cluster_centers_") if isinstance(state, dict) else None
     if not isinstance(centroids, np.ndarray) or centroids.ndim != 2 or centroids.dtype.kind != "f":
@@ -76,7 +56,7 @@ def read_centroids(path: Path) -> Float[Tensor, "codebook features"]:
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(min(path.stat().st_size, _MOST_BYTES) + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}") from error
     if content[:1] == b"\x78" or content[:2] == b"\x1f\x8b":
@@ -91,117 +71,86 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _replay(stream: io.BytesIO, path: Path) -> object:
-    """Moves the pickle's data about as its steps say; returns what it leaves on the stack."""
-    stack: list[Any] = []
-    memo: dict[Any, Any] = {}
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if step == _MOST_STEPS:
+class _Record:
+    """Stands for what a pickle calls `name`: the arguments it passes and the state it sets, never such an object."""
+
+    name = ""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+        self.state: object = None
+
+
+class _Steps(io.BytesIO):
+    """The content of a file, of which only so many bytes may be steps of the pickle."""
+
+    left = _MOST_STEP_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._counted(super().read(size))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._counted(super().readline(size))
+
+    def _counted(self, steps: bytes) -> bytes:
+        self.left -= len(steps)
+        if self.left < 0:
             raise ValueError("far more steps than a k-means needs")
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                stack.append(_MARK)
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE":
-                stack.append(tuple(_since_mark(stack)))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                stack.append(tuple(_taken(stack, int(opcode.name[-1]))))
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                memo[argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(memo[argument])
-            case "APPEND" | "APPENDS":
-                items = _taken(stack, 1) if opcode.name == "APPEND" else _since_mark(stack)
-                _top(stack, list).extend(items)
-            case "SETITEM" | "SETITEMS":
-                items = _taken(stack, 2) if opcode.name == "SETITEM" else _since_mark(stack)
-                _top(stack, dict).update(zip(items[::2], items[1::2], strict=True))
-            case "GLOBAL":
-                stack.append(_named(str(argument).replace(" ", "."), path))
-            case "STACK_GLOBAL":
-                module, name = _taken(stack, 2)
-                stack.append(_named(f"{module}.{name}", path))
-            case "NEWOBJ" | "REDUCE":
-                called, arguments = _taken(stack, 2)
-                stack.append(_Record(called.name if isinstance(called, _Record) else "nothing", arguments))
-            case "BUILD":
-                (state,) = _taken(stack, 1)
-                record = _top(stack, _Record)
-                record.state = state
-                if record.name == _ARRAY:
-                    stack[-1] = _array(state, stream)
-            case _ if opcode.arg is not None and not opcode.stack_before and opcode.stack_after != _ANYTHING:
-                stack.append(argument)  # a number, text or bytes
-            case _:
-                raise ValueError(f"a step {opcode.name} that a k-means does not need")
-    raise ValueError("no end")
+        return steps
 
 
-def _named(name: str, path: Path) -> _Record:
-    if name not in _ALLOWED:
-        raise UserError(f"{path}: refused: this pickle names {name!r:.80}, which no k-means needs; do not trust it")
-    return _Record(name)
+class _Reader(pickle._Unpickler):
+    """The standard library's unpickler that is written in Python: its steps can be replaced one by one."""
 
+    stack: list[Any]
 
-def _array(state: object, stream: io.BytesIO) -> np.ndarray:
-    """The array that such a record describes, from the bytes that follow."""
-    if not isinstance(state, dict):
-        raise TypeError("an array without a description")
-    dtype, shape = _number_type(state["dtype"]), tuple(int(size) for size in state["shape"])
-    if state.get("numpy_array_alignment_bytes") is not None:
-        stream.read(stream.read(1)[0])
-    count = math.prod(shape)
-    content = stream.read(count * dtype.itemsize) if min(shape, default=1) >= 0 else b""
-    return np.frombuffer(content, dtype, count).reshape(shape, order="F" if state["order"] == "F" else "C")
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._path = path
+        self._steps = _Steps(content)
+        super().__init__(self._steps)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A record's class for an allowed name, a new one each time. Raises UserError for any other name."""
+        full = f"{module}.{name}"
+        if full not in _ALLOWED:
+            raise UserError(
+                f"{self._path}: refused: this pickle names {full!r:.80}, which no k-means needs; do not trust it"
+            )
+        return type("_Named", (_Record,), {"name": full})
+
+    def _build(self) -> None:
+        """Sets the state of a record, and of nothing else; an array's record becomes the array."""
+        state = self.stack.pop()
+        record = self.stack[-1]
+        if not isinstance(record, _Record):
+            raise TypeError(f"a state for a {type(record).__name__}")
+        record.state = state
+        if record.name == _ARRAY:
+            self.stack[-1] = self._array(state)
+
+    def _array(self, state: object) -> np.ndarray:
+        """The array that such a state describes, from the bytes that follow."""
+        if not isinstance(state, dict):
+            raise TypeError("an array without a description")
+        dtype, shape = _number_type(state["dtype"]), tuple(int(size) for size in state["shape"])
+        if min(shape, default=1) < 0:
+            raise ValueError("an array of a negative size")
+        content, start = self._steps.getbuffer(), self._steps.tell()
+        if state.get("numpy_array_alignment_bytes") is not None:
+            start += 1 + content[start]
+        values = np.frombuffer(content, dtype, math.prod(shape), start)
+        self._steps.seek(start + values.nbytes)
+        return values.reshape(shape, order="F" if state["order"] == "F" else "C")
+
+    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _build}
+    del dispatch[pickle.BYTEARRAY8[0]]  # it would take as much memory as it names
 
 
 def _number_type(record: object) -> np.dtype:
     """The number type of an array; arrays of objects, which would be pickles again, have none."""
-    if not isinstance(record, _Record) or record.name != _DTYPE:
+    if not isinstance(record, _Record) or record.name != _DTYPE or not isinstance(record.state, tuple):
         raise TypeError("an array without a type")
-    (code, *_), order = _sequence(record.arguments), _sequence(record.state)[1]
+    code, order = record.arguments[0], record.state[1]
     if not isinstance(code, str) or not _NUMBER.fullmatch(code) or order not in ("<", ">", "|", "="):
         raise ValueError(f"an array of {code!r:.20}, not of numbers")
     return np.dtype(code).newbyteorder(order)
-
-
-def _sequence(value: object) -> tuple:
-    if not isinstance(value, tuple):
-        raise TypeError("a tuple was expected")
-    return value
-
-
-def _top(stack: list[Any], kind: type) -> Any:
-    if not isinstance(stack[-1], kind):
-        raise TypeError(f"a {kind.__name__} was expected")
-    return stack[-1]
-
-
-def _taken(stack: list[Any], count: int) -> list[Any]:
-    if len(stack) < count:
-        raise IndexError("too little on the stack")
-    items = stack[-count:]
-    del stack[-count:]
-    return items
-
-
-def _since_mark(stack: list[Any]) -> list[Any]:
-    items = []
-    while (item := stack.pop()) is not _MARK:
-        items.append(item)
-    return items[::-1]

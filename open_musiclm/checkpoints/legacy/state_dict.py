@@ -22,6 +22,20 @@ from torch import Tensor
 
 from open_musiclm.errors import UserError
 
+# What unpickling raises where a file is damaged, or was made to harm.
+PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _MOST_PICKLE_BYTES = 1 << 26
 _KEEPING = ("PUT", "BINPUT", "LONG_BINPUT")
 _NUMBER = re.compile(r"[fiu][1248]|b1")
@@ -53,18 +67,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot read: {error.strerror or error}") from error
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: not a whole file of torch.save (cut short, or of another format)") from error
-    except (
-        pickle.UnpicklingError,
-        struct.error,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except PICKLE_ERRORS as error:
         raise UserError(f"{path}: damaged, or not of torch.save: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; a dict of tensors was expected")

@@ -1,11 +1,11 @@
-"""Batch norm of CLAP's spectrograms, by the statistics of all processes' batches together."""
+"""Batch norm of CLAP's spectrograms, by the statistics of all processes' batches."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from open_musiclm.training.distributed import averaged, processes
+from open_musiclm.training.distributed import all_reduce_mean, num_processes
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
@@ -19,9 +19,9 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        mean = averaged(x.mean(dim=(0, 2, 3)))
-        variance = averaged((x - mean[:, None, None]).square().mean(dim=(0, 2, 3)))
-        count = processes() * x.numel() / x.shape[1]
+        mean = all_reduce_mean(x.mean(dim=(0, 2, 3)))
+        variance = all_reduce_mean((x - mean[:, None, None]).square().mean(dim=(0, 2, 3)))
+        count = num_processes() * x.numel() / x.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

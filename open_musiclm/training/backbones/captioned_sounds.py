@@ -19,7 +19,7 @@ from open_musiclm.training.backbones.spectrograms import Spectrograms
 
 @dataclass(frozen=True)
 class CaptionedExample:
-    """A crop as CLAP receives it, one sentence that describes it, and the files that failed on the way."""
+    """A crop's spectrogram, a caption of it, and the files that failed on the way."""
 
     spectrogram: Float[Tensor, "time mels"]
     caption: str

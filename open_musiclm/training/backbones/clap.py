@@ -1,4 +1,4 @@
-"""The trainer of CLAP (Wu et al. 2023, 3): sound and its captions drawn together, all others apart."""
+"""The trainer of CLAP (Wu et al. 2023, 3): contrast of sounds and their captions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.config.backbones import ClapTrainerConfig
+from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.training.backbones.batch_norm import normalise_over_all
@@ -26,11 +27,10 @@ from open_musiclm.training.backbones.clap_losses import (
     retrieval_recall,
 )
 from open_musiclm.training.backbones.clap_text import LONGEST_PROMPT_TOKENS
-from open_musiclm.training.backbones.optimization import CosineAdamW
-from open_musiclm.training.backbones.randomness import example_chances, example_seeds, follow_examples, seed_dropout
-from open_musiclm.training.distributed import averaged, gathered
-from open_musiclm.training.means import Means
-from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
+from open_musiclm.training.backbones.rng import example_rngs, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.distributed import ValidationMeans, all_gather, all_reduce_mean
+from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
 WEIGHTS_FOLDER = "clap"
 _WEIGHTS_NAME = "model.safetensors"
@@ -41,7 +41,7 @@ _VALIDATED = ("loss", *(f"{kind}_recall_at_{most}" for kind in ("text", "sound")
 
 
 class ClapTraining(nn.Module):
-    """Both towers of a batch."""
+    """Both towers, and the one temperature that is trained: `logit_scale_a`."""
 
     def __init__(self, model: ClapModel) -> None:
         super().__init__()
@@ -80,49 +80,49 @@ class ClapTrainer(Trainer[CaptionedBatch]):
     ) -> None:
         self.accelerator, self.tokenizer, self.extractor, self.config = accelerator, tokenizer, extractor, config
         training = ClapTraining(model.float()).to(accelerator.device)
-        self.optimization = CosineAdamW(accelerator, training, config, betas=(0.9, 0.98))
+        self.optimizer = Optimizer(accelerator, training, config, betas=(0.9, 0.98))
 
     @property
     def model(self) -> ClapModel:
         """The model in training."""
-        plain = self.accelerator.unwrap_model(self.optimization.module)
+        plain = self.optimizer.plain_module
         assert isinstance(plain, ClapTraining)
         return plain.model
 
-    def learn(self, batches: Iterator[Drawn[CaptionedBatch]], step: int) -> Learned:
-        """One step of contrast within the batches of all processes together."""
-        drawn = next(batches)
-        batch, chances = drawn.batch, example_chances(self.config.seed, drawn.draws)
-        self.optimization.module.train()
-        seeds = example_seeds(chances, self.accelerator.device)
-        spectrograms = disturbed(batch.spectrograms, chances, self.config.louder_or_quieter_by_db)
-        with self.optimization.products():
-            audio, text, scale = self.optimization.module(spectrograms, *self._tokens(batch.captions), seeds)
+    def train_step(self, batches: Iterator[IndexedBatch[CaptionedBatch]], step: int) -> StepResult:
+        """One step of contrast within the batches of all processes."""
+        indexed = next(batches)
+        batch, rngs = indexed.batch, example_rngs(self.config.seed, indexed.indices)
+        self.optimizer.module.train()
+        seeds = example_seeds(rngs, self.accelerator.device)
+        spectrograms = augmented(batch.spectrograms, rngs, self.config.louder_or_quieter_by_db)
+        with self._products():
+            audio, text, scale = self.optimizer.module(spectrograms, *self._tokens(batch.captions), seeds)
         own = Pairs(audio, text, caption_numbers(batch.captions).to(audio.device))
         loss = contrastive_loss(own, _pairs_of_all(own), scale)
         self.accelerator.backward(loss)
-        norm = self.optimization.update(step, [loss])
-        metrics = {"gradient_norm": norm, "logit_scale": scale.item()}
-        return Learned(averaged(loss).item(), len(batch.captions), metrics, skipped=norm != norm)
+        update = self.optimizer.update(step, [loss])
+        metrics = {"gradient_norm": update.gradient_norm, "logit_scale": scale.item()}
+        return StepResult(all_reduce_mean(loss).item(), len(batch.captions), metrics, update.skipped)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Drawn[CaptionedBatch]]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[IndexedBatch[CaptionedBatch]]) -> Mapping[str, float]:
         """The loss over the whole validation set as one batch, and retrieval recall at 1, 5 and 10 both ways.
 
         Each process compares its own pairs, some at a time, with those of all.
         """
-        training = self.accelerator.unwrap_model(self.optimization.module).eval()
+        training = self.optimizer.plain_module.eval()
         own = []
-        for batch in (drawn.batch for drawn in batches):
-            with self.optimization.products():
+        for batch in (indexed.batch for indexed in batches):
+            with self._products():
                 audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions), None)
             own.append(Pairs(audio.cpu(), text.cpu(), caption_numbers(batch.captions)))
         everyone = Pairs(
             *(torch.cat(part).to(self.accelerator.device) for part in zip(*gather_object(own), strict=True))
         )
         scale = self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
-        means = Means(self.accelerator, _VALIDATED)
-        for some in _parts(own, self.accelerator.device):
+        means = ValidationMeans(self.accelerator, _VALIDATED)
+        for some in _split(own, self.accelerator.device):
             fits = some.captions[:, None] == everyone.captions
             recalls = (
                 retrieval_recall(some.audio, everyone.text, fits),
@@ -130,21 +130,23 @@ class ClapTrainer(Trainer[CaptionedBatch]):
             )
             loss = contrastive_loss(some, everyone, scale)
             means.add((loss, *(recall for found in recalls for recall in found.values())), len(fits))
-        return means.over_all()
+        return means.compute()
 
     def write_weights(self, folder: Path) -> None:
-        """clap/: a directory that `clap_rvq_cfg.model_name` can name."""
+        """clap/: a directory that `clap_rvq_cfg.model_name` can name; both its temperatures are the trained one."""
         if not self.accelerator.is_main_process:
             return
+        with torch.no_grad():
+            self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         target = folder / WEIGHTS_FOLDER
         for part in (self.model, self.tokenizer, self.extractor):
             part.save_pretrained(target)
 
     def read_weights(self, folder: Path) -> None:
         """Takes clap/."""
-        self.begin_with(folder / WEIGHTS_FOLDER)
+        self.start_from(folder / WEIGHTS_FOLDER)
 
-    def begin_with(self, directory: Path) -> None:
+    def start_from(self, directory: Path) -> None:
         """Takes the weights of a model's own directory. Raises UserError."""
         file = directory / _WEIGHTS_NAME
         try:
@@ -155,7 +157,10 @@ class ClapTrainer(Trainer[CaptionedBatch]):
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
-        return {"optimizer": self.optimization}
+        return {"optimizer": self.optimizer}
+
+    def _products(self) -> torch.autocast:
+        return products_in(self.config.precision, self.accelerator.device)
 
     def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         tokens = self.tokenizer(
@@ -164,34 +169,34 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         return tokens.input_ids, tokens.attention_mask
 
 
-def disturbed(
-    spectrograms: Float[Tensor, "batch 1 time mels"], chances: Sequence[np.random.Generator], most_db: float
+def augmented(
+    spectrograms: Float[Tensor, "batch 1 time mels"], rngs: Sequence[np.random.Generator], most_db: float
 ) -> Float[Tensor, "batch 1 time mels"]:
-    """Louder or quieter, with a stretch of time and a band of pitches hidden (SpecAugment, Park et al. 2019)."""
+    """Louder or quieter by up to `most_db`, a span of time and one of mels hidden (SpecAugment, Park et al. 2019)."""
     _, _, frames, mels = spectrograms.shape
-    louder = torch.tensor([chance.uniform(-most_db, most_db) for chance in chances], dtype=spectrograms.dtype)
+    louder = torch.tensor([rng.uniform(-most_db, most_db) for rng in rngs], dtype=spectrograms.dtype)
     result = spectrograms + louder.to(spectrograms.device)[:, None, None, None]
-    hidden = _span(chances, frames, min(_HIDDEN_FRAMES, frames // 2))[:, None, :, None]
-    hidden = hidden | _span(chances, mels, min(_HIDDEN_MELS, mels // 2))[:, None, None, :]
+    hidden = _span(rngs, frames, min(_HIDDEN_FRAMES, frames // 2))[:, None, :, None]
+    hidden = hidden | _span(rngs, mels, min(_HIDDEN_MELS, mels // 2))[:, None, None, :]
     mean = result.mean(dim=(2, 3), keepdim=True)
     return torch.where(hidden.to(result.device), mean, result)
 
 
-def _span(chances: Sequence[np.random.Generator], size: int, longest: int) -> Bool[Tensor, "batch size"]:
-    """One span of up to `longest` in each row."""
-    lengths = [int(chance.integers(longest, endpoint=True)) for chance in chances]
-    begins = [int(chance.integers(size - length + 1)) for chance, length in zip(chances, lengths, strict=True)]
+def _span(rngs: Sequence[np.random.Generator], size: int, longest: int) -> Bool[Tensor, "batch size"]:
+    """One span of up to `longest` for each example."""
+    lengths = [int(rng.integers(longest, endpoint=True)) for rng in rngs]
+    begins = [int(rng.integers(size - length + 1)) for rng, length in zip(rngs, lengths, strict=True)]
     begin, place = torch.tensor(begins)[:, None], torch.arange(size)
     return (place >= begin) & (place < begin + torch.tensor(lengths)[:, None])
 
 
 def _pairs_of_all(own: Pairs) -> Pairs:
     """The global batch, in one exchange of embeddings."""
-    audio, text = gathered(torch.cat((own.audio, own.text), dim=1)).chunk(2, dim=1)
-    return Pairs(audio, text, gathered(own.captions))
+    audio, text = all_gather(torch.cat((own.audio, own.text), dim=1)).chunk(2, dim=1)
+    return Pairs(audio, text, all_gather(own.captions))
 
 
-def _parts(own: Sequence[Pairs], device: torch.device) -> Iterator[Pairs]:
+def _split(own: Sequence[Pairs], device: torch.device) -> Iterator[Pairs]:
     """The same pairs in parts of a size that can be compared with all others."""
     if own:
         parts = (torch.cat(column).to(device).split(_COMPARED_AT_ONCE) for column in zip(*own, strict=True))

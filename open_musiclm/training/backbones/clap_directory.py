@@ -1,4 +1,4 @@
-"""The directory of a trained CLAP that is to learn on."""
+"""The directory of a trained CLAP whose training goes on."""
 
 from dataclasses import dataclass
 from pathlib import Path

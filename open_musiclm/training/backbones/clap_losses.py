@@ -1,4 +1,4 @@
-"""What CLAP is trained with and judged by: the contrastive loss and retrieval recall (Wu et al. 2023, 3.1 and 4.1)."""
+"""CLAP's contrastive loss and retrieval recall (Wu et al. 2023, 3.1 and 4.1)."""
 
 import hashlib
 from typing import NamedTuple
@@ -11,7 +11,7 @@ RECALL_AT = (1, 5, 10)
 
 
 class Pairs(NamedTuple):
-    """Sounds and their captions: embeddings of length 1, and a number that equal captions share."""
+    """Sounds and their captions: embeddings of length 1, and a number for each caption, equal for equal ones."""
 
     audio: Float[Tensor, "pairs dim"]
     text: Float[Tensor, "pairs dim"]
@@ -53,5 +53,5 @@ def caption_numbers(captions: list[str]) -> Int[Tensor, "captions"]:
 
 def _cross_entropy(logits: Float[Tensor, "some all"], fits: Bool[Tensor, "some all"]) -> Float[Tensor, ""]:
     """Mean cross-entropy where all that fits is equally right."""
-    wanted = torch.where(fits, logits, 0).sum(dim=1) / fits.sum(dim=1)
-    return (logits.logsumexp(dim=1) - wanted).mean()
+    target = torch.where(fits, logits, 0).sum(dim=1) / fits.sum(dim=1)
+    return (logits.logsumexp(dim=1) - target).mean()

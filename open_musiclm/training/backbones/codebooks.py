@@ -14,7 +14,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from open_musiclm.training.distributed import gathered_rows, processes, summed
+from open_musiclm.training.distributed import all_reduce, gather_positions, num_processes
 
 _SMOOTHING = 1e-5
 
@@ -27,32 +27,32 @@ class Quantized(NamedTuple):
     commitment: Float[Tensor, ""]
 
 
-def quantize_and_learn(
+def quantize_and_update(
     quantizer: ResidualVectorQuantizer,
     latents: Float[Tensor, "batch dim time"],
     quantizers: int,
     decay: float,
     dead_code_share: float,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Quantized:
     """Quantizes with the first `quantizers` codebooks and moves them towards what they were chosen for.
 
-    Codebooks are moving averages (`decay`) as in VQ-VAE; a code that is chosen less than `dead_code_share` of an
-    even share of the time is replaced by a vector of this batch. They learn from the batches of all processes, which
-    draw the same numbers from `chance`. The commitment loss is the mean over the
-    codebooks of |residual - code|^2, and its gradient reaches the encoder from every codebook (EnCodec, 3.4).
+    Codebooks are moving averages (`decay`) as in VQ-VAE, over the batches of all processes, whose `rng` are equal; a
+    code that is used less than `dead_code_share` of the average is replaced by a vector of the batch. The commitment
+    loss is the mean over the codebooks of |residual - code|^2; its gradient reaches the encoder from every codebook
+    (EnCodec, 3.4).
     """
     flat = latents.transpose(1, 2).flatten(0, 1)
     residual, codes, commitments = flat, [], []
     layers: list[Any] = [*quantizer.vq.layers][:quantizers]
     for codebook in (layer._codebook for layer in layers):
         if not codebook.inited:
-            _start_from(codebook, residual.detach(), chance)
+            _start_from(codebook, residual.detach(), rng)
         chosen = codebook.quantize(residual.detach())
         quantized = F.embedding(chosen, codebook.embed).clone()
         codes.append(chosen)
         commitments.append(F.mse_loss(residual, quantized))
-        _update(codebook, residual.detach(), chosen, decay, dead_code_share, chance)
+        _update(codebook, residual.detach(), chosen, decay, dead_code_share, rng)
         residual = residual - quantized
     shape = (latents.shape[0], latents.shape[2], -1)
     straight_through = flat - residual.detach()
@@ -79,10 +79,10 @@ def codebook_perplexity(codes: Int[Tensor, "batch time quantizers"], codebook_si
 
 
 @torch.no_grad()
-def _start_from(codebook: Any, vectors: Float[Tensor, "vectors dim"], chance: np.random.Generator) -> None:
+def _start_from(codebook: Any, vectors: Float[Tensor, "vectors dim"], rng: np.random.Generator) -> None:
     size = codebook.embed.shape[0]
-    codebook.embed.copy_(_sample(vectors, size, chance))
-    codebook.cluster_size.fill_(processes() * len(vectors) / size)
+    codebook.embed.copy_(_sample(vectors, size, rng))
+    codebook.cluster_size.fill_(num_processes() * len(vectors) / size)
     codebook.embed_avg.copy_(codebook.embed * codebook.cluster_size[:, None])
     codebook.inited.fill_(1)
 
@@ -94,24 +94,22 @@ def _update(
     chosen: Int[Tensor, "vectors"],
     decay: float,
     dead_code_share: float,
-    chance: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
     size = codebook.embed.shape[0]
-    counts = summed(torch.bincount(chosen, minlength=size).to(vectors.dtype))
-    sums = summed(torch.zeros_like(codebook.embed).index_add_(0, chosen, vectors))
+    counts = all_reduce(torch.bincount(chosen, minlength=size).to(vectors.dtype))
+    sums = all_reduce(torch.zeros_like(codebook.embed).index_add_(0, chosen, vectors))
     codebook.cluster_size.lerp_(counts, 1 - decay)
     codebook.embed_avg.lerp_(sums, 1 - decay)
     dead = codebook.cluster_size < dead_code_share * codebook.cluster_size.mean()
     if dead.any():
-        revived = _sample(vectors, int(dead.sum()), chance)
+        revived = _sample(vectors, int(dead.sum()), rng)
         codebook.cluster_size[dead] = codebook.cluster_size.mean()
         codebook.embed_avg[dead] = revived * codebook.cluster_size[dead][:, None]
     codebook.embed.copy_(codebook.embed_avg / codebook.cluster_size.clamp(min=_SMOOTHING)[:, None])
 
 
-def _sample(
-    vectors: Float[Tensor, "vectors dim"], count: int, chance: np.random.Generator
-) -> Float[Tensor, "count dim"]:
-    """Vectors of all processes; where there are too few, some more than once."""
-    places = torch.from_numpy(chance.permutation(processes() * len(vectors)))
-    return gathered_rows(vectors, places.repeat(-(-count // len(places)))[:count])
+def _sample(vectors: Float[Tensor, "vectors dim"], count: int, rng: np.random.Generator) -> Float[Tensor, "count dim"]:
+    """Random vectors of all processes; where there are too few, some more than once."""
+    positions = torch.from_numpy(rng.permutation(num_processes() * len(vectors)))
+    return gather_positions(vectors, positions.repeat(-(-count // len(positions)))[:count])

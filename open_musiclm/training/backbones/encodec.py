@@ -13,12 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from open_musiclm.audio import write_wave
-from open_musiclm.config.backbones import EncodecTrainerConfig
-from open_musiclm.data.sound_dataset import Crop, SoundBatch
+from open_musiclm.config.backbones import RANDOM_INIT, EncodecTrainerConfig
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
-from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_learn
+from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update
 from open_musiclm.training.backbones.encodec_losses import (
     Balancer,
     SpectrogramLoss,
@@ -26,12 +28,11 @@ from open_musiclm.training.backbones.encodec_losses import (
     discriminator_loss,
     feature_matching_loss,
 )
-from open_musiclm.training.backbones.optimization import CosineAdamW
-from open_musiclm.training.backbones.randomness import example_chances, step_chance
+from open_musiclm.training.backbones.rng import example_rngs, step_rng
 from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
-from open_musiclm.training.distributed import averaged_numbers
-from open_musiclm.training.means import Means
-from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
+from open_musiclm.training.distributed import ValidationMeans, all_reduce, mean_metrics
+from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
 CROP = "codec"
 WEIGHTS_FOLDER = "encodec"
@@ -40,25 +41,25 @@ _BETAS = (0.8, 0.99)
 
 
 class EncodecTraining(nn.Module):
-    """EnCodec's way from a wave to a wave, with codebooks that learn while `training`."""
+    """EnCodec from wave to wave; each forward updates the codebooks."""
 
     def __init__(self, model: encodec.EncodecModel, config: EncodecTrainerConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
 
     def forward(
-        self, waves: Float[Tensor, "batch samples"], quantizers: int, chance: np.random.Generator
+        self, waves: Float[Tensor, "batch samples"], quantizers: int, rng: np.random.Generator
     ) -> tuple[Float[Tensor, "batch samples"], Quantized]:
-        """Decoded waves, and what the first `quantizers` codebooks made of the latents; `chance` is the step's."""
+        """Decoded waves, and what the first `quantizers` codebooks made of the latents; `rng` is the step's."""
         latents = self.model.encoder(waves[:, None]).float()  # codes are chosen among float32 vectors
         decay, dead = self.config.codebook_decay, self.config.dead_code_share
         with torch.autocast(latents.device.type, enabled=False):
-            quantized = quantize_and_learn(self.model.quantizer, latents, quantizers, decay, dead, chance)
+            quantized = quantize_and_update(self.model.quantizer, latents, quantizers, decay, dead, rng)
         return self.model.decoder(quantized.latents)[:, 0, : waves.shape[1]].float(), quantized
 
 
 class EncodecTrainer(Trainer[SoundBatch]):
-    """Trains encoder and decoder by gradient, the codebooks as moving averages, the discriminators against both."""
+    """Trains encoder and decoder by gradient, codebooks as moving averages, and discriminators against the decoder."""
 
     name = "encodec"
     unit = "seconds of sound"
@@ -68,9 +69,9 @@ class EncodecTrainer(Trainer[SoundBatch]):
     ) -> None:
         self.accelerator, self.architecture, self.config = accelerator, architecture, config
         model = build_encodec(architecture)
-        self.started = False
+        self._initialized = config.init == RANDOM_INIT  # else from the first batch
         training = EncodecTraining(model, config).to(accelerator.device)
-        self.optimization = CosineAdamW(accelerator, training, config, _BETAS)
+        self.optimizer = Optimizer(accelerator, training, config, _BETAS)
         self.spectrogram_loss = SpectrogramLoss(architecture.sample_hz, config.spectrogram_windows)
         self.spectrogram_loss.to(accelerator.device)
         weights = {"time": config.time_weight, "spectrogram": config.spectrogram_weight}
@@ -86,52 +87,52 @@ class EncodecTrainer(Trainer[SoundBatch]):
     @property
     def model(self) -> encodec.EncodecModel:
         """The model in training."""
-        plain = self.optimization.accelerator.unwrap_model(self.optimization.module)
+        plain = self.optimizer.plain_module
         assert isinstance(plain, EncodecTraining)
         return plain.model
 
-    def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
+    def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
         """One step of the codec, and of the discriminators once they have joined."""
-        drawn = next(batches)
-        waves = quieter(drawn.batch.waves[CROP], example_chances(self.config.seed, drawn.draws), self.config)
-        self._start(waves)
-        self.optimization.module.train()
-        chance = step_chance(self.config.seed, step)
-        with self.optimization.products():
-            decoded, quantized = self.optimization.module(waves, self._draw_quantizers(chance), chance)
+        indexed = next(batches)
+        waves = quieter(indexed.batch.waves[CROP], example_rngs(self.config.seed, indexed.indices), self.config)
+        self._initialize(waves)
+        self.optimizer.module.train()
+        rng = step_rng(self.config.seed, step)
+        with products_in(self.config.precision, self.accelerator.device):
+            decoded, quantized = self.optimizer.module(waves, self._random_quantizers(rng), rng)
         leaf = decoded.detach().requires_grad_()
         losses = {"time": (leaf - waves).abs().mean(), "spectrogram": self.spectrogram_loss(leaf, waves)}
         adversary = self.discriminator if step >= self.config.adversarial_from_step else None
         if adversary is not None:
-            losses |= _adversarial_losses(self.accelerator.unwrap_model(adversary.module), leaf, waves)
+            losses |= _adversarial_losses(adversary.plain_module, leaf, waves)
         gradient = self.balancer.gradient(losses, leaf) / len(waves)
         commitment = self.config.commitment_weight * quantized.commitment
         self.accelerator.backward((decoded * gradient).sum() + commitment)
-        norm = self.optimization.update(step, losses.values())
+        update = self.optimizer.update(step, losses.values())
         values = {**losses, "commitment": quantized.commitment, "si_sdr": si_sdr(leaf.detach(), waves).mean()}
         if adversary is not None:
             values["discriminator"] = _train_discriminator(self.accelerator, adversary, leaf.detach(), waves, step)
-        metrics = {**averaged_numbers(values), "gradient_norm": norm}
+        metrics = {**mean_metrics(values), "gradient_norm": update.gradient_norm}
         loss = metrics["time"] + metrics["spectrogram"]
-        return Learned(loss, waves.numel() / self.architecture.sample_hz, metrics, skipped=norm != norm)
+        return StepResult(loss, waves.numel() / self.architecture.sample_hz, metrics, update.skipped)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[IndexedBatch[SoundBatch]]) -> Mapping[str, float]:
         """Losses, SI-SDR and log-spectral distance in dB with all codebooks, and the least used codebook's usage."""
         model = self.model.eval()
-        means = Means(self.accelerator, ("loss", "si_sdr", "log_spectral_distance"))
+        means = ValidationMeans(self.accelerator, ("loss", "si_sdr", "log_spectral_distance"))
         used = torch.zeros(self.architecture.n_q, self.architecture.bins, device=self.accelerator.device)
-        for drawn in batches:
-            waves = drawn.batch.waves[CROP]
+        for indexed in batches:
+            waves = indexed.batch.waves[CROP]
             codes = _encode(model, waves)
             decoded = _decode(model, codes, waves.shape[1])
             loss = self.spectrogram_loss(decoded, waves) + (decoded - waves).abs().mean()
             distance = log_spectral_distance(decoded, waves).mean()
             means.add((loss, si_sdr(decoded, waves).mean(), distance), len(waves))
             used.scatter_(1, codes.permute(2, 0, 1).flatten(1), 1.0)
-        usage = self.accelerator.reduce(used, reduction="sum").clamp(max=1).mean(dim=1)
+        usage = all_reduce(used).clamp(max=1).mean(dim=1)
         return {
-            **means.over_all(),
+            **means.compute(),
             "least_codebook_usage": usage.min().item(),
             "mean_codebook_usage": usage.mean().item(),
         }
@@ -156,9 +157,9 @@ class EncodecTrainer(Trainer[SoundBatch]):
 
     def read_weights(self, folder: Path) -> None:
         """Takes encodec/."""
-        self.begin_with(folder / WEIGHTS_FOLDER)
+        self.start_from(folder / WEIGHTS_FOLDER)
 
-    def begin_with(self, directory: Path) -> None:
+    def start_from(self, directory: Path) -> None:
         """Takes the weights of a model's own directory. Raises UserError."""
         model, architecture = load_encodec(directory)
         if architecture != self.architecture:
@@ -166,41 +167,42 @@ class EncodecTrainer(Trainer[SoundBatch]):
             differing = ", ".join(f"{key} {own[key]}, not {wanted[key]}" for key in own if own[key] != wanted[key])
             raise UserError(f"{directory}: its config.json differs from the architecture in training: {differing}")
         self.model.load_state_dict(model.state_dict())
-        self.started = True
+        self._initialized = True
 
     def resumable(self) -> Mapping[str, Resumable]:
         """Optimizers, the balancer's averages and the discriminators."""
-        parts: dict[str, Resumable] = {"optimizer": self.optimization, "balancer": self.balancer}
+        parts: dict[str, Resumable] = {"optimizer": self.optimizer, "balancer": self.balancer}
         if self.discriminator is not None:
             parts["discriminator_optimizer"] = self.discriminator
-            parts["discriminator"] = self.accelerator.unwrap_model(self.discriminator.module)
+            parts["discriminator"] = self.discriminator.plain_module
         return parts
 
-    def _discriminator(self) -> CosineAdamW:
+    def _discriminator(self) -> Optimizer:
         module = MultiScaleSTFTDiscriminator(filters=self.config.discriminator_filters)
-        return CosineAdamW(self.accelerator, module.to(self.accelerator.device), self.config, (0.5, 0.9))
+        return Optimizer(self.accelerator, module.to(self.accelerator.device), self.config, (0.5, 0.9))
 
     @torch.no_grad()
-    def _start(self, waves: Float[Tensor, "batch samples"]) -> None:
-        """Sets a new model's first weights from the first batch of all processes, the same in each."""
-        if self.started:
+    def _initialize(self, waves: Float[Tensor, "batch samples"]) -> None:
+        """Sets the weights to a transform codec of the first batch of all processes, the same in each."""
+        if self._initialized:
             return
         start_as_transform_codec(self.model, self.accelerator.gather(waves))
         for parameter in self.model.parameters():
             broadcast(parameter.data)
-        self.started = True
+        self._initialized = True
 
-    def _draw_quantizers(self, chance: np.random.Generator) -> int:
-        dropped = chance.random() < self.config.quantizer_dropout
-        fewer = int(chance.integers(1, self.architecture.n_q, endpoint=True))
+    def _random_quantizers(self, rng: np.random.Generator) -> int:
+        """How many codebooks a batch passes through."""
+        dropped = rng.random() < self.config.quantizer_dropout
+        fewer = int(rng.integers(1, self.architecture.n_q, endpoint=True))
         return fewer if dropped else self.architecture.n_q
 
 
 def quieter(
-    waves: Float[Tensor, "batch samples"], chances: Sequence[np.random.Generator], config: EncodecTrainerConfig
+    waves: Float[Tensor, "batch samples"], rngs: Sequence[np.random.Generator], config: EncodecTrainerConfig
 ) -> Float[Tensor, "batch samples"]:
     """Waves at up to `quieter_by_db` below their own level, clipped to full scale before."""
-    decibels = [chance.uniform(-config.quieter_by_db, 0) for chance in chances]
+    decibels = [rng.uniform(-config.quieter_by_db, 0) for rng in rngs]
     gains = torch.tensor([10 ** (value / 20) for value in decibels], dtype=waves.dtype, device=waves.device)
     return waves.clamp(-1, 1) * gains[:, None]
 
@@ -226,15 +228,14 @@ def _adversarial_losses(
 
 def _train_discriminator(
     accelerator: Accelerator,
-    optimization: CosineAdamW,
+    optimizer: Optimizer,
     decoded: Float[Tensor, "batch samples"],
     waves: Float[Tensor, "batch samples"],
     step: int,
 ) -> Float[Tensor, ""]:
-    optimization.optimizer.zero_grad()
-    logits_of_real, _ = optimization.module(waves[:, None])
-    logits_of_decoded, _ = optimization.module(decoded[:, None])
+    logits_of_real, _ = optimizer.module(waves[:, None])
+    logits_of_decoded, _ = optimizer.module(decoded[:, None])
     loss = discriminator_loss(logits_of_real, logits_of_decoded)
     accelerator.backward(loss)
-    optimization.update(step, [loss])
+    optimizer.update(step, [loss])
     return loss.detach()

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
-from open_musiclm.training.distributed import averaged
+from open_musiclm.training.distributed import all_reduce_mean
 
 Maps = Sequence[Tensor]
 _QUIETEST = 1e-5
@@ -35,27 +35,27 @@ class SpectrogramLoss(nn.Module):
         """The mean over the windows; a scalar."""
         losses = []
         for spectrogram in self.spectrograms:
-            found, wanted = spectrogram(wave), spectrogram(target)
-            logarithms = (found + _QUIETEST).log() - (wanted + _QUIETEST).log()
-            losses.append(F.l1_loss(found, wanted) + (logarithms.square().mean(dim=1) + _QUIETEST).sqrt().mean())
+            found, expected = spectrogram(wave), spectrogram(target)
+            logarithms = (found + _QUIETEST).log() - (expected + _QUIETEST).log()
+            losses.append(F.l1_loss(found, expected) + (logarithms.square().mean(dim=1) + _QUIETEST).sqrt().mean())
         return torch.stack(losses).mean()
 
 
 def adversarial_loss(logits_of_decoded: Maps) -> Float[Tensor, ""]:
-    """What the decoder wants: logits of at least 1 from every discriminator."""
+    """The decoder's hinge loss: 0 where every discriminator's logits are at least 1."""
     return torch.stack([F.relu(1 - logits).mean() for logits in logits_of_decoded]).mean()
 
 
 def discriminator_loss(logits_of_real: Maps, logits_of_decoded: Maps) -> Float[Tensor, ""]:
-    """What the discriminators want: at least 1 for recorded sound, at most -1 for decoded sound (hinge loss)."""
+    """The discriminators' hinge loss: 0 with logits of at least 1 for recorded and at most -1 for decoded sound."""
     pairs = zip(logits_of_real, logits_of_decoded, strict=True)
     return torch.stack([F.relu(1 - real).mean() + F.relu(1 + decoded).mean() for real, decoded in pairs]).mean()
 
 
 def feature_matching_loss(maps_of_real: Sequence[Maps], maps_of_decoded: Sequence[Maps]) -> Float[Tensor, ""]:
-    """L1 between the discriminators' inner layers, each relative to the recorded one's mean size in all processes."""
+    """L1 between the discriminators' inner layers, each relative to the recorded one's mean size over all processes."""
     distances = [
-        F.l1_loss(decoded, real.detach()) / averaged(real.abs().mean())
+        F.l1_loss(decoded, real.detach()) / all_reduce_mean(real.abs().mean())
         for all_real, all_decoded in zip(maps_of_real, maps_of_decoded, strict=True)
         for real, decoded in zip(all_real, all_decoded, strict=True)
     ]
@@ -88,7 +88,7 @@ class Balancer(nn.Module):
                 continue
             (gradient,) = torch.autograd.grad(losses[name], wave, retain_graph=True)
             gradient = gradient * len(wave)  # that of each example's own loss
-            norm = averaged(gradient.norm(dim=-1).mean())
+            norm = all_reduce_mean(gradient.norm(dim=-1).mean())
             self.steps[index] += 1
             self.norms[index] = self.decay * self.norms[index] + (1 - self.decay) * norm
             average = self.norms[index] / (1 - self.decay ** self.steps[index])

@@ -1,4 +1,4 @@
-"""The trainer of MERT (Li et al. 2023): a HuBERT that names codec tokens and draws pitches where it hears nothing."""
+"""The trainer of MERT (Li et al. 2023): a HuBERT that predicts codec tokens and pitches of masked frames."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
 from open_musiclm.config.backbones import MertArchitecture, MertTrainerConfig
-from open_musiclm.data.sound_dataset import Crop, SoundBatch
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.mert_losses import MertHeads, MertLoss, frames_at, mask_spans, masked_features
-from open_musiclm.training.backbones.optimization import CosineAdamW
-from open_musiclm.training.backbones.randomness import example_chances, example_seeds, follow_examples, seed_dropout
-from open_musiclm.training.distributed import averaged, averaged_numbers
-from open_musiclm.training.means import Means
-from open_musiclm.training.trainer import Drawn, Learned, Resumable, Trainer
+from open_musiclm.training.backbones.rng import example_rngs, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.distributed import ValidationMeans, all_reduce_mean, mean_metrics
+from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
-HEARD, CODED = "mert", "codec"
+MERT_CROP, CODEC_CROP = "mert", "codec"
 WEIGHTS_FOLDER = "mert"
 _WEIGHTS_NAME = "model.safetensors"
 _VALIDATION_SEED = 0
@@ -52,7 +53,7 @@ def build_mert(architecture: MertArchitecture) -> HubertModel:
             attention_dropout=0.0,
             activation_dropout=0.0,
             feat_proj_dropout=0.0,
-            feat_proj_layer_norm=not architecture.onsets,
+            feat_proj_layer_norm=architecture.feature_projection_norm,
             layerdrop=0.0,
             mask_feature_prob=0.0,
         )
@@ -60,12 +61,12 @@ def build_mert(architecture: MertArchitecture) -> HubertModel:
 
 
 class MertTraining(nn.Module):
-    """HuBERT and the heads of its training task; `hears` if frames that are not masked are a task too."""
+    """HuBERT and the heads of its training task; with `predicts_unmasked` all frames are predicted."""
 
-    def __init__(self, model: HubertModel, heads: MertHeads, hears: bool) -> None:
+    def __init__(self, model: HubertModel, heads: MertHeads, predicts_unmasked: bool) -> None:
         super().__init__()
         follow_examples(model)
-        self.model, self.heads, self.hears = model, heads, hears
+        self.model, self.heads, self.predicts_unmasked = model, heads, predicts_unmasked
 
     def forward(
         self,
@@ -78,12 +79,14 @@ class MertTraining(nn.Module):
         """The losses over the masked frames, and over the others; dropout follows the examples' `seeds`."""
         seed_dropout(self.model, seeds)
         features = masked_features(self.model, waves, masked)
-        heard = self.heads(features, codes, pitches, ~masked) if self.hears and not masked.all() else None
-        return self.heads(features, codes, pitches, masked), heard
+        unmasked = None
+        if self.predicts_unmasked and not masked.all():
+            unmasked = self.heads(features, codes, pitches, ~masked)
+        return self.heads(features, codes, pitches, masked), unmasked
 
 
 class MertTrainer(Trainer[SoundBatch]):
-    """Trains on crops heard at `sample_hz` and, the same moment, at the codec's rate."""
+    """Trains on crops at `sample_hz` and, of the same moment, at the codec's rate."""
 
     name = "mert"
     unit = "seconds of sound"
@@ -103,63 +106,67 @@ class MertTrainer(Trainer[SoundBatch]):
         self.kernel = _receptive_field(model.config)
         bins = codec.model.quantizer.bins
         heads = MertHeads(model.config.hidden_size, codec.quantizers, bins, config.pitches)
-        training = MertTraining(model, heads, config.heard_weight > 0).to(accelerator.device)
-        self.optimization = CosineAdamW(accelerator, training, config, betas=(0.9, 0.98))
+        training = MertTraining(model, heads, config.unmasked_weight > 0).to(accelerator.device)
+        self.optimizer = Optimizer(accelerator, training, config, betas=(0.9, 0.98))
         self.constant_q = ConstantQ(sample_hz, self.hop, config.pitches).to(accelerator.device)
 
     @staticmethod
     def crops(codec: Codec, sample_hz: int, config: MertTrainerConfig) -> list[Crop]:
         """What is cut out of a sound file for one example."""
         return [
-            Crop(HEARD, config.crop_seconds, sample_hz, normalized=True),
-            Crop(CODED, config.crop_seconds, codec.sample_hz, normalized=False),
+            Crop(MERT_CROP, config.crop_seconds, sample_hz, normalized=True),
+            Crop(CODEC_CROP, config.crop_seconds, codec.sample_hz, normalized=False),
         ]
 
     @property
     def training(self) -> MertTraining:
         """Model and heads."""
-        plain = self.accelerator.unwrap_model(self.optimization.module)
+        plain = self.optimizer.plain_module
         assert isinstance(plain, MertTraining)
         return plain
 
-    def learn(self, batches: Iterator[Drawn[SoundBatch]], step: int) -> Learned:
-        """One step on the frames of all processes: a process that has more of them counts for more."""
-        drawn = next(batches)
-        chances = example_chances(self.config.seed, drawn.draws)
-        self.optimization.module.train()
-        task = self._task(drawn.batch, chances)
-        with self.optimization.products():
-            masked, heard = self.optimization.module(*task, example_seeds(chances, self.accelerator.device))
+    def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
+        """One step on the frames of all processes, each frame with the same weight."""
+        indexed = next(batches)
+        rngs = example_rngs(self.config.seed, indexed.indices)
+        self.optimizer.module.train()
+        task = self._task(indexed.batch, rngs)
+        with self._products():
+            masked, unmasked = self.optimizer.module(*task, example_seeds(rngs, self.accelerator.device))
         share = _share(task[-1])
         loss = share * self._loss(masked)
-        if self.config.heard_weight:
-            heard_share = _share(~task[-1])  # every process asks, whether it heard a frame or not
-            if heard is not None:
-                loss = loss + self.config.heard_weight * heard_share * self._loss(heard)
+        if self.config.unmasked_weight:
+            unmasked_share = _share(~task[-1])  # all processes take part, also one without such frames
+            if unmasked is not None:
+                loss = loss + self.config.unmasked_weight * unmasked_share * self._loss(unmasked)
         self.accelerator.backward(loss)
-        norm = self.optimization.update(step, [loss])
+        update = self.optimizer.update(step, [loss])
         values = {name: share * value for name, value in self._values(masked).items()}
-        metrics = averaged_numbers({**values, "loss": loss})
-        seconds = drawn.batch.waves[HEARD].numel() / self.sample_hz
-        return Learned(metrics.pop("loss"), seconds, {**metrics, "gradient_norm": norm}, skipped=norm != norm)
+        metrics = mean_metrics({**values, "loss": loss})
+        seconds = indexed.batch.waves[MERT_CROP].numel() / self.sample_hz
+        metrics["gradient_norm"] = update.gradient_norm
+        return StepResult(metrics.pop("loss"), seconds, metrics, update.skipped)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Drawn[SoundBatch]]) -> Mapping[str, float]:
-        """Losses and accuracies (of all codebooks, of the first) over the masked frames, the same ones every time; the
-        loss is the whole one."""
+    def validate(self, batches: Iterable[IndexedBatch[SoundBatch]]) -> Mapping[str, float]:
+        """Losses and accuracies (of all codebooks, of the first) over the masked frames, the same ones every time.
+
+        "loss" counts the frames that are not masked too, by their weight.
+        """
         training = self.training.eval()
-        means, of_heard = Means(self.accelerator, _VALIDATED), Means(self.accelerator, ("loss",))
-        for drawn in batches:
-            task = self._task(drawn.batch, example_chances(_VALIDATION_SEED, drawn.draws))
-            with self.optimization.products():
-                masked, heard = training(*task, None)
+        means = ValidationMeans(self.accelerator, _VALIDATED)
+        unmasked_means = ValidationMeans(self.accelerator, ("loss",))
+        for indexed in batches:
+            task = self._task(indexed.batch, example_rngs(_VALIDATION_SEED, indexed.indices))
+            with self._products():
+                masked, unmasked = training(*task, None)
             values = self._values(masked)
             means.add([values[name] for name in _VALIDATED], int(task[-1].sum()))
-            if heard is not None:
-                of_heard.add([self._loss(heard)], int((~task[-1]).sum()))
-        validated = means.over_all()
-        if self.config.heard_weight:
-            validated["loss"] += self.config.heard_weight * of_heard.over_all()["loss"]
+            if unmasked is not None:
+                unmasked_means.add([self._loss(unmasked)], int((~task[-1]).sum()))
+        validated = means.compute()
+        if self.config.unmasked_weight:
+            validated["loss"] += self.config.unmasked_weight * unmasked_means.compute()["loss"]
         return validated
 
     def write_weights(self, folder: Path) -> None:
@@ -169,9 +176,9 @@ class MertTrainer(Trainer[SoundBatch]):
 
     def read_weights(self, folder: Path) -> None:
         """Takes mert/."""
-        self.begin_with(folder / WEIGHTS_FOLDER)
+        self.start_from(folder / WEIGHTS_FOLDER)
 
-    def begin_with(self, directory: Path) -> None:
+    def start_from(self, directory: Path) -> None:
         """Takes the weights of a model's own directory. Raises UserError."""
         file = directory / _WEIGHTS_NAME
         try:
@@ -182,7 +189,10 @@ class MertTrainer(Trainer[SoundBatch]):
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer and the heads."""
-        return {"optimizer": self.optimization, "heads": self.training.heads}
+        return {"optimizer": self.optimizer, "heads": self.training.heads}
+
+    def _products(self) -> torch.autocast:
+        return products_in(self.config.precision, self.accelerator.device)
 
     def _loss(self, result: MertLoss) -> Tensor:
         return result.tokens + self.config.pitch_weight * result.pitches
@@ -195,26 +205,26 @@ class MertTrainer(Trainer[SoundBatch]):
 
     @torch.no_grad()
     def _task(
-        self, batch: SoundBatch, chances: Sequence[np.random.Generator]
+        self, batch: SoundBatch, rngs: Sequence[np.random.Generator]
     ) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, "batch time"]]:
-        waves = batch.waves[HEARD]
+        waves = batch.waves[MERT_CROP]
         frames = (waves.shape[1] - self.kernel) // self.hop + 1
-        codes = self.codec.encode(batch.waves[CODED])
+        codes = self.codec.encode(batch.waves[CODEC_CROP])
         codes = frames_at(codes, self.codec.sample_hz // self.codec.hop, self.sample_hz // self.hop, frames)
         pitches = _PITCH_SCALE * self.constant_q(waves, frames)
         start, span = self.config.mask_start_probability, self.config.mask_span
-        masked = mask_spans(chances, frames, start, span).to(waves.device)
+        masked = mask_spans(rngs, frames, start, span).to(waves.device)
         return waves, codes, pitches, masked
 
 
 def _share(counted: Bool[Tensor, "batch time"]) -> Tensor:
     """How many frames this process counts, as a multiple of what processes count on average."""
     frames = counted.sum().float()
-    return frames / averaged(frames)
+    return frames / all_reduce_mean(frames)
 
 
 def _receptive_field(config: HubertConfig) -> int:
-    """The samples that the first frame hears: 400 for HuBERT."""
+    """The samples that the first frame is computed from: 400 for HuBERT."""
     field, step = 1, 1
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         field += (kernel - 1) * step

@@ -1,4 +1,4 @@
-"""MERT's training task (Li et al. 2023, 3): name the codec tokens and draw the pitches of masked frames."""
+"""MERT's training task (Li et al. 2023, 3): predict the codec tokens and pitches of masked frames."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from transformers import HubertModel
 
 
 class MertLoss(NamedTuple):
-    """The two losses, and the share of masked codec tokens that were named rightly, per codebook."""
+    """The two losses, and the share of codec tokens that were predicted right, per codebook."""
 
     tokens: Float[Tensor, ""]
     pitches: Float[Tensor, ""]
@@ -38,18 +38,18 @@ class MertHeads(nn.Module):
         """Losses over the masked frames, at least one."""
         inside = features[masked]
         logits = self.tokens(inside).float().view(len(inside), self.quantizers, -1)
-        wanted = codes[masked]
-        accuracy = (logits.detach().argmax(dim=-1) == wanted).float().mean(dim=0)
-        drawn = F.mse_loss(self.pitches(inside).float(), pitches[masked])
-        return MertLoss(F.cross_entropy(logits.transpose(1, 2), wanted), drawn, accuracy)
+        targets = codes[masked]
+        accuracy = (logits.detach().argmax(dim=-1) == targets).float().mean(dim=0)
+        pitch_loss = F.mse_loss(self.pitches(inside).float(), pitches[masked])
+        return MertLoss(F.cross_entropy(logits.transpose(1, 2), targets), pitch_loss, accuracy)
 
 
 def mask_spans(
-    chances: Sequence[np.random.Generator], frames: int, start_probability: float, span: int
+    rngs: Sequence[np.random.Generator], frames: int, start_probability: float, span: int
 ) -> Bool[Tensor, "batch time"]:
     """Masks of spans of `span` frames that begin anywhere with `start_probability`; every example has one at least."""
-    starts = torch.from_numpy(np.stack([chance.random(frames) < start_probability for chance in chances]))
-    starts[torch.arange(len(chances)), torch.tensor([int(chance.integers(frames)) for chance in chances])] = True
+    starts = torch.from_numpy(np.stack([rng.random(frames) < start_probability for rng in rngs]))
+    starts[torch.arange(len(rngs)), torch.tensor([int(rng.integers(frames)) for rng in rngs])] = True
     masked = starts.clone()
     for shift in range(1, min(span, frames)):
         masked[:, shift:] |= starts[:, :-shift]
@@ -57,7 +57,7 @@ def mask_spans(
 
 
 def frames_at(codes: Int[Tensor, "batch acoustic quantizers"], from_hz: int, to_hz: int, frames: int) -> Tensor:
-    """Codec tokens [batch, frames, quantizers] at another frame rate: those that sound at each frame's centre."""
+    """Codec tokens [batch, frames, quantizers] at another frame rate: those at each frame's centre."""
     centres = (torch.arange(frames, device=codes.device) + 0.5) / to_hz
     return codes[:, (centres * from_hz).long().clamp(max=codes.shape[1] - 1)]
 
@@ -65,5 +65,5 @@ def frames_at(codes: Int[Tensor, "batch acoustic quantizers"], from_hz: int, to_
 def masked_features(
     model: HubertModel, waves: Float[Tensor, "batch samples"], masked: Bool[Tensor, "batch time"]
 ) -> Float[Tensor, "batch time features"]:
-    """The last layer's features where the masked frames are replaced by the model's learned mask vector."""
+    """The last layer's features, with the model's mask vector in place of the masked frames."""
     return model(waves, mask_time_indices=masked).last_hidden_state

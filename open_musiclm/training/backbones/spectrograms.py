@@ -1,4 +1,4 @@
-"""Spectrograms of whole sound files as CLAP hears them, kept on disk: many epochs hear each file."""
+"""CLAP's spectrograms of whole sound files, kept on disk for the epochs after the first."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import ClapFeatureExtractor
 
 from open_musiclm.audio import read_sound, resampled, to_int16_and_back
-from open_musiclm.files import appearing_whole
+from open_musiclm.files import atomic_write
 from open_musiclm.tokenizers.clap_mel import ClapMel
 
 
@@ -35,7 +35,7 @@ class Spectrograms:
         if kept.exists():
             return torch.from_numpy(np.load(kept, allow_pickle=False))
         spectrogram = self._computed(path).half()
-        with appearing_whole(kept) as temporary, temporary.open("wb") as file:
+        with atomic_write(kept) as temporary, temporary.open("wb") as file:
             np.save(file, spectrogram.numpy(), allow_pickle=False)
         return spectrogram
 

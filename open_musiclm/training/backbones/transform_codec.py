@@ -1,10 +1,9 @@
-"""EnCodec's random weights replaced by a linear transform codec: a start from which hours of training suffice.
+"""First weights of an EnCodec that make it a linear transform codec (`"init": "transform"`).
 
-EnCodec's networks have no normalization of activations: with their usual random weights the sound has faded to
-nothing before it reaches the latents, and thousands of steps go by until it passes. Here every strided convolution
-starts as the principal components of its own input, block by block, and the decoder as the transpose of the encoder:
-the untrained model then already reconstructs what its latents can hold linearly. ELU is nearly linear around zero,
-so the sound runs through the network at a small scale.
+EnCodec's networks have no normalization of activations: with random weights the latents are nearly silent for
+thousands of steps. Here every strided convolution starts as the principal components of its own input, block by block,
+and the decoder as the transpose of the encoder: the untrained model already reconstructs what its latents can hold
+linearly. ELU is nearly linear around zero, so the sound runs through the network at a small scale.
 """
 
 from typing import Any
@@ -56,19 +55,19 @@ def _set_principal_components(
     covariance = torch.cov(blocks.T.double())
     variances, components = torch.linalg.eigh(covariance)
     kept = components.flip(1)[:, :channels].T.to(signal.dtype)
-    rows = torch.nn.functional.pad(kept, (0, 0, 0, channels - len(kept)))
+    filters = torch.nn.functional.pad(kept, (0, 0, 0, channels - len(kept)))
     gain = 1.0 if deviation is None else deviation / float(variances.flip(0)[:channels].mean().sqrt())
     weight = torch.zeros_like(convolution.weight_v)
-    weight[:, :, width - stride :] = rows.view(channels, -1, stride)
+    weight[:, :, width - stride :] = filters.view(channels, -1, stride)
     _set(convolution, weight * gain)
     if isinstance(mirror, SConvTranspose1d):
         upward: Any = mirror.convtr.convtr
         transposed = torch.zeros_like(upward.weight_v)
-        transposed[:, :, :stride] = rows.view(channels, -1, stride)
+        transposed[:, :, :stride] = filters.view(channels, -1, stride)
         _set(upward, transposed / gain)
     else:
         transposed = torch.zeros_like(mirror.conv.conv.weight)
-        transposed[:, :, -1] = rows.T
+        transposed[:, :, -1] = filters.T
         _set(mirror.conv.conv, transposed / gain)
 
 
@@ -88,7 +87,7 @@ def _impulse(convolution: Any, gain: float) -> Tensor:
 
 
 def _set(convolution: Any, weight: Tensor) -> None:
-    """Sets a weight-normalized weight; a little noise lets the unused taps and channels learn."""
+    """Sets a weight-normalized weight; a little noise lets the unused taps and channels be trained."""
     noisy = weight + _NOISE * weight.abs().amax() * torch.randn_like(weight) / weight[0].numel() ** 0.5
     convolution.weight_v.copy_(noisy)
     convolution.weight_g.copy_(noisy.norm(dim=(1, 2), keepdim=True))

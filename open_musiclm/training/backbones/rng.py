@@ -1,6 +1,6 @@
-"""What is random in the training of a backbone: it belongs to the example or to the step, not to a process.
+"""Random numbers of a backbone's training: each belongs to an example or to a step, not to a process.
 
-So the same batch gives the same step on any number of processes, and a run that goes on needs no random states.
+So the same batch gives the same step on any number of processes, and a run that goes on needs no rng states.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ from open_musiclm.models.example_rng import Seeds, derived, kept
 _EXAMPLE, _STEP = 2, 3
 
 
-def example_chances(seed: int, draws: Sequence[int]) -> list[np.random.Generator]:
-    """The random numbers of each example of a batch."""
-    return [random_generator(seed, draw, _EXAMPLE) for draw in draws]
+def example_rngs(seed: int, indices: Sequence[int]) -> list[np.random.Generator]:
+    """One generator for each example of a batch."""
+    return [random_generator(seed, index, _EXAMPLE) for index in indices]
 
 
-def step_chance(seed: int, step: int) -> np.random.Generator:
-    """The random numbers of a step, the same in every process."""
+def step_rng(seed: int, step: int) -> np.random.Generator:
+    """The generator of a step, the same in every process."""
     return random_generator(seed, step, _STEP)
 
 
-def example_seeds(chances: Sequence[np.random.Generator], device: torch.device) -> Seeds:
-    """One whole number of each example, for its dropout."""
-    return torch.tensor([chance.integers(1 << 31) for chance in chances], dtype=torch.int32, device=device)
+def example_seeds(rngs: Sequence[np.random.Generator], device: torch.device) -> Seeds:
+    """One seed for each example's dropout."""
+    return torch.tensor([rng.integers(1 << 31) for rng in rngs], dtype=torch.int32, device=device)
 
 
 class SeededDropout(nn.Module):
-    """Dropout in a model that knows nothing of examples: it follows the seeds that `seed_dropout` has set."""
+    """Dropout that follows the examples' seeds, which `seed_dropout` sets, for a model that passes none on."""
 
     def __init__(self, probability: float, number: int) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class SeededDropout(nn.Module):
         if not self.training or self.probability == 0:
             return x
         assert self.seeds is not None
-        rows = x.reshape(len(self.seeds), -1, x.shape[-1])
+        examples = x.reshape(len(self.seeds), -1, x.shape[-1])
         share = 1 - self.probability
-        dropped = ~kept(derived(self.seeds, self.number), rows.shape[1], rows.shape[2], share)
-        return (rows / share).masked_fill(dropped, 0).view(x.shape)
+        dropped = ~kept(derived(self.seeds, self.number), examples.shape[1], examples.shape[2], share)
+        return (examples / share).masked_fill(dropped, 0).view(x.shape)
 
 
 def follow_examples(model: nn.Module) -> None:
-    """Replaces a transformers model's dropout by `SeededDropout`, save that of attention weights: that is left out."""
+    """Replaces a transformers model's dropout by `SeededDropout`; attention weights have none afterwards."""
     number = 0
     for module in list(model.modules()):
         if isinstance(getattr(module, "attention_dropout", None), float):

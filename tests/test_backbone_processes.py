@@ -22,16 +22,16 @@ ARCHITECTURES = {
 }
 TRAINERS = {
     "encodec": {"crop_seconds": 0.4, "spectrogram_windows": [64, 256], "adversarial_weight": 3.0}
-    | {"feature_matching_weight": 3.0, "adversarial_from_step": 1, "discriminator_filters": 2},
+    | {"feature_matching_weight": 3.0, "adversarial_from_step": 1, "discriminator_filters": 2, "init": "transform"},
     "clap": {},
-    "mert": {"crop_seconds": 0.5, "heard_weight": 1.0},
+    "mert": {"crop_seconds": 0.5, "unmasked_weight": 1.0},
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten tones of random pitch with captions, two of which are alike, and a codec."""
-    folder = tmp_path_factory.mktemp("together")
+    folder = tmp_path_factory.mktemp("processes")
     generator, lines = torch.Generator().manual_seed(0), []
     time = torch.arange(24000) / 24000
     for number in range(10):
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, name: str, processes: int, steps: int, *words: object) -> Path:
-    """Trains the three on a global batch of four; returns their results."""
+    """Trains the three backbones on a global batch of four; returns the folder of their results."""
     configs = folder / f"{name}_configs"
     configs.mkdir()
     codec = EncodecConfig(model_name=str(folder / "codec"), bandwidth=2.4, codebook_size=ENCODEC.bins)
@@ -77,10 +77,10 @@ def of_the_machine(name: str) -> bool:
 @pytest.mark.slow
 def test_backbones_have_one_curve_and_go_on_with_it(folder: Path) -> None:
     alone = train(folder, "alone", 1, STEPS)
-    together = train(folder, "together", 2, STEPS // 2)
-    train(folder, "on_one_again", 1, STEPS, "--continue_from", together)
+    both = train(folder, "both", 2, STEPS // 2)
+    train(folder, "on_one_again", 1, STEPS, "--continue_from", both)
     for kind in ARCHITECTURES:
-        begun, whole = lines(together / kind), lines(alone / kind)
+        begun, whole = lines(both / kind), lines(alone / kind)
         resumed = lines(folder / "on_one_again" / kind)
         found = [*begun, *[line for line in resumed if line["step"] > STEPS // 2]]
         assert [line["step"] for line in found] == [line["step"] for line in whole]

@@ -1,0 +1,150 @@
+"""Trains EnCodec, CLAP and MERT: what train_encodec, train_clap and train_mert call.
+
+Each function returns the directory of the trained model; None in a run that was stopped, and in all processes but the
+main one.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+from safetensors import SafetensorError
+from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
+
+from open_musiclm.checkpoints import step_folder
+from open_musiclm.config import ModelConfig
+from open_musiclm.config.backbones import (
+    RANDOM_INIT,
+    BackboneTrainerConfig,
+    ClapTrainingConfig,
+    EncodecTrainerConfig,
+    MertTrainingConfig,
+)
+from open_musiclm.config.json_files import Section
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.split import split
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
+from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
+from open_musiclm.training.backbones.clap import WEIGHTS_FOLDER as CLAP_FOLDER
+from open_musiclm.training.backbones.clap import ClapTrainer
+from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
+from open_musiclm.training.backbones.clap_text import CaptionedSound, read_captions, train_text_tokenizer
+from open_musiclm.training.backbones.encodec import EncodecTrainer
+from open_musiclm.training.backbones.mert import MertTrainer, build_mert
+from open_musiclm.training.backbones.spectrograms import Spectrograms
+from open_musiclm.training.data_stream import TrainingData
+from open_musiclm.training.loop import Loop
+from open_musiclm.training.options import RunOptions
+from open_musiclm.training.run import Run
+from open_musiclm.training.sound_data import sound_data
+from open_musiclm.training.trainer import Trainer
+
+
+class EncodecTrainingConfig(Section):
+    """The file that train_encodec reads."""
+
+    architecture: EncodecArchitecture = Field(description="Shape of the model.")
+    trainer: EncodecTrainerConfig = Field(description="How it is trained.")
+
+
+def train_encodec(config: EncodecTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
+    """Trains an EnCodec, new or from the directory `fine_tune_from`. Raises UserError."""
+    run = _begin(options, config.architecture, config.trainer)
+    data = _crops(EncodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
+    trainer = EncodecTrainer(run.accelerator, config.architecture, config.trainer)
+    if fine_tune_from is not None:
+        trainer.start_from(fine_tune_from)
+    return _train(trainer, data, run, config.trainer)
+
+
+def train_mert(
+    config: MertTrainingConfig, model_config: ModelConfig, options: RunOptions, fine_tune_from: Path | None
+) -> Path | None:
+    """Trains a MERT on the tokens of the model config's codec, new, as `init` says, or from the directory
+    `fine_tune_from`. Raises UserError."""
+    run = _begin(options, config.architecture, config.trainer)
+    codec = Codec.load(model_config, run.accelerator.device)
+    sample_hz = model_config.hubert_kmeans_cfg.target_sample_hz
+    data = _crops(MertTrainer.crops(codec, sample_hz, config.trainer), config.trainer, run)
+    trainer = MertTrainer(run.accelerator, build_mert(config.architecture), codec, sample_hz, config.trainer)
+    if fine_tune_from is not None:
+        trainer.start_from(fine_tune_from)
+    elif config.trainer.init != RANDOM_INIT and run.checkpoint is None:
+        trainer.start_from(Path(config.trainer.init))
+    return _train(trainer, data, run, config.trainer)
+
+
+def train_clap(config: ClapTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
+    """Trains a CLAP on captioned sound, new or from the directory `fine_tune_from`. Raises UserError."""
+    sounds = read_captions(Path(config.trainer.folder) / config.trainer.captions)
+    run = _begin(options, config.architecture, config.trainer)
+    source = run.checkpoint / CLAP_FOLDER if run.checkpoint is not None else fine_tune_from
+    model, tokenizer, extractor = _new_clap(config, sounds) if source is None else _clap_of(source)
+    data = _captioned_data(config, sounds, extractor)
+    return _train(ClapTrainer(run.accelerator, model, tokenizer, extractor, config.trainer), data, run, config.trainer)
+
+
+def _new_clap(
+    config: ClapTrainingConfig, sounds: list[CaptionedSound]
+) -> tuple[ClapModel, RobertaTokenizer, ClapFeatureExtractor]:
+    """A CLAP with random weights, and a vocabulary of the captions."""
+    captions = [caption for sound in sounds for caption in sound.captions]
+    tokenizer = train_text_tokenizer(captions, config.architecture.vocabulary_size)
+    model = build_clap(config.architecture, len(tokenizer), config.trainer.initial_logit_scale)
+    return model, tokenizer, build_feature_extractor()
+
+
+def _clap_of(source: Path) -> tuple[ClapModel, RobertaTokenizer, ClapFeatureExtractor]:
+    """The CLAP of a directory."""
+    try:
+        tokenizer = RobertaTokenizer.from_pretrained(source)
+        return ClapModel.from_pretrained(source), tokenizer, ClapFeatureExtractor.from_pretrained(source)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--fine_tune_from {source}: not a CLAP directory: {reason}") from error
+
+
+def _captioned_data(
+    config: ClapTrainingConfig, sounds: list[CaptionedSound], extractor: ClapFeatureExtractor
+) -> TrainingData:
+    kept = config.trainer.spectrogram_folder
+    spectrograms = Spectrograms(extractor, Path(kept) if kept is not None else None)
+    by_path = {sound.path: sound for sound in sounds}
+    training, validation = split(sorted(by_path), config.trainer.valid_frac, config.trainer.seed)
+    seed = config.trainer.seed
+
+    def sounds_of(paths: list[Path], random_crops: bool) -> CaptionedSounds:
+        return CaptionedSounds([by_path[path] for path in paths], spectrograms, seed, random_crops)
+
+    return TrainingData(
+        training=sounds_of(training, random_crops=True),
+        validation=sounds_of(validation, random_crops=False) if validation else None,
+        validation_examples=len(validation),
+        collate=collate_captioned,
+        batch_size=config.trainer.batch_size,
+        num_workers=config.trainer.num_workers,
+    )
+
+
+def _begin(options: RunOptions, architecture: Section, config: BackboneTrainerConfig) -> Run:
+    return Run.begin(options, architecture, config, config.seed, config.precision)
+
+
+def _crops(crops: list[Crop], config: BackboneTrainerConfig, run: Run) -> TrainingData:
+    return sound_data(
+        Path(config.folder),
+        crops,
+        config.batch_size,
+        config.num_workers,
+        config.valid_frac,
+        config.seed,
+        run.wave_statistics(),
+    )
+
+
+def _train(trainer: Trainer, data: TrainingData, run: Run, config: BackboneTrainerConfig) -> Path | None:
+    finished = Loop(trainer, data, run, config).train()
+    if not (finished and run.accelerator.is_main_process):
+        return None
+    return step_folder(run.folder, config.num_train_steps) / trainer.name

@@ -1,0 +1,88 @@
+"""One module and its AdamW: a schedule, gradient clipping, and no update from what is not finite."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from open_musiclm.config.training import GradientTrainerConfig
+from open_musiclm.training.distributed import all_reduce_mean, sharded_like, whole_optimizer_state, whole_scalar
+from open_musiclm.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an optimizer step did.
+
+    `skipped` says that a loss or the gradient was not finite in some process, and that nothing was changed.
+    """
+
+    gradient_norm: float
+    learning_rate: float
+    skipped: bool
+
+
+class Optimizer:
+    """Trains a module by gradient.
+
+    Call `module`, which is the given one wrapped for the run's devices, give its loss to `accelerator.backward`, then
+    call `update`.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        config: GradientTrainerConfig,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self.accelerator, self.config = accelerator, config
+        self.schedule = Schedule(config.lr, config.lr_warmup, config.constant_share, config.num_train_steps)
+        adamw = torch.optim.AdamW(parameter_groups(module, config.wd), lr=config.lr, betas=betas, fused=True)
+        self.module, self._adamw = accelerator.prepare(module, adamw)
+
+    @property
+    def plain_module(self) -> nn.Module:
+        """The module as it was given."""
+        return self.accelerator.unwrap_model(self.module)
+
+    def update(self, step: int, losses: Iterable[Tensor]) -> Update:
+        """Makes step `step` (from 0) with the gradient that is there and clears it; all processes decide alike.
+
+        `losses` are scalars of this process that must be finite.
+        """
+        rate = self.schedule.at(step)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        norm = whole_scalar(self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm))
+        finite = torch.stack([value.detach().isfinite() for value in (*losses, norm)]).all()
+        skipped = all_reduce_mean(finite.float()).item() < 1
+        if not skipped:
+            self._adamw.step()
+        self._adamw.zero_grad()
+        return Update(norm.item(), rate, skipped)
+
+    def state_dict(self) -> dict[str, Any]:
+        """AdamW's state, whole; of a sharded module in process 0 only. Every process calls this."""
+        return whole_optimizer_state(self.plain_module, self._adamw.optimizer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes AdamW's state back, from a run on any number of processes."""
+        weights = [weight for group in self._adamw.param_groups for weight in group["params"]]
+        states = {
+            number: {name: sharded_like(value, weights[number]) for name, value in values.items()}
+            for number, values in state_dict["state"].items()
+        }
+        self._adamw.load_state_dict({**state_dict, "state": states})
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters, with weight decay on matrices and none on vectors."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trainable if parameter.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.ndim < 2], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,23 @@
+"""What a command line says about any training run (no torch in here)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run writes, where it runs, and what it goes on from.
+
+    `results_folder` None means that of the run it goes on with, or results/`name`. `continue_from` is a results folder
+    or a checkpoint folder, `continue_option` what messages call it.
+    """
+
+    name: str
+    results_folder: Path | None = None
+    overwrite: bool = False
+    log_with: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    device: str | None = None
+    continue_from: Path | None = None
+    continue_from_step: int | None = None
+    continue_option: str = "--continue_from_dir"

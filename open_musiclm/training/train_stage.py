@@ -1,0 +1,77 @@
+"""Trains a stage: what the three stage scripts call."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig, TrainingConfig, require
+from open_musiclm.errors import UserError
+from open_musiclm.models.stages import build_stage, load_stage_to_train_on
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.training.loop import Loop
+from open_musiclm.training.options import RunOptions
+from open_musiclm.training.run import Run
+from open_musiclm.training.stage_examples import crops_data, preprocessed_data
+from open_musiclm.training.stage_trainer import StageTools
+from open_musiclm.training.stage_trainers import TRAINERS
+
+
+@dataclass(frozen=True)
+class TokenizerPaths:
+    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None where it was not given."""
+
+    rvq_path: Path | None
+    kmeans_path: Path | None
+
+
+def train_stage(
+    name: StageName,
+    model_config: ModelConfig,
+    training_config: TrainingConfig,
+    options: RunOptions,
+    tokenizers: TokenizerPaths,
+    fine_tune_from: Path | None,
+) -> Path | None:
+    """Trains stage `name`, new or from the weights at `fine_tune_from`, with the `{name}_trainer_cfg` section.
+
+    Returns the results folder; None in a run that was stopped, and in all processes but the main one. Raises UserError.
+    """
+    config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
+    _check_tokenizers(config, tokenizers)
+    run = Run.begin(options, model_config, training_config, config.seed, config.precision, config.grad_accum_every)
+    device = run.accelerator.device
+    if fine_tune_from is not None:
+        stage = load_stage_to_train_on(fine_tune_from, name, model_config, device)
+    else:
+        stage = build_stage(name, model_config)
+    if config.use_preprocessed_data:
+        data = preprocessed_data(config, model_config)
+    else:
+        data = crops_data(config, model_config, run.wave_statistics())
+    tools = stage_tools(model_config, config, tokenizers, device)
+    finished = Loop(TRAINERS[name](run.accelerator, stage, tools, config), data, run, config).train()
+    return run.folder if finished and run.accelerator.is_main_process else None
+
+
+def stage_tools(
+    model_config: ModelConfig, config: StageTrainerConfig, tokenizers: TokenizerPaths, device: torch.device
+) -> StageTools:
+    """The tokenizers where tokens are made in training, and the codec where waves are wanted. Raises UserError."""
+    if config.use_preprocessed_data:
+        wanted = config.save_reconstructed_wave and config.stage != "semantic"
+        return StageTools(model_config, None, Codec.load(model_config, device) if wanted else None)
+    assert tokenizers.rvq_path is not None
+    assert tokenizers.kmeans_path is not None
+    tokenizer = MusicTokenizer.load(model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device)
+    return StageTools(model_config, tokenizer, tokenizer.codec)
+
+
+def _check_tokenizers(config: StageTrainerConfig, tokenizers: TokenizerPaths) -> None:
+    """Raises UserError where tokens are to be made in training and a tokenizer's path is missing."""
+    if config.use_preprocessed_data:
+        return
+    missing = [f"--{name}" for name, path in vars(tokenizers).items() if path is None]
+    if missing:
+        raise UserError(f"missing {', '.join(missing)}")
