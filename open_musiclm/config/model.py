@@ -168,8 +168,8 @@ class TransformerConfig(Section):
     )
     history_corruption: Probability = Field(
         default=0.0,
-        description="training, experimental: share of examples in whose history (the tokens before the predicted one) a "
-        "span is taken from another example of the batch",
+        description="training, experimental: share of examples in whose history (the tokens before the predicted one) "
+        "a span is taken from another example of the batch",
     )
 
     @model_validator(mode="before")
