@@ -14,8 +14,7 @@ from open_musiclm.training.loop import Loop
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
-from open_musiclm.training.stage_trainer import StageTools
-from open_musiclm.training.stage_trainers import TRAINERS
+from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ def train_stage(
     Returns the results folder; None in all processes but the main one. Raises UserError, and Interrupted
     after a signal.
     """
+    model_config.check_stage(name)
     config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
     _check_tokenizers(config, tokenizers)
     with Run.begin(
