@@ -1,5 +1,6 @@
 """Signals to real process trees: a shell script or make stops where the training that it runs was stopped."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -94,10 +95,8 @@ def training_of(session: int) -> int:
 
 
 def with_group_ended(process: subprocess.Popen[str]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 CASES = [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False), (signal.SIGHUP, False)]
