@@ -191,13 +191,17 @@ def test_no_usable_file_is_an_error(stack: Stack, tmp_path: Path) -> None:
     assert len((tmp_path / "store" / "failed_sounds-00000.txt").read_text().splitlines()) == 2
 
 
-def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def _command(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> list[str]:
     (tmp_path / "training.json").write_text(
         json.dumps({"data_preprocessor_cfg": settings_of(tmp_path).model_dump(mode="json")})
     )
     tokenizers = ["--rvq_path", str(stack.weights("clap_rvq")), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
     configs = ["--model_config", str(stack.model_config), "--training_config", str(tmp_path / "training.json")]
-    command = [sys.executable, *launcher, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
+    return [sys.executable, *launcher, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
+
+
+def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    command = _command(stack, tmp_path, *more, launcher=launcher)
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -213,6 +217,26 @@ def test_the_script(stack: Stack, tmp_path: Path) -> None:
     filtered = _script(stack, tmp_path, "--filter_fma")
     assert filtered.returncode == 2
     assert "data_preprocessor_cfg.metadata_folder" in filtered.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_script_tells_a_signal_by_its_exit_status(stack: Stack, tmp_path: Path, number: signal.Signals) -> None:
+    for n in range(40):
+        write_tone(tmp_path / "sound" / f"{n:02}.wav", 6.0, 16000)
+    process = subprocess.Popen(
+        _command(stack, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    while not (tmp_path / "store" / "store.json").exists():
+        time.sleep(0.01)
+        assert process.poll() is None, process.communicate()
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    command = printed.splitlines()[-1].removeprefix("interrupted; go on with: python ")
+    again = subprocess.run([sys.executable, *command.split()], cwd=REPOSITORY, capture_output=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert len(TokenStore(tmp_path / "store", stack.config)) == 40
 
 
 @pytest.mark.slow
