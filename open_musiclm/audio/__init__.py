@@ -4,6 +4,7 @@ Waves are mono float32 tensors [samples]; times are seconds, rates Hz. Sample co
 exact: 2.3 s at 24 kHz is 55,200 samples.
 """
 
+from open_musiclm.audio.loudness import Levels, levels_of
 from open_musiclm.audio.reading import (
     SOUND_EXTENSIONS,
     TOLERATED_SHORTFALL_SECONDS,
@@ -31,12 +32,13 @@ from open_musiclm.audio.waves import (
     to_int16_and_back,
     windows_of,
 )
-from open_musiclm.audio.writing import write_wave
+from open_musiclm.audio.writing import write_blocks, write_wave
 
 __all__ = [
     "SILENCE_STANDARD_DEVIATION",
     "SOUND_EXTENSIONS",
     "TOLERATED_SHORTFALL_SECONDS",
+    "Levels",
     "Sound",
     "SoundError",
     "SoundInfo",
@@ -45,6 +47,7 @@ __all__ = [
     "find_sounds",
     "fit_length",
     "header_info",
+    "levels_of",
     "normalize",
     "read_samples",
     "read_sound",
@@ -59,5 +62,6 @@ __all__ = [
     "to_int16_and_back",
     "wave_statistics",
     "windows_of",
+    "write_blocks",
     "write_wave",
 ]

@@ -51,6 +51,11 @@ class GenerationConfig(Section):
         default=None, description="particles that compete for each sample, window by window; the best is the sample"
     )
 
+    loudness: Annotated[float, Field(ge=-60, le=0)] | None = Field(
+        default=None,
+        description="of the written wave, in LUFS; -16 is usual; peaks stay below -1 dBTP; by default as generated",
+    )
+
     @field_validator("cfg_scale")
     @classmethod
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:

@@ -1,0 +1,53 @@
+"""What the person at the terminal is told. Telling never fails, so that no work is lost for it.
+
+Text that the terminal's encoding lacks is escaped, also file names that are not UTF-8. Where nothing can be written any
+more (a closed pipe, a full disk), the rest is told to nobody.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+def say(line: str) -> None:
+    """A result, to standard output, at once."""
+    _write(sys.stdout, line)
+
+
+def tell(line: str) -> None:
+    """A remark, to standard error, at once."""
+    _write(sys.stderr, line)
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Makes both streams escape characters that they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # None or replaced
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def end_output() -> None:
+    """Writes what standard output still holds; Python itself would end with status 120 where that fails."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _to_nobody(sys.stdout)
+
+
+def _write(stream: TextIO | None, line: str) -> None:
+    try:
+        print(line, file=stream, flush=True)
+    except UnicodeEncodeError as error:
+        _write(stream, line.encode(error.encoding, "backslashreplace").decode(error.encoding))
+    except (OSError, ValueError):  # ValueError: the stream is closed
+        _to_nobody(stream)
+
+
+def _to_nobody(stream: TextIO | None) -> None:
+    """Points the stream's descriptor to the null device: what it holds can then be flushed."""
+    with suppress(AttributeError, OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())  # type: ignore[union-attr]
+        os.close(null)
