@@ -43,7 +43,12 @@ def section_from_content(content: object, source: str, kind: type[SectionType]) 
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_describe(problem, kind) for problem in error.errors())) from error
+        raise UserError(f"{source}: {problems_of(error, kind)}") from error
+
+
+def problems_of(error: ValidationError, kind: type[BaseModel]) -> str:
+    """What is wrong with the content of a section, on one line."""
+    return "; ".join(_describe(problem, kind) for problem in error.errors())
 
 
 def _parse(text: str, source: str) -> object:
