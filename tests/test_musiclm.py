@@ -113,11 +113,11 @@ def test_continuation_of_sound_at_the_codec_rate_is_untouched(musiclm: MusicLM) 
 
 
 def test_continuation_hears_the_last_seconds(musiclm: MusicLM) -> None:
-    """With the likeliest tokens everywhere, only what was heard can make a difference."""
+    """With the likeliest tokens everywhere, only the context can make a difference."""
     config = GenerationConfig(semantic_temperature=0.0, coarse_temperature=0.0, fine_temperature=0.0)
     given = tune(3.0, HZ)
     early, late = given.wave.clone(), given.wave.clone()
-    early[:HZ] = 0.0  # the semantic context is the last second only; earlier sound is not heard ...
+    early[:HZ] = 0.0  # the semantic context is the last second only; earlier sound does not count ...
     late[-HZ // 2 :] = torch.rand(HZ // 2) - 0.5
     new = [musiclm.generate(PROMPT, 1.0, config=config, audio_prompt=Sound(w, HZ))[0][-HZ:] for w in (early, late)]
     assert not torch.equal(new[0], new[1])
@@ -178,7 +178,7 @@ def test_a_text_is_embedded_once(musiclm: MusicLM, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the piece, no stage holds more than its window at a time."""
+    """However long the music, no stage holds more than its window at a time."""
     held: dict[str, set[int]] = {}
     make = FlatGenerator.generate
 

@@ -13,7 +13,6 @@ from open_musiclm.config import (
     load_model_config,
 )
 from open_musiclm.devices import choose_device
-from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.models.stages import load_stage
@@ -57,10 +56,6 @@ def load_bundle(name: str | Path, device: str | None, precision: Precision | Non
 
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:
     """The stages from `first` on that generation runs. Raises UserError where the model has no such stage."""
-    names = config.stage_names
-    if first not in names:
-        raise UserError(
-            f"this model has no {first} stage: its coarse stage makes all codebooks (num_fine_quantizers 0)"
-        )
-    needed = names[names.index(first) :]
+    config.check_stage(first)
+    needed = config.stage_names[config.stage_names.index(first) :]
     return [name for name in needed if name != "fine" or not generation_config.return_coarse_wave]

@@ -38,6 +38,7 @@ def train_stage(
 
     Returns the results folder; None in a run that was stopped, and in all processes but the main one. Raises UserError.
     """
+    model_config.check_stage(name)
     config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
     _check_tokenizers(config, tokenizers)
     run = Run.begin(options, model_config, training_config, config.seed, config.precision, config.grad_accum_every)

@@ -86,9 +86,14 @@ def build_backbones(folder: Path, mert_hz: int = 16000) -> Path:
     return path
 
 
-def build_stack(folder: Path) -> Stack:
+def build_stack(folder: Path, token_layout: str = "flat") -> Stack:
     """Writes a whole model with random weights."""
-    config = load_model_config(build_backbones(folder))
+    path = build_backbones(folder)
+    content = json.loads(path.read_text())
+    for section in ("coarse_cfg", "fine_cfg"):
+        content[section] = {**content[section], "token_layout": token_layout}
+    path.write_text(json.dumps(content))
+    config = load_model_config(path)
     stack = Stack(folder, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
