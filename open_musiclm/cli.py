@@ -188,7 +188,8 @@ def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Cal
     SIGTERM and SIGHUP end the process with status 143 and 129, after it has cleaned up.
     """
     done = 0
-    before = {number: signal.signal(number, _exit_by_signal) for number in (signal.SIGTERM, signal.SIGHUP)}
+    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _exit_by_signal) for number in asked}  # nohup ignores SIGHUP
     try:
         for result in results:
             done += 1

@@ -1,4 +1,4 @@
-"""What the person at the terminal is told. Telling never fails, so that no work is lost for it.
+"""Lines for the person at the terminal. Telling never fails, so that no work is lost for it.
 
 Text that the terminal's encoding lacks is escaped, also file names that are not UTF-8. Where nothing can be written any
 more (a closed pipe, a full disk), the rest is told to nobody.
@@ -6,17 +6,17 @@ more (a closed pipe, a full disk), the rest is told to nobody.
 
 import os
 import sys
-from contextlib import suppress
-from typing import TextIO
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, TextIO
 
 
 def say(line: str) -> None:
-    """A result, to standard output, at once."""
+    """A result, to standard output, at once, above a bar if there is one."""
     _write(sys.stdout, line)
 
 
 def tell(line: str) -> None:
-    """A remark, to standard error, at once."""
+    """A remark, to standard error, at once, above a bar if there is one."""
     _write(sys.stderr, line)
 
 
@@ -38,11 +38,18 @@ def end_output() -> None:
 
 def _write(stream: TextIO | None, line: str) -> None:
     try:
-        print(line, file=stream, flush=True)
+        with _above_bars(stream):
+            print(line, file=stream, flush=True)
     except UnicodeEncodeError as error:
         _write(stream, line.encode(error.encoding, "backslashreplace").decode(error.encoding))
     except (OSError, ValueError):  # ValueError: the stream is closed
         _to_nobody(stream)
+
+
+def _above_bars(stream: TextIO | None) -> AbstractContextManager[None]:
+    """While entered, tqdm's bars make room; without tqdm there are none."""
+    tqdm: Any = sys.modules.get("tqdm")
+    return nullcontext() if tqdm is None or stream is None else tqdm.tqdm.external_write_mode(file=stream)
 
 
 def _to_nobody(stream: TextIO | None) -> None:

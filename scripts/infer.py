@@ -1,6 +1,7 @@
 """Generate one sample for each of a list of prompts: a quick listen to a model."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def read_prompts(path: Path) -> list[str]:
             raise UserError(f"--prompts_file {path}: not a regular file; give a text file with a prompt on each line")
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"--prompts_file {path}: {path.stat().st_size} bytes; at most {MOST_BYTES} are read")
-        lines = path.read_text(encoding="utf-8-sig", newline="\n").split("\n")
+        lines = re.split(r"\r\n|\r|\n", path.read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--prompts_file {path}: cannot read: {error}") from error
     prompts = [line.strip() for line in lines if line.strip()]  # other separators, as U+2028, are part of a prompt

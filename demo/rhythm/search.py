@@ -94,7 +94,6 @@ def generate_files(
     audio_prompt = read_sound(input_audio) if input_audio else None
     with stage_progress() as progress:
         for own in best_of_each(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress):
-            progress.make_room()
             yield write_candidates(model, own, ClapScorer.name, results_folder, paths)
 
 

@@ -1,6 +1,6 @@
 """Writing sound files."""
 
-import errno
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +11,21 @@ from torch import Tensor
 
 from open_musiclm.files import atomic_write
 
-_PROBE_BYTES = 1 << 16
+
+class _Target(io.FileIO):
+    """A file that remembers why it cannot be written: libsndfile says no more than "System error."."""
+
+    error: OSError | None = None
+
+    def write(self, content) -> int:  # type: ignore[no-untyped-def]
+        """The bytes written, 0 where that fails."""
+        written = 0
+        try:
+            while written < len(content):
+                written += super().write(content[written:])
+        except OSError as error:
+            self.error = error
+        return written
 
 
 def write_wave(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
@@ -25,21 +39,17 @@ def write_blocks(path: Path, blocks: Iterable[Float[Tensor, "_"]], sample_hz: in
 
     Not atomic. Raises OSError.
     """
-    samples = 0
-    try:
-        with soundfile.SoundFile(path, "w", sample_hz, 1, subtype="PCM_16", format=kind) as file:
-            for block in blocks:
-                samples += block.shape[0]
-                file.write(block.detach().to("cpu", torch.float32).clamp(-1, 1).numpy())
-        whole = soundfile.info(path).frames == samples  # closing a file does not tell of a full disk
-    except (soundfile.LibsndfileError, AssertionError):  # AssertionError: fewer samples were written than given
-        whole = False
-    if not whole:
-        _raise_reason(path)
-        raise OSError(errno.EIO, "the sound library refused it")
-
-
-def _raise_reason(path: Path) -> None:
-    """Raises the OSError of which libsndfile only says "System error", by writing on; none if that works."""
-    with path.open("ab") as file:
-        file.write(bytes(_PROBE_BYTES))
+    with _Target(path, "w+") as target:
+        failure: Exception | None = None
+        try:
+            with soundfile.SoundFile(target, "w", sample_hz, 1, subtype="PCM_16", format=kind) as file:
+                for block in blocks:
+                    file.write(block.detach().to("cpu", torch.float32).clamp(-1, 1).numpy())
+                    if target.error is not None:
+                        break
+        except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
+            failure = error
+        if target.error is not None:
+            raise target.error
+        if failure is not None:
+            raise OSError(str(failure)) from failure

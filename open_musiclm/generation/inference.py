@@ -54,12 +54,10 @@ def generate_files(
     with stage_progress() as progress:
         if scorer is None and _streamed(config):
             for written in _stream_files(model, prompts, folder, paths, audio_prompt, progress):
-                progress.make_room()
                 yield [written]
             return
         scorer = scorer or ClapScorer(model)
         for own in best_of_each(model, prompts, scorer, None, audio_prompt, progress):
-            progress.make_room()
             yield write_candidates(model, own, scorer.name, folder, paths)
 
 

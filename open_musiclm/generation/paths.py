@@ -22,7 +22,9 @@ class ModelPaths:
 
     def resolved(self, stages: Sequence[StageName]) -> dict[str, Path]:
         """The path of every part that is needed, by its flag; the bundle must be a folder. Raises UserError."""
-        named: dict[str, Path | str | None] = {f"{name}_path": getattr(self, name) for name in (*stages, "rvq", "kmeans")}
+        named: dict[str, Path | str | None] = {
+            f"{name}_path": getattr(self, name) for name in (*stages, "rvq", "kmeans")
+        }
         named["model_config"] = self.model_config
         if self.bundle is not None:
             folder = Path(self.bundle)

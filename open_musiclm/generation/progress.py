@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from tqdm import tqdm
@@ -29,8 +30,9 @@ class StageBars(Progress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for bar in self.bars.values():
-            bar.close()
+        with suppress(OSError):  # the terminal is gone
+            for bar in self.bars.values():
+                bar.close()
 
     def begin(self, stage: str, seconds: float) -> None:
         """A stage will make `seconds` of music."""
@@ -45,11 +47,6 @@ class StageBars(Progress):
         """It has made `seconds` more."""
         bar = self.bars[stage]
         bar.update(min(seconds, bar.total - bar.n))  # sums of seconds are not exact, and tqdm warns of the excess
-
-    def make_room(self) -> None:
-        """Clears the bars, for lines to be written; they come again with the next progress."""
-        for bar in self.bars.values():
-            bar.clear()
 
 
 class StageLines(Progress):
@@ -79,9 +76,6 @@ class StageLines(Progress):
         self.made[stage] = min(self.made[stage] + seconds, self.totals[stage])
         if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._write()
-
-    def make_room(self) -> None:
-        """Nothing has to be cleared."""
 
     def _write(self) -> None:
         self._last_line = time.monotonic()
