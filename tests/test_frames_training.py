@@ -109,7 +109,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     gradients = []
     for checkpointing in (False, True):
         stage = frames_stage("fine").train()
-        stage.decoder.transformer.gradient_checkpointing = checkpointing
+        stage.layout.transformer.gradient_checkpointing = checkpointing
         stage(ids_of(stage, 2, 9), seeds=torch.arange(2, dtype=torch.int32)).loss.backward()
         gradients.append({name: weight.grad for name, weight in stage.named_parameters()})
     for name, gradient in gradients[0].items():

@@ -177,7 +177,7 @@ def test_gradients_reach_every_parameter_and_shrink_at_the_embeddings() -> None:
         ids = [random_ids(stage, 0, 2, 1), random_ids(stage, 1, 2, 4), random_ids(stage, 2, 2, 4)]
         stage(ids, [0.2, 0.3, 1.0]).loss.backward()
         assert all(parameter.grad is not None for parameter in stage.parameters())
-        gradients[alpha] = stage.decoder.embeddings[2].weight.grad
+        gradients[alpha] = stage.layout.embeddings[2].weight.grad
     torch.testing.assert_close(gradients[0.1], gradients[1.0] * 0.1, rtol=1e-3, atol=1e-8)
 
 
@@ -315,7 +315,7 @@ def test_histories_are_corrupted_in_one_span_of_at_most_half(time: int, share: f
 
 def test_a_generator_leaves_the_stage_to_be_freed() -> None:
     stage = build_stage("semantic", small_config(dim=64))
-    transformer = weakref.ref(stage.decoder.transformer)
+    transformer = weakref.ref(stage.layout.transformer)
     generator = stage_generator(stage, torch.bfloat16)
     del stage
     gc.collect()

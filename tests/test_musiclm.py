@@ -11,8 +11,8 @@ from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.scorers import ClapScorer
-from open_musiclm.generation.tracks import Progress
 
 HZ = 24000
 PROMPT = "a slow piano piece"
@@ -128,6 +128,22 @@ def test_the_coarse_wave_leaves_the_fine_stage_out(stack: Stack) -> None:
         PROMPT, 1.7, config=GenerationConfig(return_coarse_wave=True)
     )
     assert wave.shape == (round(1.7 * HZ),)
+
+
+def test_a_stage_that_is_not_loaded_is_named(stack: Stack) -> None:
+    with pytest.raises(UserError, match="the fine stage is not loaded"):
+        stack.musiclm(("semantic", "coarse")).generate(PROMPT, 0.5)
+
+
+def test_regeneration_from_the_fine_stage_runs_it_whatever_the_config_says(musiclm: MusicLM) -> None:
+    sound, coarse_only = tune(0.9), GenerationConfig(return_coarse_wave=True)
+    expected = musiclm.regenerate(sound, "fine", "tune.wav")
+    assert torch.equal(musiclm.regenerate(sound, "fine", "tune.wav", coarse_only), expected)
+
+
+def test_regeneration_with_guidance_needs_stages_trained_for_it(musiclm: MusicLM) -> None:
+    with pytest.raises(UserError, match="condition_dropout"):
+        musiclm.regenerate(tune(0.5), "coarse", "tune.wav", GenerationConfig(cfg_scale=2.0))
 
 
 @pytest.mark.parametrize("first_stage", ["coarse", "fine"])

@@ -44,7 +44,7 @@ class BrokenTrainer(StageTrainer):
     broken: range = range(0)
 
     def train_step(self, batches: Iterator, step: int) -> StepResult:
-        scale = self.stage.decoder.transformer.norm.gamma
+        scale = self.stage.layout.transformer.norm.gamma
         kept = scale.detach().clone()
         if step in self.broken:
             scale.data.fill_(float("nan"))
@@ -96,8 +96,8 @@ def test_the_loss_falls_and_the_folder_is_complete(tmp_path: Path) -> None:
 def test_weights_are_for_inference_too(tmp_path: Path) -> None:
     trainer = train(tmp_path / "run", trainer_config(num_train_steps=2))
     stage = load_stage(tmp_path / "run", "semantic", model_config(), CPU)
-    for name, value in trainer.stage.decoder.state_dict().items():
-        assert torch.equal(stage.decoder.state_dict()[name], value), name
+    for name, value in trainer.stage.layout.state_dict().items():
+        assert torch.equal(stage.layout.state_dict()[name], value), name
     assert load_weights(tmp_path / "run", "semantic").model_config == model_config()
 
 

@@ -22,11 +22,10 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder
 from open_musiclm.generation.inference import Written, check_ranked_length, write_candidates
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.progress import stage_progress
+from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, particle_batches, resample, run_particles, surviving
 from open_musiclm.generation.session import Request, requests_of
-from open_musiclm.generation.tracks import Progress
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from open_musiclm.audio import Sound
-from open_musiclm.config import GenerationConfig, ModelConfig, StageName
+from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 
 SHORTEST_SOUND_SECONDS = 0.005
@@ -92,16 +92,14 @@ def check_sound(name: str, sound: Any) -> Sound:
     return sound
 
 
-def check_stages(config: ModelConfig, loaded: Iterable[StageName], first: Any, coarse_wave: bool) -> None:
-    """Raises UserError where a stage that generation runs, from `first` on, does not exist or is not loaded."""
-    names = config.stage_names
-    if first not in names:
-        raise UserError(f"first_stage {first!r}: the stages of this model are {', '.join(names)}")
-    needed = [name for name in names[names.index(first) :] if name != "fine" or not coarse_wave]
-    missing = [name for name in needed if name not in set(loaded)]
+def check_stages(needed: Iterable[StageName], loaded: Container[StageName]) -> None:
+    """Raises UserError where a stage that is needed is not loaded."""
+    missing = [name for name in needed if name not in loaded]
     if missing:
-        fine_only = "; return_coarse_wave does without it" if missing == ["fine"] else ""
-        raise UserError(f"the {' and '.join(missing)} stage of this model is not loaded{fine_only}")
+        without = "; return_coarse_wave does without it" if missing == ["fine"] else ""
+        raise UserError(
+            f"the {' and the '.join(missing)} stage is not loaded, and this generation config asks for it{without}"
+        )
 
 
 def _kind(value: Any) -> str:

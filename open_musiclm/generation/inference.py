@@ -14,11 +14,10 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
-from open_musiclm.generation.progress import stage_progress
+from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer, Scorer
 from open_musiclm.generation.search import Candidate, best_of_each
 from open_musiclm.generation.spool import SpooledWave
-from open_musiclm.generation.tracks import Progress
 
 # One sample of a prompt needs no ranking: where it is long, it goes to the disk as it is made.
 STREAMED_SECONDS = 600.0

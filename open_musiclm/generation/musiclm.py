@@ -16,9 +16,11 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.arguments import check_config, check_sound, check_stages
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.generators import stage_generator
+from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
+from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, requests_of
-from open_musiclm.generation.tracks import Progress
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -27,7 +29,7 @@ class MusicLM:
     """The three stages and the tokenizers around them.
 
     `stages` may lack those that are not asked for. `generation_config` is what `generate` and `stream` use unless told
-    otherwise; the stages' weights are in `precision`, or in the generation config's.
+    otherwise; its precision is that of the stages' weights.
     """
 
     def __init__(
@@ -36,11 +38,10 @@ class MusicLM:
         stages: Mapping[StageName, Stage],
         tokenizer: MusicTokenizer,
         generation_config: GenerationConfig | None = None,
-        precision: Precision | None = None,
     ) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.generation_config = generation_config or GenerationConfig()
-        dtype = getattr(torch, precision or self.generation_config.precision)
+        dtype = getattr(torch, self.generation_config.precision)
         self.stages = {name: stage_generator(stage, dtype) for name, stage in stages.items()}
         self.sample_hz = config.encodec_cfg.sample_hz
         self.embedder = ClapEmbedder(tokenizer.clap, config.global_cfg.clap_audio_length_seconds, self.sample_hz)
@@ -54,9 +55,12 @@ class MusicLM:
         Without `device` the best one there is; without `precision` that of the bundle's generation config. Raises
         UserError.
         """
-        from open_musiclm.generation.loading import load_bundle
-
-        return load_bundle(name, None if device is None else str(device), precision)
+        paths, generation_config = open_paths(ModelPaths(bundle=str(name)))
+        if precision is not None:
+            generation_config = generation_config.updated({"precision": precision})
+        config = paths.read_model_config()
+        on = None if device is None else str(device)
+        return cls(config, *load_parts(paths, config, config.stage_names, on), generation_config)
 
     def generate(
         self,
@@ -117,18 +121,26 @@ class MusicLM:
             check_sound("audio_prompt", audio_prompt)
         if progress is not None and not isinstance(progress, Progress):
             raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
-        check_stages(self.config, self.stages, "semantic", settings.return_coarse_wave)
+        check_stages(needed_stages(self.config, settings, "semantic"), self.stages)
         firsts = range(0, len(requests), batch)
         return (self.session(requests[first : first + batch], settings, progress) for first in firsts)
 
     def session(
-        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress | None = None
+        self,
+        requests: Sequence[Request],
+        config: GenerationConfig,
+        progress: Progress | None = None,
+        clap_tokens: Int[Tensor, "batch 1 quantizers"] | None = None,
     ) -> GenerationSession:
-        """A session of one batch of requests. Raises UserError where a stage cannot sample as the config says."""
+        """A session of one batch of requests; their CLAP tokens are those of their prompts unless given.
+
+        Raises UserError where a stage cannot sample as the config says.
+        """
         for name, stage in self.stages.items():
             stage.check(sampling_of(config, name))
-        tokens = self.clap_tokens([request.prompt for request in requests])
-        return self._session(requests, tokens, config.duration, config, progress)
+        if clap_tokens is None:
+            clap_tokens = self.clap_tokens([request.prompt for request in requests])
+        return GenerationSession(self.config, self.stages, self.tokenizer, requests, clap_tokens, config, progress)
 
     def regenerate(
         self,
@@ -144,9 +156,13 @@ class MusicLM:
         """
         check_sound(name, sound)
         config = check_config(config, sound.seconds, self.generation_config)
-        check_stages(self.config, self.stages, first_stage, config.return_coarse_wave)
+        if first_stage not in ("coarse", "fine"):
+            raise UserError(f"first_stage {first_stage!r}: expected coarse or fine")
+        check_stages(needed_stages(self.config, config, first_stage), self.stages)
+        if first_stage == "fine":
+            config = config.updated({"return_coarse_wave": False})
         tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
-        session = self._session([Request(name, 0)], tokens, sound.seconds, config, progress)
+        session = self.session([Request(name, 0)], config, progress, tokens)
         return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
 
     def clap_tokens(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
@@ -164,15 +180,3 @@ class MusicLM:
     def embed_waves(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of waves at `sample_hz`, as `embed_sound`, in batches."""
         return self.embedder.embed_waves(waves)
-
-    def _session(
-        self,
-        requests: Sequence[Request],
-        clap_tokens: Int[Tensor, "batch 1 quantizers"],
-        duration: float,
-        config: GenerationConfig,
-        progress: Progress | None,
-    ) -> GenerationSession:
-        return GenerationSession(
-            self.config, self.stages, self.tokenizer, requests, clap_tokens, duration, config, progress
-        )

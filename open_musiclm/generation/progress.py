@@ -7,7 +7,6 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from open_musiclm.generation.tracks import Progress
 from open_musiclm.terminal import tell
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -16,6 +15,16 @@ SECONDS_BETWEEN_LINES = 10.0
 def stage_progress() -> "StageBars | StageLines":
     """Bars where standard error is a terminal, else lines."""
     return StageBars() if sys.stderr is not None and sys.stderr.isatty() else StageLines()
+
+
+class Progress:
+    """Receives how much music each stage has made; this one ignores it."""
+
+    def begin(self, stage: str, seconds: float) -> None:
+        """A stage will make `seconds` of music."""
+
+    def advance(self, stage: str, seconds: float) -> None:
+        """It has made `seconds` more."""
 
 
 class StageBars(Progress):

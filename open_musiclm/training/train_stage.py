@@ -14,8 +14,7 @@ from open_musiclm.training.loop import Loop
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
-from open_musiclm.training.stage_trainer import StageTools
-from open_musiclm.training.stage_trainers import TRAINERS
+from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 
 
 @dataclass(frozen=True)

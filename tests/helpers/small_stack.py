@@ -99,7 +99,7 @@ def build_stack(folder: Path, token_layout: str = "flat") -> Stack:
         torch.manual_seed(11)
         for name in STAGE_NAMES:
             stage = build_stage(name, config)
-            save_weights(stack.weights(name), name, stage.decoder.state_dict(), config)
+            save_weights(stack.weights(name), name, stage.layout.state_dict(), config)
         centroids = torch.randn(config.hubert_kmeans_cfg.codebook_size, MERT_FEATURES)
         save_weights(stack.weights("hubert_kmeans"), "hubert_kmeans", {"centroids": centroids}, config)
         quantizer = ClapQuantizer(config.clap_rvq_cfg, CLAP_DIM)
