@@ -7,7 +7,7 @@ more (a closed pipe, a full disk), the rest is told to nobody.
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, TextIO
+from typing import Any
 
 
 def say(line: str) -> None:
@@ -36,7 +36,7 @@ def end_output() -> None:
             _to_nobody(sys.stdout)
 
 
-def _write(stream: TextIO | None, line: str) -> None:
+def _write(stream: Any, line: str) -> None:
     try:
         with _above_bars(stream):
             print(line, file=stream, flush=True)
@@ -46,15 +46,15 @@ def _write(stream: TextIO | None, line: str) -> None:
         _to_nobody(stream)
 
 
-def _above_bars(stream: TextIO | None) -> AbstractContextManager[None]:
+def _above_bars(stream: Any) -> AbstractContextManager[None]:
     """While entered, tqdm's bars make room; without tqdm there are none."""
     tqdm: Any = sys.modules.get("tqdm")
     return nullcontext() if tqdm is None or stream is None else tqdm.tqdm.external_write_mode(file=stream)
 
 
-def _to_nobody(stream: TextIO | None) -> None:
+def _to_nobody(stream: Any) -> None:
     """Points the stream's descriptor to the null device: what it holds can then be flushed."""
     with suppress(AttributeError, OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())  # type: ignore[union-attr]
+        os.dup2(null, stream.fileno())
         os.close(null)
