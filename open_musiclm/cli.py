@@ -11,7 +11,8 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, TypeVar
@@ -31,6 +32,8 @@ MISUSE = 2
 INTERRUPTED = 130
 SIGNALLED = 128
 OFF = "off"
+# What transformers imports where it is there, for losses and pictures: most of a second that generation does not need.
+UNUSED_PACKAGES = ("scipy", "torchvision")
 STAGES = ("semantic", "coarse", "fine")
 PRECISIONS = ("float32", "bfloat16")
 # What every inference script takes, and what only those take that are given prompts.
@@ -152,8 +155,9 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
 
     Raises UserError.
     """
-    from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
-    from open_musiclm.generation.musiclm import MusicLM
+    with hidden(UNUSED_PACKAGES):
+        from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
+        from open_musiclm.generation.musiclm import MusicLM
 
     paths, base = open_paths(model_paths_from(arguments))
     config = generation_config_from(arguments, base)
@@ -161,6 +165,18 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     stages = needed_stages(model_config, config, first_stage)
     model = MusicLM(model_config, *load_parts(paths, model_config, stages, arguments.device), config)
     return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
+
+
+@contextmanager
+def hidden(packages: Iterable[str]) -> Iterator[None]:
+    """While entered, packages that are not imported yet are as if they were not installed."""
+    names = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type] # None: not there
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def require_path(path: Path | None, flag: str) -> Path:
