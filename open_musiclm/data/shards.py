@@ -61,9 +61,9 @@ class Shard:
             with pa.memory_map(str(self.path)) as file:
                 table = pa.ipc.open_stream(file).read_all()
             table.validate(full=True)  # lists that lie outside of the file would end the process
-        except (OSError, MemoryError, pa.ArrowException) as error:
+            self._check_columns(table)
+        except (OSError, MemoryError, ValueError, pa.ArrowException) as error:
             raise self.damaged(f"cannot read: {error}") from error
-        self._check_columns(table)
         if table.num_rows != self.rows:
             raise self.damaged(f"holds {table.num_rows} rows, its name says {self.rows}")
         return table
