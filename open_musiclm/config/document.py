@@ -23,7 +23,7 @@ Generated from the code: `python -m open_musiclm.config.document > docs/configs.
 Configs are JSON files. They are checked when they are read: an unknown key, a missing key, a wrong type or values that
 contradict each other end the command with one line that names the file, the section, the key and what was expected.
 A key that is left out has its default. Times are in seconds, rates in Hz. Where no other bound is given, integers are
-at most {LARGEST_INT} and numbers at most {LARGEST_FLOAT:.0f}. A file may begin with a byte order mark; a key that is
+at most {LARGEST_INT} and numbers at most {LARGEST_FLOAT:.0f}. A file may begin with a byte order mark. A key that is
 there twice, NaN, infinity, and what is no regular file (a pipe, a device) are refused.
 """
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from open_musiclm.config.model import ModelConfig
 
 _LARGEST_STAGE = 20_000_000_000  # weights, 80 GB: many times the largest stage that anybody trains
+_MOST_POSITIONS = 1 << 17
 _MOST_CODES = 1 << 22  # of all quantizers of a tokenizer
 _CLAP_SPECTRUM_SAMPLES = 1024  # the window of CLAP's spectrogram
 _HEAD_DIM = 64
@@ -32,10 +33,17 @@ def check_shortest_windows(config: "ModelConfig") -> None:
 
 
 def check_positions(config: "ModelConfig") -> None:
-    """Raises ValueError where a stage's tables of absolute positions are shorter than its longest sequence."""
+    """Raises ValueError where a stage has too many positions: for attention, or for its tables of absolute ones."""
     for stage in config.stage_names:
-        section = config.stage(stage)
-        *conditioning, predicted = (frames * quantizers for frames, quantizers, _ in _sequences(config, stage))
+        section, sequences = config.stage(stage), _sequences(config, stage)
+        *conditioning, predicted = (frames * quantizers for frames, quantizers, _ in sequences)
+        in_frames = getattr(section, "token_layout", "flat") == "frames"
+        positions = sequences[-1][0] if in_frames else sum(conditioning) + predicted
+        if positions > _MOST_POSITIONS:
+            raise ValueError(
+                f"global_cfg: a window of {config.window_seconds(stage)} s has {positions} positions in the {stage} "
+                f"stage; at most {_MOST_POSITIONS} are possible, for each attends to all others"
+            )
         needed = max(predicted, *(tokens + 1 for tokens in conditioning))  # conditioning ends with an end id
         if section.use_absolute_position_embeddings and section.max_absolute_position_embeddings < needed:
             raise ValueError(
@@ -46,13 +54,6 @@ def check_positions(config: "ModelConfig") -> None:
 
 def check_sizes(config: "ModelConfig") -> None:
     """Raises ValueError where a stage or a tokenizer would have more weights than any that could be trained."""
-    for stage in config.stage_names:
-        weights = _weights(config, stage)
-        if weights > _LARGEST_STAGE:
-            raise ValueError(
-                f"{stage}_cfg: a stage of this dim, depth and heads, with these codebooks, has {weights:.1e} weights; "
-                f"at most {_LARGEST_STAGE:.0e} are built"
-            )
     codes = {
         "clap_rvq_cfg: rq_num_quantizers": config.clap_rvq_cfg.rq_num_quantizers * config.clap_rvq_cfg.codebook_size,
         "global_cfg: num_coarse_quantizers + num_fine_quantizers": config.num_acoustic_quantizers
@@ -61,6 +62,13 @@ def check_sizes(config: "ModelConfig") -> None:
     for keys, count in codes.items():
         if count > _MOST_CODES:
             raise ValueError(f"{keys} times codebook_size is {count} codes; at most {_MOST_CODES} are built")
+    for stage in config.stage_names:
+        weights = _weights(config, stage)
+        if weights > _LARGEST_STAGE:
+            raise ValueError(
+                f"{stage}_cfg: a stage of this dim, depth and heads, with these codebooks, has {weights:.1e} weights; "
+                "at most 20 billion are built"
+            )
 
 
 def _sequences(config: "ModelConfig", stage: StageName) -> list[tuple[int, int, int]]:
