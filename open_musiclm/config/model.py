@@ -26,6 +26,7 @@ from open_musiclm.config.fields import (
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
 from open_musiclm.config.model_checks import check_positions, check_shortest_windows, check_sizes
+from open_musiclm.errors import UserError
 
 _CODEBOOKS = AtMost(256, "every quantizer has a codebook of its own")
 MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
@@ -284,6 +285,13 @@ class ModelConfig(Section):
     def stage_names(self) -> tuple[StageName, ...]:
         """The stages of the model: without fine codebooks there is no fine stage."""
         return ("semantic", "coarse", "fine") if self.global_cfg.num_fine_quantizers else ("semantic", "coarse")
+
+    def check_stage(self, name: StageName) -> None:
+        """Raises UserError where the model has no such stage."""
+        if name not in self.stage_names:
+            raise UserError(
+                f"this model has no {name} stage: its coarse stage makes all codebooks (num_fine_quantizers 0)"
+            )
 
     def stage(self, name: StageName) -> TransformerConfig:
         """The transformer section of stage `name`."""
