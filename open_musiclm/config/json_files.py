@@ -90,9 +90,14 @@ def section_from_content(content: object, source: str, kind: type[SectionType]) 
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
-        rest = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
-        raise UserError(f"{source}: " + "; ".join([*problems[:_MOST_PROBLEMS], *rest])) from error
+        raise UserError(f"{source}: {problems_of(error, kind)}") from error
+
+
+def problems_of(error: ValidationError, kind: type[BaseModel]) -> str:
+    """What is wrong with the content of a section, on one line."""
+    problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
+    rest = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+    return "; ".join([*problems[:_MOST_PROBLEMS], *rest])
 
 
 def shown(value: object) -> str:
