@@ -4,7 +4,6 @@ results_folder/checkpoints/step_00001000/ holds the weights, one .pt per resumab
 random_<process>.safetensors and state.json; checkpoints/best.json names the best by validation loss.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps, step_folder
+from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
 from open_musiclm.files import sync, write_json
 from open_musiclm.training.random_states import random_states, restore_random_states
@@ -69,7 +69,7 @@ def read_state(checkpoint: Path) -> TrainingState:
     """How far the run of this checkpoint was. Raises UserError."""
     file = checkpoint / STATE_NAME
     try:
-        return TrainingState(**json.loads(file.read_text(encoding="utf-8")))
+        return TrainingState(**read_json_object(file))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file}: not the state of a training run: {error}") from error
 

@@ -1,6 +1,5 @@
 """The results folder of a run: checks before it is used, and the files that describe the run."""
 
-import json
 import os
 import shlex
 import shutil
@@ -12,7 +11,7 @@ from typing import Any
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
 from open_musiclm.config import ModelConfig
-from open_musiclm.config.json_files import Section
+from open_musiclm.config.json_files import Section, parse_json, read_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, write_json
 from open_musiclm.generation.output import versions
@@ -68,7 +67,7 @@ def forget_after(folder: Path, step: int) -> None:
         if saved > step:
             remove_checkpoint(folder, saved)
     best = folder / CHECKPOINTS_FOLDER / BEST_NAME
-    if best.exists() and json.loads(best.read_text(encoding="utf-8"))["step"] > step:
+    if best.exists() and read_json(best)["step"] > step:
         best.unlink()
     _forget_lines_after(folder / LOG_NAME, step)
 
@@ -101,7 +100,7 @@ def _with_full_paths(config: Section) -> dict[str, Any]:
 
 
 def _earlier_starts(path: Path) -> list[Any]:
-    return json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    return read_json(path)["starts"] if path.exists() else []
 
 
 def _commit() -> str | None:
@@ -125,8 +124,8 @@ def _forget_lines_after(path: Path, step: int) -> None:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return parse_json(line, LOG_NAME)["step"]
+    except UserError:
         return float("inf")
 
 

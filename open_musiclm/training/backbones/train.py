@@ -6,7 +6,7 @@ main one.
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
@@ -46,6 +46,11 @@ class EncodecTrainingConfig(Section):
 
     architecture: EncodecArchitecture = Field(description="Shape of the model.")
     trainer: EncodecTrainerConfig = Field(description="How it is trained.")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "EncodecTrainingConfig":
+        self.trainer.check_crop(self.architecture.sample_hz, self.architecture.hop)
+        return self
 
 
 def train_encodec(config: EncodecTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
