@@ -10,29 +10,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-# The variable behind C's `stderr`. On other systems there is no such variable, or it cannot be set.
+# The variable behind C's `stderr`. Other systems have none, or none that can be set.
 _NAMES = {"linux": "stderr", "darwin": "__stderrp"}
 
 
-class _CStderr:
-    """The variable, which any number of threads may point to nowhere at the same time."""
+class _Switch:
+    """Points the variable to nowhere as long as any thread wants that."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, variable: ctypes.c_void_p, nowhere: int) -> None:
+        self._variable, self._nowhere = variable, nowhere
+        self._before: int | None = None
         self._users = 0
-        self._variable = self._nowhere = self._before = None
-        try:
-            library = ctypes.CDLL(None)
-            if sys.platform == "linux":
-                library.gnu_get_libc_version  # noqa: B018: that of musl is read-only
-            variable = ctypes.c_void_p.in_dll(library, _NAMES[sys.platform])
-            library.fopen.restype = ctypes.c_void_p
-            self._nowhere = library.fopen(os.devnull.encode(), b"w")
-            self._variable: Any = variable if self._nowhere else None
-        except (OSError, AttributeError, ValueError, KeyError, TypeError):
-            return
+        self._lock = threading.Lock()
 
     def hide(self) -> None:
         with self._lock:
@@ -52,24 +42,34 @@ class _CStderr:
         if self._users:
             self._users, self._variable.value = 0, self._before
 
-    @property
-    def is_there(self) -> bool:
-        return self._variable is not None
+
+def _switch() -> _Switch | None:
+    """None on systems without such a variable."""
+    try:
+        library = ctypes.CDLL(None)
+        if sys.platform == "linux" and not hasattr(library, "gnu_get_libc_version"):
+            return None  # musl's is read-only
+        variable = ctypes.c_void_p.in_dll(library, _NAMES[sys.platform])
+        library.fopen.restype = ctypes.c_void_p
+        nowhere = library.fopen(os.devnull.encode(), b"w")
+    except (OSError, AttributeError, ValueError, KeyError, TypeError):
+        return None
+    return _Switch(variable, nowhere) if nowhere else None
 
 
-_stderr = _CStderr()
-if _stderr.is_there and hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_stderr.start_anew)
+_SWITCH = _switch()
+if _SWITCH is not None and hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_SWITCH.start_anew)
 
 
 @contextmanager
 def c_stderr_hidden() -> Iterator[None]:
     """Drops what C libraries print to `stderr` while the block runs; does nothing where that is not possible."""
-    if not _stderr.is_there:
+    if _SWITCH is None:
         yield
         return
-    _stderr.hide()
+    _SWITCH.hide()
     try:
         yield
     finally:
-        _stderr.show()
+        _SWITCH.show()

@@ -1,6 +1,7 @@
 """Finding sound files below a folder."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,24 +50,24 @@ def _found(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file that is not hidden. A folder is entered once, however many links lead to it."""
-    waiting, seen = [folder], {_identity(folder)}
-    while waiting:
-        inside = waiting.pop()
+    """Every file that is not hidden. A folder is entered once, by its own name if it has one below `folder`."""
+    real, linked = deque([folder]), deque[Path]()
+    seen: set[tuple[int, int]] = set()
+    while real or linked:
+        inside = real.popleft() if real else linked.popleft()
+        if not _is_new(inside, seen):
+            continue
         try:
             with os.scandir(inside) as scan:
-                # Real folders first, so that they are entered under their own names.
-                entries = sorted(scan, key=lambda entry: (entry.is_symlink(), entry.name))
-                folders = [entry for entry in entries if entry.name[:1] != "." and entry.is_dir()]
+                entries = sorted((entry for entry in scan if entry.name[:1] != "."), key=lambda entry: entry.name)
         except OSError as error:
             raise UserError(f"{_shortened(inside)}: cannot read this folder: {error.strerror or error}") from error
-        yield from (inside / entry.name for entry in entries if entry.name[:1] != "." and not entry.is_dir())
-        for entry in folders:
+        for entry in entries:
             path = inside / entry.name
-            identity = _identity(path)
-            if identity is None or identity not in seen:
-                seen.add(identity)
-                waiting.append(path)
+            if not _is_folder(entry):
+                yield path
+            else:
+                (linked if entry.is_symlink() else real).append(path)
 
 
 def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
@@ -87,10 +88,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_folder(folder: Path) -> bool:
+def _is_folder(entry: "Path | os.DirEntry[str]") -> bool:
     try:
-        return folder.is_dir()
-    except ValueError:  # a NUL in its name
+        return entry.is_dir()
+    except (OSError, ValueError):  # a link to itself; a NUL in the name
         return False
 
 

@@ -61,7 +61,7 @@ class PartReader(io.RawIOBase):
         self._position = max(base + offset, 0)
         return self._position
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         """Fills the buffer as far as there is something left; a file that fails ends there."""
         target, filled = memoryview(buffer).cast("B"), 0
         while filled < len(target) and self._position < self.starts[-1]:

@@ -30,9 +30,19 @@ class OpenSound(soundfile.SoundFile):
         return False
 
     def block(self, frames: int, dtype: str = "float32") -> np.ndarray:
-        """The next samples [up to `frames`, channels]; none at the end. Raises soundfile.LibsndfileError."""
+        """The next samples [up to `frames`, channels]; none at the end.
+
+        Raises soundfile.LibsndfileError where the very next sample cannot be decoded.
+        """
         with c_stderr_hidden():
-            return self.read(frames, dtype=dtype, always_2d=True)
+            before, block = self.tell(), np.empty((frames, self.channels), dtype)
+            try:
+                return self.read(out=block)
+            except soundfile.LibsndfileError:
+                decoded = self.tell() - before
+                if decoded <= 0:
+                    raise
+                return block[:decoded]
 
     def go_to(self, frame: int) -> None:
         """Raises soundfile.LibsndfileError."""

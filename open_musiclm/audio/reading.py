@@ -24,7 +24,6 @@ SHORTEST_SECONDS = 0.01
 # Floats of music stay below; those that are scaled like integers do not.
 LARGEST_PEAK = 100.0
 _BLOCK_SAMPLES = 1 << 20
-_MEASURED_BLOCK_SAMPLES = 1 << 14  # where decoding may fail, the block in which it does is lost
 # An mp3 frame needs bytes of the frames before it, which libsndfile lacks right after a seek.
 _MP3_LEAD_FRAMES = 1 << 13
 # No encoder packs more into a byte, but for silence.
@@ -185,19 +184,23 @@ def _parts_from(path: Path, start: int) -> Iterator[tuple[Part, int]]:
 def _stretch(path: Path, part: Part, file: OpenSound, start: int, frames: int) -> Iterator[np.ndarray]:
     """Blocks [samples, channels] of `frames` samples from `start` on; fewer where the part ends."""
     first = min(start, file.frames)
+    # In float64, libsndfile keeps what it decoded before an error.
+    dtype = "float64" if part.measured else "float32"
     lead = min(first, _MP3_LEAD_FRAMES) if file.format == MP3 else 0
     try:
         if first:
             file.go_to(first - lead)
         left = lead + frames
-        while left > 0 and len(block := file.block(min(left, _BLOCK_SAMPLES // file.channels))):
+        while left > 0 and len(block := file.block(min(left, _BLOCK_SAMPLES // file.channels), dtype)):
+            block = block.astype("float32", copy=False)
             left -= len(block)
             block, lead = block[lead:], max(lead - len(block), 0)
             if len(block):
                 _check_values(path, block)
                 yield block
     except soundfile.LibsndfileError as error:
-        raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
+        if not part.measured:
+            raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
 
 
 def _blocks(path: Path) -> Iterator[np.ndarray]:
@@ -207,11 +210,11 @@ def _blocks(path: Path) -> Iterator[np.ndarray]:
 
 def _part_blocks(path: Path, part: Part) -> Iterator[np.ndarray]:
     info, decoded = _part_info(path, part), 0
-    frames = max((_MEASURED_BLOCK_SAMPLES if info.estimated else _BLOCK_SAMPLES) // info.channels, 1)
+    frames = _BLOCK_SAMPLES // info.channels
     with opened(path, part) as file:
         try:
             # soundfile's blocks() hides a short read
-            while len(block := file.block(frames, dtype="float64")):
+            while len(block := file.block(frames, "float64")):
                 decoded += len(block)
                 _check_values(path, block)
                 yield block

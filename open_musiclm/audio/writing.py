@@ -17,7 +17,7 @@ class _Target(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, content) -> int:  # type: ignore[no-untyped-def, override]
+    def write(self, content) -> int:  # type: ignore[no-untyped-def]
         """The bytes written, 0 where that fails."""
         written = 0
         try:

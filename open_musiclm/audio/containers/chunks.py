@@ -4,8 +4,9 @@ from typing import BinaryIO, NamedTuple
 
 from open_musiclm.audio.layout import PLAIN, Layout, Part
 
-# The sound of a file may end that long before the file without a reason that is understood (padding, tags).
-_MOST_REST_BYTES = 1 << 16
+# What may follow the samples without a reason that is understood, such as a tag; zeros may, whatever their number.
+_MOST_REST_BYTES = 1 << 12
+_ZEROS_READ = 1 << 16
 _MOST_CHUNKS = 10_000
 
 
@@ -52,7 +53,7 @@ def chunk_layout(file: BinaryIO, size: int) -> Layout:
     rest = available - samples.size
     if rest == 0 or (rest > 0 and _is_explained(file, samples, rest, kind)):
         return PLAIN
-    order = "little" if kind is not None and kind.byte_order == "little" or magic == b"dns." else "big"
+    order = "little" if (kind is not None and kind.byte_order == "little") or magic == b"dns." else "big"
     counted = available + (kind.name_bytes + kind.size_bytes if kind is not None and kind.counts_header else 0)
     if counted >= 1 << 8 * samples.field_bytes:
         return PLAIN  # more than the format can say
@@ -101,7 +102,7 @@ def _is_explained(file: BinaryIO, samples: _Samples, rest: int, kind: _Kind | No
         return True
     after = samples.first + samples.size + -samples.size % samples.aligned_to
     file.seek(after)
-    if not any(file.read(_MOST_REST_BYTES)):
+    if not any(file.read(_ZEROS_READ)):
         return samples.size > 0
     header = None if kind is None else _header(file, after, kind)
     if header is None:

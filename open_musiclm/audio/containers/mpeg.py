@@ -72,8 +72,7 @@ def _part(run: _Run, is_only: bool) -> Part:
         if difference <= _TOLERATED_SECONDS or (is_only and not is_complete and is_truncated(promised, found)):
             return Part(((run.first, run.end),))
     if run.tag is None and run.frames * (run.frame.size - 1) <= run.end - run.first:
-        # libmpg123 guesses a length of such frames, and is right but for a part of a frame
-        return Part(((run.first, run.end), bytes(2 * run.frame.size)), measured=True)
+        return Part(((run.first, run.end),), measured=True)  # which libmpg123 guesses right
     first = run.after_tag if run.tag else run.first
     return Part((_tag_frame(run), (first, run.end)), measured=True)
 
