@@ -15,7 +15,8 @@ from open_musiclm.audio.containers import layout_of
 from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.layout import Layout, Part, PartReader
 
-MP3 = "MP3"  # as libsndfile names the format
+MP3, OGG = "MP3", "OGG"  # as libsndfile names the formats
+_RAW = "RAW"  # what it takes a file for that has nothing but a known suffix
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
 
@@ -89,5 +90,7 @@ def opened(path: Path, part: Part) -> Iterator[OpenSound]:
 
 
 def _check(path: Path, file: OpenSound) -> None:
+    if file.format == _RAW:
+        raise SoundError(f"{path}: not a sound file: it has no header that says how to read it")
     if file.frames <= 0 or not _PLAUSIBLE_HZ[0] <= file.samplerate <= _PLAUSIBLE_HZ[1]:
         raise SoundError(f"{path}: holds no sound ({file.frames} samples at {file.samplerate} Hz)")

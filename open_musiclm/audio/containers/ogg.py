@@ -102,11 +102,12 @@ def _with_granule(file: BinaryIO, span: Span, page: _Page, granule: int) -> tupl
     content = bytearray(file.read(page.end - page.first))
     content[6:14] = granule.to_bytes(8, "little")
     content[22:26] = bytes(4)
-    content[22:26] = _crc(content).to_bytes(4, "little")
+    content[22:26] = checksum(content).to_bytes(4, "little")
     return (span[0], page.first), bytes(content), (page.end, span[1])
 
 
-def _crc(content: bytes | bytearray) -> int:
+def checksum(content: bytes | bytearray) -> int:
+    """The CRC of a page whose own field of it is 0."""
     crc = 0
     for byte in content:
         crc = (crc << 8 & 0xFFFFFFFF) ^ _CRC_TABLE[crc >> 24 ^ byte]
