@@ -20,6 +20,8 @@ LARGEST_PEAK = 100.0
 _BLOCK_SAMPLES = 1 << 20
 # An mp3 frame needs bytes of the frames before it, which libsndfile lacks right after a seek.
 _MP3_LEAD_FRAMES = 1 << 13
+# In the last page of an Ogg stream, which ends in the middle of a block, libsndfile's seek is off by some samples.
+_OGG_LAST_PAGE_SECONDS = 2.0
 
 
 def part_blocks(path: Path, part: Part) -> Iterator[Float[np.ndarray, "samples channels"]]:
@@ -30,7 +32,6 @@ def part_blocks(path: Path, part: Part) -> Iterator[Float[np.ndarray, "samples c
             # soundfile's blocks() hides a short read
             while len(block := file.block(_BLOCK_SAMPLES // info.channels, "float64")):
                 decoded += len(block)
-                _check_values(path, block)
                 yield block
         except soundfile.LibsndfileError as error:
             if not info.estimated:
@@ -50,9 +51,8 @@ def stretch(path: Path, part: Part, first: int, frames: int) -> tuple[Float[np.n
         with opened(path, part) as file:
             missing = frames - TOLERATED_SHORTFALL_SECONDS * file.samplerate
             try:
-                for block in _from(file, first, frames, seeks, "float64" if part.measured else "float32"):
-                    _check_values(path, block)
-                    blocks.append(block.mean(axis=1, dtype="float32"))
+                for block in _from(file, first, frames, seeks):
+                    blocks.append(mono(path, block).astype("float32", copy=False))
                     missing -= len(block)
             except soundfile.LibsndfileError as error:
                 if not seeks and not part.measured:
@@ -62,17 +62,18 @@ def stretch(path: Path, part: Part, first: int, frames: int) -> tuple[Float[np.n
     return np.concatenate([np.zeros(0, "float32"), *blocks]), file.samplerate
 
 
-def _from(file: OpenSound, first: int, frames: int, seeks: bool, dtype: str) -> Iterator[np.ndarray]:
-    """Blocks [samples, channels] of `frames` samples from `first` on, after a seek or from the beginning.
-
-    In float64, libsndfile keeps what it decoded before an error.
-    """
-    lead = first
+def _from(file: OpenSound, first: int, frames: int, seeks: bool) -> Iterator[np.ndarray]:
+    """Blocks [samples, channels] of `frames` samples from `first` on, after a seek or from the beginning."""
+    # Of an mp3 libsndfile keeps what it decoded before an error only in float64.
+    lead, dtype = first, "float64" if file.format == MP3 else "float32"
     if seeks:
-        if file.format == OGG and not len(file.block(1)):
-            return  # libsndfile crashes where it seeks in a stream whose codebooks are damaged
         first = min(first, file.frames)
-        lead = min(first, _MP3_LEAD_FRAMES) if file.format == MP3 else 0
+        lead = min(first, _lead(file, first))
+        if file.format == OGG:
+            # libsndfile crashes where it seeks in a stream whose codebooks are damaged
+            if not len(file.block(1)):
+                return
+            file.go_to(0)
         file.go_to(first - lead)
     left = lead + frames
     while left > 0 and len(block := file.block(min(left, _BLOCK_SAMPLES // file.channels), dtype)):
@@ -82,12 +83,19 @@ def _from(file: OpenSound, first: int, frames: int, seeks: bool, dtype: str) -> 
             yield block
 
 
-def _damaged(path: Path, error: soundfile.LibsndfileError) -> SoundError:
-    return SoundError(f"{path}: damaged sound: {error.error_string}")
+def _lead(file: OpenSound, first: int) -> int:
+    """How many samples before `first` a seek must lead to for the right ones to follow."""
+    if file.format == MP3:
+        return _MP3_LEAD_FRAMES
+    last_page = round(_OGG_LAST_PAGE_SECONDS * file.samplerate)
+    return last_page if file.format == OGG and file.frames - first < last_page else 0
 
 
-def _check_values(path: Path, block: np.ndarray) -> None:
-    peak = float(np.maximum(block.max(), -block.min()))
+def mono(path: Path, block: Float[np.ndarray, "samples channels"]) -> Float[np.ndarray, "samples"]:
+    """The mean of the channels. Raises SoundError where samples are not finite, or scaled like integers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = block.mean(axis=1)
+    peak = float(np.maximum(mean.max(), -mean.min()))
     if not math.isfinite(peak):
         raise SoundError(f"{path}: holds samples that are not finite (NaN or infinite)")
     if peak > LARGEST_PEAK:
@@ -95,3 +103,8 @@ def _check_values(path: Path, block: np.ndarray) -> None:
             f"{path}: floats with a peak of {peak:,.0f}, where 1 is full scale: scaled like integers; divide them by "
             "32,768 if they were 16-bit samples"
         )
+    return mean
+
+
+def _damaged(path: Path, error: soundfile.LibsndfileError) -> SoundError:
+    return SoundError(f"{path}: damaged sound: {error.error_string}")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, part_blocks, stretch
+from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, mono, part_blocks, stretch
 from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.info import SoundInfo, check_length, header_info, part_info
 from open_musiclm.audio.layout import Part
@@ -83,10 +83,10 @@ def wave_statistics(path: Path) -> WaveStatistics:
     """Mean and deviation of the whole file, read in blocks. Raises SoundError, also where the file is silent."""
     count, total, total_of_squares = 0, 0.0, 0.0
     for block in _blocks(path):
-        mono = block.mean(axis=1)
-        count += len(mono)
-        total += float(mono.sum())
-        total_of_squares += float(np.square(mono).sum())
+        samples = mono(path, block)
+        count += len(samples)
+        total += float(samples.sum())
+        total_of_squares += float(np.square(samples).sum())
     mean = total / count
     variance = max(total_of_squares - count * mean * mean, 0.0) / max(count - 1, 1)
     statistics = WaveStatistics(mean, math.sqrt(variance))
