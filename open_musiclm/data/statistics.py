@@ -10,7 +10,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from open_musiclm.audio import SoundError, SoundInfo, WaveStatistics, count_frames, header_info, wave_statistics
+from open_musiclm.audio import (
+    SoundError,
+    SoundInfo,
+    WaveStatistics,
+    check_length,
+    count_frames,
+    header_info,
+    wave_statistics,
+)
 from open_musiclm.errors import UserError
 
 _WAIT_SECONDS = 60.0
@@ -60,10 +68,12 @@ class StatisticsCache:
     def info(self, path: Path) -> SoundInfo:
         """The header of a sound file with its exact length; where that takes decoding, it is done once.
 
-        Raises SoundError.
+        Raises SoundError, also where the file is too short.
         """
         info = header_info(path)
-        return replace(info, frames=self._counted_frames(path), estimated=False) if info.estimated else info
+        info = replace(info, frames=self._counted_frames(path), estimated=False) if info.estimated else info
+        check_length(path, info)
+        return info
 
     def _counted_frames(self, path: Path) -> int:
         version = _version(path)
