@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.interruption import Interrupted
 from open_musiclm.training.options import RunOptions
 
 if TYPE_CHECKING:
@@ -175,9 +176,16 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: str) ->
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
-    """Parses the command line and runs `main`; misuse ends with one clear line and exit status 2."""
+    """Parses the command line and runs `main`.
+
+    Misuse ends with one clear line and exit status 2, a run that a signal stopped with 128 and the signal's number.
+    """
     parsed = arguments.parse_args()
+    if sys.platform == "win32":
+        print("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)", file=sys.stderr)
+        sys.exit(MISUSE)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    status = 0
     try:
         main(parsed)
     except UserError as error:
@@ -186,7 +194,11 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         _leave(INTERRUPTED)
+    except Interrupted as error:
+        status = error.exit_status
     _end_process_group()
+    if status:
+        sys.exit(status)
 
 
 def _leave(status: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """Atomic file writes."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -7,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from open_musiclm.errors import UserError
+
+# What file systems say that cannot sync a folder: SMB, shared folders of virtual machines.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 @contextmanager
@@ -35,9 +39,16 @@ def write_json(path: Path, content: object) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes sure that a file or folder is on the disk before it is renamed. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Makes sure that a file, or a folder where the file system can do that, is on the disk before it is renamed.
+
+    Raises OSError.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _CANNOT_SYNC):
+            raise
