@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from open_musiclm.config.fields import (
     AtMost,
@@ -15,7 +15,8 @@ from open_musiclm.config.fields import (
     Precision,
     StageName,
 )
-from open_musiclm.config.json_files import Section, load_section, section_from_content
+from open_musiclm.config.json_files import Section, load_section, problems_of, section_from_content
+from open_musiclm.errors import UserError
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 _LOWEST_TEMPERATURE = 1e-3
@@ -76,6 +77,21 @@ class GenerationConfig(Section):
             )
         return temperature
 
+    loudness: Annotated[float, Field(ge=-60, le=0)] | None = Field(
+        default=None,
+        description="of the written wave, in LUFS; -16 is usual; peaks stay below -1 dBTP; by default as generated",
+    )
+
+    def __init__(self, /, **fields: Any) -> None:
+        """Raises UserError that names the field."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise UserError(f"GenerationConfig: {problems_of(error, type(self))}") from error
+
+    # So that pydantic does not call it for content of a file, whose errors name the file (as RootModel does it).
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @field_validator("cfg_scale")
     @classmethod
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
@@ -111,8 +127,9 @@ class GenerationConfig(Section):
         return self.cfg_scale[_STAGES.index(stage)] if isinstance(self.cfg_scale, list) else self.cfg_scale
 
 
-def load_generation_config(path: Path) -> GenerationConfig:
+def load_generation_config(path: Path | str) -> GenerationConfig:
     """A generation config from its file; of a folder the one in it, or the defaults. Raises UserError."""
+    path = Path(path)
     file = path / GENERATION_CONFIG_NAME if path.is_dir() else path
     if path.is_dir() and not file.exists():
         return GenerationConfig()
