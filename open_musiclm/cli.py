@@ -70,6 +70,15 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
 
 
+def add_trust_argument(to: argparse.ArgumentParser) -> None:
+    """`--trust_remote_code`, of every script that may load a MERT."""
+    to.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="let Python code run that comes with MERT, where it needs such code: read it first",
+    )
+
+
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
     """`--overwrite` and `--log_with`, of every training script."""
     to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
@@ -99,6 +108,7 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
+    add_trust_argument(to)
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -145,7 +155,7 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
 
     paths, base = open_paths(model_paths_from(arguments))
     config = generation_config_from(arguments, base)
-    model = load_musiclm(paths, arguments.device, config, first_stage)
+    model = load_musiclm(paths, arguments.device, config, first_stage, arguments.trust_remote_code)
     return model, {flag: str(path) for flag, path in paths.resolved(list(model.stages)).items()}
 
 

@@ -32,27 +32,33 @@ def open_paths(paths: ModelPaths) -> tuple[ModelPaths, GenerationConfig]:
 
 
 def load_musiclm(
-    paths: ModelPaths, device: str | None, generation_config: GenerationConfig, first_stage: StageName = "semantic"
+    paths: ModelPaths,
+    device: str | None,
+    generation_config: GenerationConfig,
+    first_stage: StageName = "semantic",
+    trust_remote_code: bool = False,
 ) -> MusicLM:
     """The model with the stages from `first_stage` on, without the fine one where the coarse wave is asked for.
 
-    Raises UserError.
+    `trust_remote_code` lets Python code run that comes with MERT. Raises UserError.
     """
     config = load_model_config(paths.resolved([])["model_config"])
     stages = needed_stages(config, generation_config, first_stage)
     found = paths.resolved(stages)
     on = choose_device(device)
     loaded = {name: load_stage(found[f"{name}_path"], name, config, on) for name in stages}
-    tokenizer = MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on)
+    tokenizer = MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on, trust_remote_code)
     return MusicLM(config, loaded, tokenizer, generation_config)
 
 
-def load_bundle(name: str | Path, device: str | None, precision: Precision | None) -> MusicLM:
+def load_bundle(
+    name: str | Path, device: str | None, precision: Precision | None, trust_remote_code: bool = False
+) -> MusicLM:
     """The model of a bundle, a folder or a hub id, with its own generation config. Raises UserError."""
     paths, config = open_paths(ModelPaths(bundle=str(name)))
     if precision is not None:
         config = config.updated({"precision": precision})
-    return load_musiclm(paths, device, config)
+    return load_musiclm(paths, device, config, trust_remote_code=trust_remote_code)
 
 
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:

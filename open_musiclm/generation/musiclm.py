@@ -46,16 +46,20 @@ class MusicLM:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | torch.device | None = None, precision: Precision | None = None
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        precision: Precision | None = None,
+        trust_remote_code: bool = False,
     ) -> "MusicLM":
         """The model of a bundle: its folder, or the id of one on the hub.
 
-        Without `device` the best one there is; without `precision` that of the bundle's generation config. Raises
-        UserError.
+        Without `device` the best one there is; without `precision` that of the bundle's generation config. Python code
+        that comes with its MERT runs only with `trust_remote_code`. Raises UserError.
         """
         from open_musiclm.generation.loading import load_bundle
 
-        return load_bundle(name, None if device is None else str(device), precision)
+        return load_bundle(name, None if device is None else str(device), precision, trust_remote_code)
 
     def generate(
         self,

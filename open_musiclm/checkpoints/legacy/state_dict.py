@@ -95,7 +95,7 @@ class _File(io.FileIO):
     """A file of which no more is read at once than a zip's directory takes: it has an object in memory for each
     member."""
 
-    def read(self, size: int | None = -1, /) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1, /) -> bytes:
         return super().read(_MOST_DIRECTORY_BYTES if size is None or size < 0 else min(size, _MOST_DIRECTORY_BYTES))
 
 
