@@ -76,7 +76,7 @@ def positions(name: StageName, config: ModelConfig) -> int:
     stage, window = build_stage(name, config), config.window_seconds(name)
     ids = [torch.zeros(1, s.frames(window), s.quantizers, dtype=torch.long) for s in stage_streams(name, config)]
     with torch.no_grad():
-        return stage.decoder.embed(ids).x.shape[1]
+        return stage.layout.embed(ids).x.shape[1]
 
 
 def steps_per_second(name: StageName, config: ModelConfig) -> int:

@@ -151,12 +151,16 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
 
     Raises UserError.
     """
-    from open_musiclm.generation.loading import load_musiclm, open_paths
+    from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
+    from open_musiclm.generation.musiclm import MusicLM
 
     paths, base = open_paths(model_paths_from(arguments))
     config = generation_config_from(arguments, base)
-    model = load_musiclm(paths, arguments.device, config, first_stage, arguments.trust_remote_code)
-    return model, {flag: str(path) for flag, path in paths.resolved(list(model.stages)).items()}
+    model_config = paths.read_model_config()
+    stages = needed_stages(model_config, config, first_stage)
+    parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
+    model = MusicLM(model_config, *parts, config)
+    return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
 
 
 def require_path(path: Path | None, flag: str) -> Path:

@@ -1,4 +1,4 @@
-"""Regenerate sound files from the coarse stage on, to judge it alone: their own CLAP and semantic tokens are given."""
+"""Regenerate sound files from the coarse stage on, to test it alone: it is given their own CLAP and semantic tokens."""
 
 import argparse
 from pathlib import Path

@@ -180,7 +180,8 @@ def test_files_that_disappear(tmp_path: Path, stack: Stack, sounds: Path, tokens
     data = sound_data(tmp_path / "sounds", crops, 2, workers, valid_frac=0.0, seed=0, statistics=statistics)
     (tmp_path / "sounds/3.wav").unlink()
     failures = FailureList(tmp_path / "failed", accelerator)
-    batches = list(TrainingStream(data, accelerator, failures, 0).take(8))
+    with contextlib.closing(TrainingStream(data, accelerator, failures, 0)) as stream:
+        batches = list(stream.take(8))
     assert all(len(batch.batch.waves["clap"]) == 2 for batch in batches)
     assert str(tmp_path / "sounds/3.wav") in failures.reasons
 
@@ -189,5 +190,8 @@ def test_files_that_disappear(tmp_path: Path, stack: Stack, sounds: Path, tokens
     data = preprocessed_data(StageTrainerConfig(**section, num_workers=workers), stack.config)
     shard = next((tmp_path / "tokens").glob("*.arrow"), None) or next((tmp_path / "tokens").rglob("*.parquet"))
     shard.unlink()
-    with pytest.raises(UserError, match=shard.name):
-        list(TrainingStream(data, accelerator, failures, 0).take(1))
+    with (
+        contextlib.closing(TrainingStream(data, accelerator, failures, 0)) as stream,
+        pytest.raises(UserError, match=shard.name),
+    ):
+        list(stream.take(1))

@@ -20,11 +20,10 @@ from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.inference import Written, write_candidates
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.progress import StageBars
+from open_musiclm.generation.progress import Progress, StageBars
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, particle_search, resample, run_particles, surviving
 from open_musiclm.generation.session import Request, requests_of
-from open_musiclm.generation.tracks import Progress
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class SoundError(UserError):
 class SoundInfo:
     """A sound file's length (samples per channel), rate, channels and format.
 
-    `estimated` says that the length is libsndfile's guess: an mp3 without a length tag, by its size.
+    `estimated` says that the length is libsndfile's guess, by the size of an mp3 without a length tag. libsndfile reads
+    no further: of such a file with a variable bitrate the end may be lost (`ffmpeg -i a.mp3 -c copy b.mp3` adds a tag).
     """
 
     frames: int

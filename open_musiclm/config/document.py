@@ -58,8 +58,8 @@ def config_files() -> list[ConfigFile]:
         ),
         ConfigFile(
             "Backbone training: codec",
-            "`--config` of `scripts/train_encodec.py`; the demo's is `demo/configs/train_encodec.json`. Its other section, "
-            "`architecture`, has the fields of `EncodecArchitecture` in `open_musiclm/tokenizers/encodec_directory.py`.",
+            "`--config` of `scripts/train_encodec.py`; the demo's is `demo/configs/train_encodec.json`. The section "
+            "`architecture` is `EncodecArchitecture` in `open_musiclm/tokenizers/encodec_directory.py`.",
             {"trainer": EncodecTrainerConfig},
         ),
         ConfigFile(

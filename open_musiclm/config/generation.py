@@ -14,7 +14,7 @@ _STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 
 
 class GenerationConfig(Section):
-    """How to generate. A bundle carries one; scripts, the demo and Python use it unless told otherwise.
+    """A bundle carries one; scripts, the demo and Python use it unless told otherwise.
 
     Guidance is classifier-free guidance (Ho and Salimans 2022). Search: `open_musiclm/generation/search.py`.
     """
@@ -22,12 +22,14 @@ class GenerationConfig(Section):
     seed: int = Field(default=0, description="the same seed, prompt and sample number give the same music")
     duration: PositiveFloat = Field(default=4.0, description="seconds of new music")
     semantic_temperature: NonNegativeFloat = Field(
-        default=1.0, description="of the semantic stage; 0: the likeliest token"
+        default=1.0, description="temperature of the semantic stage; 0: the likeliest token"
     )
     coarse_temperature: NonNegativeFloat = Field(
-        default=0.95, description="of the coarse stage; 0: the likeliest token"
+        default=0.95, description="temperature of the coarse stage; 0: the likeliest token"
     )
-    fine_temperature: NonNegativeFloat = Field(default=0.4, description="of the fine stage; 0: the likeliest token")
+    fine_temperature: NonNegativeFloat = Field(
+        default=0.4, description="temperature of the fine stage; 0: the likeliest token"
+    )
     top_k: PositiveInt | None = Field(
         default=None, description="sample from so many of the likeliest ids; by default a tenth of them"
     )
@@ -42,7 +44,7 @@ class GenerationConfig(Section):
     return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher sound")
     precision: Precision = Field(
         default="float32",
-        description="of the stages' weights; bfloat16 is quicker, float32 gives the same music on every machine",
+        description="precision of the stages' weights; bfloat16 is quicker, float32 gives the same music everywhere",
     )
     max_batch_size: PositiveInt = Field(default=16, description="samples generated at the same time")
     num_samples: PositiveInt = Field(default=4, description="samples to choose from, per prompt")

@@ -17,6 +17,7 @@ from open_musiclm.config.fields import (
     accept_renamed_key,
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
+from open_musiclm.errors import UserError
 
 MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
 
@@ -171,8 +172,8 @@ class TransformerConfig(Section):
     )
     history_corruption: Probability = Field(
         default=0.0,
-        description="training, experimental: share of examples in whose history (the tokens before the predicted one) a "
-        "span is taken from another example of the batch",
+        description="training, experimental: share of examples in whose history (the tokens before the predicted one) "
+        "a span is taken from another example of the batch",
     )
 
     @model_validator(mode="before")
@@ -274,6 +275,13 @@ class ModelConfig(Section):
     def stage_names(self) -> tuple[StageName, ...]:
         """The stages of the model: without fine codebooks there is no fine stage."""
         return ("semantic", "coarse", "fine") if self.global_cfg.num_fine_quantizers else ("semantic", "coarse")
+
+    def check_stage(self, name: StageName) -> None:
+        """Raises UserError where the model has no such stage."""
+        if name not in self.stage_names:
+            raise UserError(
+                f"this model has no {name} stage: its coarse stage makes all codebooks (num_fine_quantizers 0)"
+            )
 
     def stage(self, name: StageName) -> TransformerConfig:
         """The transformer section of stage `name`."""

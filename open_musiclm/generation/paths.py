@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from open_musiclm.config import MODEL_CONFIG_NAME, StageName
+from open_musiclm.config import MODEL_CONFIG_NAME, ModelConfig, StageName, load_model_config
 from open_musiclm.errors import UserError
 
 
@@ -32,3 +32,7 @@ class ModelPaths:
         if missing:
             raise UserError(f"missing {', '.join(dict.fromkeys(missing))}")
         return {flag: path for flag, path in named.items() if path is not None}
+
+    def read_model_config(self) -> ModelConfig:
+        """The model config at its path, or the bundle's. Raises UserError."""
+        return load_model_config(self.resolved([])["model_config"])

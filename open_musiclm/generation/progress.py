@@ -4,7 +4,15 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from open_musiclm.generation.tracks import Progress
+
+class Progress:
+    """Receives how much music each stage has made; this one ignores it."""
+
+    def begin(self, stage: str, seconds: float) -> None:
+        """A stage will make `seconds` of music."""
+
+    def advance(self, stage: str, seconds: float) -> None:
+        """It has made `seconds` more."""
 
 
 class StageBars(Progress):

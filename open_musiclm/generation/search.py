@@ -18,9 +18,10 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig
 from open_musiclm.generation.audio_prompt import PromptTokens
 from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.scorers import Scorer
 from open_musiclm.generation.session import GenerationSession, requests_of
-from open_musiclm.generation.tracks import GeneratedTrack, Progress
+from open_musiclm.generation.tracks import GeneratedTrack
 
 SURVIVING_SHARE = 1 / 4
 
@@ -97,16 +98,16 @@ def particle_search(
     waves: list[Float[Tensor, "samples"]] = []
     for first in range(0, len(requests), at_once):
         session = model.session(requests[first : first + at_once], config, progress)
-        prompt = session.prompt_tokens(audio_prompt)
-        survivors, coarse = run_particles(session, prompt, particles, scorer)
+        given = session.prompt_tokens(audio_prompt)
+        survivors, coarse = run_particles(session, given, particles, scorer)
         winners = model.session([session.requests[index] for index in survivors], config, progress)
-        waves += list(torch.cat(list(winners.finish(coarse, prompt, audio_prompt)), dim=1).cpu())
+        waves += list(torch.cat(list(winners.finish(coarse, given, audio_prompt)), dim=1).cpu())
     return waves
 
 
 def run_particles(
     session: GenerationSession,
-    prompt: PromptTokens,
+    given: PromptTokens,
     num_particles: int,
     scorer: Scorer,
     semantic: Int[Tensor, "batch time 1"] | None = None,
@@ -116,12 +117,12 @@ def run_particles(
     The particles start from `semantic` tokens, or make their own. Scored is the new music so far, as much of it as
     CLAP's window holds.
     """
-    semantic_track, coarse = session.particle_tracks(prompt, semantic)
+    semantic_track, coarse = session.particle_tracks(given, semantic)
     prompts = [request.prompt for request in session.requests]
-    window = session.grid.ticks(session.config.global_cfg.clap_audio_length_seconds)
+    window = session.grid.ticks(session.model_config.global_cfg.clap_audio_length_seconds)
 
     def scores(end: int) -> Float[Tensor, "samples particles"]:
-        wave = session.decode([coarse], max(prompt.ticks, end - window), end)
+        wave = session.decode([coarse], max(given.ticks, end - window), end)
         return scorer.score(prompts, wave).cpu().unflatten(0, (-1, num_particles))
 
     *earlier, last = coarse.window_ends()

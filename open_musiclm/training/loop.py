@@ -1,4 +1,4 @@
-"""The loop that every trainer shares: steps, validation, samples, checkpoints, resuming, signals."""
+"""The loop of every `Trainer`: steps, validation, samples, checkpoints, resuming, signals."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -111,7 +111,7 @@ class Loop:
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"{self.trainer.name}: the loss was not finite {MAX_SKIPPED_IN_A_ROW} times in a row, last in step "
-                f"{self.state.step} ({batch}); these steps changed and saved nothing. Lower lr, or set precision "
+                f"{self.state.step} ({batch}); these steps changed no weights. Lower lr, or set precision "
                 "to float32, and go on from the last checkpoint"
             )
 

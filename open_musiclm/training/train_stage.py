@@ -14,8 +14,7 @@ from open_musiclm.training.loop import Loop
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
-from open_musiclm.training.stage_trainer import StageTools
-from open_musiclm.training.stage_trainers import TRAINERS
+from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ def train_stage(
 
     Returns the results folder; None in a run that was stopped, and in all processes but the main one. Raises UserError.
     """
+    model_config.check_stage(name)
     config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
     _check_tokenizers(config, tokenizers)
     run = Run.begin(options, model_config, training_config, config.seed, config.precision, config.grad_accum_every)

@@ -55,6 +55,15 @@ class MadeUpTokens(Dataset):
         return [clap, (torch.arange(10).unsqueeze(1) + clap.sum()) % CODES]
 
 
+class MadeUpFrames(MadeUpTokens):
+    """The same for a coarse stage in the frames layout, which gets semantic tokens at its own rate."""
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        clap, semantic = super().__getitem__(index)
+        coarse = (torch.arange(15).unsqueeze(1) + torch.arange(3) + clap.sum()) % CODES
+        return [clap, semantic[:9], coarse]
+
+
 def collate(examples: list[list[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.stack(tokens) for tokens in zip(*examples, strict=True)]
 
@@ -66,7 +75,7 @@ def model_config(dim: int = 16) -> ModelConfig:
         hubert_kmeans_cfg=HubertKmeansConfig(codebook_size=CODES),
         encodec_cfg=EncodecConfig(codebook_size=CODES),
         semantic_cfg=SemanticConfig(dim=dim, depth=1, heads=2, relative_position_bias_type="t5"),
-        coarse_cfg=CoarseConfig(dim=16, depth=1, heads=2),
+        coarse_cfg=CoarseConfig(dim=dim, depth=1, heads=2, token_layout="frames", conditioning_kernel=3),
         fine_cfg=FineConfig(dim=16, depth=1, heads=2),
     )
 
@@ -90,10 +99,12 @@ def trainer_config(**changes: object) -> StageTrainerConfig:
     return StageTrainerConfig.model_validate({**values, **changes})
 
 
-def training_data(config: StageTrainerConfig, training: Dataset | None = None) -> TrainingData:
+def training_data(
+    config: StageTrainerConfig, training: Dataset | None = None, validation: Dataset | None = None
+) -> TrainingData:
     return TrainingData(
         training=training or MadeUpTokens(),
-        validation=MadeUpTokens(),
+        validation=validation or MadeUpTokens(),
         validation_examples=10,
         collate=collate,
         batch_size=config.batch_size,
@@ -104,11 +115,12 @@ def training_data(config: StageTrainerConfig, training: Dataset | None = None) -
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     tracking.SECONDS_BETWEEN_LINES = arguments.seconds_between_lines
+    name, kind = ("coarse", MadeUpFrames) if arguments.frames else ("semantic", MadeUpTokens)
     config = trainer_config(
-        num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
+        stage=name, num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
     )
     options = RunOptions(
-        "semantic",
+        name,
         arguments.results_folder,
         overwrite=arguments.overwrite,
         log_with="none",
@@ -120,9 +132,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.sharded:
         shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
-    trainer = StageTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
-    tokens = MadeUpTokens(arguments.slow_seconds, arguments.dies_at)
-    Loop(trainer, training_data(config, tokens), run, config).train()
+    trainer = StageTrainer(run.accelerator, build_stage(name, model_config()), tools, config)
+    tokens = kind(arguments.slow_seconds, arguments.dies_at)
+    Loop(trainer, training_data(config, tokens, kind()), run, config).train()
     if arguments.sharded:
         state, weights = trainer.optimizer.state_dict(), whole_weights(trainer.stage)
         print(f"process {run.accelerator.process_index} gathers {len(state)} and {len(weights)}", flush=True)
@@ -140,6 +152,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--frames", action="store_true")
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--slow_seconds", type=float, default=0.0)
     parser.add_argument("--dies_at", type=int, default=None)
