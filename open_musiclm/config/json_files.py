@@ -9,6 +9,7 @@ was expected.
 import json
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,9 +107,8 @@ def shown(value: object) -> str:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {shown(twice)} is there twice")
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {shown(counts.most_common(1)[0][0])} is there twice")
     return content
 
 
@@ -155,7 +155,7 @@ def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{place}: {message}" if place else message
-    return f"{place}: {message}, found {shown(problem['input'])}"
+    return f"{f'{place}: ' if place else ''}{message}, found {shown(problem['input'])}"
 
 
 def _printable(key: str) -> str:
