@@ -9,7 +9,7 @@ from pydantic import Field
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, Description, ForeignDirectory
-from open_musiclm.config.json_files import read_json_object
+from open_musiclm.config.json_files import read_json_object, shown
 from open_musiclm.text_files import read_text
 from open_musiclm.tokenizers.pretrained import Activation, Dropout, Epsilon, Layers, Size, TokenId, filled
 
@@ -86,8 +86,8 @@ class _FrontEnd(Description):
     fft_window_size: Annotated[int, Field(ge=16, le=1 << 14)] = 1024
     frequency_min: Annotated[float, Field(ge=0)] = 0
     frequency_max: Annotated[float, Field(gt=0)] = 14000
-    padding: str = "repeatpad"
-    truncation: str = "fusion"
+    padding: Literal["repeatpad"] = "repeatpad"
+    truncation: Literal["fusion", "rand_trunc"] = "fusion"
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,7 @@ class ClapDirectory:
         """The architecture that its config.json describes."""
         content = self.files.read_object(CONFIG_NAME)
         if content.get("model_type") != "clap":
-            found = content.get("model_type", "absent")
-            found = found if isinstance(found, str) else type(found).__name__
-            self._refuse(f"the model_type in its {CONFIG_NAME} is {found[:40]}, not clap")
+            self._refuse(f"{CONFIG_NAME}: model_type: expected 'clap', found {shown(content.get('model_type'))}")
         description = self.files.read(CONFIG_NAME, _Clap)
         text, audio = description.text_config, description.audio_config
         if len(audio.depths) != len(audio.num_attention_heads):
@@ -208,7 +206,7 @@ class ClapDirectory:
         audio: _Audio = config.audio_config  # type: ignore[assignment]
         if (extractor.truncation == "fusion") != audio.enable_fusion:
             self._refuse(
-                f"{FRONT_END_NAME} has truncation {extractor.truncation[:40]!r}, which contradicts enable_fusion in "
+                f"{FRONT_END_NAME} has truncation {extractor.truncation!r}, which contradicts enable_fusion in "
                 f"{CONFIG_NAME}"
             )
         if extractor.feature_size != audio.num_mel_bins:

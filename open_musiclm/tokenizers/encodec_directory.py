@@ -141,7 +141,8 @@ def filled_encodec(
     It is first built without memory, so that sizes that the weights do not have cost nothing. Raises UserError.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is empty is refused below
             expected = build_encodec(architecture).state_dict()
     except Exception as error:  # torch may raise anything for sizes that make no sense
         raise UserError(

@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, Description, ForeignDirectory
+from open_musiclm.config.json_files import shown
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.pretrained import Activation, Epsilon, Layers, Size, filled
 
@@ -69,7 +70,7 @@ class MertDirectory:
         self.description = self.files.read(CONFIG_NAME, _Mert)
         if self.description.model_type not in _MODEL_TYPES:
             raise self.files.refusal(
-                f"its {CONFIG_NAME} says model_type {self.description.model_type[:40]}; HuBERT or MERT is needed"
+                f"{CONFIG_NAME}: model_type: a HuBERT or MERT is needed, found {shown(self.description.model_type)}"
             )
 
     def load(self, trust_remote_code: bool = False) -> HubertModel:
