@@ -76,10 +76,6 @@ class PartReader(io.RawIOBase):
             self._position += len(content)
         return filled
 
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
     def _content(self, span: Span | bytes, inside: int, wanted: int) -> bytes:
         if isinstance(span, bytes):
             return span[inside : inside + wanted]

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from open_musiclm.audio.layout import Layout, Part, PartReader
 
 MP3, OGG = "MP3", "OGG"  # as libsndfile names the formats
 _RAW = "RAW"  # what it takes a file for that has nothing but a known suffix
+_LONGEST_PATH_BYTES = 1000  # that it opens by name
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
 
@@ -73,16 +74,16 @@ def layout(path: Path) -> Layout:
 def opened(path: Path, part: Part) -> Iterator[OpenSound]:
     """A part of a sound file. Raises SoundError, also for what libsndfile cannot decode inside the block."""
     try:
-        reader: Any = PartReader(path.open("rb"), part.spans) if part.spans else None
-        try:
+        with ExitStack() as stack:
+            source: Any = str(path)
+            if part.spans or len(source.encode()) > _LONGEST_PATH_BYTES:
+                source = stack.enter_context(path.open("rb"))
+            if part.spans:
+                source = PartReader(source, part.spans)
             with c_stderr_hidden():
-                file = OpenSound(reader or str(path))
-            with file:
-                _check(path, file)
-                yield file
-        finally:
-            if reader is not None:
-                reader.close()
+                file = stack.enter_context(OpenSound(source))
+            _check(path, file)
+            yield file
     except OSError as error:
         raise SoundError(f"{path}: cannot read: {error.strerror or error}") from error
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a suffix without a header (.raw)

@@ -1,6 +1,6 @@
 """WAV, RF64, AIFF, W64, CAF and AU: one stretch of samples, whose size a header before it states."""
 
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from open_musiclm.audio.layout import PLAIN, Layout, Part
 
@@ -8,6 +8,8 @@ from open_musiclm.audio.layout import PLAIN, Layout, Part
 _MOST_REST_BYTES = 1 << 12
 _ZEROS_READ = 1 << 16
 _MOST_CHUNKS = 10_000
+_AU_HEADER_BYTES = 24
+ByteOrder = Literal["little", "big"]
 
 
 class _Samples(NamedTuple):
@@ -23,7 +25,7 @@ class _Samples(NamedTuple):
 class _Kind(NamedTuple):
     """How a container writes its chunks: a name, then a size, which may count the name and itself."""
 
-    byte_order: str
+    byte_order: ByteOrder
     name_bytes: int
     size_bytes: int
     counts_header: bool
@@ -44,30 +46,31 @@ _KINDS = {
 def chunk_layout(file: BinaryIO, size: int) -> Layout:
     """The whole file, with the size of its samples corrected where the header cannot be right."""
     file.seek(0)
-    magic = file.read(4)
-    kind = _KINDS.get(magic)
-    samples = _samples_of_au(file, magic) if kind is None else _samples_chunk(file, size, kind)
-    if samples is None or samples.first >= size:
+    kind = _KINDS.get(file.read(4))
+    samples = None if kind is None else _samples_chunk(file, size, kind)
+    if kind is None or samples is None or _is_right(file, size, samples, kind):
         return PLAIN
-    available = size - samples.first
-    rest = available - samples.size
-    if rest == 0 or (rest > 0 and _is_explained(file, samples, rest, kind)):
-        return PLAIN
-    order = "little" if (kind is not None and kind.byte_order == "little") or magic == b"dns." else "big"
-    counted = available + (kind.name_bytes + kind.size_bytes if kind is not None and kind.counts_header else 0)
+    counted = size - samples.first + (kind.name_bytes + kind.size_bytes if kind.counts_header else 0)
     if counted >= 1 << 8 * samples.field_bytes:
         return PLAIN  # more than the format can say
-    field = counted.to_bytes(samples.field_bytes, order)  # type: ignore[arg-type]
-    return Layout((Part(((0, samples.field), field, (samples.field + len(field), size))),))
+    return _with_field(samples.field, counted.to_bytes(samples.field_bytes, kind.byte_order), size)
 
 
-def _samples_of_au(file: BinaryIO, magic: bytes) -> _Samples | None:
-    header = file.read(8)
-    if magic not in (b".snd", b"dns.") or len(header) < 8:
-        return None
-    order = "big" if magic == b".snd" else "little"
-    first, size = (int.from_bytes(field, order) for field in (header[:4], header[4:]))  # type: ignore[arg-type]
-    return _Samples(8, 4, first, size, 1)
+def au_layout(file: BinaryIO, size: int) -> Layout:
+    """The same for AU, whose header says where the samples begin and how many bytes they have."""
+    file.seek(0)
+    header = file.read(_AU_HEADER_BYTES)
+    order: ByteOrder = "big" if header[:4] == b".snd" else "little"
+    first, length = int.from_bytes(header[4:8], order), int.from_bytes(header[8:12], order)
+    begins = first if _AU_HEADER_BYTES <= first < size else _AU_HEADER_BYTES
+    samples = _Samples(8, 4, begins, length, 1)
+    if size <= begins or (begins == first and _is_right(file, size, samples, None)) or size >= 1 << 32:
+        return PLAIN
+    return _with_field(4, begins.to_bytes(4, order) + (size - begins).to_bytes(4, order), size)
+
+
+def _with_field(place: int, content: bytes, size: int) -> Layout:
+    return Layout((Part(((0, place), content, (place + len(content), size))),))
 
 
 def _samples_chunk(file: BinaryIO, size: int, kind: _Kind) -> _Samples | None:
@@ -92,18 +95,23 @@ def _header(file: BinaryIO, position: int, kind: _Kind) -> tuple[bytes, int] | N
     header = file.read(kind.name_bytes + kind.size_bytes)
     if len(header) < kind.name_bytes + kind.size_bytes:
         return None
-    length = int.from_bytes(header[kind.name_bytes :], kind.byte_order)  # type: ignore[arg-type]
+    length = int.from_bytes(header[kind.name_bytes :], kind.byte_order)
     return header[: kind.name_bytes], length - (len(header) if kind.counts_header else 0)
 
 
-def _is_explained(file: BinaryIO, samples: _Samples, rest: int, kind: _Kind | None) -> bool:
-    """Whether what follows the samples is something else: short, zeros, or a chunk that fits."""
-    if rest <= _MOST_REST_BYTES and rest <= samples.size:
+def _is_right(file: BinaryIO, size: int, samples: _Samples, kind: _Kind | None) -> bool:
+    """Whether the samples end with the file, or before something else: something short, zeros, or a chunk that fits."""
+    rest = size - samples.first - samples.size
+    if rest == 0 or samples.first >= size:
+        return True
+    if rest < 0 or samples.size <= 0:
+        return False
+    if rest <= min(_MOST_REST_BYTES, samples.size):
         return True
     after = samples.first + samples.size + -samples.size % samples.aligned_to
     file.seek(after)
     if not any(file.read(_ZEROS_READ)):
-        return samples.size > 0
+        return True
     header = None if kind is None else _header(file, after, kind)
     if header is None:
         return False
