@@ -111,7 +111,7 @@ def reading(
 ) -> Callable[[], object]:
     """As many bytes as the blocks' weights have, read once."""
     stage, _ = _stage(path, name, device)
-    count = sum(weight.numel() for weight in stage.decoder.transformer.blocks.parameters())
+    count = sum(weight.numel() for weight in stage.layout.transformer.blocks.parameters())
     content = torch.ones(count * getattr(torch, precision).itemsize // 4, device=device)
     return content.sum
 

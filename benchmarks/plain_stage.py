@@ -22,7 +22,7 @@ FORGOTTEN = 0.15
 
 def plain_loss(stage: Stage, ids: Sequence[Ids]) -> Float[Tensor, ""]:
     """The loss of a stage whose non-causal prefix is empty; in training mode with forgetful masking and dropout."""
-    decoder = stage.decoder
+    decoder = stage.layout
     labels = [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, stage.sequences, strict=True)]
     fed = [*labels[:-1], labels[-1][:, :-1]]
     mask = conditioning_mask(stage.sequences, fed)

@@ -34,7 +34,7 @@ def arguments() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def main(arguments: argparse.Namespace) -> None:
     stage = build_stage("semantic", load_model_config(arguments.model_config))
-    matrices = [weight.detach() for weight in stage.decoder.transformer.blocks.parameters() if weight.ndim == 2]
+    matrices = [weight.detach() for weight in stage.layout.transformer.blocks.parameters() if weight.ndim == 2]
     cli.say(f"{arguments.model_config}, {torch.get_num_threads()} threads, torch {torch.__version__}, GB/s\n")
     cli.say("| precision | rows | PyTorch | generation's | sum | int8 weights |")
     cli.say("| --- | --- | --- | --- | --- | --- |")

@@ -113,11 +113,11 @@ def tokens_and_operations(path: Path, name: StageName, batch: int) -> tuple[int,
 
 
 def _forward_operations(stage: Stage, positions: int, predicted: torch.Tensor) -> float:
-    blocks = stage.decoder.transformer.blocks
+    blocks = stage.layout.transformer.blocks
     weights = sum(weight.numel() for weight in blocks.parameters() if weight.ndim == 2)
     heads = blocks[0].attention.to_query.out_features
     pairs = positions * positions / 2  # causal
-    logits = predicted.numel() * stage.predicted.codebook_size * stage.decoder.logit_weights[-1].shape[-1]
+    logits = predicted.numel() * stage.predicted.codebook_size * stage.layout.logit_weights[-1].shape[-1]
     return 2 * (positions * weights + 2 * pairs * heads * len(blocks) + logits)
 
 

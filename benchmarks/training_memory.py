@@ -136,7 +136,7 @@ def step(config: ModelConfig, name: StageName, batch: int, checkpointing: bool, 
     """The memory of a step of stage `name`."""
     with FakeTensorMode():
         stage = fake_stage(config, name, device)
-        transformer, kept, marks, inputs = stage.decoder.transformer, Kept(stage), [], []
+        transformer, kept, marks, inputs = stage.layout.transformer, Kept(stage), [], []
         biases: list[int] = []
         transformer.blocks[0].register_forward_pre_hook(lambda _, given: biases.append(_bytes(given[1].bias)))
         for block in transformer.blocks:
@@ -160,7 +160,7 @@ def fake_stage(config: ModelConfig, name: StageName, device: str) -> Stage:
     """Stage `name` in training mode, attending as a GPU's kernel does as far as memory goes."""
     with torch.device(device):
         stage = build_stage(name, config).train()
-    transformer = stage.decoder.transformer
+    transformer = stage.layout.transformer
     whole = transformer._attend
 
     def attention(key_mask: Tensor, times: PositionTimes) -> FakeAttention:
@@ -174,7 +174,7 @@ def simulated_peak(config: ModelConfig, name: StageName, batch: int, checkpointi
     """The most bytes at any time in two fake steps of two batches each, with a CPU's types."""
     with FakeTensorMode():
         stage = fake_stage(config, name, "cpu")
-        stage.decoder.transformer.gradient_checkpointing = checkpointing
+        stage.layout.transformer.gradient_checkpointing = checkpointing
         optimizer = torch.optim.AdamW(stage.parameters(), fused=True)
         tracker = MemTracker()
         tracker.track_external(stage, optimizer)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from open_musiclm import cli
+from open_musiclm.interruption import Interrupted
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -36,6 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         cli.say(line)
     if report.interrupted:
         cli.say(f"interrupted; go on with: python {shlex.join(sys.argv)}")
+        raise Interrupted(report.interrupted)
 
 
 if __name__ == "__main__":

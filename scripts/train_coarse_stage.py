@@ -18,9 +18,10 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.config import load_model_config, load_training_config
     from open_musiclm.training.train_stage import TokenizerPaths, train_stage
 
+    config = load_model_config(arguments.model_config)
     folder = train_stage(
         "coarse",
-        load_model_config(arguments.model_config),
+        config,
         load_training_config(arguments.training_config),
         cli.run_options_from(arguments, "coarse"),
         TokenizerPaths(arguments.rvq_path, arguments.kmeans_path),
@@ -28,8 +29,12 @@ def main(arguments: argparse.Namespace) -> None:
     )
     if folder is not None:
         cli.say(f"wrote the coarse stage to {folder}")
-        same = cli.repeated(arguments, "training_config", "model_config", "rvq_path", "kmeans_path")
-        cli.say(f"next: python scripts/train_fine_stage.py {same}")
+        same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
+        if "fine" in config.stage_names:
+            cli.say(f"next: python scripts/train_fine_stage.py --training_config {arguments.training_config} {same}")
+        else:
+            paths = f"--semantic_path SEMANTIC --coarse_path {folder}"
+            cli.say(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def test_one_key_more_and_one_less_are_named_together(tmp_path: Path, stack: Sta
     save_file({**tensors, "surplus": torch.zeros(1)}, path, metadata_of(source))
     stage = build_stage("fine", stack.config)
     with pytest.raises(UserError, match=r"missing start_tokens\.1; unexpected surplus"):
-        load_into(stage.decoder, load_weights(path, "fine"))
+        load_into(stage.layout, load_weights(path, "fine"))
 
 
 def test_another_architecture_names_the_keys(stack: Stack) -> None:

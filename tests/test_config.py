@@ -1,4 +1,4 @@
-"""Configs: what is shipped holds DESIGN's values, and every mistake is told with its file, section and key."""
+"""Configs: shipped configs hold the documented values, and every mistake is named with its file, section and key."""
 
 import copy
 import json

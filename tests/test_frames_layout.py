@@ -90,7 +90,7 @@ def test_conditioning_acts_from_its_lookahead_on(name: str) -> None:
     stage = frames_stage(name, conditioning_depth=2, conditioning_kernel=3, use_conv_ff=False)
     ids = ids_of(stage, 1, 30)
     _, conditioning, predicted = stage.sequences
-    lookahead = stage.decoder.conditioning.lookahead_seconds
+    lookahead = stage.layout.conditioning.lookahead_seconds
     assert lookahead == pytest.approx(2 / conditioning.frame_hz)
     logits = stage.training_logits(ids, [False] * 3)[0][-1]
     other = [ids[0], ids[1].clone(), ids[2]]
@@ -254,7 +254,7 @@ def test_weights_of_the_other_layout_are_one_clear_line(tmp_path: Path, layouts:
         for layout in layouts
     )
     path = tmp_path / "coarse.safetensors"
-    save_weights(path, "coarse", build_stage("coarse", saved).decoder.state_dict(), saved)
+    save_weights(path, "coarse", build_stage("coarse", saved).layout.state_dict(), saved)
     load_stage(path, "coarse", saved, CPU)
     with pytest.raises(UserError, match=rf"token_layout {layouts[0]} there, {layouts[1]} here$"):
         load_stage(path, "coarse", wanted, CPU)

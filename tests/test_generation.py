@@ -177,7 +177,7 @@ def test_gradients_reach_every_parameter_and_shrink_at_the_embeddings() -> None:
         ids = [random_ids(stage, 0, 2, 1), random_ids(stage, 1, 2, 4), random_ids(stage, 2, 2, 4)]
         stage(ids, [0.2, 0.3, 1.0]).loss.backward()
         assert all(parameter.grad is not None for parameter in stage.parameters())
-        gradients[alpha] = stage.decoder.embeddings[2].weight.grad
+        gradients[alpha] = stage.layout.embeddings[2].weight.grad
     torch.testing.assert_close(gradients[0.1], gradients[1.0] * 0.1, rtol=1e-3, atol=1e-8)
 
 
@@ -202,9 +202,9 @@ def test_sampling_keeps_to_its_bounds() -> None:
 def test_sampling_follows_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20000, -1)
     noise = gumbel_noise([torch.Generator().manual_seed(1)], 20000, 3, CPU).squeeze(1)
-    drawn = sample(logits, noise, Sampling(0.5, top_k=3)).bincount(minlength=3) / 20000
+    chosen = sample(logits, noise, Sampling(0.5, top_k=3)).bincount(minlength=3) / 20000
     expected = (torch.tensor([0.0, 1.0, 2.0]) / 0.5).softmax(0)
-    assert torch.allclose(drawn, expected, atol=0.015)
+    assert torch.allclose(chosen, expected, atol=0.015)
 
 
 def _nobody(steps: int) -> None:
@@ -219,11 +219,13 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
     conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=3)
     streams = [sample_rng(0, "a", number, name) for number in range(2)]
     rough = stage_generator(stage, torch.bfloat16)
-    drawn = rough.generate(conditioning, known, 9, Sampling(temperature=0), streams, _nobody)
-    logits, _ = stage.training_logits([*conditioning, torch.cat((known, drawn), dim=1)], [False] * len(stage.sequences))
+    chosen = rough.generate(conditioning, known, 9, Sampling(temperature=0), streams, _nobody)
+    logits, _ = stage.training_logits(
+        [*conditioning, torch.cat((known, chosen), dim=1)], [False] * len(stage.sequences)
+    )
     assert logits[-1] is not None
     exact = logits[-1][:, known.flatten(1).shape[1] : -1, :-1]
-    lost = exact.amax(dim=-1) - exact.gather(-1, drawn.flatten(1).unsqueeze(-1)).squeeze(-1)
+    lost = exact.amax(dim=-1) - exact.gather(-1, chosen.flatten(1).unsqueeze(-1)).squeeze(-1)
     assert float(lost.max()) < 0.1
     assert float(exact.std()) > 0.1
 
@@ -313,7 +315,7 @@ def test_histories_are_corrupted_in_one_span_of_at_most_half(time: int, share: f
 
 def test_a_generator_leaves_the_stage_to_be_freed() -> None:
     stage = build_stage("semantic", small_config(dim=64))
-    transformer = weakref.ref(stage.decoder.transformer)
+    transformer = weakref.ref(stage.layout.transformer)
     generator = stage_generator(stage, torch.bfloat16)
     del stage
     gc.collect()

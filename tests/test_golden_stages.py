@@ -25,7 +25,7 @@ def case(request: pytest.FixtureRequest) -> tuple[dict, dict, Stage]:
 def test_bare_logits(case: tuple[dict, dict, Stage]) -> None:
     _, expected, stage = case
     ids = [expected[f"ids.{i}"].flatten(1) for i in range(len(stage.sequences))]
-    layout = stage.decoder
+    layout = stage.layout
     x, _, times = layout.embed_flat(ids)
     hidden = layout.transformer(x, times)
     for index, output in enumerate(layout.predicting(hidden, [tokens.shape[1] for tokens in ids])):

@@ -11,8 +11,8 @@ from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.scorers import ClapScorer
-from open_musiclm.generation.tracks import Progress
 
 HZ = 24000
 PROMPT = "a slow piano piece"
@@ -113,11 +113,11 @@ def test_continuation_of_sound_at_the_codec_rate_is_untouched(musiclm: MusicLM) 
 
 
 def test_continuation_hears_the_last_seconds(musiclm: MusicLM) -> None:
-    """With the likeliest tokens everywhere, only what was heard can make a difference."""
+    """With the likeliest tokens everywhere, only the context can make a difference."""
     config = GenerationConfig(semantic_temperature=0.0, coarse_temperature=0.0, fine_temperature=0.0)
     given = tune(3.0, HZ)
     early, late = given.wave.clone(), given.wave.clone()
-    early[:HZ] = 0.0  # the semantic context is the last second only; earlier sound is not heard ...
+    early[:HZ] = 0.0  # the semantic context is the last second only; earlier sound does not count ...
     late[-HZ // 2 :] = torch.rand(HZ // 2) - 0.5
     new = [musiclm.generate(PROMPT, 1.0, config=config, audio_prompt=Sound(w, HZ))[0][-HZ:] for w in (early, late)]
     assert not torch.equal(new[0], new[1])
@@ -128,6 +128,22 @@ def test_the_coarse_wave_leaves_the_fine_stage_out(stack: Stack) -> None:
         PROMPT, 1.7, config=GenerationConfig(return_coarse_wave=True)
     )
     assert wave.shape == (round(1.7 * HZ),)
+
+
+def test_a_stage_that_is_not_loaded_is_named(stack: Stack) -> None:
+    with pytest.raises(UserError, match="the fine stage is not loaded"):
+        stack.musiclm(("semantic", "coarse")).generate(PROMPT, 0.5)
+
+
+def test_regeneration_from_the_fine_stage_runs_it_whatever_the_config_says(musiclm: MusicLM) -> None:
+    sound, coarse_only = tune(0.9), GenerationConfig(return_coarse_wave=True)
+    expected = musiclm.regenerate(sound, "fine", "tune.wav")
+    assert torch.equal(musiclm.regenerate(sound, "fine", "tune.wav", coarse_only), expected)
+
+
+def test_regeneration_with_guidance_needs_stages_trained_for_it(musiclm: MusicLM) -> None:
+    with pytest.raises(UserError, match="condition_dropout"):
+        musiclm.regenerate(tune(0.5), "coarse", "tune.wav", GenerationConfig(cfg_scale=2.0))
 
 
 @pytest.mark.parametrize("first_stage", ["coarse", "fine"])
@@ -178,7 +194,7 @@ def test_a_text_is_embedded_once(musiclm: MusicLM, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_long_piece_is_made_in_windows(musiclm: MusicLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long the piece, no stage holds more than its window at a time."""
+    """However long the music, no stage holds more than its window at a time."""
     held: dict[str, set[int]] = {}
     make = FlatGenerator.generate
 

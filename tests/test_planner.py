@@ -17,7 +17,10 @@ from open_musiclm.config import (
     SemanticConfig,
 )
 from open_musiclm.generation.planner import TickGrid, Window, plan_steps, plan_windows
-from open_musiclm.generation.tracks import GeneratedTrack
+from open_musiclm.generation.progress import Progress
+from open_musiclm.generation.sampling import Sampling
+from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.tracks import EncodedTrack, GeneratedTrack, StageInputs
 from open_musiclm.tokens import TokenStream, token_streams
 
 
@@ -82,61 +85,70 @@ def test_windows_cover_everything_once(prompt: int, new: int, window: int, step:
     assert reached == prompt + new
 
 
+class TimeGenerator(StageGenerator[None]):
+    """Makes tokens that are their own time, and checks that it is asked for those that follow its context."""
+
+    name = "coarse"
+
+    def __init__(self, stream: TokenStream) -> None:
+        self.predicted = stream
+        self.windows: list[tuple[int, int]] = []
+
+    def track(self, windows: list[Window], prompt_tokens: torch.Tensor) -> GeneratedTrack:
+        """A track whose source is the start of each window."""
+        source = EncodedTrack(lambda start, end: torch.tensor([[[start]]]))
+        inputs = StageInputs(Sampling(), [], torch.zeros(1, 1, 1, dtype=torch.long), source, 1)
+        return GeneratedTrack(self, inputs, GRID, windows, prompt_tokens, Progress())
+
+    def empty_state(self, batch: int, rows: int, capacity: int) -> None:
+        raise AssertionError("nothing is decoded here")
+
+    def decode_frame(self, state: None, sampling: Sampling) -> None:
+        raise AssertionError("nothing is decoded here")
+
+    def generate(self, conditioning, context, frames, sampling, rngs, advanced) -> torch.Tensor:
+        start = int(conditioning[1])
+        first = GRID.first_frame(self.predicted, start)
+        assert context.flatten().tolist() == list(range(first, first + context.shape[1]))
+        begin = first + context.shape[1]
+        self.windows.append((start, context.shape[1] + frames))
+        return torch.arange(begin, begin + frames).view(1, -1, 1)
+
+
+GRID = TickGrid(Fraction(1, 25))
+
+
 @settings(deadline=None)
 @given(
     prompt=st.integers(0, 120),
     new=st.integers(1, 400),
     window=st.integers(2, 100),
-    asked=st.data(),
+    data=st.data(),
 )
 def test_tokens_stay_aligned_however_many_windows_came_before(
-    prompt: int, new: int, window: int, asked: st.DataObject
+    prompt: int, new: int, window: int, data: st.DataObject
 ) -> None:
-    """Tokens that are their own time: each window's must be those of its own ticks."""
-    grid = TickGrid(Fraction(1, 25))
     for stream in (TokenStream("semantic", 9, 1, 50, 1), TokenStream("coarse", 9, 1, 75)):
-        per_tick = stream.frame_hz // 25
-
-        def extend(
-            planned: Window, context: torch.Tensor, frames: int, per_tick: int = per_tick, stream: TokenStream = stream
-        ) -> torch.Tensor:
-            first = per_tick * planned.start
-            assert context.flatten().tolist() == list(range(first, first + context.shape[1]))
-            assert context.shape[1] + frames == grid.frames(stream, planned.end - planned.start)
-            begin = first + context.shape[1]
-            return torch.arange(begin, begin + frames).view(1, -1, 1)
-
-        total = prompt + new
-        prompt_tokens = torch.arange(grid.frames(stream, prompt)).view(1, -1, 1)
+        per_tick, total = stream.frame_hz // 25, prompt + new
         windows = plan_windows(prompt, total, window, window // 2)
-        track = GeneratedTrack(stream, grid, windows, prompt_tokens, extend)
-        start = asked.draw(st.integers(0, total - 1))
-        end = asked.draw(st.integers(start + 1, total))
+        generator = TimeGenerator(stream)
+        track = generator.track(windows, torch.arange(GRID.frames(stream, prompt)).view(1, -1, 1))
+        start = data.draw(st.integers(0, total - 1))
+        end = data.draw(st.integers(start + 1, total))
         ids = track.tokens(start, end).flatten().tolist()
-        assert ids == list(range(per_tick * start, per_tick * start + grid.frames(stream, end - start)))
-        whole = track.tokens(0, total).flatten().tolist()
-        assert whole == list(range(grid.frames(stream, total)))
+        assert ids == list(range(per_tick * start, per_tick * start + GRID.frames(stream, end - start)))
+        assert track.tokens(0, total).flatten().tolist() == list(range(GRID.frames(stream, total)))
+        assert generator.windows == [(w.start, GRID.frames(stream, w.end - w.start)) for w in windows]
 
 
-def test_nothing_is_generated_before_it_is_asked_for() -> None:
-    made: list[Window] = []
-
-    def extend(window: Window, context: torch.Tensor, steps: int) -> torch.Tensor:
-        made.append(window)
-        return torch.zeros(1, steps, 1, dtype=torch.long)
-
+def test_nothing_is_generated_before_it_is_needed() -> None:
+    generator = TimeGenerator(TokenStream("coarse", 9, 1, 75))
     windows = plan_windows(0, 100, 20, 10)
-    track = GeneratedTrack(
-        TokenStream("coarse", 9, 1, 75),
-        TickGrid(Fraction(1, 25)),
-        windows,
-        torch.zeros(1, 0, 1, dtype=torch.long),
-        extend,
-    )
+    track = generator.track(windows, torch.zeros(1, 0, 1, dtype=torch.long))
     track.tokens(0, 20)
-    assert made == windows[:1]
+    assert len(generator.windows) == 1
     track.tokens(25, 31)
-    assert made == windows[:3]
+    assert [start for start, _ in generator.windows] == [window.start for window in windows[:3]]
 
 
 @given(st.floats(0.01, 600))

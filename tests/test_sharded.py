@@ -25,19 +25,22 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_sharded_training_is_saved_whole_and_goes_on_sharded_or_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stage", "layout"), [("semantic", []), ("coarse", ["--frames"])])
+def test_sharded_training_is_saved_whole_and_goes_on_sharded_or_not(
+    tmp_path: Path, stage: str, layout: list[str]
+) -> None:
     alone, folder = tmp_path / "alone", tmp_path / "run"
-    train(alone, 15, 1)
-    output = train(folder, 5, 2)
+    train(alone, 15, 1, *layout)
+    output = train(folder, 5, 2, *layout)
     assert "process 1 gathers 0 and 0" in output  # all of it is process 0's
-    train(folder, 10, 2, "--continue_from_dir", folder)
-    train(folder, 15, 1, "--continue_from_dir", folder)
+    train(folder, 10, 2, *layout, "--continue_from_dir", folder)
+    train(folder, 15, 1, *layout, "--continue_from_dir", folder)
     assert len(losses(alone)) == 15 + 3
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-4)
     written = torch.load(folder / "checkpoints/step_00000010/optimizer.pt", weights_only=True)
     assert all(type(value) is torch.Tensor for state in written["state"].values() for value in state.values())
-    sharded, expected = (load_weights(path / "checkpoints/step_00000010", "semantic") for path in (folder, alone))
+    sharded, expected = (load_weights(path / "checkpoints/step_00000010", stage) for path in (folder, alone))
     assert {name: x.shape for name, x in sharded.tensors.items()} == {
         name: x.shape for name, x in expected.tensors.items()
     }
-    load_stage(folder / "checkpoints/step_00000010", "semantic", model_config(), torch.device("cpu"))
+    load_stage(folder / "checkpoints/step_00000010", stage, model_config(), torch.device("cpu"))

@@ -42,7 +42,7 @@ def test_conditioning_of_the_moment_that_is_asked_for_is_nearest(
 def test_a_steep_bias_leaves_only_the_conditioning_of_the_moment() -> None:
     torch.manual_seed(0)
     stage = build_stage("coarse", small_config(conditioning_time_bias=True, use_conv_ff=False, depth=1)).eval()
-    time_bias = stage.decoder.transformer.time_bias
+    time_bias = stage.layout.transformer.time_bias
     assert time_bias is not None
     time_bias.log_slopes.fill_(math.log(40.0))
     ids = [random_ids(stage, 0, 1, 1), random_ids(stage, 1, 1, 10), random_ids(stage, 2, 1, 15)]  # 50 Hz, 75 Hz
@@ -59,15 +59,15 @@ def test_a_steep_bias_leaves_only_the_conditioning_of_the_moment() -> None:
 
 def test_weights_without_it_are_refused_for_generation_and_get_it_for_training(tmp_path: Path) -> None:
     old = build_stage("coarse", small_config())
-    save_weights(tmp_path / "coarse.safetensors", "coarse", old.decoder.state_dict(), small_config())
+    save_weights(tmp_path / "coarse.safetensors", "coarse", old.layout.state_dict(), small_config())
     config = small_config(conditioning_time_bias=True, condition_dropout=0.2)
     with pytest.raises(UserError, match="conditioning_time_bias False there, True here"):
         load_stage(tmp_path, "coarse", config, CPU)
     stage = load_stage_to_train_on(tmp_path, "coarse", config, CPU)
-    found = stage.decoder.state_dict()
+    found = stage.layout.state_dict()
     slopes = found.pop("transformer.time_bias.log_slopes")
-    assert found.keys() == old.decoder.state_dict().keys()
-    assert all(torch.equal(found[name], weight) for name, weight in old.decoder.state_dict().items())
+    assert found.keys() == old.layout.state_dict().keys()
+    assert all(torch.equal(found[name], weight) for name, weight in old.layout.state_dict().items())
     assert slopes.diff().lt(0).all()
     assert stage.condition_dropout == 0.2  # as the config says, whatever the weights were trained with
     assert load_stage(tmp_path, "coarse", small_config(condition_dropout=0.2), CPU).condition_dropout == 0.0
@@ -78,10 +78,10 @@ def test_weights_without_it_are_refused_for_generation_and_get_it_for_training(t
 def test_training_goes_on_from_learned_slopes(tmp_path: Path) -> None:
     config = small_config(conditioning_time_bias=True)
     stage = build_stage("fine", config)
-    time_bias = stage.decoder.transformer.time_bias
+    time_bias = stage.layout.transformer.time_bias
     assert time_bias is not None
     torch.nn.init.constant_(time_bias.log_slopes, 0.7)
-    save_weights(tmp_path / "fine.safetensors", "fine", stage.decoder.state_dict(), config)
-    again = load_stage_to_train_on(tmp_path, "fine", config, CPU).decoder.transformer.time_bias
+    save_weights(tmp_path / "fine.safetensors", "fine", stage.layout.state_dict(), config)
+    again = load_stage_to_train_on(tmp_path, "fine", config, CPU).layout.transformer.time_bias
     assert again is not None
     assert torch.equal(again.log_slopes, time_bias.log_slopes)

@@ -117,7 +117,7 @@ def test_a_gpu_has_the_same_gradients(precision: str) -> None:
 
 def test_blocks_computed_again_or_compiled_give_the_same_gradients() -> None:
     stage, ids = small_stage(dropout=0.3)
-    transformer: Transformer = stage.decoder.transformer
+    transformer: Transformer = stage.layout.transformer
     stage(ids, seeds=SEEDS).loss.backward()
     expected = gradients(stage)
     transformer.gradient_checkpointing = True
@@ -160,7 +160,7 @@ def test_dropout_keeps_the_mean_and_stops_in_evaluation() -> None:
 
 def test_mixed_precision_tells_large_distances_apart() -> None:
     stage, _ = small_stage()
-    transformer = stage.decoder.transformer
+    transformer = stage.layout.transformer
     assert isinstance(transformer.position_bias, ContinuousPositionBias)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = transformer._bias_by_distance(1000)

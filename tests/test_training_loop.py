@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import nn
 from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageTrainerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.interruption import Interruption
+from open_musiclm.interruption import Interrupted, Interruption
 from open_musiclm.models.stages import build_stage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
@@ -43,7 +44,7 @@ class BrokenTrainer(StageTrainer):
     broken: range = range(0)
 
     def train_step(self, batches: Iterator, step: int) -> StepResult:
-        scale = self.stage.decoder.transformer.norm.gamma
+        scale = self.stage.layout.transformer.norm.gamma
         kept = scale.detach().clone()
         if step in self.broken:
             scale.data.fill_(float("nan"))
@@ -95,8 +96,8 @@ def test_the_loss_falls_and_the_folder_is_complete(tmp_path: Path) -> None:
 def test_weights_are_for_inference_too(tmp_path: Path) -> None:
     trainer = train(tmp_path / "run", trainer_config(num_train_steps=2))
     stage = load_stage(tmp_path / "run", "semantic", model_config(), CPU)
-    for name, value in trainer.stage.decoder.state_dict().items():
-        assert torch.equal(stage.decoder.state_dict()[name], value), name
+    for name, value in trainer.stage.layout.state_dict().items():
+        assert torch.equal(stage.layout.state_dict()[name], value), name
     assert load_weights(tmp_path / "run", "semantic").model_config == model_config()
 
 
@@ -248,8 +249,10 @@ def test_stream_goes_on_where_it_was(tmp_path: Path, workers: int) -> None:
     data = training_data(trainer_config(num_workers=workers))
     accelerator = Accelerator(cpu=True)
     failures = FailureList(tmp_path / "failed", accelerator)
-    whole = list(TrainingStream(data, accelerator, failures, 0).take(5))
-    resumed = list(TrainingStream(data, accelerator, failures, 12).take(2))
+    with closing(TrainingStream(data, accelerator, failures, 0)) as stream:
+        whole = list(stream.take(5))
+    with closing(TrainingStream(data, accelerator, failures, 12)) as stream:
+        resumed = list(stream.take(2))
     for expected, found in zip(whole[3:], resumed, strict=True):
         assert expected.indices == found.indices
         assert all(torch.equal(a, b) for a, b in zip(expected.batch, found.batch, strict=True))
@@ -311,7 +314,9 @@ def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
         run.accelerator, build_stage("semantic", model_config()), StageTools(model_config(), None, None), config
     )
     data = replace(training_data(config), validation=Stopped(), validation_examples=1000)
-    assert not Loop(trainer, data, run, config).train()
+    with pytest.raises(Interrupted) as stopped:
+        Loop(trainer, data, run, config).train()
+    assert stopped.value.exit_status == 143
     assert max(asked_for) < 20
     assert saved_steps(folder) == [5]
     assert not logged(folder, "validation_loss")
@@ -340,8 +345,11 @@ def test_worker_that_dies_ends_with_a_clear_line(tmp_path: Path) -> None:
     config = trainer_config(num_workers=1)
     data = training_data(config, MadeUpTokens(dies_at=9))
     accelerator = Accelerator(cpu=True)
-    with pytest.raises(UserError, match=r"data workers died 3 times in a row, after [12] batches .*num_workers"):
-        list(TrainingStream(data, accelerator, FailureList(tmp_path / "f", accelerator), 0).take(5))
+    with (
+        closing(TrainingStream(data, accelerator, FailureList(tmp_path / "f", accelerator), 0)) as stream,
+        pytest.raises(UserError, match=r"data workers died 3 times in a row, after [12] batches .*num_workers"),
+    ):
+        list(stream.take(5))
 
 
 def test_signal_is_remembered_and_a_second_ctrl_c_stops() -> None:

@@ -36,11 +36,11 @@ def curve(folder: Path, key: str) -> list[float]:
     return [line[key] for line in lines if key in line]
 
 
-@pytest.fixture
-def dropping(tmp_path: Path, stack: Stack) -> Path:
-    """The small model with dropout, as the shipped configs have it."""
+@pytest.fixture(params=["flat", "frames"])
+def dropping(request: pytest.FixtureRequest, tmp_path: Path, stack: Stack) -> Path:
+    """The small model with dropout, as the shipped configs have it, in each token layout."""
     content = json.loads(stack.model_config.read_text())
-    content["coarse_cfg"]["ff_dropout"] = 0.3
+    content["coarse_cfg"] |= {"ff_dropout": 0.3, "token_layout": request.param}
     for section in ("clap_rvq_cfg", "hubert_kmeans_cfg", "encodec_cfg"):
         content[section]["model_name"] = str(stack.folder / content[section]["model_name"])
     (tmp_path / "model.json").write_text(json.dumps(content))

@@ -47,7 +47,7 @@ def train_instrument_matching(
     """Trains the clap directory `source`, or continues from the last step saved in `target`.
 
     `target` holds one clap directory, step_00000200 and so on. `report` receives lines of progress. Raises UserError,
-    and KeyboardInterrupt where a signal ended the training after it had saved.
+    and Interrupted where a signal ended the training after it had saved.
     """
     step, newest = newest_step(target)
     if newest is not None and step >= options.steps:
@@ -69,7 +69,7 @@ def train_instrument_matching(
                 newest = _save(clap, target, step)
     if step < options.steps:
         report(f"stopped after step {step}; the same command continues the training")
-        raise KeyboardInterrupt
+        interruption.end()
     report(f"wrote {newest}")
 
 

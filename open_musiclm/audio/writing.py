@@ -1,6 +1,7 @@
 """Writing sound files."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import soundfile
@@ -8,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
 
 
@@ -30,14 +30,26 @@ class _Target(io.FileIO):
 
 def write_wave(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
     """Writes 16-bit sound atomically, as wav or flac by the suffix. Raises UserError."""
-    samples = wave.detach().to("cpu", torch.float32).clamp(-1, 1).numpy()
-    with atomic_write(path) as temporary, _Target(temporary, "w+") as target:
+    with atomic_write(path) as temporary:
+        write_blocks(temporary, [wave], sample_hz, path.suffix[1:].upper())
+
+
+def write_blocks(path: Path, blocks: Iterable[Float[Tensor, "_"]], sample_hz: int, kind: str) -> None:
+    """Writes the stretches of a wave one after the other, as 16-bit sound of `kind` (WAV, FLAC).
+
+    Not atomic. Raises OSError.
+    """
+    with _Target(path, "w+") as target:
         failure: Exception | None = None
         try:
-            soundfile.write(target, samples, sample_hz, subtype="PCM_16", format=path.suffix[1:].upper())
+            with soundfile.SoundFile(target, "w", sample_hz, 1, subtype="PCM_16", format=kind) as file:
+                for block in blocks:
+                    file.write(block.detach().to("cpu", torch.float32).clamp(-1, 1).numpy())
+                    if target.error is not None:
+                        break
         except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
             failure = error
         if target.error is not None:
             raise target.error
         if failure is not None:
-            raise UserError(f"{path}: cannot write: {failure}") from failure
+            raise OSError(str(failure)) from failure

@@ -4,7 +4,6 @@ It has `model_config.json`, `generation_config.json`, the five trained parts, an
 a local directory. Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from open_musiclm.config import (
     ModelConfig,
     load_model_config,
 )
+from open_musiclm.config.json_files import read_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.models.stages import load_stage
@@ -50,7 +50,7 @@ def pack(
     if laion is not None and not Path(config.backbone(laion)).is_file():
         raise UserError(f"{model_config}: clap_rvq_cfg: checkpoint_path: no such file: {config.backbone(laion)}")
     converted = {kind: convert(path, kind, config, folder / weights_name(kind)) for kind, path in paths.items()}
-    content = json.loads(model_config.read_text(encoding="utf-8"))
+    content = read_json(model_config)
     for section, name in _BACKBONES.items():
         local = _local_backbone(config, section)
         if local is not None:

@@ -92,7 +92,9 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
     safetensors itself writes the keys of the metadata in an order that changes from process to process. Raises
     SafetensorError and OSError.
     """
-    save_file(tensors, path, dict(metadata))
+    save_file(tensors, path, dict(metadata) or None)
+    if not metadata:
+        return
     with path.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))

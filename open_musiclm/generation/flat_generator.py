@@ -43,7 +43,7 @@ class FlatGenerator(StageGenerator[FlatState]):
 
     def __init__(self, stage: Stage, precision: torch.dtype = torch.float32) -> None:
         super().__init__(stage, precision)
-        layout = stage.decoder
+        layout = stage.layout
         assert isinstance(layout, FlatLayout)
         self.embeddings = [layout.sequence_embedding(index) for index in range(len(self.sequences))]
         self.to_logits = [PackedLinear(weight.to(precision)) for weight in layout.logit_weights[-1]]
@@ -58,11 +58,7 @@ class FlatGenerator(StageGenerator[FlatState]):
         rngs: Sequence[torch.Generator],
         advanced: Callable[[int], None],
     ) -> Int[Tensor, "batch frames quantizers"]:
-        """The `frames` frames that follow `context`, in a window that starts where `context` starts.
-
-        As in training, the end ids of the conditioning are present and masked. Request b uses `rngs[b]`, whatever the
-        batch. Calls `advanced(1)` after every frame.
-        """
+        """See `StageGenerator.generate`. As in training, the end ids of the conditioning are present and masked."""
         quantizers = self.predicted.quantizers
         fixed = [append_end(flatten_ids(t), kind) for t, kind in zip(conditioning, self.sequences[:-1], strict=True)]
         tokens = flatten_ids(context)

@@ -44,9 +44,9 @@ class FramesGenerator(StageGenerator[FramesState]):
 
     def __init__(self, stage: Stage, precision: torch.dtype = torch.float32) -> None:
         super().__init__(stage, precision)
-        layout = stage.decoder
+        layout = stage.layout
         assert isinstance(layout, FramesLayout)
-        self.prefix, self.frames, self.conditioning = layout.prefix, layout.frames, layout.conditioning
+        self.embed_prefix, self.embed_tokens, self.align = layout.prefix, layout.frames, layout.conditioning
         self.to_logits = PackedLinear(layout.logit_weights.flatten(0, 1).to(precision))
 
     @torch.inference_mode()
@@ -61,13 +61,13 @@ class FramesGenerator(StageGenerator[FramesState]):
     ) -> Int[Tensor, "batch frames quantizers"]:
         """See `StageGenerator.generate`."""
         if frames == 0:
-            return context
+            return context[:, :0]
         batch, start, quantizers = context.shape
         steps = frames + quantizers - 1
         given, tokens = list(conditioning), context
         if sampling.cfg_scale != 1:
             given, tokens = with_unconditional(given), torch.cat((context, context))
-        length = self.prefix.length + start + steps
+        length = self.embed_prefix.length + start + steps
         state, decode_frame = self.prepare(batch, len(tokens), length, sampling)
         fixed = self._fixed(context, frames)
         noise = _DelayedNoise(rngs, frames, quantizers, self.predicted.codebook_size)
@@ -80,7 +80,7 @@ class FramesGenerator(StageGenerator[FramesState]):
                 self._sample(state, sampling)
             else:
                 if self.graphs is None:
-                    state.attended = self.prefix.length + start + step + 1
+                    state.attended = self.embed_prefix.length + start + step + 1
                 decode_frame()
             made.append(state.ids.clone())
             if step >= quantizers - 1:
@@ -106,7 +106,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         """Runs the next position, and samples what it predicts."""
         state.position.add_(1)
         rows = state.ids.repeat(state.hidden.shape[0] // state.ids.shape[0], 1)
-        embedded = self.frames(rows.unsqueeze(1)).squeeze(1).to(self.precision)
+        embedded = self.embed_tokens(rows.unsqueeze(1)).squeeze(1).to(self.precision)
         x = embedded + state.conditioning.index_select(1, state.position).squeeze(1)
         state.hidden.copy_(self.transformer.decode_step(x, state.cache, state.attended))
         self._sample(state, sampling)
@@ -117,11 +117,11 @@ class FramesGenerator(StageGenerator[FramesState]):
         """Runs the prefix and the positions up to the one that predicts the first new frame."""
         clap, conditioning = given
         start = tokens.shape[1]
-        aligned = self.conditioning(conditioning, positions).to(self.precision)
+        aligned = self.align(conditioning, positions).to(self.precision)
         state.conditioning[:, :positions] = aligned
-        embedded = self.frames(self.frames.previous(tokens, start + 1)).to(self.precision)
-        x = torch.cat((self.prefix(clap).to(self.precision), embedded + aligned[:, : start + 1]), dim=1)
-        mask = functional.pad(self.prefix.shown(clap), (0, start + 1), value=True)
+        embedded = self.embed_tokens(self.embed_tokens.previous(tokens, start + 1)).to(self.precision)
+        x = torch.cat((self.embed_prefix(clap).to(self.precision), embedded + aligned[:, : start + 1]), dim=1)
+        mask = functional.pad(self.embed_prefix.shown(clap), (0, start + 1), value=True)
         times = no_times(state.cache.capacity, x.device)
         state.hidden.copy_(self.transformer.prefill(x, mask, times, state.cache))
         state.position.fill_(start)
@@ -138,7 +138,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         """In the delay pattern, from the first new position on, the tokens that are not sampled."""
         batch, start, quantizers = context.shape
         new = context.new_full((batch, frames, quantizers), _SAMPLED)
-        return delayed(torch.cat((context, new), dim=1), self.frames.empty_id)[:, start:]
+        return delayed(torch.cat((context, new), dim=1), self.embed_tokens.empty_id)[:, start:]
 
 
 class _DelayedNoise:

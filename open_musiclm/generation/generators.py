@@ -18,4 +18,4 @@ _GENERATORS: dict[type[TokenLayout], type[FlatGenerator] | type[FramesGenerator]
 
 def stage_generator(stage: Stage, precision: torch.dtype = torch.float32) -> StageGenerator:
     """A stage arranged for generation with its weights in `precision`."""
-    return _GENERATORS[type(stage.decoder)](stage, precision)
+    return _GENERATORS[type(stage.layout)](stage, precision)

@@ -1,22 +1,13 @@
-"""Loads a model from a bundle, or from the paths of its parts."""
+"""Loads the parts of a model from a bundle, or from their paths."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from open_musiclm.checkpoints.bundle import open_bundle
-from open_musiclm.config import (
-    GenerationConfig,
-    ModelConfig,
-    Precision,
-    StageName,
-    load_generation_config,
-    load_model_config,
-)
+from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_generation_config
 from open_musiclm.devices import choose_device
-from open_musiclm.errors import UserError
-from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.paths import ModelPaths
-from open_musiclm.models.stages import load_stage
+from open_musiclm.models.stages import Stage, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 
@@ -31,36 +22,21 @@ def open_paths(paths: ModelPaths) -> tuple[ModelPaths, GenerationConfig]:
     return replace(paths, bundle=str(folder)), load_generation_config(folder)
 
 
-def load_musiclm(
-    paths: ModelPaths, device: str | None, generation_config: GenerationConfig, first_stage: StageName = "semantic"
-) -> MusicLM:
-    """The model with the stages from `first_stage` on, without the fine one where the coarse wave is asked for.
-
-    Raises UserError.
-    """
-    config = load_model_config(paths.resolved([])["model_config"])
-    stages = needed_stages(config, generation_config, first_stage)
-    found = paths.resolved(stages)
-    on = choose_device(device)
+def load_parts(
+    paths: ModelPaths, config: ModelConfig, stages: Sequence[StageName], device: str | None
+) -> tuple[dict[StageName, Stage], MusicTokenizer]:
+    """The stages that are named, and the tokenizers. Raises UserError."""
+    found, on = paths.resolved(stages), choose_device(device)
     loaded = {name: load_stage(found[f"{name}_path"], name, config, on) for name in stages}
-    tokenizer = MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on)
-    return MusicLM(config, loaded, tokenizer, generation_config)
-
-
-def load_bundle(name: str | Path, device: str | None, precision: Precision | None) -> MusicLM:
-    """The model of a bundle, a folder or a hub id, with its own generation config. Raises UserError."""
-    paths, config = open_paths(ModelPaths(bundle=str(name)))
-    if precision is not None:
-        config = config.updated({"precision": precision})
-    return load_musiclm(paths, device, config)
+    return loaded, MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on)
 
 
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:
-    """The stages from `first` on that generation runs. Raises UserError where the model has no such stage."""
-    names = config.stage_names
-    if first not in names:
-        raise UserError(
-            f"this model has no {first} stage: its coarse stage makes all codebooks (num_fine_quantizers 0)"
-        )
-    needed = names[names.index(first) :]
-    return [name for name in needed if name != "fine" or not generation_config.return_coarse_wave]
+    """The stages from `first` on, without the fine one where the coarse wave is asked for.
+
+    Raises UserError where the model has no such stage.
+    """
+    config.check_stage(first)
+    needed = config.stage_names[config.stage_names.index(first) :]
+    coarse_wave = generation_config.return_coarse_wave and first != "fine"
+    return [name for name in needed if name != "fine" or not coarse_wave]

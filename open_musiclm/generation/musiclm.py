@@ -13,11 +13,14 @@ from torch import Tensor
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, Precision, StageName
 from open_musiclm.errors import UserError
+from open_musiclm.generation.arguments import check_config, check_sound, check_stages
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.generators import stage_generator
+from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
+from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, requests_of
-from open_musiclm.generation.tracks import Progress
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -26,7 +29,7 @@ class MusicLM:
     """The three stages and the tokenizers around them.
 
     `stages` may lack those that are not asked for. `generation_config` is what `generate` and `stream` use unless told
-    otherwise; the stages' weights are in `precision`, or in the generation config's.
+    otherwise; its precision is that of the stages' weights.
     """
 
     def __init__(
@@ -35,11 +38,10 @@ class MusicLM:
         stages: Mapping[StageName, Stage],
         tokenizer: MusicTokenizer,
         generation_config: GenerationConfig | None = None,
-        precision: Precision | None = None,
     ) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.generation_config = generation_config or GenerationConfig()
-        dtype = getattr(torch, precision or self.generation_config.precision)
+        dtype = getattr(torch, self.generation_config.precision)
         self.stages = {name: stage_generator(stage, dtype) for name, stage in stages.items()}
         self.sample_hz = config.encodec_cfg.sample_hz
         self.embedder = ClapEmbedder(tokenizer.clap, config.global_cfg.clap_audio_length_seconds, self.sample_hz)
@@ -53,9 +55,12 @@ class MusicLM:
         Without `device` the best one there is; without `precision` that of the bundle's generation config. Raises
         UserError.
         """
-        from open_musiclm.generation.loading import load_bundle
-
-        return load_bundle(name, None if device is None else str(device), precision)
+        paths, generation_config = open_paths(ModelPaths(bundle=str(name)))
+        if precision is not None:
+            generation_config = generation_config.updated({"precision": precision})
+        config = paths.read_model_config()
+        on = None if device is None else str(device)
+        return cls(config, *load_parts(paths, config, config.stage_names, on), generation_config)
 
     def generate(
         self,
@@ -71,10 +76,21 @@ class MusicLM:
         With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
         see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
         """
-        waves: list[Float[Tensor, "samples"]] = []
-        for batch in _joined(self.stream(prompts, duration, num_samples, config, audio_prompt, progress)):
-            waves += list(batch)
-        return waves
+        batches = self.batches(prompts, duration, num_samples, config, audio_prompt, progress)
+        return [wave for batch in batches for wave in batch]
+
+    def batches(
+        self,
+        prompts: str | Sequence[str],
+        duration: float | None = None,
+        num_samples: int = 1,
+        config: GenerationConfig | None = None,
+        audio_prompt: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Float[Tensor, "batch samples"]]:
+        """The waves of `generate`, up to `max_batch_size` at a time, as soon as they are made."""
+        sessions = self.sessions(prompts, duration, num_samples, config, audio_prompt, progress)
+        return (torch.cat([chunk.cpu() for chunk in session.stream(audio_prompt)], dim=1) for session in sessions)
 
     def stream(
         self,
@@ -86,21 +102,45 @@ class MusicLM:
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
         """(number of the batch, next chunk of sound of all its samples), window by window; see `generate`."""
-        config = self._config(config, duration)
-        requests, batch = requests_of(prompts, num_samples), config.max_batch_size
-        for number, first in enumerate(range(0, len(requests), batch)):
-            session = self.session(requests[first : first + batch], config, progress)
-            for chunk in session.stream(audio_prompt):
-                yield number, chunk
+        sessions = self.sessions(prompts, duration, num_samples, config, audio_prompt, progress)
+        return ((number, chunk) for number, session in enumerate(sessions) for chunk in session.stream(audio_prompt))
+
+    def sessions(
+        self,
+        prompts: str | Sequence[str],
+        duration: float | None = None,
+        num_samples: int = 1,
+        config: GenerationConfig | None = None,
+        audio_prompt: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[GenerationSession]:
+        """The sessions of `generate`, one for every batch; all arguments are checked at once. Raises UserError."""
+        settings = check_config(config, duration, self.generation_config)
+        requests, batch = requests_of(prompts, num_samples), settings.max_batch_size
+        if audio_prompt is not None:
+            check_sound("audio_prompt", audio_prompt)
+        if progress is not None and not isinstance(progress, Progress):
+            raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
+        check_stages(needed_stages(self.config, settings, "semantic"), self.stages)
+        firsts = range(0, len(requests), batch)
+        return (self.session(requests[first : first + batch], settings, progress) for first in firsts)
 
     def session(
-        self, requests: Sequence[Request], config: GenerationConfig, progress: Progress | None = None
+        self,
+        requests: Sequence[Request],
+        config: GenerationConfig,
+        progress: Progress | None = None,
+        clap_tokens: Int[Tensor, "batch 1 quantizers"] | None = None,
     ) -> GenerationSession:
-        """A session of one batch of requests. Raises UserError where a stage cannot sample as the config says."""
+        """A session of one batch of requests; their CLAP tokens are those of their prompts unless given.
+
+        Raises UserError where a stage cannot sample as the config says.
+        """
         for name, stage in self.stages.items():
             stage.check(sampling_of(config, name))
-        tokens = self.clap_tokens([request.prompt for request in requests])
-        return self._session(requests, tokens, config.duration, config, progress)
+        if clap_tokens is None:
+            clap_tokens = self.clap_tokens([request.prompt for request in requests])
+        return GenerationSession(self.config, self.stages, self.tokenizer, requests, clap_tokens, config, progress)
 
     def regenerate(
         self,
@@ -112,11 +152,17 @@ class MusicLM:
     ) -> Float[Tensor, "samples"]:
         """A given sound made anew from the coarse or from the fine stage on, with its own CLAP and earlier tokens.
 
-        The random numbers depend on `name` (of its file) and on the seed.
+        The random numbers depend on `name` (of its file) and on the seed. Raises UserError.
         """
+        check_sound(name, sound)
+        config = check_config(config, sound.seconds, self.generation_config)
+        if first_stage not in ("coarse", "fine"):
+            raise UserError(f"first_stage {first_stage!r}: expected coarse or fine")
+        check_stages(needed_stages(self.config, config, first_stage), self.stages)
+        if first_stage == "fine":
+            config = config.updated({"return_coarse_wave": False})
         tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
-        config = self._config(config, sound.seconds)
-        session = self._session([Request(name, 0)], tokens, sound.seconds, config, progress)
+        session = self.session([Request(name, 0)], config, progress, tokens)
         return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
 
     def clap_tokens(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
@@ -128,43 +174,9 @@ class MusicLM:
         return self.embedder.embed_text(prompts)
 
     def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
-        """The CLAP embedding of a sound: the mean over its windows, of length 1."""
-        return self.embedder.embed_sound(sound)
+        """The CLAP embedding of a sound: the mean over its windows, of length 1. Raises UserError."""
+        return self.embedder.embed_sound(check_sound("sound", sound))
 
     def embed_waves(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of waves at `sample_hz`, as `embed_sound`, in batches."""
         return self.embedder.embed_waves(waves)
-
-    def _session(
-        self,
-        requests: Sequence[Request],
-        clap_tokens: Int[Tensor, "batch 1 quantizers"],
-        duration: float,
-        config: GenerationConfig,
-        progress: Progress | None,
-    ) -> GenerationSession:
-        return GenerationSession(
-            self.config, self.stages, self.tokenizer, requests, clap_tokens, duration, config, progress
-        )
-
-    def _config(self, config: GenerationConfig | None, duration: float | None) -> GenerationConfig:
-        config = config or self.generation_config
-        if duration is None:
-            return config
-        if not 0 < duration < float("inf"):
-            raise UserError(f"duration {duration}: expected a number of seconds above 0")
-        return config.updated({"duration": float(duration)})
-
-
-def _joined(
-    chunks: Iterator[tuple[int, Float[Tensor, "batch _"]]],
-) -> Iterator[Float[Tensor, "batch samples"]]:
-    """Joins the chunks of each batch along time, in main memory."""
-    current = 0
-    joined: list[Tensor] = []
-    for number, chunk in chunks:
-        if number != current:
-            yield torch.cat(joined, dim=1)
-            current, joined = number, []
-        joined.append(chunk.cpu())
-    yield torch.cat(joined, dim=1)

@@ -57,28 +57,28 @@ class Window:
     end: int
 
 
-def plan_windows(prompt: int, total: int, window: int, context: int) -> list[Window]:
-    """The windows that extend `prompt` ticks to `total`, each with `context` ticks of what is there.
+def plan_windows(start: int, end: int, window: int, context: int) -> list[Window]:
+    """The windows that make ticks [start, end), each with `context` ticks of what is there before.
 
     The last one starts earlier instead of being shorter, so that every window has the length that training saw; only
-    where `total` itself is shorter than a window does it end early.
+    where `end` comes before a whole window does it end early.
     """
-    planned, reached = [], prompt
-    while reached < total:
-        start = max(0, min(reached - context, total - window))
-        planned.append(Window(start, reached, min(start + window, total)))
+    planned, reached = [], start
+    while reached < end:
+        first = max(0, min(reached - context, end - window))
+        planned.append(Window(first, reached, min(first + window, end)))
         reached = planned[-1].end
     return planned
 
 
-def plan_steps(prompt: int, total: int, window: int, step: int) -> list[Window]:
-    """The windows that extend `prompt` ticks to `total` by `step` at a time, each with as much context as fits.
+def plan_steps(start: int, end: int, window: int, step: int) -> list[Window]:
+    """The windows that make ticks [start, end) by `step` at a time, each with as much context as fits.
 
     Up to the first `window` ticks a causal stage makes the same tokens as in one window.
     """
-    ends = [*range(prompt + step, total, step), total] if prompt < total else []
-    starts = [prompt, *ends[:-1]]
-    return [Window(max(end - window, 0), start, end) for start, end in zip(starts, ends, strict=False)]
+    ends = [*range(start + step, end, step), end] if start < end else []
+    starts = [start, *ends[:-1]]
+    return [Window(max(last - window, 0), first, last) for first, last in zip(starts, ends, strict=False)]
 
 
 def advance(stage: StageName, window: int) -> int:

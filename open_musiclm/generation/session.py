@@ -15,18 +15,19 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName
 from open_musiclm.errors import UserError
+from open_musiclm.generation.arguments import check_count, check_prompts
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import (
     EncodedTrack,
+    FinishedTrack,
     GeneratedTrack,
-    Progress,
+    StageInputs,
     Tokens,
     Track,
-    WindowMaker,
-    finished_track,
 )
 from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -46,58 +47,51 @@ class Request:
 
 def requests_of(prompts: str | Sequence[str], num_samples: int) -> list[Request]:
     """All samples of the first prompt, then of the next. Raises UserError."""
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if num_samples < 1:
-        raise UserError(f"num_samples {num_samples}: expected at least 1")
-    if not prompts or any(not prompt.strip() for prompt in prompts):
-        raise UserError("a prompt is empty; describe the music in a few words")
-    return [Request(prompt, number) for prompt in prompts for number in range(num_samples)]
+    count = check_count("num_samples", num_samples)
+    return [Request(prompt, number) for prompt in check_prompts(prompts) for number in range(count)]
 
 
 class GenerationSession:
-    """One batch of requests for `duration` seconds of new music.
+    """One batch of requests for `config.duration` seconds of new music.
 
     `stages` may lack those that are not asked for.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        model_config: ModelConfig,
         stages: Mapping[StageName, StageGenerator],
         tokenizer: MusicTokenizer,
         requests: Sequence[Request],
         clap_tokens: Int[Tensor, "batch 1 quantizers"],
-        duration: float,
-        generation_config: GenerationConfig,
+        config: GenerationConfig,
         progress: Progress | None = None,
     ) -> None:
-        self.config, self.stages, self.tokenizer = config, stages, tokenizer
-        self.requests, self.clap_tokens = list(requests), clap_tokens
-        self.generation_config = generation_config
+        self.model_config, self.stages, self.tokenizer = model_config, stages, tokenizer
+        self.requests, self.clap_tokens, self.config = list(requests), clap_tokens, config
         self.progress = progress or Progress()
-        self.grid = TickGrid(config.token_grid)
-        self.streams = token_streams(config)
-        self.sample_hz = config.encodec_cfg.sample_hz
-        self.samples = audio.samples_of(duration, self.sample_hz)
-        self.new_ticks = self.grid.ticks(duration)
-        self.window = {name: self.grid.ticks(config.window_seconds(name)) for name in STAGE_NAMES}
+        self.grid = TickGrid(model_config.token_grid)
+        self.streams = token_streams(model_config)
+        self.sample_hz = model_config.encodec_cfg.sample_hz
+        self.samples = audio.samples_of(config.duration, self.sample_hz)
+        self.new_ticks = self.grid.ticks(config.duration)
+        self.window = {name: self.grid.ticks(model_config.window_seconds(name)) for name in STAGE_NAMES}
 
     def stream(self, audio_prompt: Sound | None = None) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of new music; with an audio prompt, that sound first and then music that goes on from it."""
-        prompt = self.prompt_tokens(audio_prompt)
-        semantic = self.semantic_track(prompt)
-        return self.finish(self.coarse_track(prompt, semantic), prompt, audio_prompt)
+        given = self.prompt_tokens(audio_prompt)
+        semantic = self._track("semantic", None, given, self._semantic_end(given))
+        coarse = self._track("coarse", semantic, given, self._coarse_end(given))
+        yield from self.finish(coarse, given, audio_prompt)
 
     def regenerate(self, sound: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of the sound made anew from the coarse or from the fine stage on."""
-        ticks = max(self.new_ticks, self.window["coarse"])
-        given = SoundTokens(sound, ticks, self.grid, self.tokenizer, self.streams["coarse"].quantizers)
-        coarse: Track = EncodedTrack(given.coarse)
-        prompt = self.prompt_tokens(None)
+        nothing, ticks = self.prompt_tokens(None), max(self.new_ticks, self.window["coarse"])
+        tokens = SoundTokens(sound, ticks, self.grid, self.tokenizer, self.streams["coarse"].quantizers)
+        coarse: Track = EncodedTrack(tokens.coarse)
         if first_stage == "coarse":
-            total = max(self.new_ticks, self.window["fine"])
-            coarse = self._track("coarse", EncodedTrack(given.semantic), prompt, total)
-        return self.finish(coarse, prompt, None)
+            coarse = self._track("coarse", EncodedTrack(tokens.semantic), nothing, self._coarse_end(nothing))
+        yield from self.finish(coarse, nothing, None)
 
     def prompt_tokens(self, audio_prompt: Sound | None) -> PromptTokens:
         """The tokens of a given sound's last seconds, as many as leave the semantic window its advance."""
@@ -109,48 +103,47 @@ class GenerationSession:
         coarse = self.streams["coarse"].quantizers
         return encode_audio_prompt(audio_prompt, ticks, self.grid, self.tokenizer, coarse)
 
-    def semantic_track(self, prompt: PromptTokens) -> GeneratedTrack:
-        """The semantic tokens of the prompt and of all new music."""
-        return self._track("semantic", None, prompt, self._semantic_total(prompt))
-
-    def semantic_tokens(self, prompt: PromptTokens) -> Int[Tensor, "batch time 1"]:
-        """All of `semantic_track`, made at once."""
-        return self.semantic_track(prompt).tokens(0, self._semantic_total(prompt))
+    def semantic_tokens(self, given: PromptTokens) -> Int[Tensor, "batch time 1"]:
+        """The semantic tokens of the audio prompt and of all new music, made at once."""
+        end = self._semantic_end(given)
+        return self._track("semantic", None, given, end).tokens(0, end)
 
     def particle_tracks(
-        self, prompt: PromptTokens, semantic: Int[Tensor, "batch time 1"] | None
-    ) -> tuple[GeneratedTrack, GeneratedTrack]:
+        self, given: PromptTokens, semantic: Int[Tensor, "batch time 1"] | None
+    ) -> tuple[GeneratedTrack | FinishedTrack, GeneratedTrack]:
         """Semantic and coarse tracks whose requests are compared after each coarse window.
 
         The semantic tokens are those given; else none is made before a coarse window needs it.
         """
-        total = self._semantic_total(prompt)
+        semantic_track: GeneratedTrack | FinishedTrack
         if semantic is not None:
-            semantic_track = finished_track(self.streams["semantic"], self.grid, semantic)
+            semantic_track = FinishedTrack(self.streams["semantic"], self.grid, semantic)
         else:
-            step = advance("coarse", self.window["coarse"])
-            windows = plan_steps(prompt.ticks, total, self.window["semantic"], step)
-            semantic_track = self._track("semantic", None, prompt, total, windows)
-        return semantic_track, self.coarse_track(prompt, semantic_track)
-
-    def coarse_track(self, prompt: PromptTokens, semantic: Track) -> GeneratedTrack:
-        """The coarse tokens of the prompt and of all new music."""
-        return self._track("coarse", semantic, prompt, self._coarse_total(prompt))
+            end, step = self._semantic_end(given), advance("coarse", self.window["coarse"])
+            windows = plan_steps(given.ticks, end, self.window["semantic"], step)
+            semantic_track = self._track("semantic", None, given, end, windows)
+        return semantic_track, self._track("coarse", semantic_track, given, self._coarse_end(given))
 
     def finish(
-        self, coarse: Track, prompt: PromptTokens, audio_prompt: Sound | None
+        self, coarse: Track, given: PromptTokens, audio_prompt: Sound | None
     ) -> Iterator[Float[Tensor, "batch _"]]:
         """The audio prompt, if any, then chunks of exactly the samples asked for, decoded from coarse tokens and,
-        unless the coarse wave is asked for, fine ones."""
-        tracks = [coarse]
-        if "fine" in self.config.stage_names and not self.generation_config.return_coarse_wave:
-            tracks.append(self._track("fine", coarse, prompt, prompt.ticks + self.new_ticks))
+        unless the coarse wave is asked for, fine ones.
+
+        A chunk is as long as the fine stage's window; without a fine stage, as the coarse one's advance.
+        """
+        tracks, end = [coarse], given.ticks + self.new_ticks
+        chunk = advance("coarse", self.window["coarse"])
+        if "fine" in self.model_config.stage_names:
+            chunk = self.window["fine"]
+            if not self.config.return_coarse_wave:
+                tracks.append(self._track("fine", coarse, given, end))
         if audio_prompt is not None:
             wave = audio.resampled(audio_prompt, self.sample_hz).to(self.clap_tokens.device)
             yield wave.expand(len(self.requests), -1)
-        left, end = self.samples, prompt.ticks + self.new_ticks
-        for start in range(prompt.ticks, end, self.window["fine"]):
-            sound = self.decode(tracks, start, min(start + self.window["fine"], end))[:, :left]
+        left = self.samples
+        for start in range(given.ticks, end, chunk):
+            sound = self.decode(tracks, start, min(start + chunk, end))[:, :left]
             left -= sound.shape[1]
             yield sound
 
@@ -162,36 +155,32 @@ class GenerationSession:
         return wave[:, (start - first) * round(self.sample_hz * self.grid.seconds_per_tick) :]
 
     # Earlier stages go on at least to the end of the next one's window: its conditioning is always whole.
-    def _coarse_total(self, prompt: PromptTokens) -> int:
-        return max(prompt.ticks + self.new_ticks, self.window["fine"])
+    def _coarse_end(self, given: PromptTokens) -> int:
+        end = given.ticks + self.new_ticks
+        return max(end, self.window["fine"]) if "fine" in self.model_config.stage_names else end
 
-    def _semantic_total(self, prompt: PromptTokens) -> int:
-        return max(self._coarse_total(prompt), self.window["coarse"])
+    def _semantic_end(self, given: PromptTokens) -> int:
+        return max(self._coarse_end(given), self.window["coarse"])
 
     def _track(
         self,
         name: StageName,
         source: Track | None,
-        prompt: PromptTokens,
-        total: int,
+        given: PromptTokens,
+        end: int,
         windows: Sequence[Window] | None = None,
     ) -> GeneratedTrack:
-        """A stage's tokens up to `total` ticks, in `windows` or else in those that its advance gives."""
-        stream, length = self.streams[name], self.window[name]
-        assert stream.frame_hz is not None
+        """A stage's tokens up to tick `end`, in `windows` or else in those that its advance gives.
+
+        Raises UserError where the stage is not loaded.
+        """
+        if name not in self.stages:
+            raise UserError(f"the {name} stage is not loaded, and this generation config asks for it")
+        length = self.window[name]
         if windows is None:
-            windows = plan_windows(prompt.ticks, total, length, length - advance(name, length))
-        self.progress.begin(name, float(self.grid.seconds(total - prompt.ticks)))
-        config = self.generation_config
-        make = WindowMaker(
-            self.stages[name],
-            sampling_of(config, name),
-            [sample_rng(config.seed, request.prompt, request.number, name) for request in self.requests],
-            self.clap_tokens,
-            source,
-            length,
-            self.progress,
-            1 / stream.frame_hz,
-        )
-        tokens: Tokens = prompt.tokens[name].expand(len(self.requests), -1, -1)
-        return GeneratedTrack(stream, self.grid, windows, tokens, make)
+            windows = plan_windows(given.ticks, end, length, length - advance(name, length))
+        self.progress.begin(name, float(self.grid.seconds(end - given.ticks)))
+        rngs = [sample_rng(self.config.seed, request.prompt, request.number, name) for request in self.requests]
+        inputs = StageInputs(sampling_of(self.config, name), rngs, self.clap_tokens, source, length)
+        tokens: Tokens = given.tokens[name].expand(len(self.requests), -1, -1)
+        return GeneratedTrack(self.stages[name], inputs, self.grid, windows, tokens, self.progress)

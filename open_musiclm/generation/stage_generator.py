@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -25,15 +26,15 @@ State = TypeVar("State")
 class StageGenerator(ABC, Generic[State]):
     """A stage's weights in `precision`, arranged for generation; the position bias stays in float32.
 
-    Keeps no reference to the stage: later changes of its weights have no effect, and its memory can be freed. Each
-    token layout has its own generator; a `State` is the memory that the decode steps of a window read and write.
+    Keeps no reference to the transformer, whose memory can be freed. Each token layout has its own generator; a `State`
+    is the memory that the decode steps of a window read and write.
     """
 
     def __init__(self, stage: Stage, precision: torch.dtype) -> None:
         self.name = stage.name
         self.sequences, self.predicted = stage.sequences, stage.predicted
         self.condition_dropout = stage.condition_dropout
-        self.transformer = CachedTransformer(stage.decoder.transformer, precision)
+        self.transformer = CachedTransformer(stage.layout.transformer, precision)
         self.precision = precision
         # On a GPU the work of a frame is one graph; elsewhere its operations run one by one.
         self.graphs: GraphCache[State] | None = None
@@ -76,7 +77,7 @@ class StageGenerator(ABC, Generic[State]):
         """Memory for a window of `length` positions, and what does the work of its next frame."""
         if self.graphs is None:
             state = self.empty_state(batch, rows, length)
-            return state, lambda: self.threads.run(lambda: self.decode_frame(state, sampling))
+            return state, partial(self.threads.run, partial(self.decode_frame, state, sampling))
         capacity = -(-length // _CAPTURED_POSITIONS) * _CAPTURED_POSITIONS
         return self.graphs.get(
             (rows, capacity, sampling),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,21 +11,12 @@ from torch import Tensor
 
 from open_musiclm.config import StageName
 from open_musiclm.generation.planner import TickGrid, Window
+from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.tokens import TokenStream
 
 Tokens = Int[Tensor, "batch _ quantizers"]
-
-
-class Progress:
-    """Receives how much music each stage has made; this one ignores it."""
-
-    def begin(self, stage: str, seconds: float) -> None:
-        """A stage will make `seconds` of music."""
-
-    def advance(self, stage: str, seconds: float) -> None:
-        """It has made `seconds` more."""
 
 
 @runtime_checkable
@@ -45,36 +37,33 @@ class EncodedTrack:
         return self.encode(start, end)
 
 
+@dataclass
+class FinishedTrack:
+    """Tokens that are all there."""
+
+    stream: TokenStream
+    grid: TickGrid
+    all_tokens: Tokens
+
+    def tokens(self, start: int, end: int) -> Tokens:
+        first = self.grid.first_frame(self.stream, start)
+        return self.all_tokens[:, first : first + self.grid.frames(self.stream, end - start)]
+
+    def select(self, indices: Int[Tensor, "selected"]) -> None:
+        """Keeps the tokens of these places of the batch, each as often as it is named."""
+        self.all_tokens = self.all_tokens[indices.to(self.all_tokens.device)]
+
+
 @dataclass(frozen=True)
-class WindowMaker:
-    """Makes a stage's tokens in one window, conditioned on CLAP tokens and on the window's tokens of `source`.
+class StageInputs:
+    """What a stage generates with: how it samples, the rng of each request, CLAP tokens, and the track of the stage
+    before, of which it gets the tokens of its whole `window` in ticks."""
 
-    `window` is the stage's window in ticks: what `source` is asked for, however short the made part is.
-    """
-
-    generator: StageGenerator
     sampling: Sampling
     rngs: Sequence[torch.Generator]
     clap_tokens: Int[Tensor, "batch 1 quantizers"]
     source: Track | None
     window: int
-    progress: Progress
-    seconds_per_frame: float
-
-    def __call__(self, window: Window, context: Tokens, frames: int) -> Tokens:
-        """The next `frames` frames after `context`, which starts with the window."""
-        conditioning: list[Tensor] = [self.clap_tokens]
-        if self.source is not None:
-            conditioning.append(self.source.tokens(window.start, window.start + self.window))
-        name: StageName = self.generator.name
-        return self.generator.generate(
-            conditioning,
-            context,
-            frames,
-            self.sampling,
-            self.rngs,
-            lambda made: self.progress.advance(name, made * self.seconds_per_frame),
-        )
 
 
 class GeneratedTrack:
@@ -85,17 +74,19 @@ class GeneratedTrack:
 
     def __init__(
         self,
-        stream: TokenStream,
+        generator: StageGenerator,
+        inputs: StageInputs,
         grid: TickGrid,
         windows: Sequence[Window],
         prompt_tokens: Tokens,
-        make: Callable[[Window, Tokens, int], Tokens],
+        progress: Progress,
     ) -> None:
-        """`make(window, context, frames)` gives the next `frames` frames of the window after its context."""
-        self.stream, self.grid, self.make = stream, grid, make
+        self.generator, self.inputs, self.grid = generator, inputs, grid
+        self.stream: TokenStream = generator.predicted
         self._planned = list(reversed(windows))
         self._device = prompt_tokens.device
         self._made = prompt_tokens.cpu()
+        self._advanced = partial(_advance, progress, generator.name, self.stream)
 
     def window_ends(self) -> list[int]:
         """The ends, in ticks, of the windows that are still to be made."""
@@ -110,18 +101,18 @@ class GeneratedTrack:
         first = self.grid.first_frame(self.stream, start)
         last = first + self.grid.frames(self.stream, end - start)
         while self._made.shape[1] < last:
-            window = self._planned.pop()
+            window, inputs = self._planned.pop(), self.inputs
             begin = self.grid.first_frame(self.stream, window.start)
             frames = begin + self.grid.frames(self.stream, window.end - window.start) - self._made.shape[1]
-            made = self.make(window, self._made[:, begin:].to(self._device), frames)
+            context = self._made[:, begin:].to(self._device)
+            conditioning: list[Tensor] = [inputs.clap_tokens]
+            if inputs.source is not None:
+                conditioning.append(inputs.source.tokens(window.start, window.start + inputs.window))
+            made = self.generator.generate(conditioning, context, frames, inputs.sampling, inputs.rngs, self._advanced)
             self._made = torch.cat((self._made, made.cpu()), dim=1)
         return self._made[:, first:last].to(self._device)
 
 
-def finished_track(stream: TokenStream, grid: TickGrid, tokens: Tokens) -> GeneratedTrack:
-    """A track whose tokens are all there."""
-    return GeneratedTrack(stream, grid, [], tokens, _nothing_to_make)
-
-
-def _nothing_to_make(window: Window, context: Tokens, frames: int) -> Tokens:
-    raise AssertionError(f"{frames} frames were asked for beyond {window}")
+def _advance(progress: Progress, stage: StageName, stream: TokenStream, frames: int) -> None:
+    assert stream.frame_hz is not None
+    progress.advance(stage, frames / stream.frame_hz)

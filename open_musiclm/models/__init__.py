@@ -1,1 +1,1 @@
-"""The transformer, the three stages and the hierarchy that turns a prompt into a wave."""
+"""The transformer, its token layouts, and the three stages."""

@@ -39,14 +39,14 @@ class Stage(nn.Module):
     def __init__(self, name: StageName, sequences: Sequence[TokenStream], config: TransformerConfig) -> None:
         super().__init__()
         self.name = name
-        self.decoder = token_layout(sequences, config)
+        self.layout = token_layout(sequences, config)
         self.condition_dropout = config.condition_dropout
         self.history_corruption = config.history_corruption
 
     @property
     def sequences(self) -> tuple[TokenStream, ...]:
         """The conditioning sequences, then the predicted one."""
-        return self.decoder.sequences
+        return self.layout.sequences
 
     @property
     def predicted(self) -> TokenStream:
@@ -94,10 +94,10 @@ class Stage(nn.Module):
         if self.training and seeds is not None and self.history_corruption:
             frames = corrupted_history(seeds, self.history_corruption, history.shape[1]).unsqueeze(2)
             history = torch.where(frames, history.roll(1, 0), history)
-        x, mask, times = self.decoder.embed([*conditioning, history])
+        x, mask, times = self.layout.embed([*conditioning, history])
         if self.training and seeds is not None:
             mask = mask & ~forgetful_mask(seeds, mask.shape[1])
-        return self.decoder.predictions(self.decoder.transformer(x, times, mask, seeds), ids, wanted)
+        return self.layout.predictions(self.layout.transformer(x, times, mask, seeds), ids, wanted)
 
 
 def token_layout(sequences: Sequence[TokenStream], config: TransformerConfig) -> TokenLayout:
@@ -148,7 +148,7 @@ def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, dev
     without = section.model_copy(update={"conditioning_time_bias": False})
     old = _filled(weights, name, config.model_copy(update={f"{name}_cfg": without}))
     stage = build_stage(name, config)
-    stage.decoder.load_state_dict(stage.decoder.state_dict() | old.decoder.state_dict())
+    stage.layout.load_state_dict(stage.layout.state_dict() | old.layout.state_dict())
     return stage.to(device)
 
 
@@ -168,7 +168,7 @@ def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
         if differing:
             raise UserError(f"{weights.path}: made with another {name}_cfg: {'; '.join(differing)}")
     stage = build_stage(name, config)
-    load_into(stage.decoder, weights)
+    load_into(stage.layout, weights)
     return stage
 
 

@@ -1,7 +1,7 @@
 """A token layout: which positions a window has, how they are embedded, and what is predicted where.
 
-The flat layout has one position per token, the frames layout one per acoustic frame. A stage, its training and its
-generation know a layout by this interface only.
+The flat layout has one position per token, the frames layout one per acoustic frame. Stages and their training know a
+layout by this interface only; for generation each layout has a generator of its own.
 """
 
 from abc import ABC, abstractmethod

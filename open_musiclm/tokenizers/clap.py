@@ -85,6 +85,11 @@ class Clap(nn.Module):
         ).to(self.model.device)
         return self.model.get_text_features(tokens.input_ids, tokens.attention_mask).pooler_output
 
+    def dropped_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens of each prompt are beyond those that count."""
+        tokens = self._tokenizer(list(prompts), verbose=False).input_ids
+        return [max(len(ids) - _MOST_TEXT_TOKENS, 0) for ids in tokens]
+
     @torch.no_grad()
     def embed_audio(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """Embeddings of length 1 of waves at `sample_hz`, of any length, not normalised."""

@@ -12,12 +12,12 @@ from typing import Annotated
 import encodec
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt
-from open_musiclm.config.json_files import Section
+from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, write_json
 
@@ -134,13 +134,7 @@ def load_encodec(folder: Path) -> tuple[encodec.EncodecModel, EncodecArchitectur
 
 
 def _read_architecture(path: Path) -> EncodecArchitecture:
-    try:
-        return EncodecArchitecture.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this EnCodec config: {error.strerror}") from error
-    except ValidationError as error:
-        problems = (f"{': '.join(map(str, problem['loc']))} {problem['msg']}".strip() for problem in error.errors())
-        raise UserError(f"{path}: not an EnCodec architecture: {'; '.join(problems)}") from error
+    return load_section(path, EncodecArchitecture)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The trainer of a stage: loss, validation, samples, weights."""
+"""The trainers of the three stages: loss, validation, samples, weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         self.accelerator, self.tools, self.config = accelerator, tools, config
         self.name = stage.name
         self.batches_per_step = config.grad_accum_every
-        transformer = stage.decoder.transformer
+        transformer = stage.layout.transformer
         transformer.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
             if accelerator.device.type == "cpu":  # seen with torch 2.11: a segmentation fault
@@ -138,19 +138,19 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
 
     def write_weights(self, folder: Path) -> None:
         """{stage}.safetensors."""
-        tensors = whole_weights(self.stage.decoder)
+        tensors = whole_weights(self.stage.layout)
         if self.accelerator.is_main_process:
             save_weights(folder / weights_name(self.name), self.name, tensors, self.tools.model_config)
 
     def read_weights(self, folder: Path) -> None:
         """Takes {stage}.safetensors."""
         weights = load_weights(folder / weights_name(self.name), self.name)
-        expected = self.stage.decoder.state_dict()
+        expected = self.stage.layout.state_dict()
         tensors = {
             name: sharded_like(tensor, expected[name]) if name in expected else tensor
             for name, tensor in weights.tensors.items()
         }
-        load_into(self.stage.decoder, replace(weights, tensors=tensors))
+        load_into(self.stage.layout, replace(weights, tensors=tensors))
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
@@ -176,3 +176,22 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             return batch
         assert self.tools.tokenizer is not None
         return stage_ids(self.stage.sequences, batch.waves, self.tools.tokenizer)
+
+
+class SemanticTrainer(StageTrainer):
+    """CLAP tokens to semantic tokens."""
+
+
+class CoarseTrainer(StageTrainer):
+    """CLAP and semantic tokens to the codec's first codebooks."""
+
+
+class FineTrainer(StageTrainer):
+    """CLAP and coarse tokens to the codec's remaining codebooks."""
+
+
+TRAINERS: dict[StageName, type[StageTrainer]] = {
+    "semantic": SemanticTrainer,
+    "coarse": CoarseTrainer,
+    "fine": FineTrainer,
+}

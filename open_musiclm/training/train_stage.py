@@ -14,8 +14,7 @@ from open_musiclm.training.loop import Loop
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
-from open_musiclm.training.stage_trainer import StageTools
-from open_musiclm.training.stage_trainers import TRAINERS
+from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,27 @@ def train_stage(
 ) -> Path | None:
     """Trains stage `name`, new or from the weights at `fine_tune_from`, with the `{name}_trainer_cfg` section.
 
-    Returns the results folder; None in a run that was stopped, and in all processes but the main one. Raises UserError.
+    Returns the results folder; None in all processes but the main one. Raises UserError, and Interrupted
+    after a signal.
     """
+    model_config.check_stage(name)
     config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
     _check_tokenizers(config, tokenizers)
-    run = Run.begin(options, model_config, training_config, config.seed, config.precision, config.grad_accum_every)
-    device = run.accelerator.device
-    if fine_tune_from is not None:
-        stage = load_stage_to_train_on(fine_tune_from, name, model_config, device)
-    else:
-        stage = build_stage(name, model_config)
-    if config.use_preprocessed_data:
-        data = preprocessed_data(config, model_config)
-    else:
-        data = crops_data(config, model_config, run.wave_statistics())
-    tools = stage_tools(model_config, config, tokenizers, device)
-    finished = Loop(TRAINERS[name](run.accelerator, stage, tools, config), data, run, config).train()
-    return run.folder if finished and run.accelerator.is_main_process else None
+    with Run.begin(
+        options, model_config, training_config, config.seed, config.precision, config.grad_accum_every
+    ) as run:
+        device = run.accelerator.device
+        if fine_tune_from is not None:
+            stage = load_stage_to_train_on(fine_tune_from, name, model_config, device)
+        else:
+            stage = build_stage(name, model_config)
+        if config.use_preprocessed_data:
+            data = preprocessed_data(config, model_config)
+        else:
+            data = crops_data(config, model_config, run.wave_statistics())
+        tools = stage_tools(model_config, config, tokenizers, device)
+        Loop(TRAINERS[name](run.accelerator, stage, tools, config), data, run, config).train()
+        return run.folder if run.accelerator.is_main_process else None
 
 
 def stage_tools(

@@ -86,15 +86,20 @@ def build_backbones(folder: Path, mert_hz: int = 16000) -> Path:
     return path
 
 
-def build_stack(folder: Path) -> Stack:
+def build_stack(folder: Path, token_layout: str = "flat") -> Stack:
     """Writes a whole model with random weights."""
-    config = load_model_config(build_backbones(folder))
+    path = build_backbones(folder)
+    content = json.loads(path.read_text())
+    for section in ("coarse_cfg", "fine_cfg"):
+        content[section] = {**content[section], "token_layout": token_layout}
+    path.write_text(json.dumps(content))
+    config = load_model_config(path)
     stack = Stack(folder, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         for name in STAGE_NAMES:
             stage = build_stage(name, config)
-            save_weights(stack.weights(name), name, stage.decoder.state_dict(), config)
+            save_weights(stack.weights(name), name, stage.layout.state_dict(), config)
         centroids = torch.randn(config.hubert_kmeans_cfg.codebook_size, MERT_FEATURES)
         save_weights(stack.weights("hubert_kmeans"), "hubert_kmeans", {"centroids": centroids}, config)
         quantizer = ClapQuantizer(config.clap_rvq_cfg, CLAP_DIM)

@@ -55,6 +55,15 @@ class MadeUpTokens(Dataset):
         return [clap, (torch.arange(10).unsqueeze(1) + clap.sum()) % CODES]
 
 
+class MadeUpFrames(MadeUpTokens):
+    """The same for a coarse stage in the frames layout, which gets semantic tokens at its own rate."""
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        clap, semantic = super().__getitem__(index)
+        coarse = (torch.arange(15).unsqueeze(1) + torch.arange(3) + clap.sum()) % CODES
+        return [clap, semantic[:9], coarse]
+
+
 def collate(examples: list[list[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.stack(tokens) for tokens in zip(*examples, strict=True)]
 
@@ -66,7 +75,7 @@ def model_config(dim: int = 16) -> ModelConfig:
         hubert_kmeans_cfg=HubertKmeansConfig(codebook_size=CODES),
         encodec_cfg=EncodecConfig(codebook_size=CODES),
         semantic_cfg=SemanticConfig(dim=dim, depth=1, heads=2, relative_position_bias_type="t5"),
-        coarse_cfg=CoarseConfig(dim=16, depth=1, heads=2),
+        coarse_cfg=CoarseConfig(dim=dim, depth=1, heads=2, token_layout="frames", conditioning_kernel=3),
         fine_cfg=FineConfig(dim=16, depth=1, heads=2),
     )
 
@@ -90,10 +99,12 @@ def trainer_config(**changes: object) -> StageTrainerConfig:
     return StageTrainerConfig.model_validate({**values, **changes})
 
 
-def training_data(config: StageTrainerConfig, training: Dataset | None = None) -> TrainingData:
+def training_data(
+    config: StageTrainerConfig, training: Dataset | None = None, validation: Dataset | None = None
+) -> TrainingData:
     return TrainingData(
         training=training or MadeUpTokens(),
-        validation=MadeUpTokens(),
+        validation=validation or MadeUpTokens(),
         validation_examples=10,
         collate=collate,
         batch_size=config.batch_size,
@@ -105,24 +116,32 @@ def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     tracking.SECONDS_BETWEEN_LINES = arguments.seconds_between_lines
     config = trainer_config(
-        num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
+        stage="coarse" if arguments.frames else "semantic",
+        num_train_steps=arguments.steps,
+        num_workers=arguments.workers,
+        batch_size=arguments.batch_size,
     )
     options = RunOptions(
-        "semantic",
+        config.stage,
         arguments.results_folder,
         overwrite=arguments.overwrite,
-        log_with="none",
+        log_with=arguments.log_with,
         device="cpu",
         continue_from=arguments.continue_from_dir,
         continue_from_step=arguments.continue_from_step,
     )
-    run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    with Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every) as run:
+        train(run, config, arguments)
+
+
+def train(run: Run, config: StageTrainerConfig, arguments: argparse.Namespace) -> None:
     if arguments.sharded:
         shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
-    trainer = StageTrainer(run.accelerator, build_stage("semantic", model_config()), tools, config)
-    tokens = MadeUpTokens(arguments.slow_seconds, arguments.dies_at)
-    Loop(trainer, training_data(config, tokens), run, config).train()
+    trainer = StageTrainer(run.accelerator, build_stage(config.stage, model_config()), tools, config)
+    kind = MadeUpFrames if arguments.frames else MadeUpTokens
+    tokens = kind(arguments.slow_seconds, arguments.dies_at)
+    Loop(trainer, training_data(config, tokens, kind()), run, config).train()
     if arguments.sharded:
         state, weights = trainer.optimizer.state_dict(), whole_weights(trainer.stage)
         print(f"process {run.accelerator.process_index} gathers {len(state)} and {len(weights)}", flush=True)
@@ -140,11 +159,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--frames", action="store_true")
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--slow_seconds", type=float, default=0.0)
     parser.add_argument("--dies_at", type=int, default=None)
     parser.add_argument("--seconds_between_lines", type=float, default=tracking.SECONDS_BETWEEN_LINES)
-    parser.add_argument("--overwrite", action="store_true")
+    cli.add_run_arguments(parser)
+    parser.set_defaults(log_with="none")
     parser.add_argument("--continue_from_dir", type=Path, default=None)
     parser.add_argument("--continue_from_step", type=int, default=None)
     return parser

@@ -117,9 +117,10 @@ class ClapTrainer(Trainer[CaptionedBatch]):
             with self._products():
                 audio, text, _ = training(batch.spectrograms, *self._tokens(batch.captions), None)
             own.append(Pairs(audio.cpu(), text.cpu(), caption_numbers(batch.captions)))
-        everyone = Pairs(
-            *(torch.cat(part).to(self.accelerator.device) for part in zip(*gather_object(own), strict=True))
-        )
+        gathered: list[Pairs] = gather_object(own)
+        if not gathered:
+            return dict.fromkeys(_VALIDATED, float("nan"))
+        everyone = Pairs(*(torch.cat(part).to(self.accelerator.device) for part in zip(*gathered, strict=True)))
         scale = self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
         means = ValidationMeans(self.accelerator, _VALIDATED)
         for some in _split(own, self.accelerator.device):
