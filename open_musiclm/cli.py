@@ -81,6 +81,15 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
 
 
+def add_trust_argument(to: argparse.ArgumentParser) -> None:
+    """`--trust_remote_code`, of every script that may load a MERT."""
+    to.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="let Python code run that comes with MERT, where it needs such code: read it first",
+    )
+
+
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
     """`--overwrite` and `--log_with`, of every training script."""
     to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
@@ -110,6 +119,7 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
+    add_trust_argument(to)
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -160,7 +170,8 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     config = generation_config_from(arguments, base)
     model_config = paths.read_model_config()
     stages = needed_stages(model_config, config, first_stage)
-    model = MusicLM(model_config, *load_parts(paths, model_config, stages, arguments.device), config)
+    parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
+    model = MusicLM(model_config, *parts, config)
     return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
 
 

@@ -103,7 +103,10 @@ class HubertKmeansConfig(Section):
     output_hz: FrameRate = Field(
         default=50, description="semantic tokens per second: `target_sample_hz` / `seq_len_multiple_of`"
     )
-    trust_remote_code: bool = Field(default=False, description="whether the model may run code of its own from the hub")
+    trust_remote_code: bool = Field(
+        default=False,
+        description="allows nothing by itself: code of the model's own runs only with the flag `--trust_remote_code`",
+    )
 
     @model_validator(mode="after")
     def _rate_follows_from_hop(self) -> "HubertKmeansConfig":
