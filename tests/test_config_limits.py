@@ -159,7 +159,7 @@ def test_tables_of_positions_that_are_long_enough_are_enough() -> None:
             torch.zeros(1, stream.frames(config.window_seconds(stage)), stream.quantizers, dtype=torch.long)
             for stream in stage_streams(stage, config)
         ]
-        build_stage(stage, config).decoder.embed(ids)
+        build_stage(stage, config).layout.embed(ids)
         content[f"{stage}_cfg"]["max_absolute_position_embeddings"] -= 1
         with pytest.raises(ValidationError, match=f"below {needed[stage]}"):
             ModelConfig.model_validate(content)
