@@ -7,6 +7,7 @@ setup(
     version="0.3.0",
     description="Text to music by MusicLM's recipe with open parts: CLAP, MERT + k-means and EnCodec",
     license="MIT",
+    classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     packages=find_packages(include=["open_musiclm", "open_musiclm.*", "demo", "demo.*"]),
     python_requires=">=3.10,<3.13",
     install_requires=[

@@ -37,13 +37,15 @@ def halve(source: Path, target: Path) -> None:
     """Writes the tensors of one file in half precision, with its metadata."""
     import torch
     from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
+
+    from open_musiclm.checkpoints.weights import save_tensors
 
     with safe_open(source, "pt") as opened:
         metadata = opened.metadata()
     tensors = load_file(source)
     halved = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
-    save_file(halved, target, metadata)
+    save_tensors(halved, target, metadata or {})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ wave, = model.generate("fast violin tune", duration=8)
 
 from typing import TYPE_CHECKING
 
+from open_musiclm.environment import complete_environment
+
+complete_environment()
+
 if TYPE_CHECKING:
     from open_musiclm.config import GenerationConfig
     from open_musiclm.generation.musiclm import MusicLM

@@ -21,6 +21,7 @@ from open_musiclm import terminal
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.interruption import Interrupted
 from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
 
@@ -83,6 +84,15 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
 
 
+def add_trust_argument(to: argparse.ArgumentParser) -> None:
+    """`--trust_remote_code`, of every script that may load a MERT."""
+    to.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="let Python code run that comes with MERT, where it needs such code: read it first",
+    )
+
+
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
     """`--overwrite` and `--log_with`, of every training script."""
     to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
@@ -112,6 +122,7 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
+    add_trust_argument(to)
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -163,7 +174,8 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     config = generation_config_from(arguments, base)
     model_config = paths.read_model_config()
     stages = needed_stages(model_config, config, first_stage)
-    model = MusicLM(model_config, *load_parts(paths, model_config, stages, arguments.device), config)
+    parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
+    model = MusicLM(model_config, *parts, config)
     return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
 
 
@@ -227,11 +239,18 @@ def _exit_by_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
-    """Parses the command line and runs `main`; misuse ends with one clear line and exit status 2."""
+    """Parses the command line and runs `main`.
+
+    Misuse ends with one clear line and exit status 2, a run that a signal stopped with 128 and the signal's number.
+    """
     terminal.escape_what_cannot_be_encoded()
     warnings.showwarning = _show_warning
     parsed = arguments.parse_args()
+    if sys.platform == "win32":
+        terminal.tell("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)")
+        sys.exit(MISUSE)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    status = 0
     try:
         main(parsed)
     except UserError as error:
@@ -245,8 +264,12 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     except KeyboardInterrupt:
         terminal.tell("interrupted")
         _leave(INTERRUPTED)
+    except Interrupted as error:
+        status = error.exit_status
     _end_process_group()
     terminal.end_output()
+    if status:
+        sys.exit(status)
 
 
 def _describe(error: OSError) -> str:

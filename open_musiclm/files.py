@@ -15,6 +15,8 @@ from pathlib import Path
 
 from open_musiclm.errors import UserError
 
+# What file systems say that cannot sync a folder: SMB, shared folders of virtual machines.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 _MACHINE = f"{zlib.crc32(os.uname().nodename.encode()):08x}"
 _TEMPORARY = re.compile(rf"\.(\d{{1,9}})-{_MACHINE}\..+", re.DOTALL)
 _cleaned: set[Path] = set()
@@ -69,12 +71,19 @@ def temporary_path(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Makes sure that a file or folder is on the disk before it is renamed. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Makes sure that a file, or a folder where the file system can do that, is on the disk before it is renamed.
+
+    Raises OSError.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _CANNOT_SYNC):
+            raise
 
 
 def _make_folder(folder: Path) -> None:

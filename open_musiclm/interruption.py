@@ -1,23 +1,53 @@
-"""SIGTERM and SIGINT as requests to stop, so that the step at hand can be finished and saved."""
+"""Signals as requests to stop, so that the step at hand can be finished and saved."""
 
+import os
 import signal
 import time
 from types import FrameType, TracebackType
+from typing import NoReturn
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is gone
+_SIGNALS = tuple(number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number is not None)
 # A terminal and a launcher each pass one Ctrl-C on; only a later one is a second request.
 _SAME_PRESS_SECONDS = 1.0
 
 
+class Interrupted(Exception):
+    """A run was stopped by a signal, after it had saved what it had."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell says of a process that this signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
+        return 128 + self.number
+
+
 class Interruption:
-    """While entered, SIGTERM and SIGINT set `asked`; a second SIGINT, later, raises KeyboardInterrupt."""
+    """While entered, SIGTERM, SIGINT and SIGHUP set `asked`; a second SIGINT, later, raises KeyboardInterrupt.
+
+    `number` is that of the first signal, 0 before. A SIGHUP that nohup has switched off stays so.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.number = 0
         self._asked_at = 0.0
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal asked for an end."""
+        return self.number > 0
+
+    def end(self) -> NoReturn:
+        """Raises Interrupted, after everything is saved."""
+        raise Interrupted(self.number)
+
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._remember) for number in _SIGNALS}
+        handled = [number for number in _SIGNALS if number != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN]
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+        self._before = {number: signal.signal(number, self._remember) for number in handled}
         return self
 
     def __exit__(
@@ -30,4 +60,14 @@ class Interruption:
         if self.asked and number == signal.SIGINT and time.monotonic() - self._asked_at > _SAME_PRESS_SECONDS:
             raise KeyboardInterrupt
         if not self.asked:
-            self.asked, self._asked_at = True, time.monotonic()
+            self.number, self._asked_at = number, time.monotonic()
+        if number == _HANGUP:
+            self._leave_terminals()
+
+    def _leave_terminals(self) -> None:
+        """Lets nothing be written to a terminal that is gone: that would fail before the run is saved."""
+        for descriptor in self._terminals:
+            if not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)

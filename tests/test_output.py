@@ -1,6 +1,7 @@
 """Names and files of generated music."""
 
 import json
+import resource
 import warnings
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import open_musiclm
-from open_musiclm.audio import levels_of
+from open_musiclm.audio import levels_of, write_wave
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation import output
@@ -123,3 +124,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     with pytest.raises(UserError, match="file"):
         write_generated(blocked, "tune", torch.zeros(10), 24000, PROVENANCE)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("limit", [0, 1000, 5000])
+def test_a_wave_that_does_not_fit_says_why(tmp_path: Path, suffix: str, limit: int) -> None:
+    """As on a full disk: the system's own words, and nothing is left."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(UserError) as caught:
+            write_wave(tmp_path / f"tune{suffix}", torch.rand(24000), 24000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value) == f"{tmp_path}/tune{suffix}: cannot write: File too large"
+    assert list(tmp_path.iterdir()) == []

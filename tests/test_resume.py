@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -23,9 +25,9 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    assert process.returncode == status, output
     return output
 
 
@@ -75,7 +77,7 @@ def test_killed_at_random_moments_goes_on_exactly(tmp_path: Path, uninterrupted:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_saves_and_says_how_to_go_on(
     tmp_path: Path, uninterrupted: list[tuple[int, float]], number: signal.Signals
 ) -> None:
@@ -83,10 +85,57 @@ def test_signal_saves_and_says_how_to_go_on(
     process = start(folder, "--slow_seconds", "0.01", "--workers", "2")
     wait_for_step(folder, 7, process)
     process.send_signal(number)
-    output = finish(process)
+    output = finish(process, status=128 + number)
     stopped_at = losses(folder)[-1][0]
     assert saved_steps(folder)[-1] == stopped_at < STEPS
     command = output.splitlines()[-1].split("go on with: python ")[1]
     assert f"--continue_from_dir {folder}" in command
     finish(subprocess.Popen([sys.executable, *command.split()], stdout=subprocess.PIPE, text=True))
     assert losses(folder) == uninterrupted
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process, terminal = pty.fork()
+    if not process:
+        words = ["--results_folder", str(folder), "--steps", str(STEPS), "--slow_seconds", "0.02"]
+        os.execv(sys.executable, [sys.executable, str(SCRIPT), *words])
+    deadline = time.monotonic() + 90
+    while not ((folder / "log.jsonl").exists() and losses(folder) and losses(folder)[-1][0] >= 7):
+        assert time.monotonic() < deadline
+        if select.select([terminal], [], [], 0.01)[0]:
+            os.read(terminal, 1 << 16)  # a bar that nobody reads would stop the run
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert saved_steps(folder)[-1] == losses(folder)[-1][0] < STEPS
+
+
+@pytest.mark.slow
+def test_a_reader_that_ends_first_loses_nothing(tmp_path: Path) -> None:
+    """As `tee` does, which Ctrl-C reaches too."""
+    folder = tmp_path / "run"
+    process = start(folder, "--slow_seconds", "0.02", "--seconds_between_lines", "0")
+    wait_for_step(folder, 7, process)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    assert saved_steps(folder)[-1] == losses(folder)[-1][0] < STEPS
+
+
+@pytest.mark.slow
+def test_equal_runs_write_equal_files(tmp_path: Path) -> None:
+    """However often a run was interrupted, and whatever the order of a dictionary in its process."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    finish(start(whole))
+    process = start(resumed, "--slow_seconds", "0.01")
+    wait_for_step(resumed, 7, process)
+    process.kill()
+    process.communicate()
+    finish(start(resumed, "--continue_from_dir", str(resumed)))
+    names = ("checkpoints", "samples")
+    files = [file.relative_to(whole) for name in names for file in (whole / name).rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} == {".safetensors", ".pt", ".json"}
+    assert [file for file in files if (whole / file).read_bytes() != (resumed / file).read_bytes()] == []

@@ -12,6 +12,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
 from open_musiclm.training.data_stream import TrainingStream
 from open_musiclm.training.failure_list import FailureList
+from open_musiclm.training.loop import Loop
 from open_musiclm.training.sound_data import sound_data
 from open_musiclm.training.stage_examples import clap_crop, preprocessed_data
 
@@ -135,6 +137,36 @@ def test_full_disk(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> No
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
         train_here(folder, continue_from_dir=folder)
         assert losses(folder) == uninterrupted
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of tensorboard
+def test_disk_that_is_full_for_some_steps_ends_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples, curves and lines of the log do not fit; the lines are written when there is space again."""
+    steps = Loop._step
+
+    def step(loop: Loop) -> None:
+        ballast = tmp_path / "disk" / "ballast"
+        if loop.state.step == 7:
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while file.write(bytes(1 << 10)):
+                    pass
+        if loop.state.step == 27:
+            ballast.unlink()
+        steps(loop)
+
+    monkeypatch.setattr(Loop, "_step", step)
+    config = partial(small_training.trainer_config, save_model_every=30, save_results_every=5)
+    monkeypatch.setattr(small_training, "trainer_config", config)
+    with mounted(tmp_path / "disk", "size=3m") as disk:
+        train_here(disk / "run", steps=30, log_with="tensorboard")
+        assert [number for number, _ in losses(disk / "run")] == list(range(1, 31))
+        assert saved_steps(disk / "run") == [30]
+    said = capfd.readouterr().err
+    assert said.count("cannot write samples, and goes on without: ") == 1
+    assert said.count("cannot write the curves, and goes on without: ") == 1
+    assert said.count("log.jsonl, and goes on without: No space left on device") == 1
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

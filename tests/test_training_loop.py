@@ -22,7 +22,7 @@ from torch import nn
 from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageTrainerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.interruption import Interruption
+from open_musiclm.interruption import Interrupted, Interruption
 from open_musiclm.models.stages import build_stage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
@@ -314,7 +314,9 @@ def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
         run.accelerator, build_stage("semantic", model_config()), StageTools(model_config(), None, None), config
     )
     data = replace(training_data(config), validation=Stopped(), validation_examples=1000)
-    assert not Loop(trainer, data, run, config).train()
+    with pytest.raises(Interrupted) as stopped:
+        Loop(trainer, data, run, config).train()
+    assert stopped.value.exit_status == 143
     assert max(asked_for) < 20
     assert saved_steps(folder) == [5]
     assert not logged(folder, "validation_loss")

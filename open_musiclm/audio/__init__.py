@@ -4,15 +4,13 @@ Waves are mono float32 tensors [samples]; times are seconds, rates Hz. Sample co
 exact: 2.3 s at 24 kHz is 55,200 samples.
 """
 
+from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
+from open_musiclm.audio.errors import SoundError
+from open_musiclm.audio.finding import SOUND_EXTENSIONS, find_foreign_sounds, find_sounds
+from open_musiclm.audio.info import SoundInfo, check_length, header_info
 from open_musiclm.audio.loudness import Levels, levels_of
 from open_musiclm.audio.reading import (
-    SOUND_EXTENSIONS,
-    TOLERATED_SHORTFALL_SECONDS,
-    SoundError,
-    SoundInfo,
     count_frames,
-    find_sounds,
-    header_info,
     read_samples,
     read_sound,
     read_window,
@@ -43,7 +41,9 @@ __all__ = [
     "SoundError",
     "SoundInfo",
     "WaveStatistics",
+    "check_length",
     "count_frames",
+    "find_foreign_sounds",
     "find_sounds",
     "fit_length",
     "header_info",

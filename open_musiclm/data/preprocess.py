@@ -62,7 +62,7 @@ class Preprocessor:
     def run(self, paths: Sequence[Path]) -> PreprocessReport:
         """Tokenizes what the store lacks of `paths`, until the end or a signal. Raises UserError.
 
-        SIGINT and SIGTERM end it after the files in work, with everything stored.
+        SIGINT, SIGTERM and SIGHUP end it after the files in work, with everything stored.
         """
         report = PreprocessReport()
         folder = Path(self.settings.results_folder)
@@ -102,7 +102,7 @@ class Preprocessor:
                     self._keep(*pending, writer, report, bar)
                 pending = files, started
                 if interruption.asked:
-                    report.interrupted = True
+                    report.interrupted = interruption.number
                     break
             if pending is not None:
                 self._keep(*pending, writer, report, bar)

@@ -15,6 +15,7 @@ FAILURES_SHOWN = 10
 class PreprocessReport:
     """What a process did: files and seconds written, files that were stored before, files that failed.
 
+    `interrupted` is the number of the signal that ended it early, 0 where none did.
     `waited_seconds` is how long it waited for decoded sound, after the first files, of the `elapsed_seconds` in all.
     """
 
@@ -22,7 +23,7 @@ class PreprocessReport:
     seconds: int = 0
     stored_before: int = 0
     failures: list[SoundFailure] = field(default_factory=list)
-    interrupted: bool = False
+    interrupted: int = 0
     waited_seconds: float = 0.0
     elapsed_seconds: float = 0.0
 

@@ -1,7 +1,5 @@
 """Writing a token store: every process appends its own shards."""
 
-import fcntl
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from types import TracebackType
 from open_musiclm.data.shards import StoredTokens, find_shards, remove_unfinished, write_shard
 from open_musiclm.data.store_description import DESCRIPTION_NAME, StoreDescription
 from open_musiclm.errors import UserError
+from open_musiclm.locking import FolderLock
 from open_musiclm.tokens import token_streams
 
 SHARD_BYTES = 32 << 20
@@ -34,7 +33,7 @@ class TokenStoreWriter:
         self._rows: list[StoredTokens] = []
         self._bytes = 0
         self._since = time.monotonic()
-        self._lock = _locked(folder, process_index)
+        self._lock = FolderLock(folder, f".writer-{process_index:05d}.lock")
         try:
             if not (folder / DESCRIPTION_NAME).exists():
                 description.write(folder)
@@ -42,7 +41,7 @@ class TokenStoreWriter:
             found.check_config(folder, description.model_config)
             found.check_fingerprints(folder, description.fingerprints)
         except UserError:
-            os.close(self._lock)
+            self._lock.release()
             raise
         own = [shard.number for shard in find_shards(folder) if shard.process_index == process_index]
         self._next_number = max(own, default=-1) + 1
@@ -78,19 +77,4 @@ class TokenStoreWriter:
         try:
             self.flush()
         finally:
-            os.close(self._lock)
-
-
-def _locked(folder: Path, process_index: int) -> int:
-    """A file descriptor that keeps other runs from this process's shards while it is open. Raises UserError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / f".writer-{process_index:05d}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write there: {error.strerror}") from error
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by data workers, gone after a kill
-    except (BlockingIOError, PermissionError) as error:
-        os.close(descriptor)
-        raise UserError(f"{folder}: another run is writing tokens there; wait for it to end") from error
-    return descriptor
+            self._lock.release()

@@ -13,16 +13,18 @@ DEATHS = (RuntimeError, EOFError, ConnectionError, FileNotFoundError)
 
 def is_death(error: Exception) -> bool:
     """Whether one of `DEATHS` means that a worker died, not that something else failed."""
-    return not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+    # An exception that a worker raises comes with its traceback, "Caught ... in DataLoader worker process 0.".
+    is_raised = str(error).startswith("Caught ")
+    return not is_raised and (not isinstance(error, RuntimeError) or "DataLoader worker" in str(error))
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """The `worker_init_fn` of a loader: the worker ignores SIGINT and SIGTERM.
+    """The `worker_init_fn` of a loader: the worker ignores SIGINT, SIGTERM and SIGHUP.
 
-    Ctrl-C and a scheduler's SIGTERM often reach the whole process group. The parent handles them, and needs its workers
-    until it is done. It ends them through its queues; they end by themselves when it dies.
+    Ctrl-C, a scheduler's SIGTERM and the end of a terminal often reach the whole process group. The parent handles
+    them, and needs its workers until it is done. It ends them through its queues; they end by themselves when it dies.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -48,19 +48,24 @@ class MusicLM:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | torch.device | None = None, precision: Precision | None = None
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        precision: Precision | None = None,
+        trust_remote_code: bool = False,
     ) -> "MusicLM":
         """The model of a bundle: its folder, or the id of one on the hub.
 
-        Without `device` the best one there is; without `precision` that of the bundle's generation config. Raises
-        UserError.
+        Without `device` the best one there is; without `precision` that of the bundle's generation config. Python code
+        that comes with its MERT runs only with `trust_remote_code`. Raises UserError.
         """
         paths, generation_config = open_paths(ModelPaths(bundle=str(name)))
         if precision is not None:
             generation_config = generation_config.updated({"precision": precision})
         config = paths.read_model_config()
         on = None if device is None else str(device)
-        return cls(config, *load_parts(paths, config, config.stage_names, on), generation_config)
+        parts = load_parts(paths, config, config.stage_names, on, trust_remote_code)
+        return cls(config, *parts, generation_config)
 
     def generate(
         self,

@@ -4,21 +4,21 @@ results_folder/checkpoints/step_00001000/ holds the weights, one .pt per resumab
 random_<process>.safetensors and state.json; checkpoints/best.json names the best by validation loss.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps, step_folder
+from open_musiclm.checkpoints.finite import check_finite
+from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
+from open_musiclm.config.fields import NonNegativeInt
+from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import sync, write_json
 from open_musiclm.training.random_states import random_states, restore_random_states
@@ -27,17 +27,38 @@ from open_musiclm.training.trainer import Resumable, Trainer
 STATE_NAME = "state.json"
 BEST_NAME = "best.json"
 _UNFINISHED = ".unfinished_"
+_ANOTHER = "go on from another checkpoint (--continue_from_step)"
+# What reading or taking back a state raises where its file is cut short, edited or of another training.
+_DAMAGES = (
+    OSError,
+    SafetensorError,
+    MemoryError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+_RANDOM = "random_"
 
 
-@dataclass(frozen=True)
-class TrainingState:
+class TrainingState(Section):
     """How far a run is: steps made, `draws` examples taken by all processes, and its best validated checkpoint."""
 
-    step: int = 0
-    draws: int = 0
-    skipped_steps: int = 0
-    best_step: int | None = None
+    step: NonNegativeInt = 0
+    draws: NonNegativeInt = 0
+    skipped_steps: NonNegativeInt = 0
+    best_step: NonNegativeInt | None = None
     best_validation_loss: float | None = None
+
+
+class Best(Section):
+    """The content of best.json."""
+
+    step: NonNegativeInt
+    validation_loss: float | None
 
 
 def find_checkpoint(path: Path, step: int | None) -> Path:
@@ -69,9 +90,9 @@ def read_state(checkpoint: Path) -> TrainingState:
     """How far the run of this checkpoint was. Raises UserError."""
     file = checkpoint / STATE_NAME
     try:
-        return TrainingState(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file}: not the state of a training run: {error}") from error
+        return load_section(file, TrainingState)
+    except UserError as error:
+        raise UserError(f"{error}; this is not the state of a training run: {_ANOTHER}") from error
 
 
 def save_checkpoint(
@@ -111,20 +132,20 @@ def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelera
     """
     state = read_state(checkpoint)
     trainer.read_weights(checkpoint)
-    sharded = accelerator.distributed_type == DistributedType.FSDP
     for name, part in trainer.resumable().items():
         file = checkpoint / f"{name}.pt"
         try:
-            # mapped, a process reads no more than its shards
-            part.load_state_dict(torch.load(file, map_location="cpu", weights_only=True, mmap=sharded))
-        except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError, EOFError) as error:
-            raise UserError(f"{file}: does not fit this training: {_reason(error)}") from error
+            part.load_state_dict(read_torch_file(file))  # mapped: a process reads no more than its shards
+        except UserError as error:
+            raise UserError(f"{error}; {_ANOTHER}") from error
+        except _DAMAGES as error:
+            raise UserError(f"{file}: damaged, or of another training: {_reason(error)}; {_ANOTHER}") from error
     file = checkpoint / _random_name(accelerator.process_index)
-    if file.exists():
+    if file.exists() or accelerator.is_main_process:
         try:
             restore_random_states(load_file(file), accelerator.device)
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{file}: not the random states of a process: {error}") from error
+        except _DAMAGES as error:
+            raise UserError(f"{file}: not the random states of a process: {_reason(error)}; {_ANOTHER}") from error
     return state
 
 
@@ -145,6 +166,8 @@ def remove_checkpoint(results_folder: Path, step: int) -> None:
 def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerator: Accelerator) -> None:
     """All processes gather what is sharded; the main one writes it."""
     trainer.write_weights(folder)
+    if accelerator.is_main_process:
+        _check_weights(folder)
     parts: Mapping[str, Resumable] = trainer.resumable()
     for name, part in parts.items():
         content = part.state_dict()
@@ -152,7 +175,14 @@ def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerat
             with (folder / f"{name}.pt").open("wb") as file:
                 torch.save(content, file)
     if accelerator.is_main_process:
-        write_json(folder / STATE_NAME, asdict(state))
+        write_json(folder / STATE_NAME, state.model_dump())
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises UserError where the weights in a checkpoint hold NaN or infinity."""
+    for file in sorted(folder.rglob("*.safetensors")):
+        if not file.name.startswith(_RANDOM):  # where NaN stands for none
+            check_finite(load_file(file), file.relative_to(folder).as_posix())
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
@@ -166,15 +196,15 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 def _remove_old(results_folder: Path, state: TrainingState, keep_last: int) -> None:
     if state.best_step is not None:
-        best = {"step": state.best_step, "validation_loss": state.best_validation_loss}
-        write_json(results_folder / CHECKPOINTS_FOLDER / BEST_NAME, best)
+        best = Best(step=state.best_step, validation_loss=state.best_validation_loss)
+        write_json(results_folder / CHECKPOINTS_FOLDER / BEST_NAME, best.model_dump())
     for step in saved_steps(results_folder)[:-keep_last]:
         if step != state.best_step:
             remove_checkpoint(results_folder, step)
 
 
 def _random_name(process: int) -> str:
-    return f"random_{process}.safetensors"
+    return f"{_RANDOM}{process}.safetensors"
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -72,7 +72,7 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
         error, count = all_reduce(sums).tolist()
         used = torch.zeros(codebooks.shape[:2], device=embeddings.device).scatter(1, tokens.t(), 1.0)
         usage = all_reduce(used).clamp(max=1.0).mean().item()
-        return {"loss": error / count, "codebook_usage": usage}
+        return {"loss": error / count if count else float("nan"), "codebook_usage": usage}
 
     def write_weights(self, folder: Path) -> None:
         """clap_rvq.safetensors: the codebooks and their moving averages."""

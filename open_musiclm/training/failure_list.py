@@ -1,15 +1,14 @@
 """The sound files that a run could not use."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from tqdm import tqdm
 
 from open_musiclm.data.failures import SoundFailure
 from open_musiclm.files import atomic_write
+from open_musiclm.terminal import tell
 
 SHOWN_AT_THE_END = 10
 
@@ -27,7 +26,7 @@ class FailureList:
         for failure in failures:
             if str(failure.path) not in self.reasons:
                 self.reasons[str(failure.path)] = failure.reason
-                tqdm.write(f"skipped: {failure.reason}", file=sys.stderr)
+                tell(f"skipped: {failure.reason}")
 
     def report(self) -> None:
         """Lists the files of all processes (every process calls this). Raises UserError."""
@@ -37,6 +36,6 @@ class FailureList:
         lines = [gathered[path] for path in sorted(gathered)]
         with atomic_write(self.file) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        tqdm.write(f"{len(lines)} sound files could not be used, see {self.file}:", file=sys.stderr)
+        tell(f"{len(lines)} sound files could not be used, see {self.file}:")
         for line in lines[:SHOWN_AT_THE_END]:
-            tqdm.write(f"  {line}", file=sys.stderr)
+            tell(f"  {line}")

@@ -34,7 +34,7 @@ class HubertKmeansTrainer:
 
     def train(self, data: TrainingData, run: Run) -> Path:
         """Fits, and writes hubert_kmeans.safetensors into the run's folder; returns its path. Raises UserError."""
-        run.open_folder(products=(weights_name("hubert_kmeans"),))
+        run.open_folder()
         steps = self.config.feature_extraction_num_steps
         log = RunLog(self.accelerator, run.folder, "hubert_kmeans", step=0, steps=steps)
         failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)

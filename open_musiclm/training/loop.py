@@ -1,17 +1,19 @@
 """The loop of every `Trainer`: steps, validation, samples, checkpoints, resuming, signals."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 
 from open_musiclm.checkpoints import saved_steps
 from open_musiclm.config import TrainerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.interruption import Interruption
+from open_musiclm.interruption import Interrupted, Interruption
+from open_musiclm.terminal import tell
 from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
 from open_musiclm.training.failure_list import FailureList
@@ -40,11 +42,12 @@ class Loop:
         if data.validation is not None:
             self.validation = ValidationSet(data, self.accelerator, self.failures, config)
         self._validated: tuple[int, Mapping[str, float]] | None = None
+        self._validation_failed = False
         self._skipped_in_a_row = 0
         self.interruption = Interruption()
 
-    def train(self) -> bool:
-        """Runs to the last step, or to a signal; saves in either case. Returns whether the last step was reached."""
+    def train(self) -> None:
+        """Runs to the last step and saves. Raises Interrupted where a signal ended it before, after saving too."""
         set_seed(self.config.seed, device_specific=True)
         if self.run.checkpoint is not None:
             self._restore()
@@ -52,13 +55,18 @@ class Loop:
         self.log = RunLog(
             self.accelerator, self.run.folder, self.trainer.name, self.state.step, self.config.num_train_steps
         )
+        if self.state.step >= self.config.num_train_steps:
+            self.log.say(
+                f"nothing was trained: step {self.state.step} is made already, and num_train_steps is "
+                f"{self.config.num_train_steps}; raise it to go on"
+            )
+        stopped_by = 0
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
             with self.interruption:
-                while self.state.step < self.config.num_train_steps:
+                while self.state.step < self.config.num_train_steps and not stopped_by:
                     self._step()
-                    if self._any(self.interruption.asked):
-                        break
+                    stopped_by = self._largest(self.interruption.number)
                 finished = self.state.step >= self.config.num_train_steps
                 self._save(validated=finished)
             self.failures.report()
@@ -67,20 +75,23 @@ class Loop:
             self.log.close()
         if not finished:
             self.log.say(f"stopped after step {self.state.step}; go on with: {self.run.resume_command()}")
-        return finished
+            self.accelerator.wait_for_everyone()  # a launcher ends all processes when the first one ends
+            raise Interrupted(stopped_by)
 
-    def _any(self, here: bool) -> bool:
-        """Whether it holds in any process: all processes call this, and all get the same answer."""
+    def _largest(self, here: int) -> int:
+        """The largest of the processes' numbers: all processes call this, and all get the same answer."""
         if self.accelerator.num_processes == 1:
             return here
-        flag = torch.tensor(float(here), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, reduction="sum").item())
+        return int(self.accelerator.gather(torch.tensor([here], device=self.accelerator.device)).max())
+
+    def _now(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)
 
     def _step(self) -> None:
         begun, waited = time.perf_counter(), self.stream.waited_seconds
         result = self.trainer.train_step(self.stream.take(self.trainer.batches_per_step), self.state.step)
         first_index = self.state.draws
-        self.state = replace(self.state, step=self.state.step + 1, draws=self.stream.position)
+        self._now(step=self.state.step + 1, draws=self.stream.position)
         seconds = time.perf_counter() - begun
         amount = result.amount * self.accelerator.num_processes
         self.log.step(
@@ -105,7 +116,7 @@ class Loop:
             self._skipped_in_a_row = 0
             return
         self._skipped_in_a_row += 1
-        self.state = replace(self.state, skipped_steps=self.state.skipped_steps + 1)
+        self._now(skipped_steps=self.state.skipped_steps + 1)
         batch = f"examples {first_index} to {self.state.draws - 1} of the training stream"
         self.log.say(f"step {self.state.step}: loss or gradient is not finite ({batch}): skipped")
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
@@ -120,17 +131,29 @@ class Loop:
         if self.validation is None or self._is_validated():
             return
         values = self.trainer.validate(self._until_asked(self.validation))
-        if self._any(self.interruption.asked):
+        if self._largest(self._validation_failed):
+            self.validation = None
+            return
+        if self._largest(self.interruption.asked):
             return
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
 
     def _until_asked(self, validation: ValidationSet) -> Iterator[IndexedBatch[Any]]:
-        """The batches of the validation set up to a signal, one at least."""
-        for batch in validation:
-            yield batch
-            if self.interruption.asked:
-                return
+        """The batches of the validation set up to a signal, one at least, or to where none can be made any more."""
+        try:
+            for batch in validation:
+                yield batch
+                if self.interruption.asked:
+                    return
+        except UserError as error:
+            self._fail_validation(error)
+
+    def _fail_validation(self, error: UserError) -> None:
+        """What was trained matters more than its validation, all of whose files may be gone."""
+        if not self._validation_failed:
+            tell(f"{self.trainer.name}: goes on without validation: {error}")
+        self._validation_failed = True
 
     def _is_validated(self) -> bool:
         return self._validated is not None and self._validated[0] == self.state.step
@@ -142,8 +165,16 @@ class Loop:
             self.trainer.run_beside_samples()
             return
         folder = self.run.folder / SAMPLES_FOLDER / f"step_{self.state.step:08d}"
-        batch = next(iter(self.validation)).batch
-        self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
+        try:
+            batch = next(iter(self.validation)).batch
+        except UserError as error:
+            self._fail_validation(error)
+            self.trainer.run_beside_samples()
+            return
+        try:
+            self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
+        except (OSError, SafetensorError, UserError) as error:
+            self.log.say_once("samples", error)
 
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, unless it is there already."""
@@ -153,8 +184,8 @@ class Loop:
             self._validate()
         if self._validated is not None and self._is_validated():
             loss, best = self._validated[1]["loss"], self.state.best_validation_loss
-            if best is None or loss < best:
-                self.state = replace(self.state, best_step=self.state.step, best_validation_loss=loss)
+            if math.isfinite(loss) and (best is None or not best <= loss):
+                self._now(best_step=self.state.step, best_validation_loss=loss)
         folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
         self.log.say(f"saved {folder}")
 
@@ -162,4 +193,4 @@ class Loop:
         assert self.run.checkpoint is not None
         self.state = restore_checkpoint(self.run.checkpoint, self.trainer, self.accelerator)
         if not self.run.goes_on_in_place:
-            self.state = replace(self.state, best_step=None, best_validation_loss=None)
+            self._now(best_step=None, best_validation_loss=None)

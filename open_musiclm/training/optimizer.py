@@ -70,13 +70,31 @@ class Optimizer:
         return whole_optimizer_state(self.plain_module, self._adamw.optimizer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes AdamW's state back, from a run on any number of processes."""
+        """Takes AdamW's state back, from a run on any number of processes; the settings stay those of the config.
+
+        Raises ValueError where it is none of these weights.
+        """
         weights = [weight for group in self._adamw.param_groups for weight in group["params"]]
-        states = {
-            number: {name: sharded_like(value, weights[number]) for name, value in values.items()}
-            for number, values in state_dict["state"].items()
-        }
-        self._adamw.load_state_dict({**state_dict, "state": states})
+        groups = self._adamw.state_dict()["param_groups"]
+        if [group["params"] for group in state_dict["param_groups"]] != [group["params"] for group in groups]:
+            raise ValueError("an optimizer of other weights")
+        states = {}
+        for number, values in state_dict["state"].items():
+            _check_state(values, weights[number])
+            states[number] = {name: sharded_like(value.clone(), weights[number]) for name, value in values.items()}
+        self._adamw.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _check_state(values: dict[str, Any], weight: Tensor) -> None:
+    """Raises ValueError where these are not AdamW's numbers for a weight."""
+    shapes = {"step": (), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
+    if values.keys() != shapes.keys():
+        raise ValueError(f"not the state of AdamW, but of {', '.join(map(str, values))[:80]}")
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or value.shape != shapes[name] or not value.is_floating_point():
+            raise ValueError(f"{name} does not fit a weight of shape {list(weight.shape)}")
+        if not value.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

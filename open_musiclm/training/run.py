@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from open_musiclm.errors import UserError
 from open_musiclm.training import run_folder
 from open_musiclm.training.checkpointing import find_checkpoint, read_state, results_folder_of
 from open_musiclm.training.options import RunOptions
-from open_musiclm.training.tracking import check_tracker
+from open_musiclm.training.run_folder import Claim
+from open_musiclm.training.tracking import check_tracker, log_in, tracker_options
 
 _REPLACED_WHEN_RESUMING = frozenset(
     (
@@ -36,7 +38,8 @@ _REPLACED_WHEN_RESUMING = frozenset(
 class Run:
     """A run that may begin in the results folder `folder`, from `checkpoint` or, where that is None, afresh.
 
-    `configs` are the model's and the training's, `facts` what run.json says besides.
+    `configs` are the model's and the training's, `facts` what run.json says besides. `claim` is the main process's.
+    Entered, it gives the folder free at the end, as it was if the run did not begin.
     """
 
     accelerator: Accelerator
@@ -45,6 +48,7 @@ class Run:
     checkpoint: Path | None
     configs: tuple[Section, Section]
     facts: Mapping[str, Any]
+    claim: Claim | None
 
     @classmethod
     def begin(
@@ -55,10 +59,12 @@ class Run:
         seed: int,
         precision: TrainingPrecision = "float32",
         batches_per_step: int = 1,
+        products: Iterable[str] = (),
     ) -> "Run":
-        """Checks the options and seeds everything, so that models can be built. Nothing is written or removed yet.
+        """Checks the options, seeds everything, so that models can be built, and locks the results folder.
 
-        Raises UserError.
+        Nothing else is written or removed yet. `products` are names of files that this kind of run writes there beside
+        what every run does. Raises UserError.
         """
         check_tracker(options.log_with)
         checkpoint = _checkpoint(options)
@@ -73,11 +79,23 @@ class Run:
             "precision": choose_precision(precision, device),
             "continued_from": None if checkpoint is None else str(checkpoint),
         }
-        run = cls(accelerator, options, folder, checkpoint, (model_config, training_config), facts)
+        claim = None
         if accelerator.is_main_process:
-            run._check_folder()
+            log_in(options.log_with)
+            step = None if checkpoint is None else read_state(checkpoint).step
+            in_place = checkpoint is not None and results_folder_of(checkpoint) == folder.resolve()
+            claim = Claim(folder, step if in_place else None, options.overwrite, products)
         accelerator.wait_for_everyone()  # no other process may write there before it is checked
-        return run
+        return cls(accelerator, options, folder, checkpoint, (model_config, training_config), facts, claim)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.claim is not None:
+            self.claim.release()
 
     @property
     def goes_on_in_place(self) -> bool:
@@ -88,19 +106,16 @@ class Run:
         """The means and deviations of sound files, kept in the results folder."""
         return StatisticsCache(self.folder / run_folder.STATISTICS_NAME)
 
-    def open_folder(self, products: Iterable[str] = ()) -> None:
-        """Makes the results folder ready, writes into it what this run is, and opens the tracker.
-
-        `products` are names of files that this kind of run writes there beside what every run does.
-        """
-        if self.accelerator.is_main_process:
-            if self.goes_on_in_place:
-                run_folder.forget_after(self.folder, self._first_step())
-            else:
-                run_folder.clear(self.folder, products)
+    def open_folder(self) -> None:
+        """Makes the results folder ready, writes into it what this run is, and opens the tracker. Raises UserError."""
+        if self.options.log_with == "wandb":
+            self._open_tracker()  # it may fail, and nothing is removed yet
+        if self.claim is not None:
+            self.claim.begin()
             run_folder.describe(self.folder, *self.configs, self.facts)
         self.accelerator.wait_for_everyone()
-        self.accelerator.init_trackers(run_folder.TRACKER_FOLDER)
+        if self.options.log_with == "tensorboard":
+            self._open_tracker()
 
     def resume_command(self) -> str:
         """The command that goes on with this run in its results folder."""
@@ -114,14 +129,13 @@ class Run:
         folder = str(self.folder)
         return shlex.join([*kept, "--results_folder", folder, self.options.continue_option, folder])
 
-    def _first_step(self) -> int:
-        return 0 if self.checkpoint is None else read_state(self.checkpoint).step
-
-    def _check_folder(self) -> None:
-        if self.goes_on_in_place:
-            run_folder.check_going_on(self.folder, self._first_step(), self.options.overwrite)
-        else:
-            run_folder.check_new(self.folder, self.options.overwrite)
+    def _open_tracker(self) -> None:
+        options = tracker_options(self.options.log_with, self.folder)
+        try:
+            self.accelerator.init_trackers(run_folder.TRACKER_FOLDER, init_kwargs=options)
+        except Exception as error:  # whatever a tracker raises
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"--log_with {self.options.log_with}: cannot begin: {reason}") from error
 
 
 def _checkpoint(options: RunOptions) -> Path | None:

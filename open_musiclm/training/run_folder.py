@@ -1,6 +1,7 @@
 """The results folder of a run: checks before it is used, and the files that describe the run."""
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -12,11 +13,12 @@ from typing import Any
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
 from open_musiclm.config import ModelConfig
-from open_musiclm.config.json_files import Section
+from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, write_json
 from open_musiclm.generation.output import versions
-from open_musiclm.training.checkpointing import BEST_NAME, remove_checkpoint, remove_unfinished
+from open_musiclm.locking import LOCK_NAME, FolderLock
+from open_musiclm.training.checkpointing import BEST_NAME, Best, remove_checkpoint, remove_unfinished
 
 LOG_NAME = "log.jsonl"
 SAMPLES_FOLDER = "samples"
@@ -29,47 +31,88 @@ _BACKBONES = (
     ("hubert_kmeans_cfg", "model_name"),
     ("encodec_cfg", "model_name"),
 )
-_CONFIGS = ("model_config.json", "training_config.json", "run.json")
+RUN_NAME = "run.json"
+_CONFIGS = ("model_config.json", "training_config.json", RUN_NAME)
 # What starting anew removes: all that a run writes, and nothing else.
 _WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, STATISTICS_NAME, *_CONFIGS)
+# What a start that was killed may leave: computed again, and never a reason to refuse a folder.
+_LEFTOVERS = (LOCK_NAME, STATISTICS_NAME, f"{STATISTICS_NAME}-journal")
+_OPTION = "--results_folder "
 
 
-def check_new(folder: Path, overwrite: bool) -> None:
-    """Raises UserError where `folder` holds anything, unless `overwrite`, or cannot be written to."""
-    if _holds_something(folder) and not overwrite:
-        raise UserError(
-            f"--results_folder {folder}: not empty; choose another, start anew with --overwrite, or go on with what "
-            "is there (--continue_from_dir where the script has it)"
-        )
-    _check_writable(folder)
+class Claim:
+    """The results folder of a run that is about to begin: checked, and locked until `release`.
+
+    `step` is the step that the run goes on from where it goes on in this folder, None for any other run. Raises
+    UserError where the folder holds anything that the run may not replace, or another run writes there.
+    """
+
+    def __init__(self, folder: Path, step: int | None, overwrite: bool, products: Iterable[str] = ()) -> None:
+        self.folder, self.step = folder, step
+        self._replaced = (*_WRITTEN, *products)
+        self._begun = False
+        self._lock = FolderLock(folder, called=_OPTION)
+        try:
+            self._before = frozenset(os.listdir(folder))
+            if step is None:
+                self._check_new(overwrite)
+            else:
+                self._check_going_on(step, overwrite)
+        except BaseException:
+            self.release()
+            raise
+
+    def begin(self) -> None:
+        """Removes what an earlier run wrote, or what it wrote after `step`; files of any other name stay."""
+        self._begun = True
+        if self.step is not None:
+            _forget_after(self.folder, self.step)
+            return
+        for name in self._replaced:
+            _remove(self.folder / name)
+
+    def release(self) -> None:
+        """Gives the folder free, as it was if the run did not begin."""
+        if not self._begun:
+            for name in _LEFTOVERS:
+                if name != LOCK_NAME and name not in self._before:
+                    (self.folder / name).unlink(missing_ok=True)
+        self._lock.release()
+
+    def _check_new(self, overwrite: bool) -> None:
+        held = self._before - set(_LEFTOVERS)
+        if held and not overwrite:
+            raise UserError(
+                f"{_OPTION}{self.folder}: not empty; choose another, start anew with --overwrite, or go on with what "
+                "is there (--continue_from_dir where the script has it)"
+            )
+        removed = sorted(held.intersection(self._replaced))
+        if removed and not _was_run(self.folder):
+            raise UserError(
+                f"{_OPTION}{self.folder}: --overwrite clears only the folder of a run, and this one has no {RUN_NAME} "
+                f"of a run; choose another, or remove {', '.join(removed)} there yourself"
+            )
+
+    def _check_going_on(self, step: int, overwrite: bool) -> None:
+        later = [saved for saved in saved_steps(self.folder) if saved > step]
+        if later and not overwrite:
+            raise UserError(
+                f"{_OPTION}{self.folder}: holds later checkpoints (up to step {later[-1]}); choose another folder, "
+                "or remove them with --overwrite"
+            )
+        _earlier_starts(self.folder / RUN_NAME)
+        _log_lines(self.folder / LOG_NAME)
 
 
-def clear(folder: Path, products: Iterable[str]) -> None:
-    """Removes what an earlier run wrote, `products` included; files of any other name stay."""
-    for name in (*_WRITTEN, *products):
-        _remove(folder / name)
-
-
-def check_going_on(folder: Path, step: int, overwrite: bool) -> None:
-    """Raises UserError where `folder` holds checkpoints later than `step`, unless `overwrite`, or is not writable."""
-    later = [saved for saved in saved_steps(folder) if saved > step]
-    if later and not overwrite:
-        raise UserError(
-            f"--results_folder {folder}: holds later checkpoints (up to step {later[-1]}); choose another folder, "
-            "or remove them with --overwrite"
-        )
-    _check_writable(folder)
-
-
-def forget_after(folder: Path, step: int) -> None:
+def _forget_after(folder: Path, step: int) -> None:
     """Removes what came after `step`, and what a killed run left half done."""
     remove_unfinished(folder)
     for saved in saved_steps(folder):
         if saved > step:
             remove_checkpoint(folder, saved)
     best = folder / CHECKPOINTS_FOLDER / BEST_NAME
-    if best.exists() and json.loads(best.read_text(encoding="utf-8"))["step"] > step:
-        best.unlink()
+    if not 0 < _best_step(best) <= step:  # the next checkpoint writes it again
+        _remove(best)
     _forget_lines_after(folder / LOG_NAME, step)
 
 
@@ -78,10 +121,10 @@ def describe(folder: Path, model_config: Section, training_config: Section, fact
 
     run.json keeps every start of a run that was interrupted, the newest last.
     """
+    start = {**facts, "command": shlex.join(command_line()), "versions": versions(), "commit": _commit()}
+    write_json(folder / RUN_NAME, {"starts": [*_earlier_starts(folder / RUN_NAME), start]})  # first: it says what it is
     write_json(folder / "model_config.json", _with_full_paths(model_config))
     write_json(folder / "training_config.json", training_config.model_dump(mode="json"))
-    start = {**facts, "command": shlex.join(command_line()), "versions": versions(), "commit": _commit()}
-    write_json(folder / "run.json", {"starts": [*_earlier_starts(folder / "run.json"), start]})
 
 
 def command_line() -> list[str]:
@@ -101,7 +144,35 @@ def _with_full_paths(config: Section) -> dict[str, Any]:
 
 
 def _earlier_starts(path: Path) -> list[Any]:
-    return json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+    """The starts that run.json lists, none where there is no such file. Raises UserError."""
+    if not path.exists():
+        return []
+    try:
+        return load_section(path, _Starts).starts
+    except UserError as error:
+        raise UserError(f"{error}; remove this file and run the same command again") from error
+
+
+class _Starts(Section):
+    """The content of run.json."""
+
+    starts: list[dict[str, Any]]
+
+
+def _was_run(folder: Path) -> bool:
+    """Whether a folder says that it is the results folder of a run."""
+    try:
+        return bool(_earlier_starts(folder / RUN_NAME))
+    except UserError:
+        return False
+
+
+def _best_step(path: Path) -> int:
+    """The step that best.json names, 0 where it is absent or damaged."""
+    try:
+        return load_section(path, Best).step
+    except UserError:
+        return 0
 
 
 def _commit() -> str | None:
@@ -114,38 +185,29 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def _log_lines(path: Path) -> list[bytes]:
+    """The lines of the log, none where there is no such file. Raises UserError."""
+    try:
+        return path.read_bytes().splitlines() if path.is_file() or path.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this log: {error.strerror}; remove it and go on") from error
+
+
 def _forget_lines_after(path: Path, step: int) -> None:
-    """Drops the log lines of steps that are made again, and a last line that a kill cut short."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    """Drops the log lines of steps that are made again, a last line that a kill cut short, and what is no line of a
+    log."""
+    kept = [line for line in _log_lines(path) if _step_of(line) <= step]
+    if path.exists():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
-        return float("inf")
-
-
-def _holds_something(folder: Path) -> bool:
-    try:
-        return folder.exists() and any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"--results_folder {folder}: cannot use it: {error.strerror}") from error
-
-
-def _check_writable(folder: Path) -> None:
-    """Makes the folder. Raises UserError where it cannot be written to."""
-    probe = folder / f".{os.getpid()}.probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--results_folder {folder}: cannot write there: {error.strerror}") from error
+        step = json.loads(line)["step"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 def _remove(path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,13 +18,17 @@ from accelerate.tracking import TensorBoardTracker, WandBTracker
 from tqdm import tqdm
 
 from open_musiclm.errors import UserError
+from open_musiclm.terminal import tell
 from open_musiclm.training.run_folder import LOG_NAME
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class RunLog:
-    """The log of one run; processes other than the main one stay silent."""
+    """The log of one run; processes other than the main one stay silent.
+
+    A full disk ends no run here: lines of the log wait for space, curves are left out, and both are said once.
+    """
 
     def __init__(self, accelerator: Accelerator, folder: Path, name: str, step: int, steps: int) -> None:
         self.accelerator = accelerator
@@ -30,15 +36,18 @@ class RunLog:
         self.first_step, self.steps = step, steps
         self.started = time.monotonic()
         self._last_line = -math.inf
-        self._file = (folder / LOG_NAME).open("a", encoding="utf-8") if accelerator.is_main_process else None
+        self._file = (folder / LOG_NAME).open("ab", buffering=0) if accelerator.is_main_process else None
+        self._unwritten = b""
+        self._said: set[str] = set()
         terminal = sys.stderr.isatty() and accelerator.is_main_process
         self._bar = tqdm(total=steps, initial=step, desc=name, unit="step", disable=not terminal)
 
     def close(self) -> None:
         """Ends the bar, the file and the trackers."""
         self._bar.close()
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+        with self._said_once("the curves"):
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
         if self._file is not None:
             self._file.close()
 
@@ -47,7 +56,7 @@ class RunLog:
         left = (time.monotonic() - self.started) / (step - self.first_step) * (self.steps - step)
         values = {**values, "seconds_to_end": left}
         self._write(step, values)
-        self.accelerator.log(values, step=step)
+        self._track(step, values)
         self._bar.update(step - self._bar.n)
         self._bar.set_postfix_str(_sentence(values))
         if self._bar.disable and (time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES or step == self.steps):
@@ -58,41 +67,79 @@ class RunLog:
         """The numbers of a validation."""
         named = {f"validation_{name}": value for name, value in values.items()}
         self._write(step, named)
-        self.accelerator.log(named, step=step)
+        self._track(step, named)
         self.say(f"step {step}/{self.steps}: {_sentence(named)}")
 
     def waves(self, step: int, paths: list[Path]) -> None:
         """Puts waves into the tracker."""
-        for tracker in self.accelerator.trackers:
-            for path in paths:
-                samples, sample_hz = soundfile.read(path, dtype="float32")
-                if isinstance(tracker, TensorBoardTracker):
-                    tracker.writer.add_audio(path.stem, torch.from_numpy(samples), step, sample_hz)
-                elif isinstance(tracker, WandBTracker):
-                    import wandb
+        with self._said_once("the curves"):
+            for tracker in self.accelerator.trackers:
+                for path in paths:
+                    samples, sample_hz = soundfile.read(path, dtype="float32")
+                    if isinstance(tracker, TensorBoardTracker):
+                        tracker.writer.add_audio(path.stem, torch.from_numpy(samples), step, sample_hz)
+                    elif isinstance(tracker, WandBTracker):
+                        import wandb
 
-                    tracker.log({path.stem: wandb.Audio(samples, sample_rate=sample_hz)}, step=step)
+                        tracker.log({path.stem: wandb.Audio(samples, sample_rate=sample_hz)}, step=step)
 
     def say(self, line: str) -> None:
         """A line for the person at the terminal."""
         if self.accelerator.is_main_process:
-            tqdm.write(f"{self.name}: {line}", file=sys.stderr)
-            sys.stderr.flush()
+            tell(f"{self.name}: {line}")
+
+    def say_once(self, what: str, error: Exception) -> None:
+        """Says that `what` cannot be written, the first time."""
+        if what not in self._said:
+            self._said.add(what)
+            reason = str(getattr(error, "strerror", None) or error)
+            self.say(f"cannot write {what}, and goes on without: {reason}")
+
+    @contextmanager
+    def _said_once(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.say_once(what, error)
+
+    def _track(self, step: int, values: Mapping[str, float]) -> None:
+        with self._said_once("the curves"):
+            self.accelerator.log(values, step=step)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
-        if self._file is not None:
-            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-            try:
-                self._file.write(json.dumps({"step": step, **finite}) + "\n")
-                self._file.flush()
-            except OSError as error:
-                raise UserError(f"{self._file.name}: cannot write: {error.strerror}") from error
+        if self._file is None:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._unwritten += json.dumps({"step": step, **finite}).encode() + b"\n"
+        with self._said_once(f"to {self._file.name}"):
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) or 0 :]
 
 
 def check_tracker(log_with: str) -> None:
     """Raises UserError where the tracker is not installed."""
     if log_with == "wandb" and find_spec("wandb") is None:
         raise UserError("--log_with wandb: not installed; pip install wandb, or use tensorboard or none")
+
+
+def log_in(log_with: str) -> None:
+    """Raises UserError where wandb knows no account; in its offline mode it needs none."""
+    if log_with != "wandb":
+        return
+    import wandb
+
+    try:
+        wandb.login()
+    except wandb.errors.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"--log_with wandb: {reason} (run wandb login, set WANDB_MODE=offline, or use tensorboard or none)"
+        ) from error
+
+
+def tracker_options(log_with: str, folder: Path) -> dict[str, dict[str, str]]:
+    """What a tracker is told besides: wandb writes into the results folder, not beside it."""
+    return {"wandb": {"dir": os.environ.get("WANDB_DIR", str(folder))}} if log_with == "wandb" else {}
 
 
 def peak_memory_gb(device: torch.device) -> float:

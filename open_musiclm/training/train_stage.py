@@ -19,10 +19,14 @@ from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 
 @dataclass(frozen=True)
 class TokenizerPaths:
-    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None where it was not given."""
+    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None where it was not given.
+
+    `trust_remote_code` lets Python code run that comes with MERT.
+    """
 
     rvq_path: Path | None
     kmeans_path: Path | None
+    trust_remote_code: bool = False
 
 
 def train_stage(
@@ -35,24 +39,27 @@ def train_stage(
 ) -> Path | None:
     """Trains stage `name`, new or from the weights at `fine_tune_from`, with the `{name}_trainer_cfg` section.
 
-    Returns the results folder; None in a run that was stopped, and in all processes but the main one. Raises UserError.
+    Returns the results folder; None in all processes but the main one. Raises UserError, and Interrupted
+    after a signal.
     """
     model_config.check_stage(name)
     config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
     _check_tokenizers(config, tokenizers)
-    run = Run.begin(options, model_config, training_config, config.seed, config.precision, config.grad_accum_every)
-    device = run.accelerator.device
-    if fine_tune_from is not None:
-        stage = load_stage_to_train_on(fine_tune_from, name, model_config, device)
-    else:
-        stage = build_stage(name, model_config)
-    if config.use_preprocessed_data:
-        data = preprocessed_data(config, model_config)
-    else:
-        data = crops_data(config, model_config, run.wave_statistics())
-    tools = stage_tools(model_config, config, tokenizers, device)
-    finished = Loop(TRAINERS[name](run.accelerator, stage, tools, config), data, run, config).train()
-    return run.folder if finished and run.accelerator.is_main_process else None
+    with Run.begin(
+        options, model_config, training_config, config.seed, config.precision, config.grad_accum_every
+    ) as run:
+        device = run.accelerator.device
+        if fine_tune_from is not None:
+            stage = load_stage_to_train_on(fine_tune_from, name, model_config, device)
+        else:
+            stage = build_stage(name, model_config)
+        if config.use_preprocessed_data:
+            data = preprocessed_data(config, model_config)
+        else:
+            data = crops_data(config, model_config, run.wave_statistics())
+        tools = stage_tools(model_config, config, tokenizers, device)
+        Loop(TRAINERS[name](run.accelerator, stage, tools, config), data, run, config).train()
+        return run.folder if run.accelerator.is_main_process else None
 
 
 def stage_tools(
@@ -64,7 +71,9 @@ def stage_tools(
         return StageTools(model_config, None, Codec.load(model_config, device) if wanted else None)
     assert tokenizers.rvq_path is not None
     assert tokenizers.kmeans_path is not None
-    tokenizer = MusicTokenizer.load(model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device)
+    tokenizer = MusicTokenizer.load(
+        model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device, tokenizers.trust_remote_code
+    )
     return StageTools(model_config, tokenizer, tokenizer.codec)
 
 

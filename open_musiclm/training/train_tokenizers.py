@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from open_musiclm.audio import find_sounds
-from open_musiclm.checkpoints import load_into, load_weights
+from open_musiclm.checkpoints import load_into, load_weights, weights_name
 from open_musiclm.config import (
     ClapRvqTrainerConfig,
     HubertKmeansTrainerConfig,
@@ -28,46 +28,55 @@ from open_musiclm.training.stage_examples import clap_crop, semantic_crop
 def train_clap_rvq(model_config: ModelConfig, training_config: TrainingConfig, options: RunOptions) -> Path | None:
     """Trains the CLAP quantizer; `options.continue_from` may also be a file of weights to begin with.
 
-    Returns the results folder; None in a run that was stopped, and in all processes but the main one. Raises UserError.
+    Returns the results folder; None in all processes but the main one. Raises UserError, and Interrupted
+    after a signal.
     """
     config = require(training_config, "clap_rvq_trainer_cfg", ClapRvqTrainerConfig)
     options, weights = _run_or_weights(options)
-    run = Run.begin(options, model_config, training_config, config.seed, batches_per_step=config.accumulate_batches)
-    data = sound_data(
-        Path(config.folder),
-        [clap_crop(model_config)],
-        config.batch_size,
-        config.num_workers,
-        config.valid_frac,
-        config.seed,
-        run.wave_statistics(),
-    )
-    clap = Clap.load(model_config, run.accelerator.device)
-    quantizer = ClapQuantizer(model_config.clap_rvq_cfg, clap.embedding_dim)
-    if weights is not None:
-        load_into(quantizer, load_weights(weights, "clap_rvq"))
-    trainer = ClapRvqTrainer(run.accelerator, clap, quantizer, model_config, config)
-    finished = Loop(trainer, data, run, config).train()
-    return run.folder if finished and run.accelerator.is_main_process else None
+    with Run.begin(
+        options, model_config, training_config, config.seed, batches_per_step=config.accumulate_batches
+    ) as run:
+        data = sound_data(
+            Path(config.folder),
+            [clap_crop(model_config)],
+            config.batch_size,
+            config.num_workers,
+            config.valid_frac,
+            config.seed,
+            run.wave_statistics(),
+        )
+        clap = Clap.load(model_config, run.accelerator.device)
+        quantizer = ClapQuantizer(model_config.clap_rvq_cfg, clap.embedding_dim)
+        if weights is not None:
+            load_into(quantizer, load_weights(weights, "clap_rvq"))
+        trainer = ClapRvqTrainer(run.accelerator, clap, quantizer, model_config, config)
+        Loop(trainer, data, run, config).train()
+        return run.folder if run.accelerator.is_main_process else None
 
 
-def train_hubert_kmeans(model_config: ModelConfig, training_config: TrainingConfig, options: RunOptions) -> Path | None:
-    """Fits the k-means; returns the file written, None in all processes but the main one. Raises UserError."""
+def train_hubert_kmeans(
+    model_config: ModelConfig, training_config: TrainingConfig, options: RunOptions, trust_remote_code: bool = False
+) -> Path | None:
+    """Fits the k-means; `trust_remote_code` lets Python code run that comes with MERT.
+
+    Returns the file written, None in all processes but the main one. Raises UserError.
+    """
     config = require(training_config, "hubert_kmeans_trainer_cfg", HubertKmeansTrainerConfig)
-    run = Run.begin(options, model_config, training_config, config.seed)
-    check_enough_frames(find_sounds(Path(config.folder)), model_config)
-    data = sound_data(
-        Path(config.folder),
-        [semantic_crop(model_config, model_config.window_seconds("semantic"))],
-        config.feature_extraction_batch_size,
-        config.num_workers,
-        valid_frac=0.0,
-        seed=config.seed,
-        statistics=run.wave_statistics(),
-    )
-    mert = Mert.load(model_config, run.accelerator.device)
-    written = HubertKmeansTrainer(run.accelerator, mert, model_config, config).train(data, run)
-    return written if run.accelerator.is_main_process else None
+    products = [weights_name("hubert_kmeans")]
+    with Run.begin(options, model_config, training_config, config.seed, products=products) as run:
+        check_enough_frames(find_sounds(Path(config.folder)), model_config)
+        data = sound_data(
+            Path(config.folder),
+            [semantic_crop(model_config, model_config.window_seconds("semantic"))],
+            config.feature_extraction_batch_size,
+            config.num_workers,
+            valid_frac=0.0,
+            seed=config.seed,
+            statistics=run.wave_statistics(),
+        )
+        mert = Mert.load(model_config, run.accelerator.device, trust_remote_code)
+        written = HubertKmeansTrainer(run.accelerator, mert, model_config, config).train(data, run)
+        return written if run.accelerator.is_main_process else None
 
 
 def _run_or_weights(options: RunOptions) -> tuple[RunOptions, Path | None]:

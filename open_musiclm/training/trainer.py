@@ -61,7 +61,7 @@ class Trainer(ABC, Generic[Batch]):
     def validate(self, batches: Iterable[IndexedBatch[Batch]]) -> Mapping[str, float]:
         """Metrics over the validation set of all processes, from this process's part of it.
 
-        "loss" decides which checkpoint is the best.
+        "loss" decides which checkpoint is the best; it is NaN where no process has an example.
         """
 
     def write_samples(self, batch: Batch, folder: Path) -> list[Path]:

@@ -115,24 +115,31 @@ def training_data(
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     tracking.SECONDS_BETWEEN_LINES = arguments.seconds_between_lines
-    name, kind = ("coarse", MadeUpFrames) if arguments.frames else ("semantic", MadeUpTokens)
     config = trainer_config(
-        stage=name, num_train_steps=arguments.steps, num_workers=arguments.workers, batch_size=arguments.batch_size
+        stage="coarse" if arguments.frames else "semantic",
+        num_train_steps=arguments.steps,
+        num_workers=arguments.workers,
+        batch_size=arguments.batch_size,
     )
     options = RunOptions(
-        name,
+        config.stage,
         arguments.results_folder,
         overwrite=arguments.overwrite,
-        log_with="none",
+        log_with=arguments.log_with,
         device="cpu",
         continue_from=arguments.continue_from_dir,
         continue_from_step=arguments.continue_from_step,
     )
-    run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    with Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every) as run:
+        train(run, config, arguments)
+
+
+def train(run: Run, config: StageTrainerConfig, arguments: argparse.Namespace) -> None:
     if arguments.sharded:
         shard_on_cpus(run)
     tools = StageTools(model_config(), tokenizer=None, codec=None)
-    trainer = StageTrainer(run.accelerator, build_stage(name, model_config()), tools, config)
+    trainer = StageTrainer(run.accelerator, build_stage(config.stage, model_config()), tools, config)
+    kind = MadeUpFrames if arguments.frames else MadeUpTokens
     tokens = kind(arguments.slow_seconds, arguments.dies_at)
     Loop(trainer, training_data(config, tokens, kind()), run, config).train()
     if arguments.sharded:
@@ -157,7 +164,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--slow_seconds", type=float, default=0.0)
     parser.add_argument("--dies_at", type=int, default=None)
     parser.add_argument("--seconds_between_lines", type=float, default=tracking.SECONDS_BETWEEN_LINES)
-    parser.add_argument("--overwrite", action="store_true")
+    cli.add_run_arguments(parser)
+    parser.set_defaults(log_with="none")
     parser.add_argument("--continue_from_dir", type=Path, default=None)
     parser.add_argument("--continue_from_step", type=int, default=None)
     return parser

@@ -1,13 +1,12 @@
 """Trains EnCodec, CLAP and MERT: what train_encodec, train_clap and train_mert call.
 
-Each function returns the directory of the trained model; None in a run that was stopped, and in all processes but the
-main one.
+Each function returns the directory of the trained model; None in all processes but the main one. It raises Interrupted
+where a signal ended the run, after everything was saved.
 """
 
 from pathlib import Path
 
-from pydantic import Field
-from safetensors import SafetensorError
+from pydantic import Field, model_validator
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.checkpoints import step_folder
@@ -22,7 +21,7 @@ from open_musiclm.config.backbones import (
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split
-from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
@@ -47,15 +46,20 @@ class EncodecTrainingConfig(Section):
     architecture: EncodecArchitecture = Field(description="Shape of the model.")
     trainer: EncodecTrainerConfig = Field(description="How it is trained.")
 
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "EncodecTrainingConfig":
+        self.trainer.check_crop(self.architecture.sample_hz, self.architecture.hop)
+        return self
+
 
 def train_encodec(config: EncodecTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
     """Trains an EnCodec, new or from the directory `fine_tune_from`. Raises UserError."""
-    run = _begin(options, config.architecture, config.trainer)
-    data = _crops(EncodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
-    trainer = EncodecTrainer(run.accelerator, config.architecture, config.trainer)
-    if fine_tune_from is not None:
-        trainer.start_from(fine_tune_from)
-    return _train(trainer, data, run, config.trainer)
+    with _begin(options, config.architecture, config.trainer) as run:
+        data = _crops(EncodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
+        trainer = EncodecTrainer(run.accelerator, config.architecture, config.trainer)
+        if fine_tune_from is not None:
+            trainer.start_from(fine_tune_from)
+        return _train(trainer, data, run, config.trainer)
 
 
 def train_mert(
@@ -63,26 +67,28 @@ def train_mert(
 ) -> Path | None:
     """Trains a MERT on the tokens of the model config's codec, new, as `init` says, or from the directory
     `fine_tune_from`. Raises UserError."""
-    run = _begin(options, config.architecture, config.trainer)
-    codec = Codec.load(model_config, run.accelerator.device)
-    sample_hz = model_config.hubert_kmeans_cfg.target_sample_hz
-    data = _crops(MertTrainer.crops(codec, sample_hz, config.trainer), config.trainer, run)
-    trainer = MertTrainer(run.accelerator, build_mert(config.architecture), codec, sample_hz, config.trainer)
-    if fine_tune_from is not None:
-        trainer.start_from(fine_tune_from)
-    elif config.trainer.init != RANDOM_INIT and run.checkpoint is None:
-        trainer.start_from(Path(config.trainer.init))
-    return _train(trainer, data, run, config.trainer)
+    with _begin(options, config.architecture, config.trainer) as run:
+        codec = Codec.load(model_config, run.accelerator.device)
+        sample_hz = model_config.hubert_kmeans_cfg.target_sample_hz
+        data = _crops(MertTrainer.crops(codec, sample_hz, config.trainer), config.trainer, run)
+        trainer = MertTrainer(run.accelerator, build_mert(config.architecture), codec, sample_hz, config.trainer)
+        if fine_tune_from is not None:
+            trainer.start_from(fine_tune_from)
+        elif config.trainer.init != RANDOM_INIT and run.checkpoint is None:
+            trainer.start_from(Path(config.trainer.init))
+        return _train(trainer, data, run, config.trainer)
 
 
 def train_clap(config: ClapTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
     """Trains a CLAP on captioned sound, new or from the directory `fine_tune_from`. Raises UserError."""
     sounds = read_captions(Path(config.trainer.folder) / config.trainer.captions)
-    run = _begin(options, config.architecture, config.trainer)
-    source = run.checkpoint / CLAP_FOLDER if run.checkpoint is not None else fine_tune_from
-    model, tokenizer, extractor = _new_clap(config, sounds) if source is None else _clap_of(source)
-    data = _captioned_data(config, sounds, extractor)
-    return _train(ClapTrainer(run.accelerator, model, tokenizer, extractor, config.trainer), data, run, config.trainer)
+    with _begin(options, config.architecture, config.trainer) as run:
+        source = run.checkpoint / CLAP_FOLDER if run.checkpoint is not None else fine_tune_from
+        model, tokenizer, extractor = _new_clap(config, sounds) if source is None else _clap_of(source)
+        data = _captioned_data(config, sounds, extractor)
+        return _train(
+            ClapTrainer(run.accelerator, model, tokenizer, extractor, config.trainer), data, run, config.trainer
+        )
 
 
 def _new_clap(
@@ -96,13 +102,9 @@ def _new_clap(
 
 
 def _clap_of(source: Path) -> tuple[ClapModel, RobertaTokenizer, ClapFeatureExtractor]:
-    """The CLAP of a directory."""
-    try:
-        tokenizer = RobertaTokenizer.from_pretrained(source)
-        return ClapModel.from_pretrained(source), tokenizer, ClapFeatureExtractor.from_pretrained(source)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--fine_tune_from {source}: not a CLAP directory: {reason}") from error
+    """The CLAP of a directory. Raises UserError."""
+    parts = ClapDirectory(source, "--fine_tune_from").load()
+    return parts.model, parts.tokenizer, parts.extractor
 
 
 def _captioned_data(
@@ -144,7 +146,7 @@ def _crops(crops: list[Crop], config: BackboneTrainerConfig, run: Run) -> Traini
 
 
 def _train(trainer: Trainer, data: TrainingData, run: Run, config: BackboneTrainerConfig) -> Path | None:
-    finished = Loop(trainer, data, run, config).train()
-    if not (finished and run.accelerator.is_main_process):
+    Loop(trainer, data, run, config).train()
+    if not run.accelerator.is_main_process:
         return None
     return step_folder(run.folder, config.num_train_steps) / trainer.name

@@ -1,0 +1,371 @@
+"""The results folder of a run: what it refuses, what a failed start leaves, and files that are damaged or edited."""
+
+import errno
+import importlib.machinery
+import json
+import os
+import subprocess
+import sys
+import types
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from helpers import small_training
+from helpers.file_system import poor_file_system
+from helpers.paths import REPOSITORY
+from helpers.small_stack import Stack
+from safetensors.torch import load_file, save_file
+
+from open_musiclm.checkpoints import saved_steps
+from open_musiclm.config import TrainingConfig
+from open_musiclm.errors import UserError
+from open_musiclm.locking import LOCK_NAME, FolderLock
+from open_musiclm.training.options import RunOptions
+from open_musiclm.training.run import Run
+from open_musiclm.training.train_stage import TokenizerPaths, train_stage
+
+STEPS = 6
+
+
+def train(folder: Path, **changes: object) -> None:
+    """A run of six steps with a checkpoint after the fifth."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    parsed = small_training.arguments().parse_args(["--results_folder", str(folder), "--steps", str(STEPS)])
+    small_training.main(Namespace(**{**vars(parsed), **changes}))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "run"
+    train(folder)
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    subprocess.run(["cp", "-r", str(made), str(tmp_path / "run")], check=True)
+    return tmp_path / "run"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_second_run_is_refused(run: Path) -> None:
+    code = f"import sys; from pathlib import Path; from open_musiclm.locking import FolderLock\n\
+FolderLock(Path({str(run)!r})); print(flush=True); sys.stdin.read()"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, env=environment)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    before = content(run)
+    for changes in ({"overwrite": True}, {"continue_from_dir": run, "steps": 8}):
+        with pytest.raises(UserError, match=rf"--results_folder {run}: another run is writing there"):
+            train(run, **changes)
+    assert content(run) == before
+    holder.communicate()
+    train(run, continue_from_dir=run, steps=8)
+    assert saved_steps(run)[-1] == 8
+    assert not (run / LOCK_NAME).exists()
+
+
+@pytest.mark.slow
+def test_a_run_where_there_are_no_locks_and_no_syncs_of_folders(tmp_path: Path) -> None:
+    environment = poor_file_system(tmp_path, locking_fails=errno.ENOSYS, folder_sync_fails=errno.EINVAL)
+    script = [sys.executable, str(REPOSITORY / "tests/helpers/small_training.py")]
+    words = ["--results_folder", str(tmp_path / "run"), "--steps", str(STEPS)]
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    done = subprocess.run([*script, *words], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert saved_steps(tmp_path / "run") == [5, 6]
+    with FolderLock(tmp_path / "run"):
+        locked = subprocess.run(
+            [*script, *words, "--overwrite"], env=environment, capture_output=True, text=True, check=False
+        )
+    assert locked.returncode == 2
+    assert locked.stderr.splitlines()[-1].startswith(f"error: --results_folder {tmp_path / 'run'}: another run is")
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_path: Path, stack: Stack, sounds: Path) -> None:
+    section = {"stage": "coarse", "folder": str(sounds), "num_train_steps": 1, "batch_size": 1, "num_workers": 0}
+    config = TrainingConfig.model_validate({"coarse_trainer_cfg": {**section, "valid_frac": 0.3}})
+    missing = TokenizerPaths(tmp_path / "rvq", tmp_path / "kmeans")
+    for folder in (tmp_path / "new" / "run", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        for _ in range(2):  # the same command is not refused
+            with pytest.raises(UserError, match=rf"{tmp_path}/rvq: no such checkpoint"):
+                train_stage("coarse", stack.config, config, RunOptions("coarse", folder, device="cpu"), missing, None)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty"]
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_what_a_killed_start_leaves_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    for name in (LOCK_NAME, "wave_statistics.sqlite"):
+        (tmp_path / name).touch()
+    train(tmp_path)
+    assert saved_steps(tmp_path) == [5, 6]
+
+
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, login: Callable[[], bool]) -> None:
+    wandb = types.ModuleType("wandb")
+    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    wandb.login = login  # type: ignore[attr-defined]
+    wandb.errors = types.SimpleNamespace(Error=KeyError)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+
+
+def test_wandb_without_a_login_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def login() -> bool:
+        raise KeyError("No API key configured")
+
+    fake_wandb(monkeypatch, login)
+    options = RunOptions("semantic", tmp_path / "run", log_with="wandb", device="cpu")
+    config = small_training.trainer_config()
+    with pytest.raises(UserError, match=r"--log_with wandb: 'No API key configured' \(run wandb login, .*offline"):
+        Run.begin(options, small_training.model_config(), config, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_wandb_writes_into_the_results_folder(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    code = f"""
+import sys
+sys.path[:0] = [{str(REPOSITORY / "tests")!r}]
+from pathlib import Path
+from helpers import small_training
+from open_musiclm.training.options import RunOptions
+from open_musiclm.training.run import Run
+config = small_training.trainer_config()
+options = RunOptions("semantic", Path("run"), log_with="wandb", device="cpu")
+with Run.begin(options, small_training.model_config(), config, 0) as run:
+    run.open_folder()
+    run.accelerator.end_training()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "WANDB_MODE": "offline", "HOME": str(tmp_path / "home")}
+    environment.pop("WANDB_DIR", None)
+    (tmp_path / "work").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "work",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["run"]
+    assert list((tmp_path / "work" / "run" / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.parametrize("says", [None, "", "{}", '{"starts": []}', '{"starts": 3}', "[]", "{", '{"starts": [1]}'])
+def test_only_the_folder_of_a_run_is_cleared(tmp_path: Path, says: str | None) -> None:
+    files = {"samples/one.wav": "mine", "checkpoints/best": "mine", "model_config.json": "{}", "notes.txt": "mine"}
+    if says is not None:
+        files["run.json"] = says
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = content(tmp_path)
+    with pytest.raises(
+        UserError, match=rf"--results_folder {tmp_path}: --overwrite clears only .*remove checkpoints, model_config"
+    ):
+        train(tmp_path, overwrite=True)
+    assert content(tmp_path) == before
+
+
+def test_overwriting_where_nothing_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    train(tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert saved_steps(tmp_path) == [5, 6]
+
+
+def test_fewer_steps_than_were_made_train_nothing_and_say_so(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = content(run / "checkpoints")
+    train(run, continue_from_dir=run, steps=4)
+    assert "nothing was trained: step 6 is made already, and num_train_steps is 4" in capfd.readouterr().err
+    assert content(run / "checkpoints") == before
+
+
+def state(**changes: object) -> str:
+    return json.dumps({"step": 6, "draws": 48, "skipped_steps": 0, "best_step": 6, "best_validation_loss": 1} | changes)
+
+
+DAMAGED_STATES = ["", "{", "[]", "3", "null", '{"step": 6}}', "\ufeff{", "[" * 5000, state(more=1)]
+DAMAGED_STATES += [state(step=value) for value in (None, -1, 6.5, "6", True, [6], {})]
+DAMAGED_STATES += [state(draws="48"), state(skipped_steps=None), state(best_step="x"), state(best_validation_loss="x")]
+
+
+@pytest.mark.parametrize("text", DAMAGED_STATES)
+def test_a_damaged_state_is_named(run: Path, text: str) -> None:
+    file = run / "checkpoints/step_00000006/state.json"
+    file.write_text(text)
+    refused_by(run, file)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"starts": 3}', '{"starts": [3]}', "{}", "[" * 5000])
+def test_a_damaged_run_json_is_named(run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    refused_by(run, run / "run.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": "6"}', '{"step": 900, "validation_loss": 1.0}', "[" * 5000])
+def test_a_damaged_best_is_written_again(run: Path, text: str) -> None:
+    best = json.loads((run / "checkpoints/best.json").read_text())
+    (run / "checkpoints/best.json").write_text(text)
+    train(run, continue_from_dir=run, steps=7)
+    again = json.loads((run / "checkpoints/best.json").read_text())
+    assert again["validation_loss"] <= best["validation_loss"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"[]", b"3", b'{"step": "x"}', b'{"loss": 1}', b"\xff\xfe", b"[" * 5000, b'{"step": null}']
+)
+def test_lines_that_are_none_of_a_log_are_dropped(run: Path, line: bytes) -> None:
+    log = run / "log.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole + line + b"\n" + whole[:9])
+    train(run, continue_from_dir=run, steps=7)
+    assert log.read_bytes().startswith(whole)
+    assert [json.loads(text)["step"] for text in log.read_bytes()[len(whole) :].splitlines()] == [7, 7]
+
+
+def test_a_log_that_is_a_folder_is_named(run: Path) -> None:
+    (run / "log.jsonl").unlink()
+    (run / "log.jsonl").mkdir()
+    refused_by(run, run / "log.jsonl")
+
+
+def with_state(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    def edit(file: Path) -> None:
+        whole = torch.load(file, weights_only=True)
+        torch.save(change(whole), file)
+
+    return edit
+
+
+def first_of(whole: dict, **values: object) -> dict:
+    whole["state"][0].update(values)
+    return whole
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+DAMAGED_OPTIMIZERS: dict[str, Callable[[Path], object]] = {
+    "absent": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut short": cut_short,
+    "text": lambda file: file.write_text("{}"),
+    "a list": with_state(lambda whole: [whole]),
+    "a tensor": with_state(lambda whole: torch.zeros(3)),
+    "no keys": with_state(lambda whole: {}),
+    "a state that is a list": with_state(lambda whole: {**whole, "state": []}),
+    "groups that are a number": with_state(lambda whole: {**whole, "param_groups": 3}),
+    "one group": with_state(lambda whole: {**whole, "param_groups": whole["param_groups"][:1]}),
+    "a number of no weight": with_state(lambda whole: {**whole, "state": {999: whole["state"][0]}}),
+    "a name for a number": with_state(lambda whole: {**whole, "state": {"x": whole["state"][0]}}),
+    "values that are a list": with_state(lambda whole: {**whole, "state": {0: [1, 2, 3]}}),
+    "another shape": with_state(lambda whole: first_of(whole, exp_avg=torch.zeros(2, 2))),
+    "no tensor": with_state(lambda whole: first_of(whole, exp_avg="x")),
+    "whole numbers": with_state(lambda whole: first_of(whole, step=torch.tensor(3))),
+    "another name": with_state(lambda whole: first_of(whole, momentum=torch.zeros(3))),
+    "NaN": with_state(lambda whole: first_of(whole, step=torch.tensor(float("nan")))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_OPTIMIZERS)
+def test_a_damaged_optimizer_is_named(run: Path, damage: str) -> None:
+    file = run / "checkpoints/step_00000006/optimizer.pt"
+    DAMAGED_OPTIMIZERS[damage](file)
+    refused_by(run, file)
+
+
+DAMAGED_RANDOM_STATES: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]] = {
+    "nothing": lambda states: {},
+    "no torch": lambda states: {name: value for name, value in states.items() if name != "torch"},
+    "short torch": lambda states: {**states, "torch": states["torch"][:10]},
+    "floats for torch": lambda states: {**states, "torch": states["torch"].float()},
+    "empty python": lambda states: {**states, "python": torch.zeros(0)},
+    "short python": lambda states: {**states, "python": states["python"][:5]},
+    "floats for python": lambda states: {**states, "python": states["python"].double() + 0.5},
+    "negative python": lambda states: {**states, "python": -states["python"]},
+    "two for one": lambda states: {**states, "python_gauss": torch.zeros(2)},
+    "short numpy": lambda states: {**states, "numpy": states["numpy"][:3]},
+    "one position": lambda states: {**states, "numpy_position": torch.zeros(1)},
+    "a position beyond": lambda states: {**states, "numpy_position": torch.tensor([1 << 40, 0])},
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGED_RANDOM_STATES, "cut short", "absent"])
+def test_damaged_random_states_are_named(run: Path, damage: str) -> None:
+    file = run / "checkpoints/step_00000006/random_0.safetensors"
+    if damage == "cut short":
+        cut_short(file)
+    elif damage == "absent":
+        file.unlink()
+    else:
+        save_file(DAMAGED_RANDOM_STATES[damage](load_file(file)), file)
+    refused_by(run, file)
+
+
+def refused_by(run: Path, file: Path) -> None:
+    """Going on is refused by one line that names the file and what to do, and nothing is changed."""
+    before = content(run)
+    with pytest.raises(UserError, match=r"(go on from another checkpoint|remove (this file|it) and)") as refused:
+        train(run, continue_from_dir=run, steps=8)
+    assert str(file) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 600
+    assert content(run) == before
+
+
+def test_the_only_validation_file_disappears_and_training_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(small_training.MadeUpTokens):
+        """Its only file is there for the first validation."""
+
+        taken = 0
+
+        def __getitem__(self, index: int) -> list[torch.Tensor]:
+            Gone.taken += 1
+            if Gone.taken > 10:
+                raise UserError("none of the 1 sound files can be used; the first one is a.wav: No such file")
+            return super().__getitem__(index)
+
+    data = small_training.training_data
+
+    def with_gone(*arguments: object) -> object:
+        return data(*arguments).__class__(**{**vars(data(*arguments)), "validation": Gone()})
+
+    monkeypatch.setattr(small_training, "training_data", with_gone)
+    train(tmp_path / "run", steps=30)
+    assert saved_steps(tmp_path / "run")[-1] == 30
+    said = capfd.readouterr().err
+    assert said.count("goes on without validation: none of the 1 sound files can be used") == 1
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [5]
+    assert len([line for line in lines if "loss" in line]) == 30
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), UserError("x: cannot write: full")]
+)
+def test_samples_that_cannot_be_written_end_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refused(*_: object) -> list[Path]:
+        raise error
+
+    monkeypatch.setattr("open_musiclm.training.stage_trainer.StageTrainer.write_samples", refused)
+    train(tmp_path / "run", steps=30)
+    assert saved_steps(tmp_path / "run")[-1] == 30
+    assert capfd.readouterr().err.count("cannot write samples, and goes on without: ") == 1
