@@ -1,17 +1,16 @@
 """Generate one sample for each of a list of prompts: a quick listen to a model."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from open_musiclm import cli
 from open_musiclm.errors import UserError
+from open_musiclm.text_files import read_lines
 
 if TYPE_CHECKING:
     from open_musiclm.generation.inference import Written
 
-MOST_BYTES = 1 << 24
 TEST_PROMPTS = (
     "slow and peaceful solo piano in a minor key",
     "a fast fiddle tune, bright and dance-like",
@@ -53,16 +52,11 @@ def _lines(written: "list[Written]") -> list[str]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, one on each line, with or without a byte order mark. Raises UserError."""
+    """The prompts of a text file, one on each line. Raises UserError."""
     try:
-        if not path.is_file() and path.exists():
-            raise UserError(f"--prompts_file {path}: not a regular file; give a text file with a prompt on each line")
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"--prompts_file {path}: {path.stat().st_size} bytes; at most {MOST_BYTES} are read")
-        lines = re.split(r"\r\n|\r|\n", path.read_bytes().decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts_file {path}: cannot read: {error}") from error
-    prompts = [line.strip() for line in lines if line.strip()]  # other separators, as U+2028, are part of a prompt
+        prompts = [line for _, line in read_lines(path)]
+    except UserError as error:
+        raise UserError(f"--prompts_file {error}") from error
     if not prompts:
         raise UserError(f"--prompts_file {path}: holds no prompt; write one on each line")
     return prompts

@@ -97,7 +97,7 @@ def test_what_is_no_prompt_file_is_refused_at_once(stack: Stack, tmp_path: Path,
     process = script(stack, "infer.py", tmp_path / "results", "--prompts_file", str(path), preexec_fn=_little_memory)
     _, remarks = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert remarks.startswith(f"error: --prompts_file {path}: ")
+    assert remarks.startswith(f"error: --prompts_file {path}:")
     assert len(remarks.splitlines()) == 1
 
 

@@ -6,12 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.paths import REPOSITORY
+from helpers.small_stack import Stack
 
 from open_musiclm import GenerationConfig
-from open_musiclm.audio import Sound
-from open_musiclm.config import load_generation_config
+from open_musiclm.audio import Sound, find_sounds, read_sound
+from open_musiclm.config import load_generation_config, load_model_config, load_training_config
 from open_musiclm.errors import UserError
 from open_musiclm.generation.arguments import check_config, check_count, check_prompts, check_sound, check_stages
+from open_musiclm.generation.output import Provenance, write_generated
+from open_musiclm.generation.paths import ModelPaths
 
 WAVE = torch.zeros(24000)
 
@@ -74,13 +78,32 @@ def test_the_config_is_a_generation_config(config: Any) -> None:
         {"loudness": 3.0},
         {"cfg_scale": [1.0]},
         {"self": 1},
+        {"semantic_temperature": 1e-45},
+        {"duration": 1e-9},
+        {"duration": 1e9},
+        {"duration": 1e308},
+        {"seed": 2**70},
+        {"top_k": 10**5000},
+        {"cfg_scale": 1e40},
+        {"cfg_scale": [1.0, 2.0, float("nan")]},
     ],
-    ids=str,
+    ids=lambda fields: next(iter(fields)),
 )
 def test_wrong_fields_of_a_generation_config_are_named(fields: dict[str, Any]) -> None:
     (name,) = fields
     with pytest.raises(UserError, match=f"GenerationConfig: {name}"):
         GenerationConfig(**fields)
+
+
+def test_paths_may_be_texts(stack: Stack, tmp_path: Path) -> None:
+    assert load_model_config(str(stack.model_config)) == load_model_config(stack.model_config)
+    training = REPOSITORY / "demo" / "configs" / "training.json"
+    assert load_training_config(str(training)) == load_training_config(training)
+    path = write_generated(str(tmp_path), "a", 0.1 * WAVE.cos(), 24000, Provenance("a", 0, {}, GenerationConfig(), {}))
+    assert read_sound(str(path)).seconds == 1
+    assert find_sounds(str(tmp_path)) == [path]
+    parts = ModelPaths(model_config=str(stack.model_config), rvq="a", kmeans="b")
+    assert parts.resolved([]) == {"model_config": stack.model_config, "rvq_path": Path("a"), "kmeans_path": Path("b")}
 
 
 def test_wrong_fields_of_a_file_are_named_with_the_file(tmp_path: Path) -> None:

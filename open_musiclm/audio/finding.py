@@ -15,12 +15,13 @@ FOREIGN_EXTENSIONS = frozenset(
 _LONGEST_SHOWN = 200
 
 
-def find_sounds(folder: Path) -> list[Path]:
+def find_sounds(folder: Path | str) -> list[Path]:
     """All sound files below `folder`, sorted; extensions match in any case.
 
     Hidden files and folders are left out. Symbolic links are followed; a file that can be reached in several ways is
     found once. Raises UserError where there is no sound, or where a folder cannot be read.
     """
+    folder = Path(folder)
     sounds, foreign = _found(folder)
     if not sounds:
         kinds = " ".join(sorted(SOUND_EXTENSIONS))

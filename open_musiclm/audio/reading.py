@@ -67,11 +67,12 @@ def read_window(path: Path, first: int, frames: int, info: SoundInfo | None = No
     return repeat_to(read_samples(path, first, min(frames, length - first)), frames)
 
 
-def read_sound(path: Path) -> Sound:
+def read_sound(path: Path | str) -> Sound:
     """The whole file as a mono wave at its own rate.
 
     Raises SoundError, also where the file is too short, or its channels cancel each other.
     """
+    path = Path(path)
     info = sound_info(path)
     sound = Sound(read_samples(path, 0, info.frames), info.sample_hz)
     if float(sound.wave.std(correction=0)) < SILENCE_STANDARD_DEVIATION and _channels_sound(path):

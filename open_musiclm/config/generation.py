@@ -20,10 +20,10 @@ from open_musiclm.errors import UserError
 
 GENERATION_CONFIG_NAME = "generation_config.json"
 _LOWEST_TEMPERATURE = 1e-3
+_MOST_GUIDANCE = 100
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Duration = Annotated[PositiveFloat, Field(ge=1e-3), AtMost(86_400, "that is a whole day of music")]
 Temperature = Annotated[NonNegativeFloat, AtMost(100, "all ids would be as likely as each other")]
-Guidance = Annotated[NonNegativeFloat, AtMost(100, "nothing but the difference would be left")]
 Samples = Annotated[PositiveInt, AtMost(100_000, "each is generated and kept until the best are chosen")]
 _STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 
@@ -51,10 +51,10 @@ class GenerationConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="sample from the fewest ids whose probabilities add up to this"
     )
-    cfg_scale: Guidance | list[Guidance] = Field(
+    cfg_scale: float | list[float] = Field(
         default=1.0,
         description="guidance: above 1 a stage follows what it is given more closely; one number, or one each for the "
-        "semantic, coarse and fine stage; only for stages trained with condition_dropout",
+        "semantic, coarse and fine stage, from 0 to 100; only for stages trained with condition_dropout",
     )
     return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher sound")
     precision: Precision = Field(
@@ -97,6 +97,9 @@ class GenerationConfig(Section):
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
         if isinstance(scale, list) and len(scale) != len(_STAGES):
             raise ValueError(f"expected one number, or one for each of {', '.join(_STAGES)}")
+        for number in scale if isinstance(scale, list) else [scale]:
+            if not 0 <= number <= _MOST_GUIDANCE:  # beyond it nothing but the difference would be left
+                raise ValueError(f"{number} is not from 0 to {_MOST_GUIDANCE}")
         return scale
 
     @model_validator(mode="after")

@@ -316,8 +316,9 @@ class ModelConfig(Section):
         return str((self._folder / name).resolve()) if name.startswith(("./", "../")) else name
 
 
-def load_model_config(path: Path) -> ModelConfig:
+def load_model_config(path: Path | str) -> ModelConfig:
     """Reads and validates a model config. Raises UserError."""
+    path = Path(path)
     config = load_section(path, ModelConfig)
     config._folder = path.resolve().parent
     return config

@@ -163,8 +163,9 @@ class TrainingConfig(Section):
         return self
 
 
-def load_training_config(path: Path) -> TrainingConfig:
+def load_training_config(path: Path | str) -> TrainingConfig:
     """Reads and validates a training config. Raises UserError."""
+    path = Path(path)
     config = load_section(path, TrainingConfig)
     config._path = path
     return config
