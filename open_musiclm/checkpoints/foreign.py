@@ -43,10 +43,11 @@ DescriptionType = TypeVar("DescriptionType", bound=Description)
 
 
 class ForeignDirectory:
-    """A directory by its path or hub id; `key` is what named it, for messages."""
+    """A directory by its path, or by a text that is a path or a hub id; `key` is what named it, for messages."""
 
     def __init__(self, name: str | Path, key: str) -> None:
         self.name, self.key = str(name), key
+        self._local = isinstance(name, Path) or Path(name).is_dir()
         self._why_absent = ""
 
     def find(self, *files: str) -> Path | None:
@@ -126,10 +127,10 @@ class ForeignDirectory:
         return UserError(f"{self.key}: cannot load {self.name}: {reason}")
 
     def _find(self, file: str) -> Path | None:
-        folder = Path(self.name)
-        if folder.is_dir():
-            return folder / file if (folder / file).exists() else None
-        return self._download(file)
+        if not self._local:
+            return self._download(file)
+        path = Path(self.name) / file
+        return path if path.exists() else None
 
     def _download(self, file: str) -> Path | None:
         from huggingface_hub import hf_hub_download
