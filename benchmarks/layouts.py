@@ -20,6 +20,7 @@ from train import step
 
 from open_musiclm import cli
 from open_musiclm.config import ModelConfig, StageName, load_model_config
+from open_musiclm.config.json_files import read_json
 from open_musiclm.devices import choose_device
 from open_musiclm.models.stages import build_stage
 from open_musiclm.tokens import stage_streams
@@ -89,7 +90,7 @@ def steps_per_second(name: StageName, config: ModelConfig) -> int:
 
 def _variants(path: Path, folder: Path) -> dict[str, Path]:
     """The config in each layout, as files."""
-    content, variants = json.loads(path.read_text(encoding="utf-8")), {}
+    content, variants = read_json(path), {}
     quantizers = load_model_config(path).num_acoustic_quantizers
     for title, layout, split in (
         ("flat", "flat", {}),

@@ -1,6 +1,5 @@
 """Fits the classifier to labelled clips of demo corpora, clean and degraded as a codec and a stage degrade them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from demo.classifier import SAMPLE_HZ, PromptClassifier
 from demo.token_exchange import exchanged
 from open_musiclm.audio import fit_length, read_sound, resampled, samples_of
+from open_musiclm.config.json_files import read_json_lines
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -19,6 +19,7 @@ Wave = Float[Tensor, "samples"]
 Codes = Int[Tensor, "1 time quantizers"]
 
 _LARGEST_EXCHANGED_SHARE, _NEARBY_STEPS = 0.5, 8
+_LABELS = ("file", "instrument_family", "tempo_class")
 _VERSIONS = 4  # of each clip
 
 
@@ -37,15 +38,18 @@ class LabelledClip:
 
 def labelled_clips(folder: Path) -> list[LabelledClip]:
     """The clips of a corpus's captions.jsonl whose instruments are one family. Raises UserError."""
-    try:
-        lines = (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{folder}: no captions.jsonl; make a corpus with scripts/make_demo_corpus.py") from error
-    clips = [
-        LabelledClip(folder / clip["file"], clip["instrument_family"], clip["tempo_class"])
-        for clip in map(json.loads, lines)
-        if clip["instrument_family"] not in ("mixed", "bass")
-    ]
+    path = folder / "captions.jsonl"
+    if not path.exists():
+        raise UserError(f"{folder}: no captions.jsonl; make a corpus with scripts/make_demo_corpus.py")
+    clips = []
+    for place, clip in read_json_lines(path):
+        labels = [clip.get(key) for key in _LABELS] if isinstance(clip, dict) else []
+        texts = [label for label in labels if isinstance(label, str)]
+        if len(texts) != len(_LABELS):
+            raise UserError(f"{place}: expected an object with the texts {', '.join(_LABELS)}; make the corpus again")
+        file, family, tempo = texts
+        if family not in ("mixed", "bass"):
+            clips.append(LabelledClip(folder / file, family, tempo))
     if not clips:
         raise UserError(f"{folder}: holds no clip whose instruments are of one family")
     return clips

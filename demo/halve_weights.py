@@ -34,18 +34,22 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def halve(source: Path, target: Path) -> None:
-    """Writes the tensors of one file in half precision, with its metadata."""
+    """Writes the tensors of one file in half precision, with its metadata. Raises UserError."""
     import torch
-    from safetensors import safe_open
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError
 
+    from open_musiclm.checkpoints.tensor_files import read_tensors
     from open_musiclm.checkpoints.weights import save_tensors
+    from open_musiclm.errors import UserError
+    from open_musiclm.files import atomic_write
 
-    with safe_open(source, "pt") as opened:
-        metadata = opened.metadata()
-    tensors = load_file(source)
+    tensors, metadata = read_tensors(source)
     halved = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
-    save_tensors(halved, target, metadata or {})
+    with atomic_write(target) as temporary:
+        try:
+            save_tensors(halved, temporary, metadata)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise UserError(f"{target}: cannot write: {error}") from error
 
 
 if __name__ == "__main__":

@@ -7,22 +7,34 @@ import argparse
 import gc
 import os
 import re
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, TypeVar
 
+from open_musiclm import terminal
 from open_musiclm.config import GenerationConfig, StageName
-from open_musiclm.errors import UserError
+from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.interruption import Interrupted
+from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
 
 if TYPE_CHECKING:
     from open_musiclm.generation.musiclm import MusicLM
 
+Result = TypeVar("Result")
 MISUSE = 2
 INTERRUPTED = 130
+SIGNALLED = 128
+OFF = "off"
+# What transformers imports where it is there, for losses and pictures: most of a second that generation does not need.
+UNUSED_PACKAGES = ("scipy", "torchvision")
 STAGES = ("semantic", "coarse", "fine")
 PRECISIONS = ("float32", "bfloat16")
 # What every inference script takes, and what only those take that are given prompts.
@@ -37,6 +49,7 @@ SAMPLING_FIELDS = (
     "precision",
     "max_batch_size",
     "return_coarse_wave",
+    "loudness",
 )
 SEARCH_FIELDS = ("num_samples", "num_top_matches", "num_particles")
 _OLD_FLAGS = {"num_particles": ("--num_drafts",)}
@@ -71,6 +84,15 @@ def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None
     to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
 
 
+def add_trust_argument(to: argparse.ArgumentParser) -> None:
+    """`--trust_remote_code`, of every script that may load a MERT."""
+    to.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="let Python code run that comes with MERT, where it needs such code: read it first",
+    )
+
+
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
     """`--overwrite` and `--log_with`, of every training script."""
     to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
@@ -100,6 +122,7 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
+    add_trust_argument(to)
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -123,9 +146,10 @@ def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
 
 def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig) -> GenerationConfig:
     """`base` with what the command line says instead. Raises UserError."""
-    said = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
+    flags = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
+    said = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
     try:
-        return base.updated({name: value for name, value in said.items() if value is not None})
+        return base.updated(said)
     except UserError as error:
         names = "|".join(GenerationConfig.model_fields)
         raise UserError(re.sub(rf"(?<!-)\b({names})\b", r"--\1", str(error))) from error
@@ -142,15 +166,29 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
 
     Raises UserError.
     """
-    from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
-    from open_musiclm.generation.musiclm import MusicLM
+    with hidden(UNUSED_PACKAGES):
+        from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
+        from open_musiclm.generation.musiclm import MusicLM
 
     paths, base = open_paths(model_paths_from(arguments))
     config = generation_config_from(arguments, base)
     model_config = paths.read_model_config()
     stages = needed_stages(model_config, config, first_stage)
-    model = MusicLM(model_config, *load_parts(paths, model_config, stages, arguments.device), config)
+    parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
+    model = MusicLM(model_config, *parts, config)
     return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
+
+
+@contextmanager
+def hidden(packages: Iterable[str]) -> Iterator[None]:
+    """While entered, packages that are not imported yet are as if they were not installed."""
+    names = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type] # None: not there
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
 
 
 def require_path(path: Path | None, flag: str) -> Path:
@@ -175,30 +213,87 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: str) ->
     add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])
 
 
+def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Callable[[Result], Iterable[str]]) -> None:
+    """Says the lines of each result as soon as it is written; where that ends early, how many are in `folder`.
+
+    SIGTERM and SIGHUP end the process with status 143 and 129, after it has cleaned up.
+    """
+    done = 0
+    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _exit_by_signal) for number in asked}  # nohup ignores SIGHUP
+    try:
+        for result in results:
+            done += 1
+            for line in describe(result):
+                say(line)
+    except BaseException:
+        terminal.tell(f"not finished: {done} of {total} are written, in {folder}")
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_by_signal(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(SIGNALLED + number)
+
+
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
     """Parses the command line and runs `main`.
 
     Misuse ends with one clear line and exit status 2, a run that a signal stopped with 128 and the signal's number.
     """
+    terminal.escape_what_cannot_be_encoded()
+    warnings.showwarning = _show_warning
     parsed = arguments.parse_args()
     if sys.platform == "win32":
-        print("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)", file=sys.stderr)
+        terminal.tell("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)")
         sys.exit(MISUSE)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     status = 0
     try:
         main(parsed)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        terminal.tell(f"error: {error}")
+        _leave(MISUSE)
+    except OSError as error:
+        if error.errno is None and not isinstance(error, shutil.Error):
+            raise
+        terminal.tell(f"error: {_describe(error)}")
         _leave(MISUSE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        terminal.tell("interrupted")
         _leave(INTERRUPTED)
     except Interrupted as error:
         status = error.exit_status
     _end_process_group()
+    terminal.end_output()
     if status:
         sys.exit(status)
+
+
+def _describe(error: OSError) -> str:
+    """One line about a file or folder that the system refuses: it has gone, is full, or is no folder."""
+    if isinstance(error, shutil.Error):  # of copying a folder: (source, target, reason) of each file
+        failures = error.args[0] if error.args and isinstance(error.args[0], list) else [error.args]
+        return ": ".join(str(part) for part in failures[0]) + ("" if len(failures) == 1 else ", and others")
+    place = error.filename2 or error.filename
+    return f"{os.fsdecode(place)}: {error.strerror}" if isinstance(place, str | bytes | Path) else str(error)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A Remark as one line, other warnings as Python shows them."""
+    if issubclass(category, Remark):
+        terminal.tell(f"warning: {message}")
+    else:
+        terminal.tell(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def _leave(status: int) -> NoReturn:
@@ -267,9 +362,14 @@ def prompt(text: str) -> str:
     return text
 
 
-def say(line: str) -> None:
-    """Tells the person at the terminal what happened, at once."""
-    print(line, flush=True)
+def loudness(text: str) -> float | Literal["off"]:
+    """An argparse type: LUFS from -60 to 0, or off."""
+    if text == OFF:
+        return "off"
+    value = float(text)
+    if not -60 <= value <= 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected LUFS from -60 to 0 (-16 is usual), or {OFF}")
+    return value
 
 
 _FLAG_TYPES: dict[str, Callable[[str], object]] = {
@@ -282,6 +382,7 @@ _FLAG_TYPES: dict[str, Callable[[str], object]] = {
     "top_p": share,
     "cfg_scale": guidance,
     "max_batch_size": positive_int,
+    "loudness": loudness,
     "num_samples": positive_int,
     "num_top_matches": positive_int,
     "num_particles": positive_int,

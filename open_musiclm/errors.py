@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the terminal."""
+"""The exception and the warning that are meant for the person at the terminal."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line that names the file, key or argument, says what was found and what to do.
     Scripts print it without a traceback and exit with status 2.
     """
+
+
+class Remark(UserWarning):
+    """Something the user should know of a result; the message is one line. Scripts print it without a place."""

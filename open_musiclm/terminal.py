@@ -1,16 +1,60 @@
-"""Lines for the person at the terminal while something is worked on."""
+"""Lines for the person at the terminal. Telling never fails, so that no work is lost for it.
 
+Text that the terminal's encoding lacks is escaped, also file names that are not UTF-8. Where nothing can be written any
+more (a closed pipe, a full disk), the rest is told to nobody.
+"""
+
+import os
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
-from tqdm import tqdm
+
+def say(line: str) -> None:
+    """A result, to standard output, at once, above a bar if there is one."""
+    _write(sys.stdout, line)
 
 
 def tell(line: str) -> None:
-    """Writes a line to stderr, above a bar if there is one.
+    """A remark, to standard error, at once, above a bar if there is one."""
+    _write(sys.stderr, line)
 
-    It is lost where nobody reads any more, such as `| tee` after Ctrl-C: work must not end for that before it is saved.
-    """
-    with suppress(OSError):
-        tqdm.write(line, file=sys.stderr)
-        sys.stderr.flush()
+
+def escape_what_cannot_be_encoded() -> None:
+    """Makes both streams escape characters that they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # None or replaced
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def end_output() -> None:
+    """Writes what standard output still holds; Python itself would end with status 120 where that fails."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            _to_nobody(sys.stdout)
+
+
+def _write(stream: Any, line: str) -> None:
+    try:
+        with _above_bars(stream):
+            print(line, file=stream, flush=True)
+    except UnicodeEncodeError as error:
+        _write(stream, line.encode(error.encoding, "backslashreplace").decode(error.encoding))
+    except (OSError, ValueError):  # ValueError: the stream is closed
+        _to_nobody(stream)
+
+
+def _above_bars(stream: Any) -> AbstractContextManager[None]:
+    """While entered, tqdm's bars make room; without tqdm there are none."""
+    tqdm: Any = sys.modules.get("tqdm")
+    return nullcontext() if tqdm is None or stream is None else tqdm.tqdm.external_write_mode(file=stream)
+
+
+def _to_nobody(stream: Any) -> None:
+    """Points the stream's descriptor to the null device: what it holds can then be flushed."""
+    with suppress(AttributeError, OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -28,8 +28,9 @@ def main(arguments: argparse.Namespace) -> None:
     paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in bundle_kinds(config)}
     how = load_generation_config(arguments.generation_config) if arguments.generation_config else None
     for path in pack(arguments.model_config, paths, arguments.results_folder, how):
-        cli.say(f"wrote {path}")
+        cli.say(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
     if arguments.push_to_hub:
+        cli.say(f"pushing these files to {arguments.push_to_hub}")
         push(arguments.results_folder, arguments.push_to_hub)
         cli.say(f"pushed to {arguments.push_to_hub}")
     cli.say(f"generate with: python scripts/infer_top_match.py PROMPT --checkpoint_dir {arguments.results_folder}")

@@ -13,6 +13,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="the released file")
     parser.add_argument("--kind", choices=KINDS, required=True, help="which part of the model it holds")
     parser.add_argument("--output", type=Path, default=None, help="default: the same name with .safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output where it is there already")
     cli.add_model_config_argument(parser)
     return parser
 
@@ -25,7 +26,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.results_folder is not None:
         name = arguments.results_folder / name.name
     target = arguments.output or name
-    cli.say(f"wrote {convert(arguments.checkpoint, arguments.kind, load_model_config(arguments.model_config), target)}")
+    config = load_model_config(arguments.model_config)
+    cli.say(f"wrote {convert(arguments.checkpoint, arguments.kind, config, target, arguments.overwrite)}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from open_musiclm import cli
 from open_musiclm.errors import UserError
+from open_musiclm.text_files import read_lines
+
+if TYPE_CHECKING:
+    from open_musiclm.generation.inference import Written
 
 TEST_PROMPTS = (
     "slow and peaceful solo piano in a minor key",
@@ -38,15 +43,20 @@ def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files
 
-    for (sample,) in generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio):
-        cli.say(f"similarity {sample.candidate.score:.3f}  {sample.path}")
+    written = generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio)
+    cli.tell_each(written, len(prompts), arguments.results_folder, _lines)
+
+
+def _lines(written: "list[Written]") -> list[str]:
+    return [f"similarity {sample.candidate.score:.3f}  {sample.path}" for sample in written]
 
 
 def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one on each line. Raises UserError."""
     try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--prompts_file {path}: cannot read: {error}") from error
+        prompts = [line for _, line in read_lines(path)]
+    except UserError as error:
+        raise UserError(f"--prompts_file {error}") from error
     if not prompts:
         raise UserError(f"--prompts_file {path}: holds no prompt; write one on each line")
     return prompts

@@ -17,8 +17,8 @@ def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments, "coarse")
     from open_musiclm.generation.inference import regenerate_files
 
-    for path in regenerate_files(model, arguments.sounds, "coarse", arguments.results_folder, parts):
-        cli.say(f"wrote {path}")
+    written = regenerate_files(model, arguments.sounds, "coarse", arguments.results_folder, parts)
+    cli.tell_each(written, len(arguments.sounds), arguments.results_folder, lambda path: [f"wrote {path}"])
 
 
 if __name__ == "__main__":

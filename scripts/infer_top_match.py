@@ -1,10 +1,15 @@
 """Generate several samples for each prompt, and keep those that fit it best, by CLAP's similarity."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from demo.rhythm.arguments import add_arguments, rhythm_scorer_path, wants_rhythm
 from open_musiclm import cli
+
+if TYPE_CHECKING:
+    from open_musiclm.generation.inference import Written
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -26,15 +31,17 @@ def main(arguments: argparse.Namespace) -> None:
         from demo.rhythm.search import generate_files as generate_by_rhythm
 
         scorer = ClapRhythmScorer.load(model, rhythm_scorer_path(arguments))
-        found, describe = generate_by_rhythm(*request, scorer, arguments.num_semantic_candidates), str
+        found, scores = generate_by_rhythm(*request, scorer, arguments.num_semantic_candidates), str
     else:
         from open_musiclm.generation.inference import generate_files
 
-        found, describe = generate_files(*request), "similarity {0.score:.3f}".format
-    for prompt, written in zip(arguments.prompts, found, strict=True):
-        cli.say(f"{prompt!r}:")
-        for sample in written:
-            cli.say(f"  {describe(sample.candidate)}  {sample.path}")
+        found, scores = generate_files(*request), "similarity {0.score:.3f}".format
+
+    def lines(written: "list[Written]") -> Iterator[str]:
+        yield f"{written[0].candidate.prompt!r}:"
+        yield from (f"  {scores(sample.candidate)}  {sample.path}" for sample in written)
+
+    cli.tell_each(found, len(arguments.prompts), arguments.results_folder, lines)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     cli.add_config_arguments(parser)
     cli.add_tokenizer_arguments(parser, required=True)
+    cli.add_trust_argument(parser)
     parser.add_argument(
         "--filter_fma", action="store_true", help="leave out FMA's unpopular experimental tracks (needs its metadata)"
     )
@@ -32,7 +33,15 @@ def main(arguments: argparse.Namespace) -> None:
     paths = find_sounds(Path(settings.folder))
     if arguments.filter_fma:
         paths = filter_fma(paths, settings.metadata_folder)
-    report = preprocess_sounds(paths, config, settings, arguments.rvq_path, arguments.kmeans_path, arguments.device)
+    report = preprocess_sounds(
+        paths,
+        config,
+        settings,
+        arguments.rvq_path,
+        arguments.kmeans_path,
+        arguments.device,
+        arguments.trust_remote_code,
+    )
     for line in report.summary(settings.results_folder):
         cli.say(line)
     if report.interrupted:

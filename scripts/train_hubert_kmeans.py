@@ -9,6 +9,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     cli.add_config_arguments(parser)
     cli.add_run_arguments(parser)
+    cli.add_trust_argument(parser)
     return parser
 
 
@@ -20,6 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
         load_model_config(arguments.model_config),
         load_training_config(arguments.training_config),
         cli.run_options_from(arguments, "hubert_kmeans"),
+        arguments.trust_remote_code,
     )
     if written is not None:
         cli.say(f"wrote {written}")

@@ -11,6 +11,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_tokenizer_arguments(parser, required=False)
     cli.add_continue_arguments(parser)
     cli.add_run_arguments(parser)
+    cli.add_trust_argument(parser)
     return parser
 
 
@@ -23,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
         load_model_config(arguments.model_config),
         load_training_config(arguments.training_config),
         cli.run_options_from(arguments, "semantic"),
-        TokenizerPaths(arguments.rvq_path, arguments.kmeans_path),
+        TokenizerPaths(arguments.rvq_path, arguments.kmeans_path, arguments.trust_remote_code),
         arguments.fine_tune_from,
     )
     if folder is not None:

@@ -254,7 +254,7 @@ def test_any_script_has_tokens_of_its_own():
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ('{"caption": "x"}', '"file"'),
         ('{"file": "a.wav", "caption": " "}', '"caption"'),
         ("", "no captions"),

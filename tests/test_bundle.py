@@ -1,5 +1,6 @@
 """Bundles: what comes along, and the way to the hub and back."""
 
+import errno
 import json
 import shutil
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 
@@ -37,21 +39,130 @@ def with_laion_file(stack: Stack, folder: Path) -> Path:
 
 def test_a_laion_file_comes_along(tmp_path: Path, stack: Stack) -> None:
     config = with_laion_file(stack, tmp_path)
-    (tmp_path / "laion.pt").write_bytes(b"weights")
+    torch.save(
+        {"state_dict": {"module.audio_branch.patch_embed.proj.weight": torch.ones(96, 1, 4, 4)}}, _laion(tmp_path)
+    )
+    content = _laion(tmp_path).read_bytes()
     folder = packed(stack, config, tmp_path / "bundle")
     moved = shutil.move(folder, tmp_path / "elsewhere")
     (tmp_path / "laion.pt").unlink()
     found = load_model_config(Path(moved) / MODEL_CONFIG_NAME)
-    assert Path(found.backbone(found.clap_rvq_cfg.checkpoint_path)).read_bytes() == b"weights"
+    assert Path(found.backbone(found.clap_rvq_cfg.checkpoint_path)).read_bytes() == content
+    clap = sorted(path.name for path in (Path(moved) / "clap").iterdir())
+    assert clap == ["merges.txt", "vocab.json"]
 
 
 def test_a_laion_file_that_is_not_there(tmp_path: Path, stack: Stack) -> None:
-    with pytest.raises(UserError, match=r"checkpoint_path: no such file: .*laion\.pt"):
+    with pytest.raises(UserError, match=r"laion\.pt: cannot read"):
         packed(stack, with_laion_file(stack, tmp_path), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
-def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_laion_path_that_leads_to_something_else(tmp_path: Path, stack: Stack) -> None:
+    config = with_laion_file(stack, tmp_path)
+    torch.save({"secret": torch.ones(2)}, _laion(tmp_path))
+    with pytest.raises(UserError, match=r"laion\.pt: not the weights of LAION's CLAP"):
+        packed(stack, config, tmp_path / "bundle")
+    _laion(tmp_path).write_text("a secret")
+    with pytest.raises(UserError, match=r"laion\.pt: not a whole file"):
+        packed(stack, config, tmp_path / "bundle")
+
+
+def _laion(folder: Path) -> Path:
+    return folder / "laion.pt"
+
+
+BUNDLE_FILES = [
+    "clap/config.json", "clap/merges.txt", "clap/model.safetensors", "clap/preprocessor_config.json",
+    "clap/vocab.json", "clap_rvq.safetensors", "coarse.safetensors", "encodec/config.json",
+    "encodec/model.safetensors", "fine.safetensors", "generation_config.json", "hubert_kmeans.safetensors",
+    "mert/config.json", "mert/model.safetensors", "model_config.json", "semantic.safetensors",
+]  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path, stack: Stack) -> Path:
+    """A copy of the stack's config and backbones, to be spoiled."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    shutil.copyfile(stack.model_config, folder / MODEL_CONFIG_NAME)
+    for name in ("clap", "mert", "encodec"):
+        shutil.copytree(stack.folder / name, folder / name)
+    return folder
+
+
+def _named(own: Path, section: str, name: str) -> Path:
+    path = own / MODEL_CONFIG_NAME
+    content = json.loads(path.read_text())
+    content[section]["model_name"] = name
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_only_the_files_that_are_read_are_copied(tmp_path: Path, stack: Stack, own: Path) -> None:
+    for name in ("clap", "mert", "encodec"):
+        (own / name / "private.key").write_text("secret")
+        (own / name / ".git").mkdir()
+        (own / name / "modeling_own.py").write_text("raise SystemExit")
+    written = pack(
+        own / MODEL_CONFIG_NAME, {kind: stack.weights(kind) for kind in bundle_kinds(stack.config)}, tmp_path / "bundle"
+    )
+    assert [path.relative_to(tmp_path / "bundle").as_posix() for path in written] == BUNDLE_FILES
+
+
+@pytest.mark.parametrize("section", ["clap_rvq_cfg", "hubert_kmeans_cfg", "encodec_cfg"])
+@pytest.mark.parametrize("name", ["/", "..", "./", "../", "", ".", "../own", "./.."])
+def test_a_config_that_names_any_directory(
+    tmp_path: Path, stack: Stack, own: Path, section: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    monkeypatch.chdir(own)
+    config = _named(own, section, name)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        packed(stack, config, own / "bundle")
+    assert "\n" not in str(error.value)
+    assert section in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("linked", ["mert/config.json", "clap/model.safetensors", "encodec/model.safetensors", "mert"])
+def test_links_are_not_followed(tmp_path: Path, stack: Stack, own: Path, linked: str) -> None:
+    path = own / linked
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    if linked == "mert":
+        _named(own, "hubert_kmeans_cfg", str(path))
+    with pytest.raises(UserError, match="not copied into a bundle: it or its folder is a link"):
+        packed(stack, own / MODEL_CONFIG_NAME, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_that_fails_leaves_nothing(tmp_path: Path, stack: Stack) -> None:
+    target = tmp_path / "results" / "bundle"
+    paths = {kind: stack.weights(kind) for kind in bundle_kinds(stack.config)}
+    with pytest.raises(UserError, match="fine"):
+        pack(stack.model_config, paths | {"fine": stack.weights("coarse")}, target)
+    full_disk = mock.patch("shutil.copyfileobj", side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    with full_disk, pytest.raises(UserError, match="bundle: cannot write this bundle: No space"):
+        pack(stack.model_config, paths, target)
+    assert not any((tmp_path / "results").iterdir())
+    (tmp_path / "results" / ".unfinished_bundle").mkdir()  # of a process that was killed
+    target.mkdir()  # empty
+    pack(stack.model_config, paths, target)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["bundle"]
+    with pytest.raises(UserError, match="there already, and not empty"):
+        pack(stack.model_config, paths, target)
+
+
+def test_a_mert_with_code_of_its_own_is_not_bundled(tmp_path: Path, stack: Stack, own: Path) -> None:
+    path = own / "mert" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"deepnorm": True}))
+    with pytest.raises(UserError, match="deepnorm, which needs Python code, and a bundle carries none"):
+        packed(stack, own / MODEL_CONFIG_NAME, tmp_path / "bundle")
+
+
+def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """The hub is a folder here: what the script uploads is what `--checkpoint_dir ID` reads."""
     hub = tmp_path / "hub"
     parts = [
@@ -68,6 +179,8 @@ def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.M
     ):
         bundle_script.main(parsed)
     create.assert_called_once_with("someone/music", exist_ok=True)
+    said = capsys.readouterr().out
+    assert all(f"bundle/{name}, " in said[: said.index("pushing these files")] for name in BUNDLE_FILES)
     shutil.rmtree(tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
     with mock.patch("huggingface_hub.snapshot_download", side_effect=lambda name: str(hub / name)):

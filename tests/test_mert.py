@@ -108,9 +108,9 @@ def test_24_khz_has_75_frames_a_second(tmp_path: Path) -> None:
         ({"sample_rate": 8000}, {"target_sample_hz": 8000, "seq_len_multiple_of": 160}, ["seq_len_multiple_of", "320"]),
         ({}, {"embed_layer": 4}, ["embed_layer", "4", "3"]),
         ({"model_type": "bert"}, {}, ["bert", "HuBERT"]),
-        ({"deepnorm": True}, {}, ["deepnorm", "trust_remote_code: true"]),
-        ({"attention_relax": 32.0}, {}, ["attention_relax", "trust_remote_code: true"]),
-        ({"feature_extractor_cqt": True}, {}, ["feature_extractor_cqt", "trust_remote_code: true"]),
+        ({"deepnorm": True}, {}, ["deepnorm", "--trust_remote_code"]),
+        ({"attention_relax": 32.0}, {}, ["attention_relax", "--trust_remote_code"]),
+        ({"feature_extractor_cqt": True}, {}, ["feature_extractor_cqt", "--trust_remote_code"]),
         ({"num_hidden_layers": 5}, {}, ["lack"]),
     ],
 )
@@ -168,7 +168,9 @@ def test_remote_code_runs_only_when_allowed(tmp_path: Path) -> None:
     folder = add_remote_code(_edit(build_mert(tmp_path / "model"), deepnorm=True))
     with pytest.raises(UserError, match="trust_remote_code"):
         Mert.load(_config(folder), CPU)
-    trusted = Mert.load(_config(folder, trust_remote_code=True), CPU)
+    with pytest.raises(UserError, match=r"trust_remote_code: true in a config allows nothing .*--trust_remote_code"):
+        Mert.load(_config(folder, trust_remote_code=True), CPU)
+    trusted = Mert.load(_config(folder), CPU, trust_remote_code=True)
     assert type(trusted.model).__name__ == "MERTModel"
     plain = Mert.load(_config(build_mert(tmp_path / "plain")), CPU)
     waves = torch.randn(1, 3200)
@@ -249,10 +251,9 @@ def test_full_size_mert_equals_transformers(tmp_path: Path, version: str) -> Non
         model_name=str(tmp_path),
         target_sample_hz=sample_hz,
         output_hz=sample_hz // 320,
-        trust_remote_code=own_code,
         normalize_embeds=False,
     )
-    mert = Mert.load(model_config(section), CPU)
+    mert = Mert.load(model_config(section), CPU, trust_remote_code=own_code)
     waves = torch.randn(2, 2 * sample_hz)
     with torch.no_grad():
         expected = upstream(waves, output_hidden_states=True).hidden_states[7]

@@ -19,6 +19,7 @@ from open_musiclm.config import (
 from open_musiclm.generation.planner import TickGrid, Window, plan_steps, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
+from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import EncodedTrack, GeneratedTrack, StageInputs
 from open_musiclm.tokens import TokenStream, token_streams
 
@@ -84,7 +85,7 @@ def test_windows_cover_everything_once(prompt: int, new: int, window: int, step:
     assert reached == prompt + new
 
 
-class TimeGenerator:
+class TimeGenerator(StageGenerator[None]):
     """Makes tokens that are their own time, and checks that it is asked for those that follow its context."""
 
     name = "coarse"
@@ -98,6 +99,12 @@ class TimeGenerator:
         source = EncodedTrack(lambda start, end: torch.tensor([[[start]]]))
         inputs = StageInputs(Sampling(), [], torch.zeros(1, 1, 1, dtype=torch.long), source, 1)
         return GeneratedTrack(self, inputs, GRID, windows, prompt_tokens, Progress())
+
+    def empty_state(self, batch: int, rows: int, capacity: int) -> None:
+        raise AssertionError("nothing is decoded here")
+
+    def decode_frame(self, state: None, sampling: Sampling) -> None:
+        raise AssertionError("nothing is decoded here")
 
     def generate(self, conditioning, context, frames, sampling, rngs, advanced) -> torch.Tensor:
         start = int(conditioning[1])

@@ -257,8 +257,8 @@ def test_processes_share_statistics(tmp_path: Path) -> None:
 
 def test_bad_statistics(tmp_path: Path) -> None:
     file = tmp_path / "statistics.sqlite"
-    file.write_text("not a database, but words that fill more than a header of one " * 20)
-    with pytest.raises(UserError, match=r"statistics\.sqlite.*remove this file"):
+    file.mkdir()
+    with pytest.raises(UserError, match=r"statistics\.sqlite: .*not a regular file; remove it"):
         StatisticsCache(file)
     with pytest.raises(SoundError, match="cannot read"):
         StatisticsCache().of(tmp_path / "nowhere.wav")

@@ -183,8 +183,8 @@ def test_file_that_is_no_checkpoint(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     with pytest.raises(UserError, match=r"list\.pt: holds a list"):
         read_torch_file(tmp_path / "list.pt")
-    torch.save({"state_dict": {}}, tmp_path / "nested.pt")
-    with pytest.raises(UserError, match=r"nested\.pt: 'state_dict' is a dict; only named tensors"):
+    torch.save({"weights": {}}, tmp_path / "nested.pt")
+    with pytest.raises(UserError, match=r"nested\.pt: 'weights' is a dict; only named tensors"):
         read_state_dict(tmp_path / "nested.pt")
 
 

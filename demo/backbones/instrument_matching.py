@@ -21,8 +21,8 @@ from open_musiclm.config import ModelConfig
 from open_musiclm.config.backbones import ClapTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
+from open_musiclm.tokenizers.clap_directory import ClapDirectory, ClapParts
 from open_musiclm.tokenizers.codec import Codec
-from open_musiclm.training.backbones.clap_directory import ClapDirectory
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.schedule import Schedule
 
@@ -55,7 +55,7 @@ def train_instrument_matching(
         return
     torch.manual_seed(options.trainer.seed + step)
     rng = random.Random(options.trainer.seed + step)
-    clap = ClapDirectory.load(newest or source)
+    clap = ClapDirectory(newest or source, "the CLAP to train").load()
     data = _data(clap, options, rng)
     update = _optimizer_step(clap.model, options.steps, step)
     with Interruption() as interruption:
@@ -79,7 +79,7 @@ def newest_step(target: Path) -> tuple[int, Path | None]:
     return (int(saved[-1].name.removeprefix("step_")), saved[-1]) if saved else (0, None)
 
 
-def _data(clap: ClapDirectory, options: MatchingOptions, rng: random.Random) -> MatchingData:
+def _data(clap: ClapParts, options: MatchingOptions, rng: random.Random) -> MatchingData:
     folder, kept = Path(options.trainer.folder), options.trainer.spectrogram_folder
     clips = list(read_clips(folder).values())
     if not clips:
@@ -92,7 +92,7 @@ def _data(clap: ClapDirectory, options: MatchingOptions, rng: random.Random) -> 
     return MatchingData(folder, clips, spectrograms, coded_spectrograms(paths, codec, codebooks, spectrograms, rng))
 
 
-def _save(clap: ClapDirectory, target: Path, step: int) -> Path:
+def _save(clap: ClapParts, target: Path, step: int) -> Path:
     """Writes a step's clap directory atomically, and removes the one before."""
     _, before = newest_step(target)
     unfinished, finished = target / "unfinished", target / f"step_{step:08d}"

@@ -17,7 +17,7 @@ from demo.corpus.corpus import Clip
 from demo.corpus.excerpt import TEMPI
 from demo.corpus.instruments import INSTRUMENTS, Instrument
 from demo.corpus.wordings import reword, tempo_sentences
-from open_musiclm.training.backbones.clap_directory import ClapDirectory
+from open_musiclm.tokenizers.clap_directory import ClapParts
 from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss
 
 _FAMILIES = sorted({instrument.family for instrument in INSTRUMENTS})
@@ -28,7 +28,7 @@ _CONTRAST, _TEMPO, _ALIGNMENT, _SEPARATION = 0.5, 1.5, 0.3, 3.0  # weights relat
 
 
 def matching_losses(
-    clap: ClapDirectory, spectrograms: Float[Tensor, "batch time mels"], clips: Sequence[Clip], rng: random.Random
+    clap: ClapParts, spectrograms: Float[Tensor, "batch time mels"], clips: Sequence[Clip], rng: random.Random
 ) -> dict[str, Float[Tensor, ""]]:
     """Weighted losses by name, to be summed; `spectrograms` are those of `clips`.
 
@@ -64,7 +64,7 @@ def _players(family: str) -> list[Instrument]:
     return [instrument for instrument in INSTRUMENTS if instrument.family == family]
 
 
-def _embed(clap: ClapDirectory, sentences: list[str]) -> Float[Tensor, "sentences dim"]:
+def _embed(clap: ClapParts, sentences: list[str]) -> Float[Tensor, "sentences dim"]:
     tokens = clap.tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
     return clap.model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
 

@@ -5,11 +5,13 @@ import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from demo.corpus.arrangement import Arrangement, arrange
@@ -18,8 +20,10 @@ from demo.corpus.excerpt import TEMPI
 from demo.corpus.rendering import SAMPLE_HZ, render
 from demo.corpus.scores import MODES, draw_score
 from open_musiclm.audio import write_wave
+from open_musiclm.config.json_files import parse_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
+from open_musiclm.text_files import open_regular
 
 CAPTIONS = "captions.jsonl"
 MIXED = "mixed"
@@ -48,6 +52,9 @@ class Clip:
     source_score: str
     seconds: float
     seed: int
+
+
+_CLIP = TypeAdapter(Clip)
 
 
 def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers: int) -> list[Clip]:
@@ -155,13 +162,12 @@ def read_clips(folder: Path) -> dict[str, Clip]:
     if not path.exists():
         return {}
     clips = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            clip = Clip(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
-            continue
-        if (folder / clip.file).is_file():
-            clips[clip.file] = clip
+    with open_regular(path) as file:
+        for line in file:
+            with suppress(UserError, ValidationError):
+                clip = _CLIP.validate_python(parse_json(line.decode("utf-8", errors="replace"), str(path)))
+                if (folder / clip.file).is_file():
+                    clips[clip.file] = clip
     return clips
 
 

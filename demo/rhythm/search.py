@@ -5,8 +5,9 @@ candidates of each sample are made, and the particles of core's search start fro
 best. Particles are compared by CLAP alone, finished samples by both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,11 +19,12 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound, read_sound
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
-from open_musiclm.generation.inference import Written, write_candidates
+from open_musiclm.files import prepare_folder
+from open_musiclm.generation.inference import Written, check_ranked_length, write_candidates
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.progress import Progress, StageBars
+from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer
-from open_musiclm.generation.search import Candidate, particle_search, resample, run_particles, surviving
+from open_musiclm.generation.search import Candidate, particle_batches, resample, run_particles, surviving
 from open_musiclm.generation.session import Request, requests_of
 
 
@@ -49,16 +51,28 @@ def best_of_n(
     With semantic candidates, and music long enough to measure its rhythm, the particles start from the best of them.
     Raises UserError.
     """
+    return list(best_of_each(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress))
+
+
+def best_of_each(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: ClapRhythmScorer,
+    num_semantic_candidates: int | None = None,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> Iterator[list[RhythmCandidate]]:
+    """As `best_of_n`, but yields the samples of each prompt as soon as all of them are there."""
     config = model.generation_config
     if num_semantic_candidates is not None:
         _check(num_semantic_candidates, scorer, config)
     if num_semantic_candidates is not None and scorer.measures_rhythm(config.duration):
-        waves = _search_from_candidates(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress)
+        batches = _search_from_candidates(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress)
     elif config.num_particles is None:
-        waves = model.generate(prompts, None, config.num_samples, config, audio_prompt, progress)
+        batches = model.batches(prompts, None, config.num_samples, config, audio_prompt, progress)
     else:
-        waves = particle_search(model, prompts, ClapScorer(model), config, audio_prompt, progress)
-    return ranked(model, prompts, waves, scorer)
+        batches = particle_batches(model, prompts, ClapScorer(model), config, audio_prompt, progress)
+    return ranked(model, prompts, batches, scorer)
 
 
 def generate_files(
@@ -69,15 +83,17 @@ def generate_files(
     input_audio: Path | None,
     scorer: ClapRhythmScorer,
     num_semantic_candidates: int | None,
-) -> list[list[Written]]:
+) -> Iterator[list[Written]]:
     """Writes the `num_top_matches` best of `best_of_n` of each prompt as core does, with their similarity in the JSON.
 
-    Raises UserError.
+    Yields those of each prompt as soon as they are written. Raises UserError.
     """
+    check_ranked_length(model.generation_config, len(prompts))
+    prepare_folder(results_folder)
     audio_prompt = read_sound(input_audio) if input_audio else None
-    with StageBars() as bars:
-        found = best_of_n(model, prompts, scorer, num_semantic_candidates, audio_prompt, bars)
-    return [write_candidates(model, own, ClapScorer.name, results_folder, paths) for own in found]
+    with stage_progress() as progress:
+        for own in best_of_each(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress):
+            yield write_candidates(model, own, ClapScorer.name, results_folder, paths)
 
 
 def choose_semantic(
@@ -107,26 +123,25 @@ def choose_semantic(
 
 
 def ranked(
-    model: MusicLM, prompts: Sequence[str], waves: Sequence[Float[Tensor, "samples"]], scorer: ClapRhythmScorer
-) -> list[list[RhythmCandidate]]:
+    model: MusicLM, prompts: Sequence[str], batches: Iterable[Float[Tensor, "batch samples"]], scorer: ClapRhythmScorer
+) -> Iterator[list[RhythmCandidate]]:
     """`num_samples` waves of each prompt in turn as candidates, the best first; only the new music is scored."""
     config = model.generation_config
-    requests = requests_of(prompts, config.num_samples)
+    requests = iter(requests_of(prompts, config.num_samples))
     new = audio.samples_of(config.duration, model.sample_hz)
-    rated: list[tuple[float, RhythmCandidate]] = []
-    for first in range(0, len(waves), config.max_batch_size):
-        some = slice(first, first + config.max_batch_size)
-        batch = torch.stack([wave[-new:] for wave in waves[some]])
-        ratings = scorer.rate([request.prompt for request in requests[some]], batch)
+    waiting: list[tuple[float, RhythmCandidate]] = []
+    for batch in batches:
+        own = list(islice(requests, len(batch)))
+        ratings = scorer.rate([request.prompt for request in own], batch[:, -new:])
         rhythms = [None] * len(batch) if ratings.rhythm is None else ratings.rhythm.tolist()
-        columns = (requests[some], waves[some], ratings.similarity.tolist(), rhythms)
         candidates = [
             RhythmCandidate(request.prompt, request.number, wave, similarity, rhythm)
-            for request, wave, similarity, rhythm in zip(*columns, strict=True)
+            for request, wave, similarity, rhythm in zip(own, batch, ratings.similarity.tolist(), rhythms, strict=True)
         ]
-        rated += zip(scorer.combined(ratings).tolist(), candidates, strict=True)
-    by_prompt = [rated[first : first + config.num_samples] for first in range(0, len(rated), config.num_samples)]
-    return [[candidate for _, candidate in sorted(own, key=lambda pair: -pair[0])] for own in by_prompt]
+        waiting += zip(scorer.combined(ratings).tolist(), candidates, strict=True)
+        while len(waiting) >= config.num_samples:
+            done, waiting = waiting[: config.num_samples], waiting[config.num_samples :]
+            yield [candidate for _, candidate in sorted(done, key=lambda pair: -pair[0])]
 
 
 def numbered(samples: Sequence[Request], count: int) -> list[Request]:
@@ -141,12 +156,11 @@ def _search_from_candidates(
     num_candidates: int,
     audio_prompt: Sound | None,
     progress: Progress | None,
-) -> list[Float[Tensor, "samples"]]:
+) -> Iterator[Float[Tensor, "batch samples"]]:
     """Core's particle search with semantic tokens chosen beforehand."""
     config = model.generation_config
     particles = config.num_particles or 1
     samples, at_once = requests_of(prompts, config.num_samples), config.max_batch_size // particles
-    waves: list[Float[Tensor, "samples"]] = []
     for first in range(0, len(samples), at_once):
         batch = samples[first : first + at_once]
         semantic = choose_semantic(model, batch, num_candidates, scorer, audio_prompt, progress)
@@ -154,8 +168,7 @@ def _search_from_candidates(
         prompt = session.prompt_tokens(audio_prompt)
         survivors, coarse = run_particles(session, prompt, particles, ClapScorer(model), semantic)
         winners = model.session([session.requests[index] for index in survivors], config, progress)
-        waves += list(torch.cat(list(winners.finish(coarse, prompt, audio_prompt)), dim=1).cpu())
-    return waves
+        yield torch.cat(list(winners.finish(coarse, prompt, audio_prompt)), dim=1).cpu()
 
 
 def _check(num_candidates: int, scorer: ClapRhythmScorer, config: GenerationConfig) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from demo.rhythm.descriptors import describe_rhythm
 from demo.rhythm.scorer import FILE_NAME, RhythmScorer
 from open_musiclm.config import ModelConfig
+from open_musiclm.data.crop_preparation import stored_name
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap import Clap
@@ -46,7 +47,7 @@ def train_rhythm_scorer(training: ScorerTraining, device: torch.device) -> tuple
     centroids = load_centroids(training.kmeans_path, config)
     store = TokenStore(training.tokens_folder, config)
     captions = {
-        str(sound.path.relative_to(training.captions.parent)): list(sound.captions)
+        stored_name(sound.path, training.captions.parent): list(sound.captions)
         for sound in read_captions(training.captions)
     }
     rows = [row for row, path in enumerate(store.paths()) if path in captions]

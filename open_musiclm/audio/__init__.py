@@ -4,14 +4,13 @@ Waves are mono float32 tensors [samples]; times are seconds, rates Hz. Sample co
 exact: 2.3 s at 24 kHz is 55,200 samples.
 """
 
+from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
+from open_musiclm.audio.errors import SoundError
+from open_musiclm.audio.finding import SOUND_EXTENSIONS, find_foreign_sounds, find_sounds
+from open_musiclm.audio.info import SoundInfo, check_length, header_info
+from open_musiclm.audio.loudness import Levels, levels_of
 from open_musiclm.audio.reading import (
-    SOUND_EXTENSIONS,
-    TOLERATED_SHORTFALL_SECONDS,
-    SoundError,
-    SoundInfo,
     count_frames,
-    find_sounds,
-    header_info,
     read_samples,
     read_sound,
     read_window,
@@ -31,20 +30,24 @@ from open_musiclm.audio.waves import (
     to_int16_and_back,
     windows_of,
 )
-from open_musiclm.audio.writing import write_wave
+from open_musiclm.audio.writing import write_blocks, write_wave
 
 __all__ = [
     "SILENCE_STANDARD_DEVIATION",
     "SOUND_EXTENSIONS",
     "TOLERATED_SHORTFALL_SECONDS",
+    "Levels",
     "Sound",
     "SoundError",
     "SoundInfo",
     "WaveStatistics",
+    "check_length",
     "count_frames",
+    "find_foreign_sounds",
     "find_sounds",
     "fit_length",
     "header_info",
+    "levels_of",
     "normalize",
     "read_samples",
     "read_sound",
@@ -59,5 +62,6 @@ __all__ = [
     "to_int16_and_back",
     "wave_statistics",
     "windows_of",
+    "write_blocks",
     "write_wave",
 ]

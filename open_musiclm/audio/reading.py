@@ -1,187 +1,130 @@
-"""Finding and reading sound files, by libsndfile."""
+"""Reading sound files: lengths, windows, whole files, and statistics of whole files."""
 
 import math
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.audio.waves import Sound, WaveStatistics, repeat_to
-from open_musiclm.errors import UserError
+from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, mono, part_blocks, stretch
+from open_musiclm.audio.errors import SoundError
+from open_musiclm.audio.info import SoundInfo, check_length, header_info, part_info
+from open_musiclm.audio.layout import Part
+from open_musiclm.audio.opening import layout
+from open_musiclm.audio.waves import SILENCE_STANDARD_DEVIATION, Sound, WaveStatistics, repeat_to
 
-SOUND_EXTENSIONS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au"))
-# What a header may promise beyond the last sample before the file counts as truncated.
-TOLERATED_SHORTFALL_SECONDS = 0.1
-_BLOCK_FRAMES = 1 << 20
-_PLAUSIBLE_HZ = (1000, 1_000_000)
-_MP3 = "MP3"  # as libsndfile names the format
-# An mp3 frame needs bytes of the frames before it, which libsndfile lacks right after a seek.
-_MP3_LEAD_FRAMES = 1 << 13
-_MP3_LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
-_MP3_TAG_WITHIN = 44  # bytes from the beginning of the first frame
-_ID3_HEADER_BYTES = 10
-
-
-class SoundError(UserError):
-    """A sound file that cannot be used; the message names the file and what is wrong with it."""
-
-
-@dataclass(frozen=True)
-class SoundInfo:
-    """A sound file's length (samples per channel), rate, channels and format.
-
-    `estimated` says that the length is libsndfile's guess, by the size of an mp3 without a length tag. libsndfile reads
-    no further: of such a file with a variable bitrate the end may be lost (`ffmpeg -i a.mp3 -c copy b.mp3` adds a tag).
-    """
-
-    frames: int
-    sample_hz: int
-    channels: int
-    format: str
-    estimated: bool = False
-
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.sample_hz
-
-
-def find_sounds(folder: Path) -> list[Path]:
-    """All sound files below `folder`, sorted; extensions match in any case. Raises UserError if there are none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of sound")
-    found = [Path(root) / name for root, _, names in os.walk(folder, followlinks=True) for name in names]
-    sounds = sorted(path for path in found if path.suffix.lower() in SOUND_EXTENSIONS)
-    if not sounds:
-        kinds = " ".join(sorted(SOUND_EXTENSIONS))
-        raise UserError(f"{folder}: no sound file in this folder or below it (looked for {kinds})")
-    return sounds
-
-
-def header_info(path: Path) -> SoundInfo:
-    """What the header says. Raises SoundError where the file is missing, empty or not sound."""
-    with _open(path) as file:
-        info = SoundInfo(file.frames, file.samplerate, file.channels, file.format)
-    return replace(info, estimated=info.format == _MP3 and not _has_length_tag(path))
+_PARTS_REMEMBERED = 1024
+_CANCELLED = "its channels cancel each other, so that their mean is silent; give one of the channels alone"
 
 
 def sound_info(path: Path) -> SoundInfo:
-    """The header, with the exact length: an mp3 without a length tag is decoded for it. Raises SoundError."""
+    """The header, with the exact length, which is counted by decoding where the header cannot say it.
+
+    Raises SoundError, also where the file is too short.
+    """
     info = header_info(path)
-    return replace(info, frames=count_frames(path), estimated=False) if info.estimated else info
+    info = replace(info, frames=count_frames(path), estimated=False) if info.estimated else info
+    check_length(path, info)
+    return info
 
 
 def count_frames(path: Path) -> int:
     """Samples per channel that a file holds, found by decoding all of it. Raises SoundError."""
-    return sum(len(block) for block in _mono_blocks(path))
+    return sum(len(block) for block in _blocks(path))
 
 
 def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float[Tensor, "samples"]:
     """Mono samples [start, start + frames) at the file's own rate; without `frames`, to its end.
 
     A seek costs the same anywhere in a file, except in an mp3, whose frames are counted from the beginning: 0.3 s for
-    three hours. Raises SoundError where the file ends early, cannot be decoded or holds numbers that are not finite.
+    three hours. Raises SoundError where the file ends early, cannot be decoded, or holds numbers that are not finite or
+    are scaled like integers.
     """
     frames = sound_info(path).frames - start if frames is None else frames
-    with _open(path) as file:
-        first = min(start, file.frames)
-        lead = min(first, _MP3_LEAD_FRAMES) if file.format == _MP3 else 0
-        try:
-            file.seek(first - lead)
-            samples = file.read(lead + frames, dtype="float32", always_2d=True)[lead:]
-        except soundfile.LibsndfileError as error:
-            raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
-        if frames - len(samples) > TOLERATED_SHORTFALL_SECONDS * file.samplerate or len(samples) == 0:
-            found = (start + len(samples)) / file.samplerate
-            raise SoundError(f"{path}: truncated: sound ends after {found:.2f} s, more was expected")
-    mono = samples.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise SoundError(f"{path}: holds samples that are not finite (NaN or infinite)")
-    return repeat_to(torch.from_numpy(mono), frames)
+    stretches, sample_hz, left = [], 0, frames
+    for part, first in _parts_from(path, start):
+        samples, sample_hz = stretch(path, part, first, left)
+        stretches.append(samples)
+        left -= len(samples)
+        if left <= 0:
+            break
+    if left > TOLERATED_SHORTFALL_SECONDS * sample_hz or left == frames:
+        found = (start + frames - left) / sample_hz
+        raise SoundError(f"{path}: truncated: sound ends after {found:.2f} s, more was expected")
+    return repeat_to(torch.from_numpy(np.concatenate(stretches)), frames)
 
 
 def read_window(path: Path, first: int, frames: int, info: SoundInfo | None = None) -> Float[Tensor, "samples"]:
     """`frames` mono samples from `first` on at the file's own rate; a file that ends within them is repeated from
     there up to the length. `info` is the file's, where the caller has it. Raises SoundError."""
-    available = min(frames, (info or sound_info(path)).frames - first)
-    return repeat_to(read_samples(path, first, available), frames)
+    length = info.frames if info else sum(_part_frames(path, part) for part in layout(path).parts)
+    return repeat_to(read_samples(path, first, min(frames, length - first)), frames)
 
 
-def read_sound(path: Path) -> Sound:
-    """The whole file as a mono wave at its own rate. Raises SoundError."""
+def read_sound(path: Path | str) -> Sound:
+    """The whole file as a mono wave at its own rate.
+
+    Raises SoundError, also where the file is too short, or its channels cancel each other.
+    """
+    path = Path(path)
     info = sound_info(path)
-    return Sound(read_samples(path, 0, info.frames), info.sample_hz)
+    sound = Sound(read_samples(path, 0, info.frames), info.sample_hz)
+    if float(sound.wave.std(correction=0)) < SILENCE_STANDARD_DEVIATION and _channels_sound(path):
+        raise SoundError(f"{path}: {_CANCELLED}")
+    return sound
 
 
 def wave_statistics(path: Path) -> WaveStatistics:
     """Mean and deviation of the whole file, read in blocks. Raises SoundError, also where the file is silent."""
     count, total, total_of_squares = 0, 0.0, 0.0
-    with np.errstate(over="ignore", invalid="ignore"):  # refused below
-        for block in _mono_blocks(path):
-            count += len(block)
-            total += float(block.sum())
-            total_of_squares += float(np.square(block).sum())
+    for block in _blocks(path):
+        samples = mono(path, block)
+        count += len(samples)
+        total += float(samples.sum())
+        total_of_squares += float(np.square(samples).sum())
     mean = total / count
     variance = max(total_of_squares - count * mean * mean, 0.0) / max(count - 1, 1)
     statistics = WaveStatistics(mean, math.sqrt(variance))
-    if not math.isfinite(variance):
-        raise SoundError(f"{path}: holds samples that are not finite (NaN or infinite)")
     if statistics.silent:
-        raise SoundError(f"{path}: silent from beginning to end")
+        reason = _CANCELLED if _channels_sound(path) else "silent from beginning to end"
+        raise SoundError(f"{path}: {reason}")
     return statistics
 
 
-def _mono_blocks(path: Path) -> Iterator[np.ndarray]:
-    """All samples, float64, in blocks. Raises SoundError where they end before the length in the header."""
-    info, decoded = header_info(path), 0
-    with _open(path) as file:
-        try:
-            # soundfile's blocks() hides a short read
-            while (block := file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)).size:
-                decoded += len(block)
-                yield block.mean(axis=1)
-        except soundfile.LibsndfileError as error:
-            raise SoundError(f"{path}: damaged sound: {error.error_string}") from error
-    tolerated = math.inf if info.estimated else TOLERATED_SHORTFALL_SECONDS * info.sample_hz
-    if info.frames - decoded > tolerated or decoded == 0:
-        raise SoundError(f"{path}: truncated: sound ends after {decoded / info.sample_hz:.2f} s")
+def _blocks(path: Path) -> Iterator[Float[np.ndarray, "samples channels"]]:
+    return chain.from_iterable(part_blocks(path, part) for part in layout(path).parts)
 
 
-def _has_length_tag(path: Path) -> bool:
-    """Whether the first frame of an mp3, after any ID3 tags, says how long the file is. Raises SoundError."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_ID3_HEADER_BYTES)
-            while head[:3] == b"ID3" and len(head) == _ID3_HEADER_BYTES:
-                size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-                footer = _ID3_HEADER_BYTES if head[5] & 0x10 else 0
-                file.seek(size + footer, os.SEEK_CUR)
-                head = file.read(_ID3_HEADER_BYTES)
-            head += file.read(_MP3_TAG_WITHIN - len(head))
-    except OSError as error:
-        raise SoundError(f"{path}: cannot read: {error.strerror}") from error
-    return any(tag in head for tag in _MP3_LENGTH_TAGS)
+def _channels_sound(path: Path) -> bool:
+    """Whether any channel is not silent."""
+    return any(float(block.std(axis=0).max()) >= SILENCE_STANDARD_DEVIATION for block in _blocks(path))
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    try:
-        if path.stat().st_size == 0:
-            raise SoundError(f"{path}: an empty file")
-        with path.open("rb"):
-            pass
-        file = soundfile.SoundFile(path)
-    except OSError as error:
-        raise SoundError(f"{path}: cannot read: {error.strerror}") from error
-    except soundfile.LibsndfileError as error:
-        raise SoundError(f"{path}: not a sound file, or of a kind that cannot be decoded") from error
-    except UnicodeEncodeError as error:
-        raise SoundError(f"{os.fsencode(path)!r}: a file name that is not valid Unicode; rename the file") from error
-    if file.frames <= 0 or not _PLAUSIBLE_HZ[0] <= file.samplerate <= _PLAUSIBLE_HZ[1]:
-        file.close()
-        raise SoundError(f"{path}: holds no sound ({file.frames} samples at {file.samplerate} Hz)")
-    return file
+def _parts_from(path: Path, start: int) -> Iterator[tuple[Part, int]]:
+    """The parts that reach beyond sample `start` of the file, and the first sample of each to read."""
+    parts = layout(path).parts
+    for part in parts[:-1]:
+        frames = _part_frames(path, part)
+        if start < frames:
+            yield part, start
+        start = max(start - frames, 0)
+    yield parts[-1], start
+
+
+def _part_frames(path: Path, part: Part) -> int:
+    """The exact length of a part; one that must be counted is remembered."""
+    info = part_info(path, part)
+    if not info.estimated:
+        return info.frames
+    return _counted_frames(path, part, path.stat().st_mtime_ns)
+
+
+@lru_cache(_PARTS_REMEMBERED)
+def _counted_frames(path: Path, part: Part, modified_ns: int) -> int:
+    return sum(len(block) for block in part_blocks(path, part))

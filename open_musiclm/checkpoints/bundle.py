@@ -4,14 +4,15 @@ It has `model_config.json`, `generation_config.json`, the five trained parts, an
 a local directory. Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
 """
 
-import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from open_musiclm.checkpoints import Kind, load_weights, save_weights, weights_name
+from open_musiclm.checkpoints import Kind, find_weights, load_weights, save_weights, weights_name
 from open_musiclm.config import (
     GENERATION_CONFIG_NAME,
     MODEL_CONFIG_NAME,
@@ -19,10 +20,14 @@ from open_musiclm.config import (
     ModelConfig,
     load_model_config,
 )
+from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.models.stages import load_stage
-from open_musiclm.tokenizers.mert import load_centroids
+from open_musiclm.tokenizers.clap import clap_directory
+from open_musiclm.tokenizers.clap_laion import read_laion
+from open_musiclm.tokenizers.codec import Codec, codec_paths
+from open_musiclm.tokenizers.mert import load_centroids, mert_directory
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 # The section of the model config and the folder of the bundle that hold each backbone.
@@ -40,33 +45,39 @@ def pack(
 ) -> list[Path]:
     """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
 
-    Backbones that the config names by a local directory are copied, and so is a LAION file. Without a generation config
-    the bundle has the defaults. Returns the files written. Raises UserError, also where the folder is not empty.
+    Of backbones that the config names by a local directory the files that are read are copied, and so is a LAION file.
+    Without a generation config the bundle has the defaults. Returns the files of the bundle. The folder appears whole
+    or not at all. Raises UserError, also where it is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: not empty; name a new folder for the bundle")
+    if os.path.lexists(folder) and (not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())):
+        raise UserError(f"{folder}: there already, and not empty; name a new folder for the bundle")
     config = load_model_config(model_config)
-    laion = config.clap_rvq_cfg.checkpoint_path
-    if laion is not None and not Path(config.backbone(laion)).is_file():
-        raise UserError(f"{model_config}: clap_rvq_cfg: checkpoint_path: no such file: {config.backbone(laion)}")
-    converted = {kind: convert(path, kind, config, folder / weights_name(kind)) for kind, path in paths.items()}
-    content = json.loads(model_config.read_text(encoding="utf-8"))
-    for section, name in _BACKBONES.items():
-        local = _local_backbone(config, section)
-        if local is not None:
-            shutil.copytree(local, folder / name)
-            content[section]["model_name"] = f"./{name}"
-    if laion is not None:
-        shutil.copyfile(config.backbone(laion), folder / _LAION_NAME)
-        content["clap_rvq_cfg"]["checkpoint_path"] = f"./{_LAION_NAME}"
-    write_json(folder / MODEL_CONFIG_NAME, content)
-    write_json(folder / GENERATION_CONFIG_NAME, (generation_config or GenerationConfig()).model_dump())
-    return [folder / MODEL_CONFIG_NAME, folder / GENERATION_CONFIG_NAME, *converted.values()]
+    copied = _backbone_files(config)
+    unfinished = folder.with_name(f".unfinished_{folder.name}")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        for kind, path in paths.items():
+            convert(path, kind, config, unfinished / weights_name(kind))
+        for name, source in copied.items():
+            _copy(source, unfinished / name)
+        write_json(unfinished / MODEL_CONFIG_NAME, _moved(read_json_object(model_config), copied))
+        write_json(unfinished / GENERATION_CONFIG_NAME, (generation_config or GenerationConfig()).model_dump())
+        os.replace(unfinished, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write this bundle: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def convert(path: Path, kind: Kind, config: ModelConfig, target: Path) -> Path:
-    """Any checkpoint of ours or released as safetensors with its config inside. Raises UserError where it does not
-    fit the config."""
+def convert(path: Path, kind: Kind, config: ModelConfig, target: Path, overwrite: bool = False) -> Path:
+    """Any checkpoint of ours or released as safetensors with its config inside.
+
+    Raises UserError where it does not fit the config, and where something is at `target`: a file is replaced only with
+    `overwrite`, and never the checkpoint itself.
+    """
+    _check_target(find_weights(path, kind), target, overwrite)
     cpu = torch.device("cpu")
     if kind == "clap_rvq":
         ClapQuantizer.load(path, config, cpu)
@@ -107,9 +118,60 @@ def push(folder: Path, hub_id: str) -> None:
         raise UserError(f"--push_to_hub {hub_id}: {str(error).splitlines()[0]}") from error
 
 
-def _local_backbone(config: ModelConfig, section: str) -> Path | None:
-    name = getattr(config, section).model_name
-    if name is None:
-        return None
-    folder = Path(config.backbone(name))
-    return folder if folder.is_dir() else None
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if target.exists() and target.samefile(source):
+        raise UserError(f"{target}: this is the checkpoint itself, which is never replaced; name another --output")
+    if not target.is_file():
+        raise UserError(f"{target}: there already, and no file; name another --output")
+    if not overwrite:
+        raise UserError(f"{target}: there already; give --overwrite to replace it, or name another --output")
+
+
+def _backbone_files(config: ModelConfig) -> dict[str, Path]:
+    """What a bundle copies, by its name there: the files that loading reads of local backbones, and a LAION file.
+
+    Raises UserError for a directory that is no such backbone.
+    """
+    clap, section = clap_directory(config), config.clap_rvq_cfg
+    laion = section.checkpoint_path
+    found: dict[str, Sequence[Path]] = {}
+    if _is_local(config, section.model_name):
+        found["clap"] = clap.tokenizer_paths() if laion is not None else clap.paths()
+    if _is_local(config, config.hubert_kmeans_cfg.model_name):
+        found["mert"] = mert_directory(config).paths()
+    if _is_local(config, config.encodec_cfg.model_name):
+        Codec.load(config, torch.device("cpu"))
+        found["encodec"] = codec_paths(config)
+    files = {f"{name}/{path.name}": path for name, paths in found.items() for path in paths}
+    if laion is not None:
+        path = Path(config.backbone(laion))
+        read_laion(path, section)
+        files[_LAION_NAME] = path
+    for path in files.values():
+        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
+            raise UserError(f"{path}: not copied into a bundle: it or its folder is a link, or no file; copy it there")
+    return files
+
+
+def _is_local(config: ModelConfig, name: str | None) -> bool:
+    return name is not None and Path(config.backbone(name)).is_dir()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a regular file, and never what a link leads to. Raises OSError."""
+    target.parent.mkdir(exist_ok=True)
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as opened, target.open("wb") as written:
+        shutil.copyfileobj(opened, written)
+
+
+def _moved(content: dict[str, Any], copied: Mapping[str, Path]) -> dict[str, Any]:
+    """The model config with the backbones where they were copied to."""
+    for section, name in _BACKBONES.items():
+        if any(file.startswith(f"{name}/") for file in copied):
+            content[section]["model_name"] = f"./{name}"
+    if _LAION_NAME in copied:
+        content["clap_rvq_cfg"]["checkpoint_path"] = f"./{_LAION_NAME}"
+    return content

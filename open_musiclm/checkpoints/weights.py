@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from open_musiclm import __version__
+from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.legacy import stages as released
+from open_musiclm.checkpoints.tensor_files import read_tensors
+from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.config import ModelConfig, model_config_from_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
@@ -71,7 +74,11 @@ def find_weights(path: Path, kind: Kind) -> Path:
 
 
 def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Writes weights and their config; the file appears whole or not at all. Raises UserError."""
+    """Writes weights and their config; the file appears whole or not at all.
+
+    Raises UserError, also where the weights hold NaN or infinity.
+    """
+    check_finite(tensors, path)
     metadata = {
         "format": _FORMAT,
         "kind": kind,
@@ -106,16 +113,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
 
 
 def load_weights(path: Path, kind: Kind) -> Weights:
-    """Reads weights of the expected kind from a file or folder, our own or released. Raises UserError."""
+    """Reads weights of the expected kind from a file or folder, our own or released.
+
+    Raises UserError, also where they hold NaN or infinity.
+    """
     file = find_weights(path, kind)
     if file.suffix != ".safetensors":
-        return Weights(file, released.read(file, kind), None)
-    try:
-        with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: not a whole safetensors file: {error}") from error
+        tensors = released.read(file, kind)
+        check_finite(tensors, file)
+        return Weights(file, tensors, None)
+    content, metadata = read_tensors(file)
+    tensors = dict(unwrapped(content, file))
     if metadata.get("format") != _FORMAT or not {"kind", "model_config"} <= metadata.keys():
         raise UserError(
             f"{file}: not an open_musiclm checkpoint (its metadata lacks format={_FORMAT}, kind or model_config)"

@@ -5,18 +5,31 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from open_musiclm.config.fields import (
+    AtMost,
+    Layers,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Probability,
     Share,
+    Width,
+    WindowSeconds,
     accept_renamed_key,
 )
 from open_musiclm.config.json_files import Section
 from open_musiclm.config.training import GradientTrainerConfig
 
 RANDOM_INIT = "random"
+_DISCRIMINATOR_WINDOW = 2048  # samples of the longest of the encodec package's discriminators
+_BYTES_AND_SPECIAL_TOKENS = 256 + 5
+_PATCHES_OF = 256  # frames and mels that CLAP's audio tower cuts into patches
+_FEWEST_PATCHES = 4  # of a side in its last stage
+_FRONT_END_SAMPLES = {320: 400, 640: 720}  # that MERT's first frame is computed from, by samples of a frame
+_MERT_HZ = 16000
+
+# a mel spectrogram of an eighth as many bands, every quarter of it
+SpectrogramWindow = Annotated[PositiveInt, Field(ge=32), AtMost(1 << 16, "a whole crop has to hold it")]
 
 
 class BackboneTrainerConfig(GradientTrainerConfig):
@@ -34,16 +47,16 @@ class EncodecTrainerConfig(BackboneTrainerConfig):
         default="random",
         description="First weights: random, or a linear transform codec fitted to the first batch.",
     )
-    crop_seconds: PositiveFloat = Field(default=1.0, description="Length of a training example, in seconds.")
+    crop_seconds: WindowSeconds = Field(default=1.0, description="Length of a training example, in seconds.")
     time_weight: NonNegativeFloat = Field(default=1.0, description="Weight of the L1 loss of the wave.")
     spectrogram_weight: NonNegativeFloat = Field(default=1.0, description="Weight of the mel spectrogram loss.")
-    spectrogram_windows: list[PositiveInt] = Field(
-        default=[64, 128, 256, 512, 1024, 2048], description="Windows of that loss, in samples."
+    spectrogram_windows: list[SpectrogramWindow] = Field(
+        default=[64, 128, 256, 512, 1024, 2048], min_length=1, description="Windows of that loss, in samples."
     )
     adversarial_weight: NonNegativeFloat = Field(default=0.0, description="Weight of the adversarial loss.")
     feature_matching_weight: NonNegativeFloat = Field(default=0.0, description="Weight of the feature matching loss.")
     adversarial_from_step: NonNegativeInt = Field(default=0, description="Step at which the discriminators join.")
-    discriminator_filters: PositiveInt = Field(default=32, description="Filters of the discriminators' first layers.")
+    discriminator_filters: Width = Field(default=32, description="Filters of the discriminators' first layers.")
     commitment_weight: NonNegativeFloat = Field(default=3.0, description="Factor of the commitment loss.")
     codebook_decay: Probability = Field(default=0.99, description="Decay of the codebooks' moving averages.")
     dead_code_share: Probability = Field(
@@ -54,6 +67,26 @@ class EncodecTrainerConfig(BackboneTrainerConfig):
     )
     quieter_by_db: NonNegativeFloat = Field(default=12.0, description="Crops are made up to so many dB quieter.")
 
+    @model_validator(mode="after")
+    def _some_loss(self) -> "EncodecTrainerConfig":
+        if not (self.time_weight or self.spectrogram_weight or self.adversarial):
+            raise ValueError(
+                "time_weight, spectrogram_weight, adversarial_weight, feature_matching_weight: all are 0, so that the "
+                "decoder would not be trained"
+            )
+        return self
+
+    def check_crop(self, sample_hz: int, hop: int) -> None:
+        """Raises ValueError where a crop is too short for a frame of `hop` samples or for a spectrogram's window."""
+        needed = max(hop, max(self.spectrogram_windows) // 2 + 1)  # windows are centred, their first half is reflected
+        if self.adversarial:
+            needed = max(needed, _DISCRIMINATOR_WINDOW)
+        if round(self.crop_seconds * sample_hz) < needed:
+            raise ValueError(
+                f"trainer: crop_seconds: {self.crop_seconds} s is shorter than a frame or a loss's window; use at "
+                f"least {needed / sample_hz:.4f} s, or shorter spectrogram_windows"
+            )
+
     @property
     def adversarial(self) -> bool:
         """Whether there are discriminators at all."""
@@ -63,15 +96,43 @@ class EncodecTrainerConfig(BackboneTrainerConfig):
 class ClapArchitecture(Section):
     """The shape of a small CLAP: HTSAT over 64 mels of ten seconds at 48 kHz, RoBERTa over a vocabulary of its own."""
 
-    embedding_dim: PositiveInt = Field(default=128, description="Size of the embeddings that text and sound share.")
-    vocabulary_size: PositiveInt = Field(default=2500, description="Most tokens of the byte-level BPE vocabulary.")
-    text_dim: PositiveInt = Field(default=192, description="Width of the text tower.")
-    text_layers: PositiveInt = Field(default=3, description="Layers of the text tower.")
-    text_heads: PositiveInt = Field(default=4, description="Attention heads of the text tower.")
+    embedding_dim: Width = Field(default=128, description="Size of the embeddings that text and sound share.")
+    vocabulary_size: Annotated[PositiveInt, AtMost(1 << 20, "every token has a row of weights")] = Field(
+        default=2500, description="Most tokens of the byte-level BPE vocabulary."
+    )
+    text_dim: Width = Field(default=192, description="Width of the text tower.")
+    text_layers: Layers = Field(default=3, description="Layers of the text tower.")
+    text_heads: Layers = Field(default=4, description="Attention heads of the text tower.")
     patch_size: Literal[4, 8, 16] = Field(default=16, description="Side of a spectrogram patch, in frames and mels.")
-    audio_dim: PositiveInt = Field(default=96, description="Width of the audio tower's first stage; doubles at each.")
-    audio_depths: list[PositiveInt] = Field(default=[2, 2], description="Layers of each stage of the audio tower.")
-    audio_heads: list[PositiveInt] = Field(default=[4, 8], description="Attention heads of each of those stages.")
+    audio_dim: Width = Field(default=96, description="Width of the audio tower's first stage; doubles at each.")
+    audio_depths: list[Layers] = Field(
+        min_length=1, default=[2, 2], description="Layers of each stage of the audio tower."
+    )
+    audio_heads: list[Layers] = Field(
+        min_length=1, default=[4, 8], description="Attention heads of each of those stages."
+    )
+
+    @model_validator(mode="after")
+    def _shape_fits(self) -> "ClapArchitecture":
+        stages, patches = len(self.audio_depths), _PATCHES_OF // self.patch_size
+        if len(self.audio_heads) != stages:
+            raise ValueError(
+                f"audio_heads: expected {stages} numbers, as many as audio_depths, found {len(self.audio_heads)}"
+            )
+        if patches < _FEWEST_PATCHES * 2 ** (stages - 1):
+            raise ValueError(
+                f"audio_depths: {stages} stages, each of half as many patches as the one before it, are too many for "
+                f"{patches} x {patches} patches of patch_size {self.patch_size}"
+            )
+        if self.vocabulary_size < _BYTES_AND_SPECIAL_TOKENS:
+            raise ValueError(
+                f"vocabulary_size: {self.vocabulary_size} is below {_BYTES_AND_SPECIAL_TOKENS}, the bytes and the "
+                "special tokens"
+            )
+        _check_heads("text_heads", self.text_heads, "text_dim", self.text_dim)
+        for stage, heads in enumerate(self.audio_heads):
+            _check_heads("audio_heads", heads, f"audio_dim of stage {stage}", self.audio_dim * 2**stage)
+        return self
 
 
 class ClapTrainerConfig(BackboneTrainerConfig):
@@ -95,17 +156,23 @@ class MertArchitecture(Section):
     feature_projection_norm: bool = Field(
         default=True, description="Normalise each frame between front end and transformer; false keeps loudness."
     )
-    feature_dim: PositiveInt = Field(default=144, description="Width of the transformer.")
-    layers: PositiveInt = Field(default=4, description="Layers of the transformer.")
-    heads: PositiveInt = Field(default=4, description="Attention heads of each layer.")
-    feed_forward_dim: PositiveInt = Field(default=432, description="Width of each layer's feed-forward network.")
-    front_end_channels: PositiveInt = Field(default=96, description="Channels of the seven convolutions.")
+    feature_dim: Width = Field(default=144, description="Width of the transformer.")
+    layers: Layers = Field(default=4, description="Layers of the transformer.")
+    heads: Layers = Field(default=4, description="Attention heads of each layer.")
+    feed_forward_dim: Width = Field(default=432, description="Width of each layer's feed-forward network.")
+    front_end_channels: Width = Field(default=96, description="Channels of the seven convolutions.")
     samples_per_frame: Literal[320, 640] = Field(
         default=320, description="Samples of a frame: at 16 kHz 320 gives 50 frames a second, 640 gives 25."
     )
-    position_kernel: PositiveInt = Field(default=64, description="Width of the position convolution, in frames.")
+    position_kernel: Width = Field(default=64, description="Width of the position convolution, in frames.")
     position_groups: PositiveInt = Field(default=8, description="Groups of the position convolution.")
     dropout: Probability = Field(default=0.05, description="Dropout of hidden states; attention weights have none.")
+
+    @model_validator(mode="after")
+    def _shape_fits(self) -> "MertArchitecture":
+        _check_heads("heads", self.heads, "feature_dim", self.feature_dim)
+        _check_heads("position_groups", self.position_groups, "feature_dim", self.feature_dim)
+        return self
 
 
 class MertTrainerConfig(BackboneTrainerConfig):
@@ -116,12 +183,14 @@ class MertTrainerConfig(BackboneTrainerConfig):
         description="First weights: random, or the directory of a MERT of this architecture (config.json and "
         "model.safetensors).",
     )
-    crop_seconds: PositiveFloat = Field(default=5.0, description="Length of a training example, in seconds.")
+    crop_seconds: WindowSeconds = Field(default=5.0, description="Length of a training example, in seconds.")
     mask_start_probability: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.06, description="Share of frames at which a masked span begins."
     )
     mask_span: PositiveInt = Field(default=10, description="Length of a masked span, in frames.")
-    pitches: PositiveInt = Field(default=84, description="Bins of the constant-Q spectrogram, semitones from 55 Hz.")
+    pitches: Annotated[PositiveInt, AtMost(240, "twenty octaves")] = Field(
+        default=84, description="Bins of the constant-Q spectrogram, semitones from 55 Hz."
+    )
     pitch_weight: NonNegativeFloat = Field(default=1.0, description="Weight of the constant-Q loss.")
     unmasked_weight: NonNegativeFloat = Field(
         default=0.0,
@@ -147,3 +216,18 @@ class MertTrainingConfig(Section):
 
     architecture: MertArchitecture = Field(description="Shape of the model.")
     trainer: MertTrainerConfig = Field(description="How it is trained.")
+
+    @model_validator(mode="after")
+    def _crop_holds_frames(self) -> "MertTrainingConfig":
+        needed = _FRONT_END_SAMPLES[self.architecture.samples_per_frame]
+        if round(self.trainer.crop_seconds * _MERT_HZ) < needed:
+            raise ValueError(
+                f"trainer: crop_seconds: {self.trainer.crop_seconds} s is shorter than a frame of MERT; use at least "
+                f"{needed / _MERT_HZ} s"
+            )
+        return self
+
+
+def _check_heads(key: str, heads: int, width_key: str, width: int) -> None:
+    if width % heads:
+        raise ValueError(f"{key}: {heads} does not divide {width_key} {width}")

@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from open_musiclm.config.backbones import ClapTrainingConfig, EncodecTrainerConfig, MertTrainingConfig
+from open_musiclm.config.fields import LARGEST_FLOAT, LARGEST_INT
 from open_musiclm.config.generation import GENERATION_CONFIG_NAME, GenerationConfig
 from open_musiclm.config.json_files import Section
 from open_musiclm.config.model import ModelConfig
 from open_musiclm.config.training import TrainingConfig
 
-INTRODUCTION = """# Config files
+INTRODUCTION = f"""# Config files
 
 Generated from the code: `python -m open_musiclm.config.document > docs/configs.md`. Do not edit by hand.
 
 Configs are JSON files. They are checked when they are read: an unknown key, a missing key, a wrong type or values that
 contradict each other end the command with one line that names the file, the section, the key and what was expected.
-A key that is left out has its default. Times are in seconds, rates in Hz.
+A key that is left out has its default. Times are in seconds, rates in Hz. Where no other bound is given, integers are
+at most {LARGEST_INT} and numbers at most {LARGEST_FLOAT:.0f}. A file may begin with a byte order mark. A key that is
+there twice, NaN, infinity, and what is no regular file (a pipe, a device) are refused.
 """
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
@@ -113,8 +116,16 @@ def _type(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
-    bounds = [f"{sign} {schema[bound]:g}" for bound, sign in _BOUNDS.items() if bound in schema]
+    bounds = [
+        f"{sign} {_number(schema[bound])}"
+        for bound, sign in _BOUNDS.items()
+        if bound in schema and schema[bound] not in (LARGEST_INT, LARGEST_FLOAT)
+    ]
     return " ".join([schema["type"], ", ".join(bounds)]).strip()
+
+
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _sentence(text: str) -> str:

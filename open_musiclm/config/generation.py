@@ -2,14 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from open_musiclm.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt, Precision, StageName
-from open_musiclm.config.json_files import Section, load_section, section_from_content
+from open_musiclm.config.fields import (
+    AtMost,
+    BatchSize,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Precision,
+    StageName,
+)
+from open_musiclm.config.json_files import Section, load_section, problems_of, section_from_content
+from open_musiclm.errors import UserError
 
 GENERATION_CONFIG_NAME = "generation_config.json"
+_LOWEST_TEMPERATURE = 1e-3
+_MOST_GUIDANCE = 100
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Duration = Annotated[PositiveFloat, Field(ge=1e-3), AtMost(86_400, "that is a whole day of music")]
+Temperature = Annotated[NonNegativeFloat, AtMost(100, "all ids would be as likely as each other")]
+Samples = Annotated[PositiveInt, AtMost(100_000, "each is generated and kept until the best are chosen")]
 _STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 
 
@@ -19,15 +34,15 @@ class GenerationConfig(Section):
     Guidance is classifier-free guidance (Ho and Salimans 2022). Search: `open_musiclm/generation/search.py`.
     """
 
-    seed: int = Field(default=0, description="the same seed, prompt and sample number give the same music")
-    duration: PositiveFloat = Field(default=4.0, description="seconds of new music")
-    semantic_temperature: NonNegativeFloat = Field(
+    seed: Seed = Field(default=0, description="the same seed, prompt and sample number give the same music")
+    duration: Duration = Field(default=4.0, description="seconds of new music")
+    semantic_temperature: Temperature = Field(
         default=1.0, description="temperature of the semantic stage; 0: the likeliest token"
     )
-    coarse_temperature: NonNegativeFloat = Field(
+    coarse_temperature: Temperature = Field(
         default=0.95, description="temperature of the coarse stage; 0: the likeliest token"
     )
-    fine_temperature: NonNegativeFloat = Field(
+    fine_temperature: Temperature = Field(
         default=0.4, description="temperature of the fine stage; 0: the likeliest token"
     )
     top_k: PositiveInt | None = Field(
@@ -36,28 +51,55 @@ class GenerationConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="sample from the fewest ids whose probabilities add up to this"
     )
-    cfg_scale: NonNegativeFloat | list[NonNegativeFloat] = Field(
+    cfg_scale: float | list[float] = Field(
         default=1.0,
         description="guidance: above 1 a stage follows what it is given more closely; one number, or one each for the "
-        "semantic, coarse and fine stage; only for stages trained with condition_dropout",
+        "semantic, coarse and fine stage, from 0 to 100; only for stages trained with condition_dropout",
     )
     return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher sound")
     precision: Precision = Field(
         default="float32",
         description="precision of the stages' weights; bfloat16 is quicker, float32 gives the same music everywhere",
     )
-    max_batch_size: PositiveInt = Field(default=16, description="samples generated at the same time")
-    num_samples: PositiveInt = Field(default=4, description="samples to choose from, per prompt")
+    max_batch_size: BatchSize = Field(default=16, description="samples generated at the same time")
+    num_samples: Samples = Field(default=4, description="samples to choose from, per prompt")
     num_top_matches: PositiveInt = Field(default=1, description="samples to keep, per prompt")
     num_particles: PositiveInt | None = Field(
         default=None, description="particles that compete for each sample, window by window; the best is the sample"
     )
+
+    @field_validator("semantic_temperature", "coarse_temperature", "fine_temperature")
+    @classmethod
+    def _no_overflow(cls, temperature: float) -> float:
+        if 0 < temperature < _LOWEST_TEMPERATURE:
+            raise ValueError(
+                f"{temperature} is below {_LOWEST_TEMPERATURE}, where numbers overflow; 0 takes the likeliest token"
+            )
+        return temperature
+
+    loudness: Annotated[float, Field(ge=-60, le=0)] | None = Field(
+        default=None,
+        description="of the written wave, in LUFS; -16 is usual; peaks stay below -1 dBTP; by default as generated",
+    )
+
+    def __init__(self, /, **fields: Any) -> None:
+        """Raises UserError that names the field."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise UserError(f"GenerationConfig: {problems_of(error, type(self))}") from error
+
+    # So that pydantic does not call it for content of a file, whose errors name the file (as RootModel does it).
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @field_validator("cfg_scale")
     @classmethod
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
         if isinstance(scale, list) and len(scale) != len(_STAGES):
             raise ValueError(f"expected one number, or one for each of {', '.join(_STAGES)}")
+        for number in scale if isinstance(scale, list) else [scale]:
+            if not 0 <= number <= _MOST_GUIDANCE:  # beyond it nothing but the difference would be left
+                raise ValueError(f"{number} is not from 0 to {_MOST_GUIDANCE}")
         return scale
 
     @model_validator(mode="after")
@@ -88,8 +130,9 @@ class GenerationConfig(Section):
         return self.cfg_scale[_STAGES.index(stage)] if isinstance(self.cfg_scale, list) else self.cfg_scale
 
 
-def load_generation_config(path: Path) -> GenerationConfig:
+def load_generation_config(path: Path | str) -> GenerationConfig:
     """A generation config from its file; of a folder the one in it, or the defaults. Raises UserError."""
+    path = Path(path)
     file = path / GENERATION_CONFIG_NAME if path.is_dir() else path
     if path.is_dir() and not file.exists():
         return GenerationConfig()

@@ -8,37 +8,47 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from open_musiclm.config.fields import (
+    AtMost,
+    CodebookSize,
+    FrameRate,
+    Layers,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Probability,
+    Quantizers,
+    SampleRate,
     StageName,
+    Width,
+    WindowSeconds,
     accept_renamed_key,
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
+from open_musiclm.config.model_checks import check_positions, check_shortest_windows, check_sizes
 from open_musiclm.errors import UserError
 
+_CODEBOOKS = AtMost(256, "every quantizer has a codebook of its own")
 MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
 
 
 class GlobalConfig(Section):
     """The windows of the stages and of CLAP, and how the codebooks are shared between the coarse and the fine stage."""
 
-    semantic_audio_length_seconds: PositiveFloat = Field(
+    semantic_audio_length_seconds: WindowSeconds = Field(
         default=10.0, description="window of the semantic stage, seconds; the longest of the three"
     )
-    coarse_audio_length_seconds: PositiveFloat = Field(default=4.0, description="window of the coarse stage, seconds")
-    fine_audio_length_seconds: PositiveFloat = Field(
+    coarse_audio_length_seconds: WindowSeconds = Field(default=4.0, description="window of the coarse stage, seconds")
+    fine_audio_length_seconds: WindowSeconds = Field(
         default=2.0, description="window of the fine stage, seconds; the shortest of the three"
     )
-    clap_audio_length_seconds: PositiveFloat = Field(
+    clap_audio_length_seconds: WindowSeconds = Field(
         default=10.0, description="stretch of sound that one CLAP embedding stands for, seconds"
     )
-    num_coarse_quantizers: PositiveInt = Field(
+    num_coarse_quantizers: Quantizers = Field(
         default=3, description="codebooks that the coarse stage predicts: the first ones of the codec"
     )
-    num_fine_quantizers: NonNegativeInt = Field(
+    num_fine_quantizers: Annotated[NonNegativeInt, _CODEBOOKS] = Field(
         default=5, description="codebooks that the fine stage predicts: those that follow; 0: there is no fine stage"
     )
 
@@ -46,8 +56,8 @@ class GlobalConfig(Section):
 class ClapRvqConfig(Section):
     """CLAP, and the residual vector quantizer (RVQ) that turns its embeddings into tokens."""
 
-    rq_num_quantizers: PositiveInt = Field(default=12, description="quantizers, which is CLAP tokens per embedding")
-    codebook_size: PositiveInt = Field(default=1024, description="codes of each quantizer")
+    rq_num_quantizers: Quantizers = Field(default=12, description="quantizers, which is CLAP tokens per embedding")
+    codebook_size: CodebookSize = Field(default=1024, description="codes of each quantizer")
     enable_fusion: bool = Field(
         default=False, description="whether CLAP is one with feature fusion, for sound longer than 10 s"
     )
@@ -69,7 +79,7 @@ class ClapRvqConfig(Section):
         description="CLAP: a hub id, or a local directory (`./folder` is beside the config); null takes "
         "`laion/clap-htsat-unfused`, or `laion/clap-htsat-fused` with `enable_fusion`",
     )
-    sample_hz: PositiveInt = Field(default=48000, description="sample rate of CLAP's input, Hz")
+    sample_hz: SampleRate = Field(default=48000, description="sample rate of CLAP's input, Hz")
 
 
 class HubertKmeansConfig(Section):
@@ -85,15 +95,18 @@ class HubertKmeansConfig(Section):
     embed_layer: NonNegativeInt = Field(
         default=7, description="transformer layer whose output is used, counted from 1; 0: the input of the first"
     )
-    target_sample_hz: PositiveInt = Field(default=16000, description="sample rate of MERT's input, Hz")
+    target_sample_hz: SampleRate = Field(default=16000, description="sample rate of MERT's input, Hz")
     seq_len_multiple_of: PositiveInt = Field(
         default=320, description="samples per frame; waves are cut to a multiple of it"
     )
-    codebook_size: PositiveInt = Field(default=1024, description="clusters of the k-means, which is semantic ids")
-    output_hz: PositiveInt = Field(
+    codebook_size: CodebookSize = Field(default=1024, description="clusters of the k-means, which is semantic ids")
+    output_hz: FrameRate = Field(
         default=50, description="semantic tokens per second: `target_sample_hz` / `seq_len_multiple_of`"
     )
-    trust_remote_code: bool = Field(default=False, description="whether the model may run code of its own from the hub")
+    trust_remote_code: bool = Field(
+        default=False,
+        description="allows nothing by itself: code of the model's own runs only with the flag `--trust_remote_code`",
+    )
 
     @model_validator(mode="after")
     def _rate_follows_from_hop(self) -> "HubertKmeansConfig":
@@ -112,13 +125,13 @@ class EncodecConfig(Section):
         default=6.0,
         description="bandwidth in kbps; must be that of num_coarse_quantizers + num_fine_quantizers codebooks",
     )
-    codebook_size: PositiveInt = Field(default=1024, description="codes of each codebook")
-    output_hz: PositiveInt = Field(default=75, description="frames per second")
+    codebook_size: CodebookSize = Field(default=1024, description="codes of each codebook")
+    output_hz: FrameRate = Field(default=75, description="frames per second")
     model_name: str = Field(
         default="encodec_24khz",
         description="`encodec_24khz`, or a local directory (`./folder` is beside the config)",
     )
-    sample_hz: PositiveInt = Field(default=24000, description="sample rate of the waves, Hz")
+    sample_hz: SampleRate = Field(default=24000, description="sample rate of the waves, Hz")
 
     @model_validator(mode="after")
     def _whole_hop(self) -> "EncodecConfig":
@@ -130,9 +143,9 @@ class EncodecConfig(Section):
 class TransformerConfig(Section):
     """One stage's transformer."""
 
-    dim: PositiveInt = Field(default=1024, description="model dimension")
-    depth: PositiveInt = Field(default=6, description="blocks")
-    heads: PositiveInt = Field(default=8, description="query heads of size 64; keys and values have one head")
+    dim: Width = Field(default=1024, description="model dimension")
+    depth: Layers = Field(default=6, description="blocks")
+    heads: Layers = Field(default=8, description="query heads of size 64; keys and values have one head")
     attn_dropout: Probability = Field(default=0.0, description="training: dropout of attention weights")
     ff_dropout: Probability = Field(default=0.1, description="training: dropout in the feed-forward layers")
     use_conv_ff: bool = Field(
@@ -190,10 +203,10 @@ class AcousticConfig(TransformerConfig):
         default="flat",
         description="flat: a position per token, as released checkpoints; frames: a position per acoustic frame",
     )
-    conditioning_kernel: PositiveInt = Field(
+    conditioning_kernel: Annotated[PositiveInt, AtMost(4097, "every frame of it has weights")] = Field(
         default=9, description="frames layout: conditioning frames that one convolution over them sees; odd"
     )
-    conditioning_depth: NonNegativeInt = Field(
+    conditioning_depth: Annotated[NonNegativeInt, AtMost(64, "every block has weights of its own")] = Field(
         default=2, description="frames layout: convolution blocks over the conditioning"
     )
 
@@ -256,6 +269,9 @@ class ModelConfig(Section):
                     f"{self.hubert_kmeans_cfg.output_hz} Hz and {self.encodec_cfg.output_hz} Hz; "
                     f"use a multiple of {float(self.token_grid)} s"
                 )
+        check_shortest_windows(self)
+        check_positions(self)
+        check_sizes(self)
         return self
 
     @property
@@ -300,8 +316,9 @@ class ModelConfig(Section):
         return str((self._folder / name).resolve()) if name.startswith(("./", "../")) else name
 
 
-def load_model_config(path: Path) -> ModelConfig:
+def load_model_config(path: Path | str) -> ModelConfig:
     """Reads and validates a model config. Raises UserError."""
+    path = Path(path)
     config = load_section(path, ModelConfig)
     config._folder = path.resolve().parent
     return config
@@ -313,4 +330,5 @@ def model_config_from_json(text: str, source: str) -> ModelConfig:
 
 
 def _is_multiple(seconds: float, grid: Fraction) -> bool:
-    return math.isclose(seconds / float(grid), round(seconds / float(grid)), abs_tol=1e-9)
+    steps = seconds / float(grid)
+    return round(steps) > 0 and math.isclose(steps, round(steps), abs_tol=1e-9)

@@ -1,10 +1,13 @@
 """The training config: one section for each trainer, and one for preprocessing."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from open_musiclm.config.fields import (
+    AtMost,
+    BatchSize,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -13,6 +16,8 @@ from open_musiclm.config.fields import (
     Share,
     StageName,
     TrainingPrecision,
+    TrainingSeed,
+    Workers,
 )
 from open_musiclm.config.json_files import Section, SectionType, load_section
 from open_musiclm.errors import UserError
@@ -29,15 +34,15 @@ class TrainerConfig(Section):
 
     folder: str = Field(description="Folder of sound files (or of preprocessed tokens), searched recursively.")
     num_train_steps: PositiveInt = Field(description="Steps of the whole run.")
-    batch_size: PositiveInt = Field(description="Examples in a batch of each process.")
+    batch_size: BatchSize = Field(description="Examples in a batch of each process.")
     save_model_every: PositiveInt = Field(default=1000, description="Steps from one checkpoint to the next.")
     save_results_every: PositiveInt = Field(default=250, description="Steps from one validation to the next.")
     valid_frac: Probability = Field(default=0.05, description="Share of the files that is kept for validation.")
     max_validation_examples: PositiveInt | None = Field(
         default=None, description="Validate on so many examples, chosen once at random; null: on all."
     )
-    num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)
-    seed: int = Field(default=0, description=_SEED)
+    num_workers: Workers = Field(default=2, description=_WORKERS)
+    seed: TrainingSeed = Field(default=0, description=_SEED)
     keep_last: PositiveInt = Field(default=3, description="Checkpoints that stay on disk, beside the best one.")
 
 
@@ -69,9 +74,9 @@ class HubertKmeansTrainerConfig(Section):
 
     folder: str = Field(description="Folder of sound files, searched recursively.")
     feature_extraction_num_steps: PositiveInt = Field(description="Batches of crops that k-means is fitted on.")
-    feature_extraction_batch_size: PositiveInt = Field(description="Crops in a batch of each process.")
-    num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)
-    seed: int = Field(default=0, description=_SEED)
+    feature_extraction_batch_size: BatchSize = Field(description="Crops in a batch of each process.")
+    num_workers: Workers = Field(default=2, description=_WORKERS)
+    seed: TrainingSeed = Field(default=0, description=_SEED)
 
 
 class StageTrainerConfig(GradientTrainerConfig):
@@ -104,6 +109,8 @@ class StageTrainerConfig(GradientTrainerConfig):
         weights = self.cross_entropy_loss_weights
         if weights is not None and len(weights) != sequences:
             raise ValueError(f"cross_entropy_loss_weights: expected {sequences} numbers, found {len(weights)}")
+        if weights is not None and not any(weights):
+            raise ValueError("cross_entropy_loss_weights: all are 0, so that nothing would be trained")
         return self
 
 
@@ -115,16 +122,16 @@ class DataPreprocessorConfig(Section):
         default=None, description="Folder of FMA's metadata (tracks.csv), for --filter_fma."
     )
     results_folder: str = Field(description="Folder that the tokens are written to.")
-    max_audio_length_seconds: PositiveFloat = Field(
+    max_audio_length_seconds: Annotated[PositiveFloat, AtMost(86400, "a crop is held in memory as a whole")] = Field(
         default=30.0, description="Longest crop of a file, in seconds; longer files are cropped."
     )
     random_crop: bool = Field(
         default=True, description="Crop anywhere in a file; false: one after the other from its beginning."
     )
     num_crops: PositiveInt = Field(default=1, description="Most crops of a file.")
-    clap_batch_size: PositiveInt = Field(default=32, description="CLAP windows computed at the same time.")
-    num_workers: NonNegativeInt = Field(default=2, description=_WORKERS)
-    seed: int = Field(default=0, description="Seed of the crops.")
+    clap_batch_size: BatchSize = Field(default=32, description="CLAP windows computed at the same time.")
+    num_workers: Workers = Field(default=2, description=_WORKERS)
+    seed: TrainingSeed = Field(default=0, description="Seed of the crops.")
 
 
 class TrainingConfig(Section):
@@ -156,8 +163,9 @@ class TrainingConfig(Section):
         return self
 
 
-def load_training_config(path: Path) -> TrainingConfig:
+def load_training_config(path: Path | str) -> TrainingConfig:
     """Reads and validates a training config. Raises UserError."""
+    path = Path(path)
     config = load_section(path, TrainingConfig)
     config._path = path
     return config

@@ -11,10 +11,12 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from open_musiclm.audio import SoundError, find_sounds, sound_info, wave_statistics
+from open_musiclm.audio import SoundError, find_foreign_sounds, find_sounds, sound_info, wave_statistics
+from open_musiclm.data.failures import named
 
 _QUANTILES = (0, 10, 50, 90, 100)
 _SECONDS_PER_HOUR = 3600
+_FOREIGN = "a kind of sound that cannot be read here; convert it to flac, wav, ogg or mp3"
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,29 @@ class CheckedFile:
 def check_file(path: Path) -> CheckedFile:
     """Decodes a whole file. Its problem is what would make training skip it."""
     try:
-        info = sound_info(path)
+        with named(path):
+            info = sound_info(path)
     except SoundError as error:
         return CheckedFile(path, problem=str(error))
+    problem = None
     try:
-        wave_statistics(path)
-        problem = None
+        with named(path):
+            wave_statistics(path)
     except SoundError as error:
         problem = str(error)
     return CheckedFile(path, info.format, info.sample_hz, info.channels, info.seconds, problem)
 
 
 def check_folder(folder: Path) -> list[CheckedFile]:
-    """Every sound file below `folder`, in order. Raises UserError where there is none."""
+    """Every sound file below `folder`, in order; also those of kinds that cannot be read.
+
+    Raises UserError where there is none that can be.
+    """
     paths = find_sounds(folder)
+    foreign = [CheckedFile(path, problem=f"{path}: {_FOREIGN}") for path in find_foreign_sounds(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(check_file, paths), total=len(paths), unit="file", desc="decoding"))
+        checked = list(tqdm(pool.map(check_file, paths), total=len(paths), unit="file", desc="decoding"))
+    return sorted([*checked, *foreign], key=lambda file: file.path)
 
 
 def usable(files: Sequence[CheckedFile]) -> list[CheckedFile]:

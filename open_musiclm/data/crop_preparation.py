@@ -15,7 +15,7 @@ from open_musiclm.audio import SoundError, SoundInfo, read_window
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
 from open_musiclm.data.crops import TOKENIZER_KINDS, TokenizerKind, cut, tokenizer_crop
 from open_musiclm.data.example_order import random_generator
-from open_musiclm.data.failures import SoundFailure
+from open_musiclm.data.failures import SoundFailure, named
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import shortest_seconds
 
@@ -65,9 +65,10 @@ class CropPreparation(Dataset[PreparedFile]):
         """The crops of a file, or its failure."""
         path = self.paths[index]
         try:
-            info = self.statistics.info(path)
-            name = stored_name(path, self.folder)
-            return PreparedFile([self._crop(path, name, info, *place) for place in self._places(name, info)])
+            with named(path):
+                info = self.statistics.info(path)
+                name = stored_name(path, self.folder)
+                return PreparedFile([self._crop(path, name, info, *place) for place in self._places(name, info)])
         except SoundError as error:
             return PreparedFile([], SoundFailure(path, str(error)))
 

@@ -1,6 +1,7 @@
 """Sound files that fail: each is reported, and the next usable file takes its place."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,15 +20,30 @@ class SoundFailure:
     reason: str
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Whatever fails in the block is the failure of this file: raises SoundError, or another UserError as it is."""
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise SoundError(f"{path}: needs more memory than there is; split it into shorter files") from error
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise SoundError(f"{path}: cannot be used: {type(error).__name__}: {reason}") from error
+
+
 def first_usable(paths: Iterable[Path], make: Callable[[Path], Example]) -> tuple[Example, list[SoundFailure]]:
-    """`make` of the first path for which it raises no SoundError, and the failures of the paths before it.
+    """`make` of the first path that does not fail, and the failures of the paths before it.
 
     Raises UserError where all of them fail.
     """
     failures: list[SoundFailure] = []
     for path in paths:
         try:
-            return make(path), failures
+            with named(path):
+                return make(path), failures
         except SoundError as error:
             failures.append(SoundFailure(path, str(error)))
     raise UserError(f"none of the {len(failures)} sound files can be used; the first one is {failures[0].reason}")

@@ -1,10 +1,10 @@
 """The FMA data set's metadata (Defferrard et al. 2017): leaving out unpopular experimental tracks."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from open_musiclm.config.json_files import parse_json
 from open_musiclm.errors import UserError
 
 EXPERIMENTAL_GENRE = 38
@@ -47,7 +47,7 @@ def _unwanted_tracks(path: Path) -> set[int]:
             return {
                 int(row[0])
                 for row in rows
-                if EXPERIMENTAL_GENRE in json.loads(row[genres])
+                if EXPERIMENTAL_GENRE in parse_json(row[genres], f"{path}: genres_all")
                 and (int(row[listens]) <= FEWEST_LISTENS or int(row[favorites]) <= FEWEST_FAVORITES)
             }
     except (OSError, ValueError, StopIteration, IndexError, TypeError, csv.Error) as error:

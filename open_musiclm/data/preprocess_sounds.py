@@ -22,17 +22,19 @@ def preprocess_sounds(
     rvq_path: Path,
     kmeans_path: Path,
     device_name: str | None = None,
+    trust_remote_code: bool = False,
 ) -> PreprocessReport:
     """Writes the tokens of sound files to `settings.results_folder`, on the processes that accelerate started.
 
-    Without `device_name`, each of several processes uses a device of its own. Returns what this process did. Raises
+    Without `device_name`, each of several processes uses a device of its own. `trust_remote_code` lets Python code run
+    that comes with MERT. Returns what this process did. Raises
     UserError, also where no file can be used.
     """
     device = choose_device(device_name)
     state = PartialState(cpu=device.type == "cpu")
     if device_name is None and state.num_processes > 1:
         device = state.device
-    tokenizer = MusicTokenizer.load(config, rvq_path, kmeans_path, device)
+    tokenizer = MusicTokenizer.load(config, rvq_path, kmeans_path, device, trust_remote_code)
     fingerprints = {
         "clap_rvq": fingerprint(tokenizer.quantizer.residual_vq.codebooks),
         "hubert_kmeans": fingerprint(tokenizer.semantic.centroids),

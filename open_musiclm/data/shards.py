@@ -19,8 +19,11 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
 from open_musiclm.tokens import STREAM_NAMES, StreamName, TokenStream
 
-_NAME = re.compile(r"tokens-(\d{5})-(\d{6})-(\d+)\.arrow")  # process, number, rows
+REMEDY = "remove this file and preprocess again, which makes what is missing"
+_NAME = re.compile(r"tokens-(\d{5})-(\d{6,})-(\d+)\.arrow", re.ASCII)  # process, number, rows
+_MOST_ROWS = 1 << 31
 _TYPES = {"path": pa.string(), "start_seconds": pa.float64(), "seconds": pa.float64()}
+_LISTS = (pa.list_(pa.uint16()), pa.list_(pa.uint32()))
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,59 @@ class Shard:
     rows: int
 
     def table(self) -> pa.Table:
-        """The mapped content. Raises UserError where it is damaged."""
+        """The mapped content, whose columns are those of a shard. Raises UserError where it is damaged."""
+        if not self.path.is_file():
+            raise self.damaged("cannot read: no regular file")
         try:
             with pa.memory_map(str(self.path)) as file:
                 table = pa.ipc.open_stream(file).read_all()
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{self.path}: cannot read: {error}; remove this file and preprocess again") from error
+            table.validate(full=True)  # lists that lie outside of the file would end the process
+            self._check_columns(table)
+        except (OSError, MemoryError, ValueError, pa.ArrowException) as error:
+            raise self.damaged(f"cannot read: {error}") from error
         if table.num_rows != self.rows:
-            raise UserError(
-                f"{self.path}: holds {table.num_rows} rows, its name says {self.rows}; remove it and preprocess again"
-            )
+            raise self.damaged(f"holds {table.num_rows} rows, its name says {self.rows}")
         return table
 
     def paths(self) -> pa.ChunkedArray:
         """The sound file of each row. Raises UserError where the shard is damaged."""
         return self.table().column("path")
 
+    def damaged(self, found: str) -> UserError:
+        """The error that says what is wrong with this file, on one line, and what to do."""
+        return UserError(f"{self.path}: {' '.join(found.split())[:300]}; {REMEDY}")
+
+    def _check_columns(self, table: pa.Table) -> None:
+        """Raises UserError where a column is missing, foreign, of another type, or has nulls."""
+        names = (*_TYPES, *STREAM_NAMES)
+        if sorted(table.column_names) != sorted(names):
+            raise self.damaged(f"has the columns {', '.join(table.column_names)}; expected {', '.join(names)}")
+        for name in names:
+            column = table.column(name)
+            wanted = (_TYPES[name],) if name in _TYPES else _LISTS
+            if column.type not in wanted:
+                raise self.damaged(f"column {name} is {column.type}; expected {' or '.join(map(str, wanted))}")
+            inner = sum(chunk.values.null_count for chunk in column.chunks) if name in STREAM_NAMES else 0
+            if column.null_count + inner:
+                raise self.damaged(f"column {name} has nulls")
+
 
 def find_shards(folder: Path) -> list[Shard]:
-    """The shards of a store by process and number. Opens none: their names say how many rows they have."""
-    matches = [_NAME.fullmatch(name) for name in sorted(os.listdir(folder))]
-    return [Shard(folder / match[0], int(match[1]), int(match[2]), int(match[3])) for match in matches if match]
+    """The shards of a store by process and number. Opens none: their names say how many rows they have.
+
+    Raises UserError where the folder cannot be read, or a name has more rows than a shard can hold.
+    """
+    try:
+        matches = [_NAME.fullmatch(name) for name in sorted(os.listdir(folder))]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot read this folder of tokens: {error.strerror}") from error
+    shards = []
+    for match in filter(None, matches):
+        path = folder / match[0]
+        if len(match[3]) > len(str(_MOST_ROWS)) or int(match[3]) > _MOST_ROWS:
+            raise UserError(f"{path}: its name says more rows than a shard can hold, {_MOST_ROWS}; {REMEDY}")
+        shards.append(Shard(path, int(match[1]), int(match[2]), int(match[3])))
+    return shards
 
 
 def write_shard(

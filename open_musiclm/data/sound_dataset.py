@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from open_musiclm.audio import SILENCE_STANDARD_DEVIATION, SoundError, read_window
 from open_musiclm.data.crops import Crop, cut, nested_starts, span_of
 from open_musiclm.data.example_order import ExampleOrder, random_generator
-from open_musiclm.data.failures import SoundFailure, first_usable
+from open_musiclm.data.failures import SoundFailure, first_usable, named
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
 
@@ -81,7 +81,8 @@ class SoundDataset(Dataset[SoundExample]):
         if path in self._failed:
             raise SoundError(self._failed[path])
         try:
-            return self._cut(path, generator)
+            with named(path):
+                return self._cut(path, generator)
         except SoundError as error:
             self._failed[path] = str(error)
             raise

@@ -1,12 +1,24 @@
 """Mean and deviation of whole sound files, remembered, so that a file is decoded once and not for every crop."""
 
+import math
 import os
 import sqlite3
-from contextlib import suppress
+import sys
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from open_musiclm.audio import SoundError, SoundInfo, WaveStatistics, count_frames, header_info, wave_statistics
+from tqdm import tqdm
+
+from open_musiclm.audio import (
+    SoundError,
+    SoundInfo,
+    WaveStatistics,
+    check_length,
+    count_frames,
+    header_info,
+    wave_statistics,
+)
 from open_musiclm.errors import UserError
 
 _WAIT_SECONDS = 60.0
@@ -22,56 +34,65 @@ _FIND = "SELECT mean, standard_deviation FROM wave_statistics WHERE path = ? AND
 _STORE = "INSERT OR REPLACE INTO wave_statistics VALUES (?, ?, ?, ?, ?)"
 _FIND_FRAMES = "SELECT frames FROM counted_frames WHERE path = ? AND size = ? AND modified_ns = ?"
 _STORE_FRAMES = "INSERT OR REPLACE INTO counted_frames VALUES (?, ?, ?, ?)"
+_NOWHERE = (b"", 0, 0)
+_MOST_FRAMES_OF_A_BYTE = 10_000
 
 
 class StatisticsCache:
     """Statistics by path, size and time of change, in a small SQLite file; without a file, in memory.
 
-    Workers, processes and runs share the file. Raises UserError where it cannot be used; where the disk refuses
-    later on, statistics are computed again.
+    Workers, processes and runs share the file. One that is damaged is made again, what it holds that makes no sense is
+    computed again, and so is all where the disk refuses later on; where SQLite cannot work, memory takes its place.
+    Raises UserError where the folder cannot be written to.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
         self._connection: sqlite3.Connection | None = None
         self._process = 0
-        try:
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                _connect(file).close()
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(f"{file}: cannot remember statistics there ({error}); remove this file") from error
+        if file is not None and not _made(file):
+            self.file = None
 
     def of(self, path: Path) -> WaveStatistics:
         """The statistics of a sound file. Raises SoundError, also where the file is silent."""
         version = _version(path)
-        with suppress(sqlite3.Error):
-            stored = self._own().execute(_FIND, version).fetchone()
-            if stored:
-                return WaveStatistics(*stored)
+        stored = self._found(_FIND, version)
+        if stored is not None and all(isinstance(value, float) and math.isfinite(value) for value in stored):
+            statistics = WaveStatistics(*stored)
+            if not statistics.silent:  # a silent file is never remembered
+                return statistics
         statistics = wave_statistics(path)
-        with suppress(sqlite3.Error):
-            self._own().execute(_STORE, (*version, statistics.mean, statistics.standard_deviation))
+        self._remember(_STORE, (*version, statistics.mean, statistics.standard_deviation))
         return statistics
 
     def info(self, path: Path) -> SoundInfo:
         """The header of a sound file with its exact length; where that takes decoding, it is done once.
 
-        Raises SoundError.
+        Raises SoundError, also where the file is too short.
         """
         info = header_info(path)
-        return replace(info, frames=self._counted_frames(path), estimated=False) if info.estimated else info
+        info = replace(info, frames=self._counted_frames(path), estimated=False) if info.estimated else info
+        check_length(path, info)
+        return info
 
     def _counted_frames(self, path: Path) -> int:
         version = _version(path)
-        with suppress(sqlite3.Error):
-            stored = self._own().execute(_FIND_FRAMES, version).fetchone()
-            if stored:
-                return stored[0]
+        stored = self._found(_FIND_FRAMES, version)
+        if stored is not None and isinstance(stored[0], int) and 0 < stored[0] <= _MOST_FRAMES_OF_A_BYTE * version[1]:
+            return stored[0]
         frames = count_frames(path)
-        with suppress(sqlite3.Error):
-            self._own().execute(_STORE_FRAMES, (*version, frames))
+        self._remember(_STORE_FRAMES, (*version, frames))
         return frames
+
+    def _found(self, query: str, version: tuple) -> tuple | None:
+        """The row of a version of a file, if it is remembered."""
+        with suppress(sqlite3.Error):
+            return self._own().execute(query, version).fetchone()
+        return None
+
+    def _remember(self, command: str, values: tuple) -> None:
+        with suppress(sqlite3.Error):
+            self._own().execute(command, values)
 
     def _own(self) -> sqlite3.Connection:
         """This process's own connection: SQLite's must not be carried into a forked worker, nor be closed there."""
@@ -85,10 +106,51 @@ class StatisticsCache:
         return {"file": self.file, "_connection": None, "_process": 0}
 
 
+def _made(file: Path) -> bool:
+    """Makes the file where it is missing, and anew where it is no database of ours.
+
+    Returns whether SQLite can use it there: some file systems have no locks. Raises UserError.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"{file}: cannot remember statistics there: not a regular file; remove it")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _check(file)
+        except sqlite3.Error as error:
+            if not _damaged(error):
+                raise
+            file.unlink(missing_ok=True)  # it only saves time
+            _check(file)
+    except sqlite3.Error as error:
+        where = f"{file}: cannot be used there ({error})"
+        tqdm.write(f"{where}: the statistics of sound files are kept in memory only", file=sys.stderr)
+        return False
+    except OSError as error:
+        raise UserError(f"{file}: cannot write there: {error.strerror}") from error
+    return True
+
+
+def _check(file: Path) -> None:
+    """Raises sqlite3.Error where the file is no database, or its tables are others."""
+    with closing(_connect(file)) as connection:
+        connection.execute(_FIND, _NOWHERE).fetchone()
+        connection.execute(_FIND_FRAMES, _NOWHERE).fetchone()
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    """Whether it is the content that is wrong, and not the disk, a lock or a permission."""
+    return not isinstance(error, sqlite3.OperationalError) or str(error).startswith(("no such", "table", "view"))
+
+
 def _connect(file: Path | None) -> sqlite3.Connection:
     connection = sqlite3.connect(file or ":memory:", timeout=_WAIT_SECONDS, isolation_level=None)
-    for table in _TABLES:
-        connection.execute(table)
+    try:
+        for table in _TABLES:
+            connection.execute(table)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

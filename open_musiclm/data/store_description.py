@@ -1,13 +1,14 @@
 """store.json: the config and the weights that a token store was made with. Others are refused."""
 
-import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from open_musiclm.checkpoints import differing_keys
-from open_musiclm.config import ModelConfig, model_config_from_json
+from open_musiclm.config import ModelConfig
+from open_musiclm.config.json_files import read_json_object, section_from_content, shown
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.tokens import TokenStream, token_streams
@@ -42,20 +43,23 @@ class StoreDescription:
     def read(cls, folder: Path) -> "StoreDescription":
         """Reads store.json. Raises UserError."""
         path = folder / DESCRIPTION_NAME
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            version = content["format_version"]
-            if version != FORMAT_VERSION:
-                raise UserError(f"{path}: format_version {version}, this code reads {FORMAT_VERSION}; preprocess again")
-            config = model_config_from_json(json.dumps(content["model_config"]), str(path))
-            return cls(config, content["fingerprints"])
-        except OSError as error:
+        if not os.path.lexists(path):
             raise UserError(
-                f"{folder}: no preprocessed tokens there ({DESCRIPTION_NAME}: {error.strerror}); "
+                f"{folder}: no preprocessed tokens there (it has no {DESCRIPTION_NAME}); "
                 "run scripts/preprocess_data.py first"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not the description of a token store: {error}") from error
+            )
+        try:
+            content = read_json_object(path)
+            version = content.get("format_version")
+            if version != FORMAT_VERSION:
+                raise UserError(f"{path}: format_version {shown(version)}, this code reads {FORMAT_VERSION}")
+            config = section_from_content(content.get("model_config"), f"{path}: model_config", ModelConfig)
+            fingerprints = content.get("fingerprints")
+            if not isinstance(fingerprints, dict) or not all(isinstance(text, str) for text in fingerprints.values()):
+                raise UserError(f"{path}: fingerprints: expected a text for each, found {shown(fingerprints)}")
+        except UserError as error:
+            raise UserError(f"{error}; restore this file, or preprocess into another folder") from error
+        return cls(config, fingerprints)
 
     def write(self, folder: Path) -> None:
         """Writes store.json, with rates, windows, codebook sizes and quantizers for a reader without our configs."""

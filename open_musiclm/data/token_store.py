@@ -10,10 +10,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig
-from open_musiclm.data.shards import StoredTokens, find_shards
-from open_musiclm.data.store_description import StoreDescription
+from open_musiclm.data.shards import Shard, StoredTokens, find_shards
+from open_musiclm.data.store_description import CLAP_WINDOWS_HZ, StoreDescription, shortest_seconds
 from open_musiclm.errors import UserError
-from open_musiclm.tokens import STREAM_NAMES, StreamName, token_streams
+from open_musiclm.tokens import STREAM_NAMES, StreamName, TokenStream, token_streams
+
+_LONGEST_SECONDS = 1e9
 
 
 class TokenStore:
@@ -59,9 +61,14 @@ class TokenStore:
         Reads only these. Raises UserError where the row's shard is damaged.
         """
         columns, place = self._find(row)
-        width = self._streams[name].quantizers
-        tokens = columns.tokens(name, place)[first * width :]
-        return torch.from_numpy(tokens[: None if count is None else count * width].astype(np.int64)).view(-1, width)
+        stream = self._streams[name]
+        tokens = columns.tokens(name, place)[first * stream.quantizers :]
+        tokens = tokens[: None if count is None else count * stream.quantizers]
+        if len(tokens) and int(tokens.max()) >= stream.codebook_size:
+            raise columns.shard.damaged(
+                f"row {place} has the {name} id {tokens.max()}; ids are below {stream.codebook_size}"
+            )
+        return torch.from_numpy(tokens.astype(np.int64)).view(-1, stream.quantizers)
 
     def paths(self) -> list[str]:
         """The sound file of every row, in the order of rows."""
@@ -80,7 +87,7 @@ class TokenStore:
         number = int(np.searchsorted(self._ends, row, side="right"))
         shard = self._shards[number]
         if number not in self._columns:
-            self._columns[number] = _Columns(shard.table())
+            self._columns[number] = _Columns(shard, self.description.model_config)
         return self._columns[number], row - int(self._ends[number]) + shard.rows
 
     def __getstate__(self) -> dict:
@@ -88,16 +95,43 @@ class TokenStore:
 
 
 class _Columns:
-    """The columns of a shard as views of the mapped file."""
+    """The columns of a shard as views of the mapped file; the lists are as long as their rows' seconds want.
 
-    def __init__(self, table: pa.Table) -> None:
+    Raises UserError where the shard is damaged.
+    """
+
+    def __init__(self, shard: Shard, config: ModelConfig) -> None:
+        table = shard.table()
         columns = {name: _only_chunk(table.column(name)) for name in table.column_names}
+        self.shard = shard
         self.path = columns["path"]
         self.start_seconds = columns["start_seconds"].to_numpy()
         self.seconds = columns["seconds"].to_numpy()
         self._lists = {
             name: (columns[name].offsets.to_numpy(), columns[name].values.to_numpy()) for name in STREAM_NAMES
         }
+        self._check_seconds(shortest_seconds(config))
+        for stream in token_streams(config).values():
+            self._check_lengths(stream, config.global_cfg.clap_audio_length_seconds)
+
+    def _check_seconds(self, shortest: int) -> None:
+        for name, values, least in (("start_seconds", self.start_seconds, 0), ("seconds", self.seconds, shortest)):
+            wrong = np.flatnonzero(~((values >= least) & (values < _LONGEST_SECONDS)))
+            if len(wrong):
+                raise self.shard.damaged(f"row {wrong[0]}: {name} {values[wrong[0]]:g}; expected at least {least}")
+
+    def _check_lengths(self, stream: TokenStream, clap_seconds: float) -> None:
+        if stream.frame_hz is None:
+            frames = np.floor((self.seconds - clap_seconds) * CLAP_WINDOWS_HZ + 1e-6) + 1
+        else:
+            frames = np.round(self.seconds * stream.frame_hz) - stream.lost_frames
+        found, expected = np.diff(self._lists[stream.name][0]), frames * stream.quantizers
+        wrong = np.flatnonzero(found != expected)
+        if len(wrong):
+            row = wrong[0]
+            raise self.shard.damaged(
+                f"row {row}: {found[row]} {stream.name} tokens; {self.seconds[row]:g} s have {expected[row]:g}"
+            )
 
     def tokens(self, name: StreamName, place: int) -> np.ndarray:
         offsets, values = self._lists[name]

@@ -13,7 +13,9 @@ DEATHS = (RuntimeError, EOFError, ConnectionError, FileNotFoundError)
 
 def is_death(error: Exception) -> bool:
     """Whether one of `DEATHS` means that a worker died, not that something else failed."""
-    return not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
+    # An exception that a worker raises comes with its traceback, "Caught ... in DataLoader worker process 0.".
+    is_raised = str(error).startswith("Caught ")
+    return not is_raised and (not isinstance(error, RuntimeError) or "DataLoader worker" in str(error))
 
 
 def leave_signals_to_parent(worker: int) -> None:

@@ -1,6 +1,7 @@
 """CLAP embeddings of texts and of sound of any length."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -8,10 +9,13 @@ from torch import Tensor
 
 from open_musiclm import audio
 from open_musiclm.audio import Sound
+from open_musiclm.errors import Remark
 from open_musiclm.tokenizers.clap import Clap
 
 _MOST_TEXTS = 4096
 _WINDOWS_AT_ONCE = 16
+_WINDOWS_IN_MEMORY = 128
+_SHOWN = 40  # characters of a prompt that is named
 
 
 class ClapEmbedder:
@@ -22,35 +26,71 @@ class ClapEmbedder:
 
     def __init__(self, clap: Clap, window_seconds: float, sample_hz: int) -> None:
         self.clap, self.sample_hz = clap, sample_hz
+        self.window_seconds = window_seconds
         self.window = audio.samples_of(window_seconds, clap.sample_hz)
         self._texts: dict[str, Float[Tensor, "dim"]] = {}
 
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Embeddings of length 1."""
+        """Embeddings of length 1. Warns with a Remark of a prompt whose end CLAP does not read."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if len(self._texts) + len(new) > _MOST_TEXTS:
             self._texts.clear()
             new = list(dict.fromkeys(prompts))
         if new:
+            for prompt, dropped in zip(new, self.clap.dropped_tokens(new), strict=True):
+                if dropped:
+                    warnings.warn(Remark(_cut(prompt, dropped)), stacklevel=2)
             self._texts.update(zip(new, self.clap.embed_text(new), strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
         """The mean over the windows of a sound, of length 1; a sound shorter than a window is repeated."""
-        return self._embed(audio.resampled(sound, self.clap.sample_hz)[None])[0]
+        return self._embed(lambda start, end: sound.wave[None, start:end], 1, sound.wave.shape[0], sound.sample_hz)[0]
 
     def embed_waves(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """As `embed_sound` for each of several waves at `sample_hz`."""
-        resampled = audio.resample(waves, self.sample_hz, self.clap.sample_hz)
-        samples = audio.samples_of(waves.shape[1] / self.sample_hz, self.clap.sample_hz)
-        return self._embed(audio.fit_length(resampled, samples))
+        batch, samples = waves.shape
+        return self._embed(lambda start, end: waves[:, start:end], batch, samples, self.sample_hz)
 
-    def _embed(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
-        """Windows of all waves together, so many at once as memory allows; the last window of a wave starts earlier
-        where it would be shorter."""
+    def embed_stretch(
+        self, read: Callable[[int, int], Float[Tensor, "_"]], start: int, end: int
+    ) -> Float[Tensor, "dim"]:
+        """As `embed_sound` for samples [start, end) at `sample_hz`; `read` gives any stretch of them."""
+        return self._embed(lambda first, last: read(start + first, start + last)[None], 1, end - start, self.sample_hz)[
+            0
+        ]
+
+    def _embed(
+        self, read: Callable[[int, int], Float[Tensor, "batch _"]], batch: int, samples: int, sample_hz: int
+    ) -> Float[Tensor, "batch dim"]:
+        """Long sound is read and resampled in parts of whole windows, so that memory is bounded."""
+        at_once = max(_WINDOWS_IN_MEMORY // batch, 1)
+        window = audio.samples_of(self.window_seconds, sample_hz)
+        embeddings = []
+        for start, end in spans_of(samples, at_once * window, window):
+            length = audio.samples_of((end - start) / sample_hz, self.clap.sample_hz)
+            if end < samples:
+                length = at_once * self.window
+            wave = audio.fit_length(audio.resample(read(start, end), sample_hz, self.clap.sample_hz), length)
+            embeddings.append(self._embed_windows(wave))
+        return torch.nn.functional.normalize(torch.cat(embeddings, dim=1).mean(dim=1), dim=-1)
+
+    def _embed_windows(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch windows dim"]:
+        """The embeddings of the windows of all waves; the last window of a wave starts earlier where it would be
+        shorter."""
         if waves.shape[1] < self.window:
             waves = torch.stack([audio.repeat_to(wave, self.window) for wave in waves])
         windows = torch.stack(audio.windows_of(waves, self.window), dim=1)
         parts = windows.flatten(0, 1).to(self.clap.model.device).split(_WINDOWS_AT_ONCE)
-        embeddings = torch.cat([self.clap.embed_audio(part) for part in parts]).unflatten(0, (len(waves), -1))
-        return torch.nn.functional.normalize(embeddings.mean(dim=1), dim=-1)
+        return torch.cat([self.clap.embed_audio(part) for part in parts]).unflatten(0, (len(waves), -1))
+
+
+def spans_of(samples: int, part: int, least: int) -> list[tuple[int, int]]:
+    """[0, samples) in parts of `part`; the last one is longer by what would be a part of less than `least`."""
+    inner = [*range(part, samples - least + 1, part)]
+    return list(zip([0, *inner], [*inner, samples], strict=True))
+
+
+def _cut(prompt: str, dropped: int) -> str:
+    shown = prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}..."
+    return f"prompt {shown!r}: CLAP reads its first tokens only; the last {dropped} are dropped; say it in fewer words"

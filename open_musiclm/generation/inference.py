@@ -1,21 +1,33 @@
-"""What the inference scripts share: from paths and a generation config to ranked waves on disk."""
+"""What the inference scripts share: from a model and prompts to ranked waves on disk, each written as soon as it is
+made."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from open_musiclm.audio import Sound, read_sound
 from open_musiclm.config import GenerationConfig, StageName
+from open_musiclm.errors import UserError
+from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.output import Provenance, slug, write_generated
-from open_musiclm.generation.progress import StageBars
+from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
+from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer, Scorer
-from open_musiclm.generation.search import Candidate, best_of_n
+from open_musiclm.generation.search import Candidate, best_of_each
+from open_musiclm.generation.spool import SpooledWave
+
+# One sample of a prompt needs no ranking: where it is long, it goes to the disk as it is made.
+STREAMED_SECONDS = 600.0
+# What has to be ranked waits in memory, 0.35 GB an hour at 24 kHz, and as much again while it is scored.
+MOST_RANKED_SECONDS = 3 * 3600.0
 
 
 @dataclass(frozen=True)
 class Written:
-    """A candidate and the path of its wave."""
+    """A candidate and the path of its wave; the candidate of music that was written as it was made has no wave."""
 
     candidate: Candidate
     path: Path
@@ -24,20 +36,28 @@ class Written:
 def generate_files(
     model: MusicLM,
     prompts: Sequence[str],
-    results_folder: Path,
+    results_folder: Path | str,
     paths: Mapping[str, str],
-    input_audio: Path | None = None,
+    input_audio: Path | str | None = None,
     scorer: Scorer | None = None,
-) -> list[list[Written]]:
+) -> Iterator[list[Written]]:
     """Writes the `num_top_matches` best of `num_samples` of each prompt, as the model's generation config says.
 
-    `paths` is what the JSONs say about where the model comes from. Raises UserError.
+    Yields those of each prompt as soon as they are written. `paths` is what the JSONs say about where the model comes
+    from. Raises UserError.
     """
-    scorer = scorer or ClapScorer(model)
-    audio_prompt = read_sound(input_audio) if input_audio else None
-    with StageBars() as bars:
-        ranked = best_of_n(model, prompts, scorer, None, audio_prompt, bars)
-    return [write_candidates(model, own, scorer.name, results_folder, paths) for own in ranked]
+    config, folder = model.generation_config, Path(results_folder)
+    check_ranked_length(config, len(prompts))
+    prepare_folder(folder)
+    audio_prompt = read_sound(Path(input_audio)) if input_audio else None
+    with stage_progress() as progress:
+        if scorer is None and _streamed(config):
+            for written in _stream_files(model, prompts, folder, paths, audio_prompt, progress):
+                yield [written]
+            return
+        scorer = scorer or ClapScorer(model)
+        for own in best_of_each(model, prompts, scorer, None, audio_prompt, progress):
+            yield write_candidates(model, own, scorer.name, folder, paths)
 
 
 def write_candidates(
@@ -48,22 +68,84 @@ def write_candidates(
     written = []
     for rank, candidate in enumerate(candidates[: config.num_top_matches], start=1):
         provenance = Provenance(candidate.prompt, candidate.number, {score_name: candidate.score}, config, paths)
-        name = f"{slug(candidate.prompt)}_seed{config.seed}_{rank}"
+        name = _name(candidate.prompt, config, rank)
         path = write_generated(folder, name, candidate.wave, model.sample_hz, provenance)
         written.append(Written(candidate, path))
     return written
 
 
 def regenerate_files(
-    model: MusicLM, sounds: Sequence[Path], first_stage: StageName, results_folder: Path, paths: Mapping[str, str]
+    model: MusicLM,
+    sounds: Sequence[Path | str],
+    first_stage: StageName,
+    results_folder: Path | str,
+    paths: Mapping[str, str],
 ) -> Iterator[Path]:
-    """Regenerates sound files from `first_stage` on; yields the waves' paths. Raises UserError."""
+    """Regenerates sound files from `first_stage` on; yields the path of each wave as soon as it is written.
+
+    Raises UserError.
+    """
     config: GenerationConfig = model.generation_config
-    for source in sounds:
+    sources, folder = [Path(sound) for sound in sounds], Path(results_folder)
+    prepare_folder(folder)
+    for source, short in zip(sources, slugs_of_files(sources), strict=True):
         sound = read_sound(source)
-        with StageBars() as bars:
-            wave = model.regenerate(sound, first_stage, source.name, config, bars)
+        with stage_progress() as progress:
+            wave = model.regenerate(sound, first_stage, source.name, config, progress)
         similarity = float(model.embed_sound(sound) @ model.embed_sound(Sound(wave, model.sample_hz)))
         provenance = Provenance(source.name, 0, {"similarity": similarity}, config, paths)
-        name = f"{slug(source.stem)}_seed{config.seed}_{first_stage}"
-        yield write_generated(results_folder, name, wave, model.sample_hz, provenance)
+        yield write_generated(folder, f"{short}_seed{config.seed}_{first_stage}", wave, model.sample_hz, provenance)
+
+
+def check_ranked_length(config: GenerationConfig, prompts: int) -> None:
+    """Raises UserError where more music than memory should hold would have to wait until it is ranked."""
+    at_once = max(config.num_samples, min(config.max_batch_size, config.num_samples * prompts))
+    seconds = at_once * config.duration
+    if seconds > MOST_RANKED_SECONDS and not _streamed(config):
+        raise UserError(
+            f"duration {config.duration:g}: {at_once} samples are {seconds / 3600:.1f} hours of music, which wait in "
+            f"memory to be ranked; at most {MOST_RANKED_SECONDS / 3600:g} hours can; lower num_samples and "
+            "max_batch_size; num_samples 1 without num_particles has no limit, for it is written as it is made"
+        )
+
+
+def _streamed(config: GenerationConfig) -> bool:
+    return config.num_samples == 1 and config.num_particles is None and config.duration > STREAMED_SECONDS
+
+
+def _stream_files(
+    model: MusicLM,
+    prompts: Sequence[str],
+    folder: Path,
+    paths: Mapping[str, str],
+    audio_prompt: Sound | None,
+    progress: Progress,
+) -> Iterator[Written]:
+    """One sample of each prompt, kept in a file while it is made."""
+    config = model.generation_config
+    for session in model.sessions(prompts, None, 1, config, audio_prompt, progress):
+        with ExitStack() as stack:
+            names = [_name(request.prompt, config, 1) for request in session.requests]
+            spools = [
+                stack.enter_context(SpooledWave(temporary_path(folder / f"{place}.{name}")))
+                for place, name in enumerate(names)
+            ]
+            for chunk in session.stream(audio_prompt):
+                for spool, wave in zip(spools, chunk.cpu(), strict=True):
+                    spool.append(wave)
+            for request, name, spool in zip(session.requests, names, spools, strict=True):
+                similarity = _similarity(model, request.prompt, spool, config)
+                provenance = Provenance(request.prompt, 0, {ClapScorer.name: similarity}, config, paths)
+                path = write_generated(folder, name, spool, model.sample_hz, provenance)
+                yield Written(Candidate(request.prompt, 0, torch.zeros(0), similarity), path)
+
+
+def _similarity(model: MusicLM, prompt: str, spool: SpooledWave, config: GenerationConfig) -> float:
+    """As `ClapScorer` scores a wave, of the new music only."""
+    new = round(config.duration * model.sample_hz)
+    wave = model.embedder.embed_stretch(spool.stretch, len(spool) - new, len(spool))
+    return float(wave @ model.embed_text([prompt])[0])
+
+
+def _name(prompt: str, config: GenerationConfig, rank: int) -> str:
+    return f"{slug(prompt)}_seed{config.seed}_{rank}"

@@ -23,12 +23,16 @@ def open_paths(paths: ModelPaths) -> tuple[ModelPaths, GenerationConfig]:
 
 
 def load_parts(
-    paths: ModelPaths, config: ModelConfig, stages: Sequence[StageName], device: str | None
+    paths: ModelPaths,
+    config: ModelConfig,
+    stages: Sequence[StageName],
+    device: str | None,
+    trust_remote_code: bool = False,
 ) -> tuple[dict[StageName, Stage], MusicTokenizer]:
-    """The stages that are named, and the tokenizers. Raises UserError."""
+    """The stages that are named, and the tokenizers; see `Mert.load` for `trust_remote_code`. Raises UserError."""
     found, on = paths.resolved(stages), choose_device(device)
     loaded = {name: load_stage(found[f"{name}_path"], name, config, on) for name in stages}
-    return loaded, MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on)
+    return loaded, MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on, trust_remote_code)
 
 
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:

@@ -13,9 +13,10 @@ from torch import Tensor
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, Precision, StageName
 from open_musiclm.errors import UserError
+from open_musiclm.generation.arguments import check_config, check_sound, check_stages
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.loading import load_parts, open_paths
+from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import sampling_of
@@ -47,19 +48,24 @@ class MusicLM:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str | torch.device | None = None, precision: Precision | None = None
+        cls,
+        name: str | Path,
+        device: str | torch.device | None = None,
+        precision: Precision | None = None,
+        trust_remote_code: bool = False,
     ) -> "MusicLM":
         """The model of a bundle: its folder, or the id of one on the hub.
 
-        Without `device` the best one there is; without `precision` that of the bundle's generation config. Raises
-        UserError.
+        Without `device` the best one there is; without `precision` that of the bundle's generation config. Python code
+        that comes with its MERT runs only with `trust_remote_code`. Raises UserError.
         """
         paths, generation_config = open_paths(ModelPaths(bundle=str(name)))
         if precision is not None:
             generation_config = generation_config.updated({"precision": precision})
         config = paths.read_model_config()
         on = None if device is None else str(device)
-        return cls(config, *load_parts(paths, config, config.stage_names, on), generation_config)
+        parts = load_parts(paths, config, config.stage_names, on, trust_remote_code)
+        return cls(config, *parts, generation_config)
 
     def generate(
         self,
@@ -75,11 +81,21 @@ class MusicLM:
         With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
         see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
         """
-        config = self._config(config, duration)
-        waves: list[Float[Tensor, "samples"]] = []
-        for session in self._sessions(prompts, num_samples, config, progress):
-            waves += list(torch.cat([chunk.cpu() for chunk in session.stream(audio_prompt)], dim=1))
-        return waves
+        batches = self.batches(prompts, duration, num_samples, config, audio_prompt, progress)
+        return [wave for batch in batches for wave in batch]
+
+    def batches(
+        self,
+        prompts: str | Sequence[str],
+        duration: float | None = None,
+        num_samples: int = 1,
+        config: GenerationConfig | None = None,
+        audio_prompt: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Float[Tensor, "batch samples"]]:
+        """The waves of `generate`, up to `max_batch_size` at a time, as soon as they are made."""
+        sessions = self.sessions(prompts, duration, num_samples, config, audio_prompt, progress)
+        return (torch.cat([chunk.cpu() for chunk in session.stream(audio_prompt)], dim=1) for session in sessions)
 
     def stream(
         self,
@@ -91,10 +107,28 @@ class MusicLM:
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
         """(number of the batch, next chunk of sound of all its samples), window by window; see `generate`."""
-        config = self._config(config, duration)
-        for number, session in enumerate(self._sessions(prompts, num_samples, config, progress)):
-            for chunk in session.stream(audio_prompt):
-                yield number, chunk
+        sessions = self.sessions(prompts, duration, num_samples, config, audio_prompt, progress)
+        return ((number, chunk) for number, session in enumerate(sessions) for chunk in session.stream(audio_prompt))
+
+    def sessions(
+        self,
+        prompts: str | Sequence[str],
+        duration: float | None = None,
+        num_samples: int = 1,
+        config: GenerationConfig | None = None,
+        audio_prompt: Sound | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[GenerationSession]:
+        """The sessions of `generate`, one for every batch; all arguments are checked at once. Raises UserError."""
+        settings = check_config(config, duration, self.generation_config)
+        requests, batch = requests_of(prompts, num_samples), settings.max_batch_size
+        if audio_prompt is not None:
+            check_sound("audio_prompt", audio_prompt)
+        if progress is not None and not isinstance(progress, Progress):
+            raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
+        check_stages(needed_stages(self.config, settings, "semantic"), self.stages)
+        firsts = range(0, len(requests), batch)
+        return (self.session(requests[first : first + batch], settings, progress) for first in firsts)
 
     def session(
         self,
@@ -125,10 +159,14 @@ class MusicLM:
 
         The random numbers depend on `name` (of its file) and on the seed. Raises UserError.
         """
-        tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
-        config = self._config(config, sound.seconds)
+        check_sound(name, sound)
+        config = check_config(config, sound.seconds, self.generation_config)
+        if first_stage not in ("coarse", "fine"):
+            raise UserError(f"first_stage {first_stage!r}: expected coarse or fine")
+        check_stages(needed_stages(self.config, config, first_stage), self.stages)
         if first_stage == "fine":
             config = config.updated({"return_coarse_wave": False})
+        tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
         session = self.session([Request(name, 0)], config, progress, tokens)
         return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
 
@@ -141,25 +179,9 @@ class MusicLM:
         return self.embedder.embed_text(prompts)
 
     def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
-        """The CLAP embedding of a sound: the mean over its windows, of length 1."""
-        return self.embedder.embed_sound(sound)
+        """The CLAP embedding of a sound: the mean over its windows, of length 1. Raises UserError."""
+        return self.embedder.embed_sound(check_sound("sound", sound))
 
     def embed_waves(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of waves at `sample_hz`, as `embed_sound`, in batches."""
         return self.embedder.embed_waves(waves)
-
-    def _sessions(
-        self, prompts: str | Sequence[str], num_samples: int, config: GenerationConfig, progress: Progress | None
-    ) -> Iterator[GenerationSession]:
-        """One session for each batch of samples."""
-        requests, batch = requests_of(prompts, num_samples), config.max_batch_size
-        for first in range(0, len(requests), batch):
-            yield self.session(requests[first : first + batch], config, progress)
-
-    def _config(self, config: GenerationConfig | None, duration: float | None) -> GenerationConfig:
-        config = config or self.generation_config
-        if duration is None:
-            return config
-        if not 0 < duration < float("inf"):
-            raise UserError(f"duration {duration}: expected a number of seconds above 0")
-        return config.updated({"duration": float(duration)})

@@ -1,23 +1,32 @@
 """Names and files of generated music: a wave, and a JSON beside it that says how it was made."""
 
 import hashlib
+import math
 import platform
 import re
 import unicodedata
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.audio import write_wave
+import open_musiclm
+from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
-from open_musiclm.files import write_json
+from open_musiclm.errors import Remark
+from open_musiclm.files import atomic_write, write_json
+from open_musiclm.generation.spool import SpooledWave
 
 MAX_SLUG_BYTES = 80
-_LIBRARIES = ("open_musiclm", "torch", "transformers", "encodec", "vector-quantize-pytorch")
+NEARLY_SILENT_RMS = 0.003
+_LIBRARIES = ("torch", "transformers", "encodec", "vector-quantize-pytorch")
+_BLOCK_SAMPLES = 1 << 20
+_MOST_WAV_SAMPLES = (1 << 31) - 1024  # of two bytes; RF64 is the same with 64-bit lengths
 
 
 @dataclass(frozen=True)
@@ -34,41 +43,89 @@ class Provenance:
 def slug(text: str) -> str:
     """A file name for any text: letters and digits of every script, joined by underscores.
 
-    Where that loses something other than spaces, a short hash of the text keeps names apart.
+    Different texts have different names: where something other than a space is lost, or a space could be meant by an
+    underscore, a short hash of the text follows.
     """
-    composed = unicodedata.normalize("NFC", text)
-    plain = re.sub(r"\W+", "_", composed).strip("_").lower()
-    short = plain.encode()[:MAX_SLUG_BYTES].decode(errors="ignore").strip("_")
-    if short and short == composed.strip().replace(" ", "_"):
+    short = _readable(text)
+    if short and "_" not in text and short == text.replace(" ", "_"):
         return short
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{short}_{digest}" if short else digest
+    return "_".join(filter(None, (short, _digest(text))))
+
+
+def slugs_of_files(paths: Sequence[Path]) -> list[str]:
+    """A file name for each path, from its stem; a hash of the path follows where different paths have one stem."""
+    shorts = [_readable(path.stem) for path in paths]
+    counts = Counter(short for short, _ in set(zip(shorts, paths, strict=True)))
+    return [
+        short if short and counts[short] == 1 else "_".join(filter(None, (short, _digest(str(path)))))
+        for short, path in zip(shorts, paths, strict=True)
+    ]
 
 
 def write_generated(
-    folder: Path, name: str, wave: Float[Tensor, "samples"], sample_hz: int, provenance: Provenance
+    folder: Path | str, name: str, wave: Float[Tensor, "samples"] | SpooledWave, sample_hz: int, provenance: Provenance
 ) -> Path:
-    """Writes `name`.wav and `name`.json into `folder`; returns the wave's path. Raises UserError."""
-    path = folder / f"{name}.wav"
-    write_wave(path, wave, sample_hz)
+    """Writes `name`.wav and `name`.json into `folder`; returns the wave's path.
+
+    The wave gets the loudness of the generation config. Files of these names are replaced; the JSON is there first.
+    Warns with a Remark where the wave is nearly silent. Raises UserError.
+    """
+    path = Path(folder) / f"{name}.wav"
     settings = provenance.config.model_dump()
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "prompt": provenance.prompt,
-            "seed": settings.pop("seed"),
-            "sample": provenance.number,
-            **{name: round(score, 6) for name, score in provenance.scores.items()},
-            "seconds": wave.shape[0] / sample_hz,
-            "sample_hz": sample_hz,
-            "settings": settings,
-            "paths": provenance.paths,
-            "versions": versions(),
-        },
-    )
+    gain = 1.0
+    if provenance.config.loudness is None:
+        rms = _rms(wave)
+    else:
+        levels = levels_of(wave.split(_BLOCK_SAMPLES), sample_hz)
+        rms, gain = levels.rms, levels.gain_to(provenance.config.loudness)
+        settings["gain_db"] = round(20 * math.log10(gain), 2)
+    story = {
+        "prompt": provenance.prompt,
+        "seed": settings.pop("seed"),
+        "sample": provenance.number,
+        **{name: round(score, 6) for name, score in provenance.scores.items()},
+        "seconds": len(wave) / sample_hz,
+        "sample_hz": sample_hz,
+        "rms": round(rms, 6),
+        "gain_db": settings.pop("gain_db", 0.0),
+        "settings": settings,
+        "paths": provenance.paths,
+        "versions": versions(),
+    }
+    with atomic_write(path) as temporary:
+        blocks = (block * gain for block in wave.split(_BLOCK_SAMPLES))
+        write_blocks(temporary, blocks, sample_hz, "WAV" if len(wave) < _MOST_WAV_SAMPLES else "RF64")
+        write_json(path.with_suffix(".json"), story)
+    if rms < NEARLY_SILENT_RMS:
+        raised = f", before its gain of {story['gain_db']:.0f} dB" if gain > 1 else ""
+        warnings.warn(
+            Remark(f"{path} is nearly silent: RMS {rms:.4f}{raised}; try another --seed or prompt"), stacklevel=2
+        )
     return path
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that decide what is generated."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+    """The versions of Python, of this package and of the libraries that decide what is generated."""
+    own = {"python": platform.python_version(), "open_musiclm": open_musiclm.__version__}
+    return {**own, **{name: _version(name) for name in _LIBRARIES}}
+
+
+def _readable(text: str) -> str:
+    plain = re.sub(r"\W+", "_", unicodedata.normalize("NFC", text)).strip("_").lower()
+    return plain.encode()[:MAX_SLUG_BYTES].decode(errors="ignore").strip("_")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+
+
+def _rms(wave: Float[Tensor, "samples"] | SpooledWave) -> float:
+    squares = sum(float(block.double().square().sum()) for block in wave.split(_BLOCK_SAMPLES))
+    return math.sqrt(squares / len(wave)) if len(wave) else 0.0
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "unknown"

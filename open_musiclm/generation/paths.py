@@ -13,16 +13,18 @@ class ModelPaths:
     """The parts of a model: files or results folders; a bundle, by folder or hub id, has all that are not named."""
 
     bundle: str | None = None
-    model_config: Path | None = None
-    semantic: Path | None = None
-    coarse: Path | None = None
-    fine: Path | None = None
-    rvq: Path | None = None
-    kmeans: Path | None = None
+    model_config: Path | str | None = None
+    semantic: Path | str | None = None
+    coarse: Path | str | None = None
+    fine: Path | str | None = None
+    rvq: Path | str | None = None
+    kmeans: Path | str | None = None
 
     def resolved(self, stages: Sequence[StageName]) -> dict[str, Path]:
         """The path of every part that is needed, by its flag; the bundle must be a folder. Raises UserError."""
-        named: dict[str, Path | None] = {f"{name}_path": getattr(self, name) for name in (*stages, "rvq", "kmeans")}
+        named: dict[str, Path | str | None] = {
+            f"{name}_path": getattr(self, name) for name in (*stages, "rvq", "kmeans")
+        }
         named["model_config"] = self.model_config
         if self.bundle is not None:
             folder = Path(self.bundle)
@@ -31,7 +33,7 @@ class ModelPaths:
         missing = [f"--{flag}" for flag in ("model_config", "rvq_path", "kmeans_path", *named) if named[flag] is None]
         if missing:
             raise UserError(f"missing {', '.join(dict.fromkeys(missing))}")
-        return {flag: path for flag, path in named.items() if path is not None}
+        return {flag: Path(path) for flag, path in named.items() if path is not None}
 
     def read_model_config(self) -> ModelConfig:
         """The model config at its path, or the bundle's. Raises UserError."""

@@ -65,7 +65,7 @@ def sample(
 
 def sample_rng(seed: int, prompt: str, number: int, stage: str) -> torch.Generator:
     """The random numbers of one sample in one stage; they do not depend on the batch the sample is in."""
-    digest = hashlib.sha256(f"{seed}\n{number}\n{stage}\n{prompt}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\n{number}\n{stage}\n{prompt}".encode(errors="surrogatepass")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 

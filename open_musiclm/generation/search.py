@@ -6,8 +6,9 @@ particles of a sample that score best replace all of them, each with its own ran
 best one is left, and only that one gets fine tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
@@ -48,35 +49,47 @@ def best_of_n(
 
     With `config.num_particles` each sample is the outcome of a particle search. Raises UserError.
     """
+    return list(best_of_each(model, prompts, scorer, config, audio_prompt, progress))
+
+
+def best_of_each(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: Scorer,
+    config: GenerationConfig | None = None,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> Iterator[list[Candidate]]:
+    """As `best_of_n`, but yields the samples of each prompt as soon as all of them are there."""
     config = config or model.generation_config
     if config.num_particles is None:
-        waves = model.generate(prompts, None, config.num_samples, config, audio_prompt, progress)
+        batches = model.batches(prompts, None, config.num_samples, config, audio_prompt, progress)
     else:
-        waves = particle_search(model, prompts, scorer, config, audio_prompt, progress)
-    return ranked(model, prompts, waves, scorer, config)
+        batches = particle_batches(model, prompts, scorer, config, audio_prompt, progress)
+    return ranked(prompts, batches, scorer, model.sample_hz, config)
 
 
 def ranked(
-    model: MusicLM,
     prompts: Sequence[str],
-    waves: Sequence[Float[Tensor, "samples"]],
+    batches: Iterable[Float[Tensor, "batch samples"]],
     scorer: Scorer,
+    sample_hz: int,
     config: GenerationConfig,
-) -> list[list[Candidate]]:
-    """`config.num_samples` waves of each prompt in turn as candidates, those that score best first."""
-    requests = requests_of(prompts, config.num_samples)
-    new = audio.samples_of(config.duration, model.sample_hz)
-    scores: list[float] = []
-    for first in range(0, len(waves), config.max_batch_size):
-        some = slice(first, first + config.max_batch_size)
-        batch = torch.stack([wave[-new:] for wave in waves[some]])
-        scores += scorer.score([request.prompt for request in requests[some]], batch).tolist()
-    candidates = [
-        Candidate(request.prompt, request.number, wave, score)
-        for request, wave, score in zip(requests, waves, scores, strict=True)
-    ]
-    by_prompt = [candidates[first : first + config.num_samples] for first in range(0, len(waves), config.num_samples)]
-    return [sorted(own, key=lambda candidate: -candidate.score) for own in by_prompt]
+) -> Iterator[list[Candidate]]:
+    """`config.num_samples` waves of each prompt in turn, as candidates, those that score best first."""
+    requests = iter(requests_of(prompts, config.num_samples))
+    new = audio.samples_of(config.duration, sample_hz)
+    waiting: list[Candidate] = []
+    for batch in batches:
+        own = list(islice(requests, len(batch)))
+        scores = scorer.score([request.prompt for request in own], batch[:, -new:]).tolist()
+        waiting += [
+            Candidate(request.prompt, request.number, wave, score)
+            for request, wave, score in zip(own, batch, scores, strict=True)
+        ]
+        while len(waiting) >= config.num_samples:
+            done, waiting = waiting[: config.num_samples], waiting[config.num_samples :]
+            yield sorted(done, key=lambda candidate: -candidate.score)
 
 
 def particle_search(
@@ -91,18 +104,29 @@ def particle_search(
 
     Raises UserError.
     """
+    batches = particle_batches(model, prompts, scorer, config, audio_prompt, progress)
+    return [wave for batch in batches for wave in batch]
+
+
+def particle_batches(
+    model: MusicLM,
+    prompts: Sequence[str],
+    scorer: Scorer,
+    config: GenerationConfig | None = None,
+    audio_prompt: Sound | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Float[Tensor, "batch samples"]]:
+    """As `particle_search`, batch by batch."""
     config = config or model.generation_config
     particles = config.num_particles or 1
     requests = requests_of(prompts, config.num_samples * particles)
     at_once = config.max_batch_size // particles * particles
-    waves: list[Float[Tensor, "samples"]] = []
     for first in range(0, len(requests), at_once):
         session = model.session(requests[first : first + at_once], config, progress)
         given = session.prompt_tokens(audio_prompt)
         survivors, coarse = run_particles(session, given, particles, scorer)
         winners = model.session([session.requests[index] for index in survivors], config, progress)
-        waves += list(torch.cat(list(winners.finish(coarse, given, audio_prompt)), dim=1).cpu())
-    return waves
+        yield torch.cat(list(winners.finish(coarse, given, audio_prompt)), dim=1).cpu()
 
 
 def run_particles(

@@ -15,6 +15,7 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName
 from open_musiclm.errors import UserError
+from open_musiclm.generation.arguments import check_count, check_prompts
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
 from open_musiclm.generation.progress import Progress
@@ -46,12 +47,8 @@ class Request:
 
 def requests_of(prompts: str | Sequence[str], num_samples: int) -> list[Request]:
     """All samples of the first prompt, then of the next. Raises UserError."""
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if num_samples < 1:
-        raise UserError(f"num_samples {num_samples}: expected at least 1")
-    if not prompts or any(not prompt.strip() for prompt in prompts):
-        raise UserError("a prompt is empty; describe the music in a few words")
-    return [Request(prompt, number) for prompt in prompts for number in range(num_samples)]
+    count = check_count("num_samples", num_samples)
+    return [Request(prompt, number) for prompt in check_prompts(prompts) for number in range(count)]
 
 
 class GenerationSession:

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PretrainedConfig, RobertaTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.audio import to_int16_and_back
 from open_musiclm.config import ModelConfig
 from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap_directory import LONGEST_PROMPT_TOKENS, ClapDirectory, ClapParts
 from open_musiclm.tokenizers.clap_laion import load_laion
 from open_musiclm.tokenizers.clap_mel import ClapFeatures, ClapMel
 
@@ -24,11 +21,8 @@ _FUSED = "laion/clap-htsat-fused"
 _LAION_TOKENIZER = "roberta-base"
 _LAION_LOWEST_HZ = 50
 _LAION_SAMPLE_HZ = 48000
-_MOST_TEXT_TOKENS = 77
 # What the tower makes of a few clips stays in a CPU's cache; other devices take all at once.
 _CLIPS_AT_ONCE = {"cpu": 4}
-# Weights may lack these buffers, which only count.
-_CONSTANT = frozenset(("text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids"))
 
 
 class Clap(nn.Module):
@@ -57,6 +51,7 @@ class Clap(nn.Module):
         or local directory, `model_name`; or else the released CLAP that fits `enable_fusion`. Raises UserError.
         """
         section = config.clap_rvq_cfg
+        directory = clap_directory(config)
         if section.checkpoint_path is not None:
             model = load_laion(Path(config.backbone(section.checkpoint_path)), section)
             extractor = ClapFeatureExtractor(
@@ -64,14 +59,16 @@ class Clap(nn.Module):
                 frequency_min=_LAION_LOWEST_HZ,
                 truncation="fusion" if section.enable_fusion else "rand_trunc",
             )
-            name = config.backbone(section.model_name or _LAION_TOKENIZER)
+            parts = ClapParts(model, directory.tokenizer(model.config), extractor)
         else:
-            name = config.backbone(section.model_name or (_FUSED if section.enable_fusion else _UNFUSED))
-            _check_fusion(name, section.enable_fusion)
-            model, extractor = _pretrained(name)
-        if extractor.sampling_rate != section.sample_hz:
-            raise UserError(f"{_SECTION}: sample_hz: {section.sample_hz}, but CLAP takes {extractor.sampling_rate} Hz")
-        return cls(model, _tokenizer(name, model.config), extractor).to(device)
+            _check_fusion(directory.config(), section.enable_fusion, directory.files.name)
+            parts = directory.load()
+        if parts.extractor.sampling_rate != section.sample_hz:
+            raise UserError(
+                f"{_SECTION}: sample_hz: {section.sample_hz}, but CLAP takes {parts.extractor.sampling_rate} Hz"
+            )
+        with directory.files.reading():
+            return cls(parts.model, parts.tokenizer, parts.extractor).to(device)
 
     def train(self, mode: bool = True) -> "Clap":
         """Stays in evaluation mode: no dropout, batch norm as trained."""
@@ -81,9 +78,14 @@ class Clap(nn.Module):
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
         """Embeddings of length 1; of a prompt the first 77 tokens count."""
         tokens = self._tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=_MOST_TEXT_TOKENS, return_tensors="pt"
+            list(prompts), padding=True, truncation=True, max_length=LONGEST_PROMPT_TOKENS, return_tensors="pt"
         ).to(self.model.device)
         return self.model.get_text_features(tokens.input_ids, tokens.attention_mask).pooler_output
+
+    def dropped_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens of each prompt are beyond those that count."""
+        tokens = self._tokenizer(list(prompts), verbose=False).input_ids
+        return [max(len(ids) - LONGEST_PROMPT_TOKENS, 0) for ids in tokens]
 
     @torch.no_grad()
     def embed_audio(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
@@ -108,63 +110,19 @@ class Clap(nn.Module):
         return torch.cat([self.model.get_audio_features(*part).pooler_output for part in parts])
 
 
-def _check_fusion(name: str, enable_fusion: bool) -> None:
+def clap_directory(config: ModelConfig) -> ClapDirectory:
+    """The directory that `clap_rvq_cfg` names; of a LAION file the one of its tokenizer."""
+    section = config.clap_rvq_cfg
+    released = _FUSED if section.enable_fusion else _UNFUSED
+    name = section.model_name or (released if section.checkpoint_path is None else _LAION_TOKENIZER)
+    return ClapDirectory(config.backbone(name), f"{_SECTION}: model_name")
+
+
+def _check_fusion(found: ClapConfig, enable_fusion: bool, name: str) -> None:
     """The model's own config against ours. Raises UserError."""
-    try:
-        description = PretrainedConfig.get_config_dict(name)[0]
-    except (OSError, ValueError) as error:
-        raise _cannot_load(name, "its config.json and weights", error) from error
-    found = description.get("model_type", "absent")
-    if found != "clap":
-        raise UserError(f"{_SECTION}: model_name: the model_type in the config.json of {name} is {found}, not clap")
-    fusion = description.get("audio_config", {}).get("enable_fusion", False)
+    fusion: bool = found.audio_config.enable_fusion  # type: ignore[union-attr]
     if fusion != enable_fusion:
         raise UserError(
             f"{_SECTION}: enable_fusion: {str(enable_fusion).lower()}, but {name} was trained "
             f"{'with' if fusion else 'without'} fusion"
         )
-
-
-def _pretrained(name: str) -> tuple[ClapModel, ClapFeatureExtractor]:
-    """The whole model in float32 and its front end's settings. Raises UserError."""
-    disable_progress_bar()  # loading is quick
-    try:
-        extractor = ClapFeatureExtractor.from_pretrained(name)
-        loaded: Any = ClapModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise _cannot_load(name, "its config.json, preprocessor_config.json, tokenizer and weights", error) from error
-    model, loading = loaded
-    missing = sorted(set(loading["missing_keys"]) - _CONSTANT)
-    if missing:
-        raise UserError(f"{_SECTION}: model_name: the weights of {name} lack {len(missing)} keys: {missing[0]}, ...")
-    if (extractor.truncation == "fusion") != model.config.audio_config.enable_fusion:
-        raise UserError(
-            f"{_SECTION}: model_name: in {name} preprocessor_config.json has truncation {extractor.truncation!r}, "
-            f"which contradicts enable_fusion in its config.json"
-        )
-    return model, extractor
-
-
-def _tokenizer(name: str, architecture: ClapConfig) -> RobertaTokenizer:
-    """RoBERTa's tokenizer, whose ids must be those of the text tower. Raises UserError."""
-    try:
-        tokenizer = RobertaTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(name, "vocab.json and merges.txt", error) from error
-    text: Any = architecture.text_config
-    found = (len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    expected = (text.vocab_size, text.pad_token_id, text.bos_token_id, text.eos_token_id)
-    if found != expected:  # without its files transformers quietly makes up a tokenizer of five tokens
-        raise UserError(
-            f"{_SECTION}: model_name: no tokenizer of this CLAP in {name} ({found[0]} tokens, {expected[0]} expected); "
-            "without a network give a local directory with RoBERTa's vocab.json and merges.txt, or tokenizer.json"
-        )
-    return tokenizer
-
-
-def _cannot_load(name: str, needed: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(
-        f"{_SECTION}: model_name: cannot load {name} ({reason[:200]}); without a network give a local directory "
-        f"with {needed}"
-    )

@@ -7,13 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import ClapConfig, ClapModel
+from transformers.utils.logging import disable_progress_bar
 
+from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
 from open_musiclm.config import ClapRvqConfig
 from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap_directory import CONSTANT
 
 _SECTION = "clap_rvq_cfg"
 _RENAMED = (
@@ -37,7 +42,6 @@ _UNUSED = re.compile(
     r"|(text|audio)_transform\.sequential\.[03]\.(weight|bias)"
     r"|text_model\.embeddings\.position_ids"
 )
-_CONSTANT = frozenset(("text_model.embeddings.position_ids", "text_model.embeddings.token_type_ids"))
 _PATCHES = "audio_model.audio_encoder.patch_embed.proj.weight"
 _FUSION = "audio_model.audio_encoder.patch_embed.mel_conv2d.weight"
 
@@ -71,13 +75,21 @@ def laion_architecture(amodel_type: str, enable_fusion: bool) -> ClapConfig:
 
 def load_laion(path: Path, section: ClapRvqConfig) -> ClapModel:
     """The model in a LAION file, of the shape that the config names. Raises UserError."""
+    renamed = read_laion(path, section)
+    return model_of(path, renamed, laion_architecture(section.amodel_type, section.enable_fusion))
+
+
+def read_laion(path: Path, section: ClapRvqConfig) -> dict[str, Tensor]:
+    """The tensors of a LAION file of that shape, under the names of ClapModel. Raises UserError."""
     content = read_torch_file(path)
     tensors = content.get("state_dict", content)
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise UserError(f"{path}: holds no weights of LAION's CLAP (a state_dict of tensors)")
     renamed = rename_laion(tensors)
     _check_shape(path, renamed, section)
-    return model_of(path, renamed, laion_architecture(section.amodel_type, section.enable_fusion))
+    return renamed
 
 
 def rename_laion(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +99,7 @@ def rename_laion(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = laions.removeprefix("module.")
         for old, new in _RENAMED:
             name = name.replace(old, new)
-        if ".qkv." in name and len(tensor) % 3 == 0:
+        if ".qkv." in name and tensor.ndim and len(tensor) % 3 == 0:
             for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
                 renamed[name.replace("qkv", part)] = third
         else:
@@ -100,9 +112,9 @@ def model_of(path: Path, tensors: Mapping[str, Tensor], architecture: ClapConfig
 
     Raises UserError, which names the file.
     """
-    model = ClapModel(architecture)
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - tensors.keys() - _CONSTANT)
+    with torch.device("meta"):
+        expected = ClapModel(architecture).state_dict()
+    missing = sorted(expected.keys() - tensors.keys() - CONSTANT)
     unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _UNUSED.fullmatch(name))
     shared = expected.keys() & tensors.keys()
     shapes = sorted(
@@ -117,13 +129,15 @@ def model_of(path: Path, tensors: Mapping[str, Tensor], architecture: ClapConfig
     ]
     if problems:
         raise UserError(f"{path}: not the weights of LAION's CLAP: " + "; ".join(problems))
-    model.load_state_dict({name: tensors[name] for name in shared}, strict=False)
-    return model
+    state: Any = {name: tensors[name] for name in shared}
+    check_finite(state, path)
+    disable_progress_bar()  # loading is quick
+    return ClapModel.from_pretrained(None, config=architecture, state_dict=state, dtype=torch.float32)
 
 
 def _check_shape(path: Path, tensors: Mapping[str, Tensor], section: ClapRvqConfig) -> None:
     """The two keys of the config that describe the file. Raises UserError."""
-    if _PATCHES not in tensors:
+    if _PATCHES not in tensors or not tensors[_PATCHES].ndim:
         raise UserError(f"{path}: not the weights of LAION's CLAP (no audio_branch.patch_embed.proj.weight)")
     channels = len(tensors[_PATCHES])
     found = next((name for name, shape in _SHAPES.items() if shape.channels == channels), "another HTSAT")

@@ -1,6 +1,7 @@
 """Wave to acoustic tokens and back: EnCodec (Défossez et al. 2022), the released 24 kHz model or one of our own."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -9,13 +10,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from open_musiclm.checkpoints.finite import check_finite
+from open_musiclm.checkpoints.legacy.state_dict import read_state_dict
 from open_musiclm.config import EncodecConfig, ModelConfig
 from open_musiclm.errors import UserError
-from open_musiclm.tokenizers.encodec_directory import CONFIG_NAME, EncodecArchitecture, build_encodec, load_encodec
+from open_musiclm.tokenizers.encodec_directory import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    EncodecArchitecture,
+    filled_encodec,
+    load_encodec,
+)
 
 _SECTION = "encodec_cfg"
 RELEASED = "encodec_24khz"
 RELEASED_FILE = "encodec_24khz-d7cc33bc.th"
+_LARGEST_RELEASED = 1 << 28  # bytes; it has 93 million
 _RELEASED_URL = f"https://dl.fbaipublicfiles.com/encodec/v0/{RELEASED_FILE}"
 
 
@@ -39,20 +49,10 @@ class Codec(nn.Module):
         """The model that `encodec_cfg` names: `encodec_24khz`, a directory with its released file, or a directory
         of `save_encodec`. Raises UserError, also where it does not fit the config."""
         section = config.encodec_cfg
-        folder = Path(config.backbone(section.model_name))
         if section.model_name == "encodec_48khz":
             raise UserError(f"{_SECTION}: model_name: encodec_48khz is stereo and not supported; use {RELEASED}")
-        if section.model_name == RELEASED:
-            model, architecture = _released(_downloaded())
-        elif (folder / RELEASED_FILE).exists():
-            model, architecture = _released(folder / RELEASED_FILE)
-        elif (folder / CONFIG_NAME).exists():
-            model, architecture = load_encodec(folder)
-        else:
-            raise UserError(
-                f"{_SECTION}: model_name: expected {RELEASED} or a directory that holds {RELEASED_FILE} "
-                f"or {CONFIG_NAME} and model.safetensors, found {folder}"
-            )
+        first, *others = [_downloaded()] if section.model_name == RELEASED else codec_paths(config)
+        model, architecture = load_encodec(first.parent) if others else _released(first)
         _check(section, architecture, config.num_acoustic_quantizers)
         codec = cls(model, architecture, config.num_acoustic_quantizers)
         return codec.to("cpu" if device.type == "mps" else device)
@@ -81,6 +81,21 @@ class Codec(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def codec_paths(config: ModelConfig) -> list[Path]:
+    """The files that are read of the directory that `encodec_cfg` names: config and weights, or the released file.
+
+    Raises UserError where it holds neither.
+    """
+    folder = Path(config.backbone(config.encodec_cfg.model_name))
+    for names in ((RELEASED_FILE,), (CONFIG_NAME, WEIGHTS_NAME)):
+        if (folder / names[0]).exists():
+            return [folder / name for name in names]
+    raise UserError(
+        f"{_SECTION}: model_name: expected {RELEASED} or a directory that holds {RELEASED_FILE} or {CONFIG_NAME} and "
+        f"{WEIGHTS_NAME}, found {folder}"
+    )
 
 
 def _check(section: EncodecConfig, architecture: EncodecArchitecture, quantizers: int) -> None:
@@ -119,6 +134,8 @@ def _downloaded() -> Path:
 
 def _released(path: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:
     """The released model from its file, whose name holds the beginning of its SHA-256."""
+    if path.stat().st_size > _LARGEST_RELEASED or not path.is_file():
+        raise UserError(f"{path}: not EnCodec's released file")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(_hash_in_name()):
         raise UserError(
@@ -126,9 +143,17 @@ def _released(path: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:
             f"delete it and fetch {_RELEASED_URL} again"
         )
     architecture = EncodecArchitecture()
-    model = build_encodec(architecture)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return model.eval(), architecture
+    tensors = read_state_dict(path) if zipfile.is_zipfile(path) else _older_state_dict(path)
+    check_finite(tensors, path)
+    return filled_encodec(architecture, tensors, path), architecture
+
+
+def _older_state_dict(path: Path) -> dict[str, Tensor]:
+    """A file of torch.save before version 1.6, which is no zip."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch may raise anything for a file that somebody made
+        raise UserError(f"{path}: damaged: {' '.join(str(error).split())[:200]}") from error
 
 
 def _hash_in_name() -> str:

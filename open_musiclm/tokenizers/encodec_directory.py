@@ -6,43 +6,50 @@ model. A small one is trained by `scripts/train_encodec.py` and read by `Codec.l
 
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import encodec
+import torch
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import Tensor
 
-from open_musiclm.config import NonNegativeInt, PositiveFloat, PositiveInt
-from open_musiclm.config.json_files import Section
+from open_musiclm.checkpoints.tensor_files import read_tensors
+from open_musiclm.config import PositiveFloat
+from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, write_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-Ratios = Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
-Bandwidths = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, strict=False)]
+_MOST_NAMED = 3
+Size = Annotated[int, Field(ge=1, le=1 << 16)]
+Few = Annotated[int, Field(ge=1, le=128)]
+Ratios = Annotated[tuple[Few, ...], Field(min_length=1, max_length=16, strict=False)]
+Bandwidths = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=1024, strict=False)]
 
 
 class EncodecArchitecture(Section):
     """The shape of a causal mono EnCodec; names as in the encodec package, bandwidths in kbps."""
 
-    sample_hz: PositiveInt = 24000
-    dimension: PositiveInt = 128
-    n_filters: PositiveInt = 32
-    n_residual_layers: PositiveInt = 1
+    sample_hz: Annotated[int, Field(ge=1, le=384000)] = 24000
+    dimension: Size = 128
+    n_filters: Size = 32
+    n_residual_layers: Annotated[int, Field(ge=1, le=16)] = 1
     ratios: Ratios = (8, 5, 4, 2)
-    kernel_size: PositiveInt = 7
-    last_kernel_size: PositiveInt = 7
-    residual_kernel_size: PositiveInt = 3
-    dilation_base: PositiveInt = 2
-    compress: PositiveInt = 2
-    lstm: NonNegativeInt = 2
-    n_q: PositiveInt = 32
-    bins: PositiveInt = 1024
+    kernel_size: Few = 7
+    last_kernel_size: Few = 7
+    residual_kernel_size: Few = 3
+    dilation_base: Annotated[int, Field(ge=1, le=16)] = 2
+    compress: Size = 2
+    lstm: Annotated[int, Field(ge=0, le=16)] = 2
+    n_q: Few = 32
+    bins: Size = 1024
     target_bandwidths: Bandwidths = (
         1.5,
         3.0,
@@ -121,26 +128,40 @@ def save_encodec(model: encodec.EncodecModel, architecture: EncodecArchitecture,
 
 def load_encodec(folder: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:
     """The model in evaluation mode on the CPU, and its architecture. Raises UserError."""
-    architecture = _read_architecture(folder / CONFIG_NAME)
-    model = build_encodec(architecture)
+    architecture = load_section(folder / CONFIG_NAME, EncodecArchitecture)
     weights = folder / WEIGHTS_NAME
-    try:
-        model.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights}: not a whole safetensors file: {error}") from error
-    except RuntimeError as error:
-        raise UserError(f"{weights}: does not fit {CONFIG_NAME} beside it: {_one_line(error)}") from error
-    return model.eval(), architecture
+    return filled_encodec(architecture, read_tensors(weights)[0], weights), architecture
 
 
-def _read_architecture(path: Path) -> EncodecArchitecture:
+def filled_encodec(
+    architecture: EncodecArchitecture, tensors: Mapping[str, Tensor], weights: Path
+) -> encodec.EncodecModel:
+    """The model in evaluation mode with these weights, of the file `weights`.
+
+    It is first built without memory, so that sizes that the weights do not have cost nothing. Raises UserError.
+    """
     try:
-        return EncodecArchitecture.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this EnCodec config: {error.strerror}") from error
-    except ValidationError as error:
-        problems = (f"{': '.join(map(str, problem['loc']))} {problem['msg']}".strip() for problem in error.errors())
-        raise UserError(f"{path}: not an EnCodec architecture: {'; '.join(problems)}") from error
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is empty is refused below
+            expected = build_encodec(architecture).state_dict()
+    except Exception as error:  # torch may raise anything for sizes that make no sense
+        raise UserError(
+            f"{weights.parent / CONFIG_NAME}: no EnCodec has this architecture: {_one_line(error)}"
+        ) from error
+    problems = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    problems += [f"{name} is not of real numbers" for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    if problems:
+        rest = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+        raise UserError(f"{weights}: does not fit {CONFIG_NAME} beside it: {'; '.join(problems[:_MOST_NAMED])}{rest}")
+    model = build_encodec(architecture)
+    model.load_state_dict(tensors)
+    return model.eval()
 
 
 def _one_line(error: Exception) -> str:

@@ -6,23 +6,18 @@ on its whole length (the front end normalises over time), so waves of one batch 
 
 import math
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, HubertConfig, HubertModel, PretrainedConfig
-from transformers.utils.logging import disable_progress_bar
+from transformers import HubertModel
 
 from open_musiclm.checkpoints import load_weights
 from open_musiclm.config import HubertKmeansConfig, ModelConfig
 from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.mert_directory import MertDirectory, check_consent
 
 _SECTION = "hubert_kmeans_cfg"
-_MODEL_TYPES = ("hubert", "mert_model")
-# A checkpoint may lack the vector that training puts in place of masked frames.
-_UNUSED = frozenset({"masked_spec_embed"})
 
 
 class Mert(nn.Module):
@@ -48,13 +43,19 @@ class Mert(nn.Module):
         self.eval()
 
     @classmethod
-    def load(cls, config: ModelConfig, device: torch.device) -> "Mert":
-        """The model that `hubert_kmeans_cfg` names, a hub id or a local directory. Raises UserError."""
+    def load(cls, config: ModelConfig, device: torch.device, trust_remote_code: bool = False) -> "Mert":
+        """The model that `hubert_kmeans_cfg` names, a hub id or a local directory.
+
+        `trust_remote_code` lets Python code run that comes with the model; a config alone cannot. Raises UserError.
+        """
         section = config.hubert_kmeans_cfg
-        name = config.backbone(section.model_name)
-        description = _description(name)
-        _check(section, description)
-        return cls(_pretrained(name, section, description), section).to(device)
+        check_consent(section.trust_remote_code, trust_remote_code)
+        directory = mert_directory(config)
+        _check(section, directory.description.sample_rate)
+        model = directory.load(trust_remote_code)
+        with directory.files.reading():  # a model with code of its own may be of any shape
+            _check_hop(section, model)
+            return cls(model, section).to(device)
 
     def train(self, mode: bool = True) -> "Mert":
         """Stays in evaluation mode: no dropout, no masked frames."""
@@ -93,10 +94,15 @@ class SemanticTokenizer(nn.Module):
         self.centroids: Tensor
 
     @classmethod
-    def load(cls, kmeans_path: Path, config: ModelConfig, device: torch.device) -> "SemanticTokenizer":
-        """MERT by the config, centroids from a checkpoint of ours or a released joblib file. Raises UserError."""
+    def load(
+        cls, kmeans_path: Path, config: ModelConfig, device: torch.device, trust_remote_code: bool = False
+    ) -> "SemanticTokenizer":
+        """MERT by the config, see `Mert.load`; centroids from a checkpoint of ours or a released joblib file.
+
+        Raises UserError.
+        """
         centroids = load_centroids(kmeans_path, config)
-        mert = Mert.load(config, device)
+        mert = Mert.load(config, device, trust_remote_code)
         if centroids.shape[1] != mert.feature_dim:
             raise UserError(
                 f"{kmeans_path}: centroids of {centroids.shape[1]} numbers; the features of "
@@ -128,63 +134,25 @@ def load_centroids(kmeans_path: Path, config: ModelConfig) -> Float[Tensor, "cod
     return centroids.float()
 
 
-def _description(name: str) -> dict:
-    """The content of the model's config.json."""
-    try:
-        return PretrainedConfig.get_config_dict(name)[0]
-    except (OSError, ValueError) as error:
-        raise _cannot_load(name, error) from error
+def mert_directory(config: ModelConfig) -> MertDirectory:
+    """The directory that `hubert_kmeans_cfg` names. Raises UserError."""
+    return MertDirectory(config.backbone(config.hubert_kmeans_cfg.model_name), f"{_SECTION}: model_name")
 
 
-def _check(section: HubertKmeansConfig, description: dict) -> None:
-    """The config against what the model is. Raises UserError."""
-    if description.get("model_type") not in _MODEL_TYPES:
-        found = description.get("model_type")
-        raise UserError(f"{_SECTION}: model_name: {section.model_name} is of type {found}; HuBERT or MERT is needed")
-    rate = description.get("sample_rate", section.target_sample_hz)
-    if rate != section.target_sample_hz:
+def _check(section: HubertKmeansConfig, sample_rate: int | None) -> None:
+    """The config against the sample rate that the model was trained at. Raises UserError."""
+    if sample_rate is not None and sample_rate != section.target_sample_hz:
         raise UserError(
-            f"{_SECTION}: target_sample_hz: {section.target_sample_hz}, but {section.model_name} was trained at {rate}"
+            f"{_SECTION}: target_sample_hz: {section.target_sample_hz}, but {section.model_name} was trained at "
+            f"{sample_rate}"
         )
 
 
-def _pretrained(name: str, section: HubertKmeansConfig, description: dict) -> HubertModel:
-    """The whole model in float32, its front end checked against the config."""
-    disable_progress_bar()  # loading is quick
-    # MERT's own code differs from HuBERT only in these three; with all of them off HuBERT reads its weights.
-    own = [key for key in ("feature_extractor_cqt", "deepnorm") if description.get(key)]
-    own += ["attention_relax"] if description.get("attention_relax", -1.0) > 0 else []
-    if own and not section.trust_remote_code:
-        raise UserError(
-            f"{_SECTION}: model_name: {section.model_name} uses {', '.join(own)}, which runs Python code that comes "
-            "with the model; read that code, then allow it with trust_remote_code: true in this section"
-        )
-    try:
-        if own:
-            loaded = AutoModel.from_pretrained(
-                name, trust_remote_code=True, dtype=torch.float32, output_loading_info=True
-            )
-        else:
-            configured = HubertConfig.from_dict(description)
-            loaded = HubertModel.from_pretrained(name, config=configured, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError, UnpicklingError) as error:
-        raise _cannot_load(name, error) from error
-    model, loading = loaded
-    missing = sorted(set(loading["missing_keys"]) - _UNUSED)
-    if missing:
-        raise UserError(f"{_SECTION}: model_name: the weights of {name} lack {len(missing)} keys: {missing[0]}, ...")
+def _check_hop(section: HubertKmeansConfig, model: HubertModel) -> None:
+    """The config against the model's samples per frame. Raises UserError."""
     hop = math.prod(model.config.conv_stride)
     if hop != section.seq_len_multiple_of:
         raise UserError(
             f"{_SECTION}: seq_len_multiple_of: {section.seq_len_multiple_of}, but {section.model_name} has one frame "
             f"every {hop} samples, {section.target_sample_hz / hop:g} a second"
         )
-    return model
-
-
-def _cannot_load(name: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(
-        f"{_SECTION}: model_name: cannot load {name} ({reason[:200]}); without a network give a local directory "
-        "with its config.json and weights"
-    )

@@ -26,13 +26,20 @@ class MusicTokenizer:
     codec: Codec
 
     @classmethod
-    def load(cls, config: ModelConfig, rvq_path: Path, kmeans_path: Path, device: torch.device) -> "MusicTokenizer":
+    def load(
+        cls,
+        config: ModelConfig,
+        rvq_path: Path,
+        kmeans_path: Path,
+        device: torch.device,
+        trust_remote_code: bool = False,
+    ) -> "MusicTokenizer":
         """All four parts; small files first, so that a wrong path is found before the backbones load.
 
-        Raises UserError.
+        `trust_remote_code` lets Python code run that comes with MERT. Raises UserError.
         """
         quantizer = ClapQuantizer.load(rvq_path, config, device)
-        semantic = SemanticTokenizer.load(kmeans_path, config, device)
+        semantic = SemanticTokenizer.load(kmeans_path, config, device, trust_remote_code)
         codec = Codec.load(config, device)
         clap = Clap.load(config, device)
         if quantizer.dim != clap.embedding_dim:

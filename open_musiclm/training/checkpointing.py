@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps, step_folder
+from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
 from open_musiclm.config.fields import NonNegativeInt
 from open_musiclm.config.json_files import Section, load_section
@@ -40,6 +41,7 @@ _DAMAGES = (
     TypeError,
     ValueError,
 )
+_RANDOM = "random_"
 
 
 class TrainingState(Section):
@@ -164,6 +166,8 @@ def remove_checkpoint(results_folder: Path, step: int) -> None:
 def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerator: Accelerator) -> None:
     """All processes gather what is sharded; the main one writes it."""
     trainer.write_weights(folder)
+    if accelerator.is_main_process:
+        _check_weights(folder)
     parts: Mapping[str, Resumable] = trainer.resumable()
     for name, part in parts.items():
         content = part.state_dict()
@@ -172,6 +176,13 @@ def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerat
                 torch.save(content, file)
     if accelerator.is_main_process:
         write_json(folder / STATE_NAME, state.model_dump())
+
+
+def _check_weights(folder: Path) -> None:
+    """Raises UserError where the weights in a checkpoint hold NaN or infinity."""
+    for file in sorted(folder.rglob("*.safetensors")):
+        if not file.name.startswith(_RANDOM):  # where NaN stands for none
+            check_finite(load_file(file), file.relative_to(folder).as_posix())
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
@@ -193,7 +204,7 @@ def _remove_old(results_folder: Path, state: TrainingState, keep_last: int) -> N
 
 
 def _random_name(process: int) -> str:
-    return f"random_{process}.safetensors"
+    return f"{_RANDOM}{process}.safetensors"
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from open_musiclm.audio import SoundError, find_sounds, sound_info
 from open_musiclm.data.crops import Crop
-from open_musiclm.data.failures import SoundFailure
+from open_musiclm.data.failures import SoundFailure, named
 from open_musiclm.data.sound_dataset import SoundDataset, collate_sounds
 from open_musiclm.data.split import split
 from open_musiclm.data.statistics import StatisticsCache
@@ -42,7 +42,8 @@ def sound_data(
 def _failure(path: Path) -> SoundFailure | None:
     """Why a file cannot be opened, if it cannot."""
     try:
-        sound_info(path)
+        with named(path):
+            sound_info(path)
     except SoundError as error:
         return SoundFailure(path, str(error))
     return None

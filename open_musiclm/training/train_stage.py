@@ -19,10 +19,14 @@ from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 
 @dataclass(frozen=True)
 class TokenizerPaths:
-    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None where it was not given."""
+    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None where it was not given.
+
+    `trust_remote_code` lets Python code run that comes with MERT.
+    """
 
     rvq_path: Path | None
     kmeans_path: Path | None
+    trust_remote_code: bool = False
 
 
 def train_stage(
@@ -67,7 +71,9 @@ def stage_tools(
         return StageTools(model_config, None, Codec.load(model_config, device) if wanted else None)
     assert tokenizers.rvq_path is not None
     assert tokenizers.kmeans_path is not None
-    tokenizer = MusicTokenizer.load(model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device)
+    tokenizer = MusicTokenizer.load(
+        model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device, tokenizers.trust_remote_code
+    )
     return StageTools(model_config, tokenizer, tokenizer.codec)
 
 

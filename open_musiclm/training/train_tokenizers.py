@@ -54,8 +54,13 @@ def train_clap_rvq(model_config: ModelConfig, training_config: TrainingConfig, o
         return run.folder if run.accelerator.is_main_process else None
 
 
-def train_hubert_kmeans(model_config: ModelConfig, training_config: TrainingConfig, options: RunOptions) -> Path | None:
-    """Fits the k-means; returns the file written, None in all processes but the main one. Raises UserError."""
+def train_hubert_kmeans(
+    model_config: ModelConfig, training_config: TrainingConfig, options: RunOptions, trust_remote_code: bool = False
+) -> Path | None:
+    """Fits the k-means; `trust_remote_code` lets Python code run that comes with MERT.
+
+    Returns the file written, None in all processes but the main one. Raises UserError.
+    """
     config = require(training_config, "hubert_kmeans_trainer_cfg", HubertKmeansTrainerConfig)
     products = [weights_name("hubert_kmeans")]
     with Run.begin(options, model_config, training_config, config.seed, products=products) as run:
@@ -69,7 +74,7 @@ def train_hubert_kmeans(model_config: ModelConfig, training_config: TrainingConf
             seed=config.seed,
             statistics=run.wave_statistics(),
         )
-        mert = Mert.load(model_config, run.accelerator.device)
+        mert = Mert.load(model_config, run.accelerator.device, trust_remote_code)
         written = HubertKmeansTrainer(run.accelerator, mert, model_config, config).train(data, run)
         return written if run.accelerator.is_main_process else None
 

@@ -69,7 +69,7 @@ def test_a_folder_without_a_clap_is_one_clear_line(clips, tmp_path):
     configs = ("--config", clips / "clap.json", "--model_config", MODEL)
     done = run(tmp_path / "nowhere", tmp_path / "out", *configs)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'nowhere'}: no config.json")
+    assert done.stderr.splitlines()[-1].endswith(f"cannot load {tmp_path / 'nowhere'}: there is no config.json")
 
 
 def test_sentences_differ_in_the_tempo_alone_and_are_no_prompts_of_the_evaluation():

@@ -124,8 +124,8 @@ def test_the_best_of_both_scores_comes_first_not_the_most_similar(
     scale = model.tokenizer.clap.scale
     ratings = Ratings(torch.tensor([0.9, 0.2, 0.4]), scale * torch.tensor([-0.8, 0.1, -0.2]))
     monkeypatch.setattr(ClapRhythmScorer, "rate", lambda scorer, prompts, waves: ratings)
-    waves = [torch.zeros(round(1.0 * HZ))] * 3
-    (candidates,) = ranked(model, [PROMPT], waves, ClapRhythmScorer(model, None))
+    batches = [torch.zeros(3, round(1.0 * HZ))]
+    (candidates,) = ranked(model, [PROMPT], batches, ClapRhythmScorer(model, None))
     assert [candidate.number for candidate in candidates] == [1, 2, 0]
     assert candidates[0].score == pytest.approx(0.2)
     assert str(candidates[0]) == f"similarity 0.200, rhythm {0.1 * scale:+.2f}"

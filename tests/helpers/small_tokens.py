@@ -9,7 +9,7 @@ from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.tokens import StreamName, token_streams
 
-SIZE = 4096
+SIZE = 8192
 FINGERPRINTS = {"clap_rvq": "a", "hubert_kmeans": "b"}
 
 

@@ -1,28 +1,27 @@
 """The centroids in a k-means file of joblib, read without running anything that the file asks for.
 
-Such a file is a pickle in which every array's bytes follow the record that describes it. A pickle is a program for a
-stack machine. Here it can only move data: a class or function that it names becomes an inert `_Record` of the
-arguments and the state that it is given, and a name that no k-means file needs is refused.
+Such a file is a pickle in which every array's bytes follow the record that describes it. The pickle is read as data
+(`open_musiclm.checkpoints.legacy.pickle_machine`): what it calls becomes an inert `_Record` of the arguments and the
+state that it is given, and a name that no k-means file needs is refused.
 """
 
-import io
 import math
-import pickle
 import re
 import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from open_musiclm.checkpoints.legacy.pickle_machine import PickleMachine
 from open_musiclm.checkpoints.legacy.state_dict import PICKLE_ERRORS
 from open_musiclm.errors import UserError
 
 _MOST_BYTES = 1 << 28
-_MOST_STEP_BYTES = 1 << 14  # of the pickle without its arrays; a k-means needs about a thousand
+_MOST_STEPS = _MOST_STEP_BYTES = 1 << 14  # of the pickle without its arrays; a k-means needs about a thousand bytes
 _ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 _DTYPE = "numpy.dtype"
 _MODULES = ("sklearn.cluster._kmeans", "sklearn.cluster.k_means_")
@@ -54,6 +53,8 @@ def read_centroids(path: Path) -> Float[Tensor, "codebook features"]:
 
 
 def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file")
     try:
         with path.open("rb") as file:
             content = file.read(min(path.stat().st_size, _MOST_BYTES) + 1)
@@ -71,79 +72,63 @@ def _content(path: Path) -> bytes:
     return content
 
 
+class _Name:
+    """Stands for a class or function that a pickle names."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class _Record:
     """Stands for what a pickle calls `name`: the arguments it passes and the state it sets, never such an object."""
 
-    name = ""
-
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
+        self.name = name
         self.arguments = arguments
         self.state: object = None
 
 
-class _Steps(io.BytesIO):
-    """The content of a file, of which only so many bytes may be steps of the pickle."""
-
-    left = _MOST_STEP_BYTES
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        return self._counted(super().read(size))
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        return self._counted(super().readline(size))
-
-    def _counted(self, steps: bytes) -> bytes:
-        self.left -= len(steps)
-        if self.left < 0:
-            raise ValueError("far more steps than a k-means needs")
-        return steps
-
-
-class _Reader(pickle._Unpickler):
-    """The standard library's unpickler that is written in Python: its steps can be replaced one by one."""
-
-    stack: list[Any]
+class _Reader(PickleMachine):
+    """The pickle of one file, and the arrays between its steps."""
 
     def __init__(self, path: Path, content: bytes) -> None:
         self._path = path
-        self._steps = _Steps(content)
-        super().__init__(self._steps)
+        super().__init__(BytesIO(content), _MOST_STEPS, _MOST_STEP_BYTES)
 
-    def find_class(self, module: str, name: str) -> Any:
-        """A record's class for an allowed name, a new one each time. Raises UserError for any other name."""
-        full = f"{module}.{name}"
-        if full not in _ALLOWED:
+    def named(self, name: str) -> _Name:
+        """An allowed name. Raises UserError for any other."""
+        if name not in _ALLOWED:
             raise UserError(
-                f"{self._path}: refused: this pickle names {full!r:.80}, which no k-means needs; do not trust it"
+                f"{self._path}: refused: this pickle names {name!r:.80}, which no k-means needs; do not trust it"
             )
-        return type("_Named", (_Record,), {"name": full})
+        return _Name(name)
 
-    def _build(self) -> None:
-        """Sets the state of a record, and of nothing else; an array's record becomes the array."""
-        state = self.stack.pop()
-        record = self.stack[-1]
-        if not isinstance(record, _Record):
-            raise TypeError(f"a state for a {type(record).__name__}")
-        record.state = state
-        if record.name == _ARRAY:
-            self.stack[-1] = self._array(state)
+    def called(self, function: object, arguments: tuple[object, ...]) -> _Record:
+        """A record of the call."""
+        if not isinstance(function, _Name):
+            raise TypeError("it calls what is no function")
+        return _Record(function.name, arguments)
+
+    def built(self, value: object, state: object) -> object:
+        """A record with its state, and of nothing else; an array's record becomes the array."""
+        if not isinstance(value, _Record):
+            raise TypeError(f"a state for a {type(value).__name__}")
+        value.state = state
+        return self._array(state) if value.name == _ARRAY else value
 
     def _array(self, state: object) -> np.ndarray:
         """The array that such a state describes, from the bytes that follow."""
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or not isinstance(state["shape"], tuple):
             raise TypeError("an array without a description")
-        dtype, shape = _number_type(state["dtype"]), tuple(int(size) for size in state["shape"])
-        if min(shape, default=1) < 0:
+        dtype, shape = _number_type(state["dtype"]), state["shape"]
+        if not all(isinstance(size, int) and size >= 0 for size in shape):
             raise ValueError("an array of a negative size")
-        content, start = self._steps.getbuffer(), self._steps.tell()
+        content, start = self.stream.getbuffer(), self.stream.tell()
         if state.get("numpy_array_alignment_bytes") is not None:
             start += 1 + content[start]
         values = np.frombuffer(content, dtype, math.prod(shape), start)
-        self._steps.seek(start + values.nbytes)
+        self.stream.seek(start + values.nbytes)
         return values.reshape(shape, order="F" if state["order"] == "F" else "C")
-
-    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _build}
-    del dispatch[pickle.BYTEARRAY8[0]]  # it would take as much memory as it names
 
 
 def _number_type(record: object) -> np.dtype:
@@ -152,5 +137,5 @@ def _number_type(record: object) -> np.dtype:
         raise TypeError("an array without a type")
     code, order = record.arguments[0], record.state[1]
     if not isinstance(code, str) or not _NUMBER.fullmatch(code) or order not in ("<", ">", "|", "="):
-        raise ValueError(f"an array of {code!r:.20}, not of numbers")
+        raise ValueError("an array that is not of numbers")
     return np.dtype(code).newbyteorder(order)

@@ -1,13 +1,14 @@
 """Tensors out of a `.pt` file of torch.save, without running anything that the file asks for.
 
 Such a file is a zip that holds a pickle and, uncompressed, the bytes of each tensor. What the pickle may name is
-the short list below, and each name stands for a function of this file; any other name is refused. `torch.load`
-with `weights_only=True` is as strict, but reads only pickles of protocol 2, and LAION's are of protocol 4.
+the short list below, and each name stands for a function of this file; any other name is refused. What it may
+describe is bounded, see `open_musiclm.checkpoints.legacy.pickle_machine`. `torch.load` with `weights_only=True` is
+less strict, and reads only pickles of protocol 2; LAION's are of protocol 4.
 """
 
+import io
 import mmap
 import pickle
-import pickletools
 import re
 import struct
 import zipfile
@@ -20,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from open_musiclm.checkpoints.legacy.pickle_machine import PickleMachine
+from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.errors import UserError
 
 # What unpickling raises where a file is damaged, or was made to harm.
@@ -36,8 +39,10 @@ PICKLE_ERRORS = (
     TypeError,
     ValueError,
 )
-_MOST_PICKLE_BYTES = 1 << 26
-_KEEPING = ("PUT", "BINPUT", "LONG_BINPUT")
+_MOST_PICKLE_BYTES = 1 << 24
+_MOST_STEPS = 1 << 19  # 20 for each tensor
+_MOST_DIRECTORY_BYTES = 1 << 22  # of the zip; 100 for each tensor
+_MOST_VIEWS = 4  # times the file's size, of all tensors together
 _NUMBER = re.compile(r"[fiu][1248]|b1")
 _LOCAL_HEADER_BYTES = 30
 _STORAGES = {
@@ -61,7 +66,9 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     Raises UserError where the file is damaged, or names or compresses anything.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
+        with _File(path) as file, zipfile.ZipFile(file) as archive:
             content = _Reader(path, archive, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).read()
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror or error}") from error
@@ -75,22 +82,21 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A file that holds tensors by name and nothing else. Raises UserError."""
-    content = read_torch_file(path)
-    for name, value in content.items():
+    """The tensors by name of a file that holds nothing else, or that other trainers wrapped. Raises UserError."""
+    tensors = {}
+    for name, value in unwrapped(read_torch_file(path), path).items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UserError(f"{path}: {str(name)[:80]!r} is a {type(value).__name__}; only named tensors were expected")
-    return content
+        tensors[name] = value
+    return tensors
 
 
-def _check_memo(steps: bytes) -> None:
-    """Raises ValueError where a step keeps a value under a number that no real pickle reaches.
+class _File(io.FileIO):
+    """A file of which no more is read at once than a zip's directory takes: it has an object in memory for each
+    member."""
 
-    The unpickler makes room for all numbers up to it, so that ten bytes could ask for all of the memory.
-    """
-    for step, argument, _ in pickletools.genops(steps):
-        if step.name in _KEEPING and isinstance(argument, int) and not 0 <= argument < len(steps):
-            raise ValueError(f"a value is kept under number {argument}, in a pickle of {len(steps)} bytes")
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(_MOST_DIRECTORY_BYTES if size is None or size < 0 else min(size, _MOST_DIRECTORY_BYTES))
 
 
 class _Mapping(dict):
@@ -98,29 +104,26 @@ class _Mapping(dict):
 
     __slots__ = ()
 
-    def __setstate__(self, state: object) -> None:
-        pass
-
 
 class _NumberType:
     """Stands for a numpy.dtype."""
 
-    __slots__ = ("_type",)
+    __slots__ = ("type",)
 
-    def __init__(self, code: object) -> None:
+    def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise ValueError(f"a type {str(code)[:20]!r} that is not a number's")
-        self._type = np.dtype(code)
+            raise ValueError("a type that is not a number's")
+        self.type = np.dtype(code)
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._type = self._type.newbyteorder(state[1])
+    def set_order(self, state: object) -> None:
+        """Takes the byte order out of the state of a numpy.dtype."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+            raise ValueError("a type without a byte order")
+        self.type = self.type.newbyteorder(state[1])
 
-    def number(self, content: bytes) -> float | int | bool:
-        return np.frombuffer(content, self._type, 1)[0].item()
 
-
-class _Reader(pickle.Unpickler):
-    """The pickle of one file. Bound methods stand for what it calls: they cannot be altered by the pickle."""
+class _Reader(PickleMachine):
+    """The pickle of one file."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, content: mmap.mmap) -> None:
         self._path = path
@@ -131,18 +134,17 @@ class _Reader(pickle.Unpickler):
             raise zipfile.BadZipFile("no data.pkl")
         self._folder = pickles[0].removesuffix("data.pkl")
         self._storages: dict[str, Tensor] = {}
+        self._bytes_left = _MOST_VIEWS * len(content)
         start, size = self._place(pickles[0])
         if size > _MOST_PICKLE_BYTES:
             raise ValueError(f"its pickle is larger than {_MOST_PICKLE_BYTES >> 20} MiB")
-        steps = content[start : start + size]
-        _check_memo(steps)
-        super().__init__(BytesIO(steps))
-        self._allowed: dict[str, Callable[..., object]] = {
+        super().__init__(BytesIO(content[start : start + size]), _MOST_STEPS, _MOST_PICKLE_BYTES)
+        self._functions: dict[str, Callable[..., object]] = {
             "collections.OrderedDict": self._mapping,
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": self._parameter,
-            "numpy.dtype": self._number_type,
+            "numpy.dtype": _NumberType,
             "numpy.core.multiarray.scalar": self._number,
             "numpy._core.multiarray.scalar": self._number,
             "_codecs.encode": self._bytes,
@@ -154,26 +156,43 @@ class _Reader(pickle.Unpickler):
             raise ValueError("its numbers are big-endian")
         return self.load()
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name in the pickle: a tensor's type, or a method of this reader. Raises UserError."""
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if f"{module}.{name}" not in self._allowed:
+    def named(self, name: str) -> object:
+        """A tensor's number type, or the name of one of the functions above. Raises UserError for any other name."""
+        storage = _STORAGES.get(name.removeprefix("torch.")) if name.startswith("torch.") else None
+        if storage is not None:
+            return storage
+        if name not in self._functions:
             raise UserError(
-                f"{self._path}: refused: its pickle names {f'{module}.{name}'[:80]!r}, which weights never need; "
-                "do not trust this file"
+                f"{self._path}: refused: its pickle names {name[:80]!r}, which weights never need; do not trust this "
+                "file"
             )
-        return self._allowed[f"{module}.{name}"]
+        return _Function(name)
 
-    def persistent_load(self, storage: Any) -> Tensor:
+    def called(self, function: object, arguments: tuple[object, ...]) -> object:
+        """The result of one of the functions above."""
+        if not isinstance(function, _Function):
+            raise TypeError("it calls what is no function")
+        return self._functions[function.name](*arguments)
+
+    def built(self, value: object, state: object) -> object:
+        """An OrderedDict without its attributes, or a numpy.dtype with its byte order."""
+        if isinstance(value, _NumberType):
+            value.set_order(state)
+        elif not isinstance(value, _Mapping):
+            raise TypeError(f"a state for a {type(value).__name__}")
+        return value
+
+    def stored(self, identifier: object) -> object:
         """The numbers [elements] of a storage ('storage', type, name, device, elements), mapped from the file."""
-        _, number_type, name, _, elements = storage
-        if not isinstance(number_type, torch.dtype):
-            raise TypeError("a storage without a type")
+        if not isinstance(identifier, tuple) or len(identifier) != 5:
+            raise TypeError("a storage without a description")
+        _, number_type, name, _, elements = identifier
+        if not isinstance(number_type, torch.dtype) or not isinstance(name, str) or not isinstance(elements, int):
+            raise TypeError("a storage without a type, name or size")
         if name not in self._storages:
             start, size = self._place(f"{self._folder}data/{name}")
             if not 0 <= elements * number_type.itemsize <= size:
-                raise ValueError(f"tensor data {str(name)[:20]!r} cut short")
+                raise ValueError(f"tensor data {name[:20]!r} cut short")
             if elements == 0:
                 return torch.empty(0, dtype=number_type)
             numbers = torch.frombuffer(self._content, dtype=number_type, count=elements, offset=start)
@@ -182,7 +201,9 @@ class _Reader(pickle.Unpickler):
 
     def _place(self, name: str) -> tuple[int, int]:
         """Where a member's bytes start in the file, and how many they are."""
-        info = self._members[name]
+        info = self._members.get(name)
+        if info is None:
+            raise ValueError(f"it has no {name[:80]!r}")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
             raise UserError(f"{self._path}: refused: {name[:80]!r} in it is compressed, which torch.save never does")
         lengths = self._content[info.header_offset + 26 : info.header_offset + _LOCAL_HEADER_BYTES]
@@ -192,24 +213,47 @@ class _Reader(pickle.Unpickler):
         return start, info.file_size
 
     def _mapping(self, *items: object) -> _Mapping:
-        return _Mapping(*items)
+        if items:
+            raise TypeError("an OrderedDict that is made of another value")
+        return _Mapping()
 
-    def _tensor(self, storage: Tensor, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
-        tensor = storage.as_strided(size, stride, storage.storage_offset() + offset)
+    def _tensor(self, storage: object, offset: object, size: object, stride: object, *_: object) -> Tensor:
+        if not isinstance(storage, Tensor) or not isinstance(offset, int):
+            raise TypeError("a tensor without data")
+        tensor = storage.as_strided(_whole_numbers(size), _whole_numbers(stride), storage.storage_offset() + offset)
         if tensor.numel() > storage.numel():
             raise ValueError("a tensor larger than its data")
+        self._bytes_left -= tensor.nbytes
+        if self._bytes_left < 0:
+            raise ValueError("tensors far larger than the file")
         return tensor
 
-    def _parameter(self, tensor: Tensor, *_: object) -> Tensor:
+    def _parameter(self, tensor: object, *_: object) -> Tensor:
+        if not isinstance(tensor, Tensor):
+            raise TypeError("a parameter without a tensor")
         return tensor
 
-    def _number_type(self, code: object, *_: object) -> _NumberType:
-        return _NumberType(code)
+    def _number(self, number_type: object, content: object) -> float | int | bool:
+        if not isinstance(number_type, _NumberType) or not isinstance(content, bytes):
+            raise TypeError("a number without a type")
+        return np.frombuffer(content, number_type.type, 1)[0].item()
 
-    def _number(self, number_type: _NumberType, content: bytes) -> float | int | bool:
-        return number_type.number(content)
-
-    def _bytes(self, text: str, encoding: str) -> bytes:
-        if encoding != "latin1":
-            raise ValueError(f"text in {str(encoding)[:20]!r}")
+    def _bytes(self, text: object, encoding: object) -> bytes:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise ValueError("text that is not in latin1")
         return text.encode("latin1")
+
+
+class _Function:
+    """Stands for a function that a pickle names."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _whole_numbers(value: object) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or not all(isinstance(number, int) for number in value):
+        raise TypeError("a shape that is not of whole numbers")
+    return value

@@ -8,11 +8,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
+from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
+from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config.backbones import ClapTrainerConfig
 from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
@@ -33,7 +33,6 @@ from open_musiclm.training.optimizer import Optimizer
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
 WEIGHTS_FOLDER = "clap"
-_WEIGHTS_NAME = "model.safetensors"
 _LARGEST_LOGIT_SCALE = 100.0
 _HIDDEN_FRAMES, _HIDDEN_MELS = 100, 8
 _COMPARED_AT_ONCE = 512  # with 50,000 others, in numbers of 100 MB
@@ -149,12 +148,11 @@ class ClapTrainer(Trainer[CaptionedBatch]):
 
     def start_from(self, directory: Path) -> None:
         """Takes the weights of a model's own directory. Raises UserError."""
-        file = directory / _WEIGHTS_NAME
+        file = directory / WEIGHTS_NAME
         try:
-            self.model.load_state_dict(load_file(file))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{file}: does not fit this CLAP: {reason}") from error
+            self.model.load_state_dict(read_tensors(file)[0])
+        except RuntimeError as error:
+            raise UserError(f"{file}: does not fit this CLAP: {' '.join(str(error).split())[:300]}") from error
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaTokenizer
 
+from open_musiclm.config.json_files import read_json_lines, shown
 from open_musiclm.errors import UserError
 
 # RoBERTa's order: CLAP's padding id is 1.
@@ -25,18 +26,18 @@ class CaptionedSound:
 
 
 def read_captions(path: Path) -> list[CaptionedSound]:
-    """Reads lines of {"file": ..., "caption": ...} (further keys are ignored, "captions" may list several).
+    """Reads lines of {"file": ..., "caption": ...}; "captions" may list several, or be one. Further keys are ignored.
 
-    Files are relative to the folder of the JSON lines. Raises UserError that names the line.
+    Files are relative to the folder of the JSON lines; lines of the same file add to each other. Raises UserError that
+    names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read captions: {error}") from error
-    sounds = [_captioned(line, f"{path}:{number}", path.parent) for number, line in enumerate(lines, 1) if line.strip()]
-    if not sounds:
+    captions: dict[Path, list[str]] = {}
+    for place, entry in read_json_lines(path):
+        file, sentences = _captions_of(entry, place)
+        captions.setdefault(path.parent / file, []).extend(sentences)
+    if not captions:
         raise UserError(f'{path}: holds no captions; expected lines of {{"file": "...", "caption": "..."}}')
-    return sounds
+    return [CaptionedSound(sound, tuple(dict.fromkeys(sentences))) for sound, sentences in captions.items()]
 
 
 def train_text_tokenizer(texts: Iterable[str], vocabulary_size: int) -> RobertaTokenizer:
@@ -50,15 +51,21 @@ def train_text_tokenizer(texts: Iterable[str], vocabulary_size: int) -> RobertaT
     return RobertaTokenizer(vocab=description["vocab"], merges=merges, model_max_length=LONGEST_PROMPT_TOKENS)
 
 
-def _captioned(line: str, place: str, folder: Path) -> CaptionedSound:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON: {error}") from error
-    captions = entry.get("captions", [entry.get("caption")]) if isinstance(entry, dict) else [None]
-    if not isinstance(entry.get("file") if isinstance(entry, dict) else None, str):
-        raise UserError(f'{place}: lacks "file", the path of a sound beside this file')
-    sentences = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
+def _captions_of(entry: object, place: str) -> tuple[str, list[str]]:
+    """The file of a line and its captions, at least one. Raises UserError."""
+    if not isinstance(entry, dict):
+        raise UserError(f'{place}: expected {{"file": "...", "caption": "..."}}, found {shown(entry)}')
+    file = entry.get("file")
+    if not isinstance(file, str) or not file.strip() or "\0" in file:
+        raise UserError(f'{place}: "file": expected the path of a sound beside this file, found {shown(file)}')
+    found = entry.get("captions")
+    if found is None or found == []:
+        found = entry.get("caption")
+    captions = found if isinstance(found, list) else [] if found is None else [found]
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise UserError(f"{place}: expected captions that are texts, found {shown(caption)}")
+    sentences = [caption for caption in captions if caption.strip()]
     if not sentences:
-        raise UserError(f'{place}: lacks "caption", a sentence that describes {entry["file"]}')
-    return CaptionedSound(folder / entry["file"], tuple(sentences))
+        raise UserError(f'{place}: lacks "caption", a sentence that describes {shown(file)}')
+    return file, sentences

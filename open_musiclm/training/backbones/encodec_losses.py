@@ -82,7 +82,7 @@ class Balancer(nn.Module):
     def gradient(self, losses: Mapping[str, Tensor], wave: Float[Tensor, "batch samples"]) -> Tensor:
         """The balanced gradient at `wave` [batch, samples], of losses that are means over the batch; its norm per
         example is about 1. The moving averages are those of the examples of all processes."""
-        balanced, share = torch.zeros_like(wave), sum(self.weights[name] for name in losses)
+        balanced, share = torch.zeros_like(wave), sum(self.weights.get(name, 0) for name in losses)
         for index, (name, weight) in enumerate(self.weights.items()):
             if name not in losses:
                 continue

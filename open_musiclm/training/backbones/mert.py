@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
+from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
+from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config.backbones import MertArchitecture, MertTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
@@ -28,7 +28,6 @@ from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, T
 
 MERT_CROP, CODEC_CROP = "mert", "codec"
 WEIGHTS_FOLDER = "mert"
-_WEIGHTS_NAME = "model.safetensors"
 _VALIDATION_SEED = 0
 _VALIDATED = ("loss", "tokens", "pitches", "accuracy", "first_accuracy")
 # A constant-Q frame's logarithms reach about 9; a fifth of that is near unit scale.
@@ -180,12 +179,11 @@ class MertTrainer(Trainer[SoundBatch]):
 
     def start_from(self, directory: Path) -> None:
         """Takes the weights of a model's own directory. Raises UserError."""
-        file = directory / _WEIGHTS_NAME
+        file = directory / WEIGHTS_NAME
         try:
-            self.training.model.load_state_dict(load_file(file))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{file}: does not fit this MERT: {reason}") from error
+            self.training.model.load_state_dict(read_tensors(file)[0])
+        except RuntimeError as error:
+            raise UserError(f"{file}: does not fit this MERT: {' '.join(str(error).split())[:300]}") from error
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer and the heads."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ class Spectrograms:
     """Reads sound files as log-mel spectrograms; `frames` is the length of CLAP's window.
 
     With a `folder` each file is computed once and kept there in half precision (13 kB a second): decoding, resampling
-    and the transform take several times as long as a step of a small CLAP. A file that changes is computed again.
+    and the transform take several times as long as a step of a small CLAP. A file that changes is computed again, and
+    so is one whose spectrogram on disk is damaged.
     """
 
     def __init__(self, extractor: ClapFeatureExtractor, folder: Path | None) -> None:
         self.mel = ClapMel(extractor)
         self.frames = self.mel.frames
+        self.mels: int = extractor.feature_size
         self.sample_hz: int = extractor.sampling_rate
         self.folder = folder
 
@@ -32,12 +35,28 @@ class Spectrograms:
         if self.folder is None:
             return self._computed(path)
         kept = self.folder / f"{_identity(path)}.npy"
-        if kept.exists():
-            return torch.from_numpy(np.load(kept, allow_pickle=False))
+        found = self._kept(kept)
+        if found is not None:
+            return found
         spectrogram = self._computed(path).half()
         with atomic_write(kept) as temporary, temporary.open("wb") as file:
             np.save(file, spectrogram.numpy(), allow_pickle=False)
         return spectrogram
+
+    def _kept(self, file: Path) -> Float[Tensor, "time mels"] | None:
+        """The spectrogram in a file; None where there is none, or none that this class wrote: it is made again."""
+        if not file.is_file():
+            return None
+        try:
+            found = np.load(
+                file, allow_pickle=False, mmap_mode="r"
+            )  # mapped, a header cannot ask for more than there is
+        except (OSError, ValueError, EOFError, BadZipFile):
+            return None
+        if not isinstance(found, np.ndarray) or found.dtype != np.float16 or found.shape[1:] != (self.mels,):
+            return None
+        spectrogram = torch.from_numpy(np.array(found))
+        return spectrogram if len(found) >= self.frames and bool(spectrogram.isfinite().all()) else None
 
     @torch.no_grad()
     def _computed(self, path: Path) -> Float[Tensor, "time mels"]:

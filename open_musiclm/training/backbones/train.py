@@ -6,8 +6,7 @@ where a signal ended the run, after everything was saved.
 
 from pathlib import Path
 
-from pydantic import Field
-from safetensors import SafetensorError
+from pydantic import Field, model_validator
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.checkpoints import step_folder
@@ -22,7 +21,7 @@ from open_musiclm.config.backbones import (
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split
-from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
@@ -46,6 +45,11 @@ class EncodecTrainingConfig(Section):
 
     architecture: EncodecArchitecture = Field(description="Shape of the model.")
     trainer: EncodecTrainerConfig = Field(description="How it is trained.")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "EncodecTrainingConfig":
+        self.trainer.check_crop(self.architecture.sample_hz, self.architecture.hop)
+        return self
 
 
 def train_encodec(config: EncodecTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
@@ -98,13 +102,9 @@ def _new_clap(
 
 
 def _clap_of(source: Path) -> tuple[ClapModel, RobertaTokenizer, ClapFeatureExtractor]:
-    """The CLAP of a directory."""
-    try:
-        tokenizer = RobertaTokenizer.from_pretrained(source)
-        return ClapModel.from_pretrained(source), tokenizer, ClapFeatureExtractor.from_pretrained(source)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--fine_tune_from {source}: not a CLAP directory: {reason}") from error
+    """The CLAP of a directory. Raises UserError."""
+    parts = ClapDirectory(source, "--fine_tune_from").load()
+    return parts.model, parts.tokenizer, parts.extractor
 
 
 def _captioned_data(

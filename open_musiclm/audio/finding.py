@@ -1,0 +1,101 @@
+"""Finding sound files below a folder."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from open_musiclm.errors import UserError
+
+SOUND_EXTENSIONS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au"))
+# Kinds of sound that cannot be read here.
+FOREIGN_EXTENSIONS = frozenset(
+    (".m4a", ".m4b", ".mp4", ".aac", ".wma", ".ape", ".wv", ".mpc", ".mka", ".webm", ".ac3", ".dsf", ".tta", ".amr")
+)
+_LONGEST_SHOWN = 200
+
+
+def find_sounds(folder: Path | str) -> list[Path]:
+    """All sound files below `folder`, sorted; extensions match in any case.
+
+    Hidden files and folders are left out. Symbolic links are followed; a file that can be reached in several ways is
+    found once. Raises UserError where there is no sound, or where a folder cannot be read.
+    """
+    folder = Path(folder)
+    sounds, foreign = _found(folder)
+    if not sounds:
+        kinds = " ".join(sorted(SOUND_EXTENSIONS))
+        of_other_kinds = f"; {len(foreign)} of a kind that cannot be read, such as {foreign[0]}" if foreign else ""
+        raise UserError(
+            f"{_shortened(folder)}: no sound file in this folder or below it (looked for {kinds}{of_other_kinds})"
+        )
+    return sounds
+
+
+def find_foreign_sounds(folder: Path) -> list[Path]:
+    """All files below `folder` whose names say that they are sound of a kind that cannot be read here, sorted."""
+    return _found(folder)[1]
+
+
+def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+    if not _is_folder(folder):
+        raise UserError(f"{_shortened(folder)}: no such folder of sound")
+    files = sorted(_files(folder))
+    found: tuple[list[Path], list[Path]] = ([], [])
+    for extensions, paths in zip((SOUND_EXTENSIONS, FOREIGN_EXTENSIONS), found, strict=True):
+        seen: set[tuple[int, int]] = set()
+        for path in files:
+            if path.suffix.lower() in extensions and _is_new(path, seen):
+                paths.append(path)
+    return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file that is not hidden. A folder is entered once, by its own name if it has one below `folder`."""
+    real, linked = deque([folder]), deque[Path]()
+    seen: set[tuple[int, int]] = set()
+    while real or linked:
+        inside = real.popleft() if real else linked.popleft()
+        if not _is_new(inside, seen):
+            continue
+        try:
+            with os.scandir(inside) as scan:
+                entries = sorted((entry for entry in scan if entry.name[:1] != "."), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"{_shortened(inside)}: cannot read this folder: {error.strerror or error}") from error
+        for entry in entries:
+            path = inside / entry.name
+            if not _is_folder(entry):
+                yield path
+            else:
+                (linked if entry.is_symlink() else real).append(path)
+
+
+def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether no file before was the same one; a file that cannot be asked is."""
+    identity = _identity(path)
+    if identity is None or not identity[1]:  # a file system without numbers
+        return True
+    is_new = identity not in seen
+    seen.add(identity)
+    return is_new
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: "Path | os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except (OSError, ValueError):  # a link to itself; a NUL in the name
+        return False
+
+
+def _shortened(path: Path) -> str:
+    text = str(path).replace("\0", "\\0")
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:100]}...{text[-80:]}"

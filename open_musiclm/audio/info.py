@@ -1,0 +1,59 @@
+"""What the headers of a sound file say."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from open_musiclm.audio.errors import SoundError
+from open_musiclm.audio.layout import Part
+from open_musiclm.audio.opening import layout, opened
+
+SHORTEST_SECONDS = 0.01
+# No encoder packs more into a byte, but for silence.
+_MOST_FRAMES_PER_BYTE = 10_000
+_RATES_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class SoundInfo:
+    """A sound file's length (samples per channel), rate, channels and format.
+
+    `estimated` says that the length is a guess, which decoding must replace: that of an mp3 without a length tag, or
+    of a file whose header does not fit what follows it.
+    """
+
+    frames: int
+    sample_hz: int
+    channels: int
+    format: str
+    estimated: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_hz
+
+
+def header_info(path: Path) -> SoundInfo:
+    """What the headers say. Raises SoundError where the file is missing, empty or not sound."""
+    infos = [part_info(path, part) for part in layout(path).parts]
+    if len({info.sample_hz for info in infos}) > 1:
+        rates = ", ".join(str(info.sample_hz) for info in infos[:_RATES_SHOWN])
+        raise SoundError(f"{path}: {len(infos)} joined files of different sample rates ({rates} Hz); split it")
+    return replace(
+        infos[0],
+        frames=sum(info.frames for info in infos),
+        channels=max(info.channels for info in infos),
+        estimated=any(info.estimated for info in infos),
+    )
+
+
+def part_info(path: Path, part: Part) -> SoundInfo:
+    """What the header of one part says. Raises SoundError."""
+    with opened(path, part) as file:
+        is_possible = file.frames <= _MOST_FRAMES_PER_BYTE * path.stat().st_size
+        return SoundInfo(file.frames, file.samplerate, file.channels, file.format, part.measured or not is_possible)
+
+
+def check_length(path: Path, info: SoundInfo) -> None:
+    """Raises SoundError where a file is too short for anything."""
+    if info.seconds < SHORTEST_SECONDS:
+        raise SoundError(f"{path}: too short: {info.frames} samples at {info.sample_hz} Hz")

@@ -1,0 +1,26 @@
+"""Weights that are numbers: NaN and infinity are refused where weights are read and before they are published."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from open_musiclm.errors import UserError
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Raises UserError that names `source` and the first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not _is_finite(tensor):
+            raise UserError(
+                f"{source}: {name[:200]!r} holds NaN or infinity: the file is damaged or its training diverged; "
+                "take an earlier checkpoint"
+            )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    lowest, highest = (tensor if tensor.element_size() > 1 else tensor.float()).aminmax()  # NaN is both
+    return math.isfinite(lowest.item()) and math.isfinite(highest.item())

@@ -1,0 +1,111 @@
+"""Checks of what Python callers give: a UserError that names the argument, before anything is computed."""
+
+import math
+import numbers
+import operator
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from open_musiclm.audio import Sound
+from open_musiclm.config import GenerationConfig, StageName
+from open_musiclm.errors import UserError
+
+SHORTEST_SOUND_SECONDS = 0.005
+MOST_SAMPLES = 100_000
+MOST_PROMPT_CHARACTERS = 10_000  # CLAP reads 77 tokens
+_PLAUSIBLE_HZ = (1000, 1_000_000)
+
+
+def check_prompts(prompts: Any) -> list[str]:
+    """One prompt or several as a list. Raises UserError."""
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, Mapping)):
+        raise UserError(f"prompts: expected a text or a list of texts, found {_kind(prompts)}")
+    checked = list(prompts)
+    if not checked:
+        raise UserError("prompts: an empty list; give at least one prompt")
+    for prompt in checked:
+        if not isinstance(prompt, str):
+            raise UserError(f"prompts: expected texts, found {_kind(prompt)}")
+        if not prompt.strip():
+            raise UserError("a prompt is empty; describe the music in a few words")
+        if len(prompt) > MOST_PROMPT_CHARACTERS:
+            raise UserError(
+                f"prompt {prompt[:40]!r}...: {len(prompt)} characters, at most {MOST_PROMPT_CHARACTERS} are taken"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise UserError(f"prompt {prompt[:40]!r}: not valid text (it holds half of a surrogate pair)")
+    return checked
+
+
+def check_count(name: str, value: Any, most: int = MOST_SAMPLES) -> int:
+    """A whole number of at least 1. Raises UserError."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise UserError(f"{name}: expected a whole number, found {_kind(value)}") from error
+    if isinstance(value, bool) or not 1 <= number <= most:
+        shown = value if isinstance(value, bool) or number.bit_length() < 100 else "a longer one"
+        raise UserError(f"{name} {shown}: expected at least 1, at most {most}")
+    return number
+
+
+def check_config(config: Any, duration: Any, default: GenerationConfig) -> GenerationConfig:
+    """The generation config, with `duration` if that is given. Raises UserError."""
+    config = default if config is None else config
+    if not isinstance(config, GenerationConfig):
+        raise UserError(f"config: expected a GenerationConfig, found {_kind(config)}")
+    if duration is None:
+        return config
+    if isinstance(duration, bool) or not isinstance(duration, numbers.Real):
+        raise UserError(f"duration: expected a number of seconds, found {_kind(duration)}")
+    try:
+        seconds = float(duration)
+    except OverflowError:
+        seconds = math.inf
+    if not 0 < seconds < math.inf:
+        raise UserError(f"duration {seconds:g}: expected a number of seconds above 0")
+    return config.updated({"duration": seconds})
+
+
+def check_sound(name: str, sound: Any) -> Sound:
+    """A mono wave of finite numbers at a plausible rate. Raises UserError."""
+    if not isinstance(sound, Sound):
+        raise UserError(f"{name}: expected a Sound (see open_musiclm.audio.read_sound), found {_kind(sound)}")
+    wave = sound.wave
+    if not isinstance(wave, torch.Tensor) or not wave.is_floating_point():
+        raise UserError(f"{name}: wave: expected a tensor of floats, found {_kind(wave)}")
+    if wave.ndim != 1:
+        raise UserError(f"{name}: wave: expected a mono wave [samples], found the shape {list(wave.shape)}")
+    low, high = _PLAUSIBLE_HZ
+    if isinstance(sound.sample_hz, bool) or not isinstance(sound.sample_hz, int) or not low <= sound.sample_hz <= high:
+        raise UserError(f"{name}: sample_hz: expected a whole number from {low} to {high}, found {sound.sample_hz!r}")
+    if sound.seconds < SHORTEST_SOUND_SECONDS:
+        raise UserError(
+            f"{name}: only {wave.shape[0]} samples long; at least {SHORTEST_SOUND_SECONDS:g} s of sound are needed"
+        )
+    if not wave.isfinite().all():
+        raise UserError(f"{name}: wave: holds NaN or infinity")
+    return sound
+
+
+def check_stages(needed: Iterable[StageName], loaded: Container[StageName]) -> None:
+    """Raises UserError where a stage that is needed is not loaded."""
+    missing = [name for name in needed if name not in loaded]
+    if missing:
+        without = "; return_coarse_wave does without it" if missing == ["fine"] else ""
+        raise UserError(
+            f"the {' and the '.join(missing)} stage is not loaded, and this generation config asks for it{without}"
+        )
+
+
+def _kind(value: Any) -> str:
+    """A value's type; of numbers and texts the value too."""
+    try:
+        shown = f" {value!r}" if isinstance(value, (int, float, str, bytes)) else ""
+    except ValueError:  # an integer of thousands of digits
+        shown = ""
+    return type(value).__name__ + (shown if len(shown) <= 40 else f"{shown[:40]}...")

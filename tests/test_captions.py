@@ -1,0 +1,94 @@
+"""Captions as users write them: read right, or refused with the file and the number of the line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from open_musiclm.errors import UserError
+from open_musiclm.training.backbones.clap_text import CaptionedSound, read_captions
+
+
+def written(folder: Path, *lines: object) -> Path:
+    path = folder / "captions.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entry", "captions"),
+    [
+        ({"caption": "slow"}, ("slow",)),
+        ({"captions": ["slow", "calm"]}, ("slow", "calm")),
+        ({"captions": "slow sad tone"}, ("slow sad tone",)),
+        ({"caption": "slow", "captions": None}, ("slow",)),
+        ({"caption": "slow", "captions": []}, ("slow",)),
+        ({"caption": "slow", "captions": ["slow", " ", "calm"]}, ("slow", "calm")),
+        ({"caption": ["slow", "calm"]}, ("slow", "calm")),
+        ({"caption": "slow\u2028and sad"}, ("slow\u2028and sad",)),
+        ({"caption": "slow", "bpm": 60, "captions": None, "tags": [1, None]}, ("slow",)),
+    ],
+)
+def test_every_way_to_write_captions(tmp_path: Path, entry: dict, captions: tuple[str, ...]) -> None:
+    path = written(tmp_path, {"file": "a.wav", **entry})
+    assert read_captions(path) == [CaptionedSound(tmp_path / "a.wav", captions)]
+    path.write_text(json.dumps({"file": "a.wav", **entry}, ensure_ascii=False))
+    assert read_captions(path) == [CaptionedSound(tmp_path / "a.wav", captions)]
+
+
+def test_a_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"file": "a.wav", "caption": "slow"}\r\n\r\n{"file": "b.wav", "caption": "fast"}\r\n'
+    )
+    assert [sound.captions for sound in read_captions(path)] == [("slow",), ("fast",)]
+
+
+def test_lines_of_the_same_file_add_to_each_other(tmp_path: Path) -> None:
+    lines = [{"file": "a.wav", "caption": text} for text in ("slow", "calm", "slow")]
+    assert read_captions(written(tmp_path, *lines)) == [CaptionedSound(tmp_path / "a.wav", ("slow", "calm"))]
+
+
+def test_an_absolute_path_is_itself(tmp_path: Path) -> None:
+    path = written(tmp_path, {"file": "/data/music/ok.wav", "caption": "slow tone"})
+    assert read_captions(path)[0].path == Path("/data/music/ok.wav")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "not valid JSON"),
+        ("7", "expected"),
+        ("null", "expected"),
+        ('["a.wav", "slow"]', "expected"),
+        ('{"caption": "slow"}', '"file"'),
+        ('{"file": null, "caption": "slow"}', '"file"'),
+        ('{"file": "", "caption": "slow"}', '"file"'),
+        ('{"file": ["a.wav"], "caption": "slow"}', '"file"'),
+        (r'{"file": "a\u0000.wav", "caption": "slow"}', '"file"'),
+        ('{"file": "a.wav"}', '"caption"'),
+        ('{"file": "a.wav", "caption": " "}', '"caption"'),
+        ('{"file": "a.wav", "caption": 7}', "texts, found 7"),
+        ('{"file": "a.wav", "captions": 7}', "texts, found 7"),
+        ('{"file": "a.wav", "captions": ["slow", 7]}', "texts, found 7"),
+        ('{"file": "a.wav", "captions": ["slow", null]}', "texts, found None"),
+        ('{"file": "a.wav", "captions": {"en": "slow"}}', "texts, found"),
+        (r'{"file": "a.wav", "caption": "\ud800"}', "half of a surrogate pair"),
+        ('{"file": "a.wav", "file": "b.wav", "caption": "slow"}', "'file' is there twice"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+    path = written(tmp_path, {"file": "a.wav", "caption": "slow"}, "", line)
+    with pytest.raises(UserError) as refused:
+        read_captions(path)
+    assert str(refused.value).startswith(f"{path}:3: ")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_no_captions(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "captions.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match="holds no captions"):
+        read_captions(tmp_path / "captions.jsonl")

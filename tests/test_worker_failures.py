@@ -1,0 +1,119 @@
+"""An error of one file in a data worker: the file is named and skipped, and no worker is said to have died."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from helpers.preprocessing import content_of, preprocess, settings_of
+from helpers.sound_files import write_ramp
+from torch.utils.data import DataLoader, Dataset
+
+from open_musiclm.audio import SoundInfo, header_info
+from open_musiclm.data import statistics
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.failures import first_usable, named
+from open_musiclm.data.sound_dataset import SoundDataset
+from open_musiclm.data.statistics import StatisticsCache
+from open_musiclm.data.workers import is_death
+from open_musiclm.errors import UserError
+from open_musiclm.training.data_stream import TrainingStream
+from open_musiclm.training.failure_list import FailureList
+from open_musiclm.training.sound_data import sound_data
+
+ERRORS = {
+    "memory": (MemoryError("76.0 TiB"), "needs more memory than there is; split it"),
+    "torch": (RuntimeError("DefaultCPUAllocator: can't allocate\nmore"), "RuntimeError: DefaultCPUAllocator"),
+    "file": (FileNotFoundError(2, "gone"), "FileNotFoundError"),
+    "end": (EOFError(), "EOFError"),
+    "value": (ValueError("array is too big"), "ValueError: array is too big"),
+}
+
+
+def _failing_at(name: str, error: Exception) -> Callable[[Path], SoundInfo]:
+    def failing(path: Path) -> SoundInfo:
+        if path.name == name:
+            raise error
+        return header_info(path)
+
+    return failing
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_preprocessing_skips_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, workers: int) -> None:
+    error, message = ERRORS[name]
+    for number in range(5):
+        write_ramp(tmp_path / "sound" / f"{number}.wav", 6.0, 8000)
+    monkeypatch.setattr(statistics, "header_info", _failing_at("3.wav", error))
+    report = preprocess(settings_of(tmp_path, num_workers=workers), 6.0)
+    assert [failure.path.name for failure in report.failures] == ["3.wav"]
+    assert message in report.failures[0].reason
+    assert "\n" not in report.failures[0].reason
+    assert {place[0] for place in content_of(tmp_path)} == {f"{number}.wav" for number in (0, 1, 2, 4)}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_goes_on_with_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, workers: int
+) -> None:
+    error, message = ERRORS[name]
+    for number in range(4):
+        write_ramp(tmp_path / "sound" / f"{number}.wav", 2.0)
+    monkeypatch.setattr(statistics, "header_info", _failing_at("3.wav", error))
+    crops = [Crop("clap", 1.0, 16000, normalized=False)]
+    data = sound_data(tmp_path / "sound", crops, 2, workers, 0.0, 0, StatisticsCache())
+    accelerator = Accelerator(cpu=True)
+    failures = FailureList(tmp_path / "failed.txt", accelerator)
+    stream = TrainingStream(data, accelerator, failures, position=0)
+    try:
+        batches = list(stream.take(4))
+    finally:
+        stream.close()
+    assert all(indexed.batch.waves["clap"].shape == (2, 16000) for indexed in batches)
+    assert list(failures.reasons) == [str(tmp_path / "sound" / "3.wav")]
+    assert message in failures.reasons[str(tmp_path / "sound" / "3.wav")]
+
+
+class _Raising(Dataset[torch.Tensor]):
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        raise self.error("something else")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, EOFError, ConnectionResetError, FileNotFoundError, MemoryError])
+def test_an_exception_in_a_worker_is_no_death(error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        next(iter(DataLoader(_Raising(error), num_workers=1)))
+    assert not is_death(caught.value)
+
+
+def test_other_errors_for_the_user_stay_what_they_are() -> None:
+    """A disk that refuses is no fault of a sound file."""
+    with pytest.raises(UserError, match=r"^cannot write$"), named(Path("a.wav")):
+        raise UserError("cannot write")
+
+
+def test_all_files_fail() -> None:
+    def fail(path: Path) -> None:
+        raise MemoryError
+
+    with pytest.raises(UserError, match=r"none of the 2 sound files can be used; the first one is a\.wav: needs more"):
+        first_usable([Path("a.wav"), Path("b.wav")], fail)
+
+
+def test_a_failure_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write_ramp(tmp_path / f"{number}.wav", 2.0) for number in range(2)]
+    monkeypatch.setattr(statistics, "header_info", _failing_at("0.wav", MemoryError()))
+    dataset = SoundDataset(paths, [Crop("clap", 1.0, 16000, normalized=False)], seed=0)
+    first = [dataset[index].failures for index in range(2)]
+    monkeypatch.undo()
+    assert [dataset[index].failures for index in range(2)] == first
+    assert sum(map(len, first)) == 1
