@@ -14,7 +14,8 @@ from open_musiclm.tokenizers.clap import Clap
 
 _MOST_TEXTS = 4096
 _WINDOWS_AT_ONCE = 16
-_WINDOWS_IN_MEMORY = 128
+_WINDOWS_IN_MEMORY = 32
+_FEWEST_WINDOWS = 4
 _SHOWN = 40  # characters of a prompt that is named
 
 
@@ -64,7 +65,7 @@ class ClapEmbedder:
         self, read: Callable[[int, int], Float[Tensor, "batch _"]], batch: int, samples: int, sample_hz: int
     ) -> Float[Tensor, "batch dim"]:
         """Long sound is read and resampled in parts of whole windows, so that memory is bounded."""
-        at_once = max(_WINDOWS_IN_MEMORY // batch, 1)
+        at_once = max(_WINDOWS_IN_MEMORY // batch, _FEWEST_WINDOWS)
         window = audio.samples_of(self.window_seconds, sample_hz)
         embeddings = []
         for start, end in spans_of(samples, at_once * window, window):
