@@ -15,11 +15,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from open_musiclm import terminal
+from open_musiclm.argument_types import (
+    OFF,
+    STAGES,
+    guidance,
+    loudness,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    share,
+)
+from open_musiclm.argument_types import prompt as prompt  # for the scripts
 from open_musiclm.config import GenerationConfig, StageName
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.interruption import Interrupted
 from open_musiclm.terminal import say
@@ -32,10 +43,8 @@ Result = TypeVar("Result")
 MISUSE = 2
 INTERRUPTED = 130
 SIGNALLED = 128
-OFF = "off"
 # What transformers imports where it is there, for losses and pictures: most of a second that generation does not need.
 UNUSED_PACKAGES = ("scipy", "torchvision")
-STAGES = ("semantic", "coarse", "fine")
 PRECISIONS = ("float32", "bfloat16")
 # What every inference script takes, and what only those take that are given prompts.
 SAMPLING_FIELDS = (
@@ -244,7 +253,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     Misuse ends with one clear line and exit status 2, a run that a signal stopped with 128 and the signal's number.
     """
     terminal.escape_what_cannot_be_encoded()
-    warnings.showwarning = _show_warning
+    warnings.showwarning = terminal.show_warning
     parsed = arguments.parse_args()
     if sys.platform == "win32":
         terminal.tell("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)")
@@ -259,7 +268,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     except OSError as error:
         if error.errno is None and not isinstance(error, shutil.Error):
             raise
-        terminal.tell(f"error: {_describe(error)}")
+        terminal.tell(f"error: {terminal.describe(error)}")
         _leave(MISUSE)
     except KeyboardInterrupt:
         terminal.tell("interrupted")
@@ -270,30 +279,6 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     terminal.end_output()
     if status:
         sys.exit(status)
-
-
-def _describe(error: OSError) -> str:
-    """One line about a file or folder that the system refuses: it has gone, is full, or is no folder."""
-    if isinstance(error, shutil.Error):  # of copying a folder: (source, target, reason) of each file
-        failures = error.args[0] if error.args and isinstance(error.args[0], list) else [error.args]
-        return ": ".join(str(part) for part in failures[0]) + ("" if len(failures) == 1 else ", and others")
-    place = error.filename2 or error.filename
-    return f"{os.fsdecode(place)}: {error.strerror}" if isinstance(place, str | bytes | Path) else str(error)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """A Remark as one line, other warnings as Python shows them."""
-    if issubclass(category, Remark):
-        terminal.tell(f"warning: {message}")
-    else:
-        terminal.tell(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def _leave(status: int) -> NoReturn:
@@ -311,65 +296,6 @@ def _end_process_group() -> None:
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         gc.collect()
         distributed.destroy_process_group()
-
-
-def positive_int(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """An argparse type: a finite number above 0 (seconds, hours)."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def non_negative_float(text: str) -> float:
-    """An argparse type: a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
-    return value
-
-
-def guidance(text: str) -> float | list[float]:
-    """An argparse type: one number of at least 0, or one each for the semantic, coarse and fine stage (4,2.5,1)."""
-    numbers = [non_negative_float(part) for part in text.split(",")]
-    if len(numbers) not in (1, len(STAGES)):
-        raise argparse.ArgumentTypeError(f"{text}: expected one number, or one for each of {', '.join(STAGES)}")
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-def share(text: str) -> float:
-    """An argparse type: a number above 0, at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
-def prompt(text: str) -> str:
-    """An argparse type: a prompt that holds at least one visible character."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the prompt is empty; describe the music in a few words")
-    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise argparse.ArgumentTypeError("the prompt is not valid text in this terminal's encoding")
-    return text
-
-
-def loudness(text: str) -> float | Literal["off"]:
-    """An argparse type: LUFS from -60 to 0, or off."""
-    if text == OFF:
-        return "off"
-    value = float(text)
-    if not -60 <= value <= 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected LUFS from -60 to 0 (-16 is usual), or {OFF}")
-    return value
 
 
 _FLAG_TYPES: dict[str, Callable[[str], object]] = {

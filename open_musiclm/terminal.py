@@ -5,9 +5,14 @@ more (a closed pipe, a full disk), the rest is told to nobody.
 """
 
 import os
+import shutil
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
+
+from open_musiclm.errors import Remark
 
 
 def say(line: str) -> None:
@@ -25,6 +30,30 @@ def escape_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # None or replaced
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def describe(error: OSError) -> str:
+    """One line about a file or folder that the system refuses: it has gone, is full, or is no folder."""
+    if isinstance(error, shutil.Error):  # of copying a folder: (source, target, reason) of each file
+        failures = error.args[0] if error.args and isinstance(error.args[0], list) else [error.args]
+        return ": ".join(str(part) for part in failures[0]) + ("" if len(failures) == 1 else ", and others")
+    place = error.filename2 or error.filename
+    return f"{os.fsdecode(place)}: {error.strerror}" if isinstance(place, str | bytes | Path) else str(error)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A Remark as one line, other warnings as Python shows them."""
+    if issubclass(category, Remark):
+        tell(f"warning: {message}")
+    else:
+        tell(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def end_output() -> None:

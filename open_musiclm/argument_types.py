@@ -1,0 +1,66 @@
+"""Argparse types: text of the command line to checked values (no torch in here)."""
+
+import argparse
+from typing import Literal
+
+STAGES = ("semantic", "coarse", "fine")
+OFF = "off"
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0 (seconds, hours)."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """An argparse type: a finite number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
+def guidance(text: str) -> float | list[float]:
+    """An argparse type: one number of at least 0, or one each for the semantic, coarse and fine stage (4,2.5,1)."""
+    numbers = [non_negative_float(part) for part in text.split(",")]
+    if len(numbers) not in (1, len(STAGES)):
+        raise argparse.ArgumentTypeError(f"{text}: expected one number, or one for each of {', '.join(STAGES)}")
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def share(text: str) -> float:
+    """An argparse type: a number above 0, at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def prompt(text: str) -> str:
+    """An argparse type: a prompt that holds at least one visible character."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the prompt is empty; describe the music in a few words")
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise argparse.ArgumentTypeError("the prompt is not valid text in this terminal's encoding")
+    return text
+
+
+def loudness(text: str) -> float | Literal["off"]:
+    """An argparse type: LUFS from -60 to 0, or off."""
+    if text == OFF:
+        return "off"
+    value = float(text)
+    if not -60 <= value <= 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected LUFS from -60 to 0 (-16 is usual), or {OFF}")
+    return value
