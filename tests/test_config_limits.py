@@ -18,6 +18,7 @@ from open_musiclm.config import (
 )
 from open_musiclm.config.backbones import ClapTrainingConfig, EncodecTrainerConfig, MertTrainingConfig
 from open_musiclm.config.json_files import load_section
+from open_musiclm.config.model_checks import check_absolute_positions
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage
 from open_musiclm.tokens import stage_streams
@@ -161,8 +162,8 @@ def test_tables_of_positions_that_are_long_enough_are_enough() -> None:
         ]
         build_stage(stage, config).layout.embed(ids)
         content[f"{stage}_cfg"]["max_absolute_position_embeddings"] -= 1
-        with pytest.raises(ValidationError, match=f"below {needed[stage]}"):
-            ModelConfig.model_validate(content)
+        with pytest.raises(UserError, match=f"below {needed[stage]}"):
+            check_absolute_positions(ModelConfig.model_validate(content))
         content[f"{stage}_cfg"]["max_absolute_position_embeddings"] += 1
 
 

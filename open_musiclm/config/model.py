@@ -25,7 +25,12 @@ from open_musiclm.config.fields import (
     accept_renamed_key,
 )
 from open_musiclm.config.json_files import Section, load_section, section_from_json
-from open_musiclm.config.model_checks import check_positions, check_shortest_windows, check_sizes
+from open_musiclm.config.model_checks import (
+    check_absolute_positions,
+    check_positions,
+    check_shortest_windows,
+    check_sizes,
+)
 from open_musiclm.errors import UserError
 
 _CODEBOOKS = AtMost(256, "every quantizer has a codebook of its own")
@@ -321,6 +326,10 @@ def load_model_config(path: Path | str) -> ModelConfig:
     path = Path(path)
     config = load_section(path, ModelConfig)
     config._folder = path.resolve().parent
+    try:
+        check_absolute_positions(config)  # not of checkpoints, which work in shorter windows
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return config
 
 

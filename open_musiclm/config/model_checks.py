@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from open_musiclm.config.fields import StageName
+from open_musiclm.errors import UserError
 
 if TYPE_CHECKING:
     from open_musiclm.config.model import ModelConfig
@@ -33,7 +34,7 @@ def check_shortest_windows(config: "ModelConfig") -> None:
 
 
 def check_positions(config: "ModelConfig") -> None:
-    """Raises ValueError where a stage has too many positions: for attention, or for its tables of absolute ones."""
+    """Raises ValueError where a stage has too many positions for attention."""
     for stage in config.stage_names:
         section, sequences = config.stage(stage), _sequences(config, stage)
         *conditioning, predicted = (frames * quantizers for frames, quantizers, _ in sequences)
@@ -44,9 +45,16 @@ def check_positions(config: "ModelConfig") -> None:
                 f"global_cfg: a window of {config.window_seconds(stage)} s has {positions} positions in the {stage} "
                 f"stage; at most {_MOST_POSITIONS} are possible, for each attends to all others"
             )
+
+
+def check_absolute_positions(config: "ModelConfig") -> None:
+    """Raises UserError where a stage's tables of absolute positions are shorter than a sequence of its window."""
+    for stage in config.stage_names:
+        section, sequences = config.stage(stage), _sequences(config, stage)
+        *conditioning, predicted = (frames * quantizers for frames, quantizers, _ in sequences)
         needed = max(predicted, *(tokens + 1 for tokens in conditioning))  # conditioning ends with an end id
         if section.use_absolute_position_embeddings and section.max_absolute_position_embeddings < needed:
-            raise ValueError(
+            raise UserError(
                 f"{stage}_cfg: max_absolute_position_embeddings: {section.max_absolute_position_embeddings} is below "
                 f"{needed}, the tokens of the longest sequence in a window of {config.window_seconds(stage)} s"
             )
