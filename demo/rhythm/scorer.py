@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.rhythm.descriptors import describe_rhythm, descriptor_count
+from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config import ModelConfig
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
@@ -124,12 +125,8 @@ def find_scorer(path: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as content:
-            kind = (content.metadata() or {}).get("kind")
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: cannot read a rhythm scorer: {error}") from error
+    tensors, metadata = read_tensors(file)
+    kind = metadata.get("kind")
     if kind not in (_KIND, _EARLIER_KIND):
         raise UserError(f"{file}: holds {kind or 'other'} weights; a rhythm scorer is needed here, {_REMEDY}")
     return tensors

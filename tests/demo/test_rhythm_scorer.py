@@ -198,7 +198,7 @@ def test_a_scorer_without_its_weights_is_refused(stack: Stack, tmp_path: Path) -
 @pytest.mark.parametrize("content", [b"", b"no safetensors at all"])
 def test_a_damaged_file_is_refused(stack: Stack, tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
-    with pytest.raises(UserError, match="cannot read a rhythm scorer"):
+    with pytest.raises(UserError, match="not a whole safetensors file"):
         RhythmScorer.load(tmp_path, stack.config, CPU)
 
 
