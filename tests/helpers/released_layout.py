@@ -40,7 +40,7 @@ def released_stage(stage: nn.Module) -> dict[str, Tensor]:
     convolutional = any(".convolution." in name for name in ours)
     result: dict[str, Tensor] = OrderedDict()
     for name, tensor in ours.items():
-        theirs = _released_name(name.removeprefix("decoder."), convolutional)
+        theirs = _released_name(name.removeprefix("layout."), convolutional)
         result[theirs] = tensor
         if theirs.endswith(".gamma"):
             result[theirs.removesuffix("gamma") + "beta"] = torch.zeros_like(tensor)
