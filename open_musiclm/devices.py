@@ -18,6 +18,8 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name}: not available here ({reason}); use cuda, mps or cpu") from error
+    if device.type == "meta":  # it has shapes and no numbers
+        raise UserError(f"--device {name}: holds no numbers; use cuda, mps or cpu")
     return device
 
 

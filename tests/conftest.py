@@ -1,12 +1,15 @@
 """Checks every tensor shape in the package's signatures while the tests run; one small model for all tests."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import helpers.typechecker  # noqa: F401 (the hook takes it by name)
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Each test process has its own folder for code that comes with a model: two that write one at once break it.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="open_musiclm_tests_")
 install_import_hook(["open_musiclm", "demo"], "helpers.typechecker.checked")
 
 import numpy as np  # noqa: E402 (the hook has to come first)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from open_musiclm import audio
 from open_musiclm.audio import Sound
-from open_musiclm.errors import Remark
+from open_musiclm.config.json_files import shown
+from open_musiclm.errors import Remark, UserError
 from open_musiclm.tokenizers.clap import Clap
 
 _MOST_TEXTS = 4096
@@ -32,7 +33,12 @@ class ClapEmbedder:
         self._texts: dict[str, Float[Tensor, "dim"]] = {}
 
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Embeddings of length 1. Warns with a Remark of a prompt whose end CLAP does not read."""
+        """Embeddings of length 1. Warns with a Remark of a prompt whose end CLAP does not read.
+
+        Raises UserError where the prompts are not texts, or none is there.
+        """
+        if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+            raise UserError(f"prompts: expected one text or more, found {shown(list(prompts))}")
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if len(self._texts) + len(new) > _MOST_TEXTS:
             self._texts.clear()
