@@ -2,13 +2,16 @@
 
 Stages have fresh weights of the config's sizes: speed does not depend on what they learned. Cached generation makes
 `--seconds` of music in one window. Without the cache a token costs a pass over all tokens so far; that is timed at a
-tenth, half and nine tenths of the same window. Every figure comes from a process of its own.
+tenth, half and nine tenths of the same window. Every figure comes from a process of its own; `--beside 1` lets another
+process use a core meanwhile.
 
     python benchmarks/generate.py --model_config configs/model/musiclm_small.json --batch_sizes 1 4
 """
 
 import argparse
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,11 +38,35 @@ def arguments() -> argparse.ArgumentParser:
         "--precisions", choices=cli.PRECISIONS, nargs="+", default=cli.PRECISIONS, help="of the weights"
     )
     parser.add_argument("--seconds", type=cli.positive_float, default=2.0, help="music to make in each stage")
+    parser.add_argument("--beside", type=int, default=0, help="busy processes that use cores at the same time")
     parser.add_argument("--repetitions", type=cli.positive_int, default=1, help="timed runs; the median is printed")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
+    with busy_processes(arguments.beside):
+        _measure(arguments)
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """While entered, `count` other processes use a core each."""
+    others = [multiprocessing.get_context("spawn").Process(target=_be_busy, daemon=True) for _ in range(count)]
+    for other in others:
+        other.start()
+    try:
+        yield
+    finally:
+        for other in others:
+            other.terminate()
+
+
+def _be_busy() -> None:
+    while True:
+        pass
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     path, device, seconds = arguments.model_config, str(choose_device(arguments.device)), arguments.seconds
     repetitions = arguments.repetitions
     config = load_model_config(path)
