@@ -94,7 +94,7 @@ class EncodecTrainer(Trainer[SoundBatch]):
     def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
         """One step of the codec, and of the discriminators once they have joined."""
         indexed = next(batches)
-        waves = quieter(indexed.batch.waves[CROP], example_rngs(self.config.seed, indexed.indices), self.config)
+        waves = quieter(indexed.batch.waves[CROP], example_rngs(self.config.seed, indexed.indices), self.config.quieter_by_db)
         self._initialize(waves)
         self.optimizer.module.train()
         rng = step_rng(self.config.seed, step)
@@ -199,10 +199,10 @@ class EncodecTrainer(Trainer[SoundBatch]):
 
 
 def quieter(
-    waves: Float[Tensor, "batch samples"], rngs: Sequence[np.random.Generator], config: EncodecTrainerConfig
+    waves: Float[Tensor, "batch samples"], rngs: Sequence[np.random.Generator], quieter_by_db: float
 ) -> Float[Tensor, "batch samples"]:
     """Waves at up to `quieter_by_db` below their own level, clipped to full scale before."""
-    decibels = [rng.uniform(-config.quieter_by_db, 0) for rng in rngs]
+    decibels = [rng.uniform(-quieter_by_db, 0) for rng in rngs]
     gains = torch.tensor([10 ** (value / 20) for value in decibels], dtype=waves.dtype, device=waves.device)
     return waves.clamp(-1, 1) * gains[:, None]
 

@@ -18,12 +18,14 @@ from open_musiclm.config.backbones import (
     EncodecTrainerConfig,
     MertTrainingConfig,
 )
+from open_musiclm.config.codecs import SpectralCodecTrainerConfig
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split
 from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
+from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
 from open_musiclm.training.backbones.clap import WEIGHTS_FOLDER as CLAP_FOLDER
 from open_musiclm.training.backbones.clap import ClapTrainer
@@ -31,6 +33,7 @@ from open_musiclm.training.backbones.clap_model import build_clap, build_feature
 from open_musiclm.training.backbones.clap_text import CaptionedSound, read_captions, train_text_tokenizer
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
+from open_musiclm.training.backbones.spectral_codec import SpectralCodecTrainer
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
@@ -57,6 +60,25 @@ def train_encodec(config: EncodecTrainingConfig, options: RunOptions, fine_tune_
     with _begin(options, config.architecture, config.trainer) as run:
         data = _crops(EncodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
         trainer = EncodecTrainer(run.accelerator, config.architecture, config.trainer)
+        if fine_tune_from is not None:
+            trainer.start_from(fine_tune_from)
+        return _train(trainer, data, run, config.trainer)
+
+
+class SpectralCodecTrainingConfig(Section):
+    """The file that train_spectral_codec reads."""
+
+    architecture: SpectralArchitecture = Field(description="Shape of the model.")
+    trainer: SpectralCodecTrainerConfig = Field(description="How it is trained.")
+
+
+def train_spectral_codec(
+    config: SpectralCodecTrainingConfig, options: RunOptions, fine_tune_from: Path | None
+) -> Path | None:
+    """Trains a spectral codec, new or from the directory `fine_tune_from`. Raises UserError."""
+    with _begin(options, config.architecture, config.trainer) as run:
+        data = _crops(SpectralCodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
+        trainer = SpectralCodecTrainer(run.accelerator, config.architecture, config.trainer)
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
         return _train(trainer, data, run, config.trainer)

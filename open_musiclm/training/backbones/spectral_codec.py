@@ -1,0 +1,130 @@
+"""The trainer of the spectral codec: encoder and codebooks, by the spectrogram that comes back from the codes."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from open_musiclm.config.codecs import SpectralCodecTrainerConfig
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.devices import products_in
+from open_musiclm.tokenizers.own_directory import check_same_architecture, load_model, save_model
+from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture, SpectralModel
+from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update
+from open_musiclm.training.backbones.encodec import quieter
+from open_musiclm.training.backbones.rng import example_rngs, step_rng
+from open_musiclm.training.distributed import ValidationMeans, all_reduce, mean_metrics
+from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
+
+CROP = "codec"
+WEIGHTS_FOLDER = "spectral_codec"
+_BETAS = (0.9, 0.98)
+
+
+class SpectralTraining(nn.Module):
+    """From wave to spectrogram and back from its codes; each forward updates the codebooks."""
+
+    def __init__(self, model: SpectralModel, config: SpectralCodecTrainerConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(
+        self, waves: Float[Tensor, "batch samples"], rng: np.random.Generator
+    ) -> tuple[Float[Tensor, ""], Quantized]:
+        """The mean distance of spectrograms in nats, and what the codebooks made of the latents."""
+        spectrogram, latents = self.model.encode(waves)
+        decay, dead = self.config.codebook_decay, self.config.dead_code_share
+        with torch.autocast(latents.device.type, enabled=False):
+            quantizer = self.model.quantizer
+            quantized = quantize_and_update(quantizer, latents.float(), quantizer.n_q, decay, dead, rng)
+        decoded = self.model.decoder(quantized.latents)
+        return (decoded.float() - spectrogram).abs().mean(), quantized
+
+
+class SpectralCodecTrainer(Trainer[SoundBatch]):
+    """Trains encoder and spectrogram decoder by gradient, codebooks as moving averages."""
+
+    name = "spectral_codec"
+    unit = "seconds of sound"
+
+    def __init__(
+        self, accelerator: Accelerator, architecture: SpectralArchitecture, config: SpectralCodecTrainerConfig
+    ) -> None:
+        self.accelerator, self.architecture, self.config = accelerator, architecture, config
+        training = SpectralTraining(SpectralModel(architecture), config).to(accelerator.device)
+        self.optimizer = Optimizer(accelerator, training, config, _BETAS)
+
+    @staticmethod
+    def crops(architecture: SpectralArchitecture, config: SpectralCodecTrainerConfig) -> list[Crop]:
+        """What is cut out of a sound file for one example."""
+        return [Crop(CROP, config.crop_seconds, architecture.sample_hz, normalized=False)]
+
+    @property
+    def model(self) -> SpectralModel:
+        """The model in training."""
+        plain = self.optimizer.plain_module
+        assert isinstance(plain, SpectralTraining)
+        return plain.model
+
+    def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
+        """One step of the network and of the codebooks."""
+        indexed = next(batches)
+        rngs = example_rngs(self.config.seed, indexed.indices)
+        waves = quieter(indexed.batch.waves[CROP], rngs, self.config.quieter_by_db)
+        self.optimizer.module.train()
+        with products_in(self.config.precision, self.accelerator.device):
+            distance, quantized = self.optimizer.module(waves, step_rng(self.config.seed, step))
+        loss = distance + self.config.commitment_weight * quantized.commitment
+        self.accelerator.backward(loss)
+        update = self.optimizer.update(step, [loss])
+        metrics = mean_metrics({"spectrogram": distance, "commitment": quantized.commitment})
+        metrics = {**metrics, "gradient_norm": update.gradient_norm}
+        return StepResult(
+            metrics["spectrogram"], waves.numel() / self.architecture.sample_hz, metrics, update.skipped
+        )
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[IndexedBatch[SoundBatch]]) -> Mapping[str, float]:
+        """Distance of spectrograms in nats, and how many of the codes are used at all."""
+        model = self.model.eval()
+        means = ValidationMeans(self.accelerator, ("loss",))
+        used = torch.zeros(self.architecture.n_q, self.architecture.bins, device=self.accelerator.device)
+        for indexed in batches:
+            waves = indexed.batch.waves[CROP]
+            spectrogram, latents = model.encode(waves)
+            codes = model.quantizer.vq.encode(latents)
+            decoded = model.decoder(model.quantizer.decode(codes))
+            means.add(((decoded - spectrogram).abs().mean(),), len(waves))
+            used.scatter_(1, codes.flatten(1), 1.0)
+        usage = all_reduce(used).clamp(max=1).mean(dim=1)
+        return {
+            **means.compute(),
+            "least_codebook_usage": usage.min().item(),
+            "mean_codebook_usage": usage.mean().item(),
+        }
+
+    def write_weights(self, folder: Path) -> None:
+        """spectral_codec/: a directory that `encodec_cfg.model_name` can name."""
+        if self.accelerator.is_main_process:
+            save_model(self.model, self.architecture, folder / WEIGHTS_FOLDER)
+
+    def read_weights(self, folder: Path) -> None:
+        """Takes spectral_codec/."""
+        self.start_from(folder / WEIGHTS_FOLDER)
+
+    def start_from(self, directory: Path) -> None:
+        """Takes the weights of a model's own directory. Raises UserError."""
+        model, architecture = load_model(directory, SpectralArchitecture, SpectralModel)
+        check_same_architecture(directory, architecture, self.architecture)
+        self.model.load_state_dict(model.state_dict())
+
+    def resumable(self) -> Mapping[str, Resumable]:
+        """The optimizer."""
+        return {"optimizer": self.optimizer}
+

@@ -1,0 +1,29 @@
+"""Train a spectral codec on folders of sound: codes without phases, which a Vocos decoder turns into sound."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="JSON file with the architecture and the trainer")
+    cli.add_continue_arguments(parser)
+    cli.add_run_arguments(parser)
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from open_musiclm.config.json_files import load_section
+    from open_musiclm.training.backbones.train import SpectralCodecTrainingConfig, train_spectral_codec
+
+    config = load_section(arguments.config, SpectralCodecTrainingConfig)
+    folder = train_spectral_codec(config, cli.run_options_from(arguments, "spectral_codec"), arguments.fine_tune_from)
+    if folder is not None:
+        cli.say(f"wrote {folder}")
+        cli.say("next: train its decoder with scripts/train_vocos.py")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
