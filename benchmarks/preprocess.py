@@ -35,6 +35,7 @@ from open_musiclm.devices import choose_device
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec
+from open_musiclm.tokenizers.encodec_package import EncodecPackage
 from open_musiclm.tokenizers.mert import Mert, SemanticTokenizer
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
@@ -140,7 +141,7 @@ class Backbones:
             Clap(self.clap, RobertaTokenizer(), self.extractor).to(device),
             self.quantizer,
             SemanticTokenizer(Mert(upper, section), centroids).to(device),
-            Codec(self.encodec, chosen.codec, self.config.num_acoustic_quantizers),
+            Codec(EncodecPackage(self.encodec, chosen.codec), self.config.num_acoustic_quantizers),
         )
 
     @torch.no_grad()

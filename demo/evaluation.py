@@ -106,7 +106,7 @@ def _recoded(tokenizer: MusicTokenizer, codes: Sequence[Codes], waves: Sequence[
 def _codec(tokenizer: MusicTokenizer, waves: Sequence[Wave], codes: Sequence[Codes]) -> dict:
     """SI-SDR and log-spectral distance with the first codebooks, up to all, of some clips; each codebook's usage."""
     every = torch.cat([code.flatten(0, 1) for code in codes])
-    bins = tokenizer.codec.model.quantizer.bins
+    bins = tokenizer.codec.codebook_size
     waves = waves[:RECONSTRUCTED]
     original = torch.stack(list(waves))
     report: dict[str, Any] = {"clips": len(waves)}

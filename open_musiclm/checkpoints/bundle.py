@@ -26,12 +26,17 @@ from open_musiclm.files import write_json
 from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.clap import clap_directory
 from open_musiclm.tokenizers.clap_laion import read_laion
-from open_musiclm.tokenizers.codec import Codec, codec_paths
+from open_musiclm.tokenizers.codec import Codec, codec_decoder_paths, codec_paths
 from open_musiclm.tokenizers.mert import load_centroids, mert_directory
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
-# The section of the model config and the folder of the bundle that hold each backbone.
-_BACKBONES = {"clap_rvq_cfg": "clap", "hubert_kmeans_cfg": "mert", "encodec_cfg": "encodec"}
+# The section and key of the model config and the folder of the bundle that hold each backbone.
+_BACKBONES = {
+    "clap": ("clap_rvq_cfg", "model_name"),
+    "mert": ("hubert_kmeans_cfg", "model_name"),
+    "encodec": ("encodec_cfg", "model_name"),
+    "decoder": ("encodec_cfg", "decoder"),
+}
 _LAION_NAME = "laion_clap.pt"
 
 
@@ -144,6 +149,9 @@ def _backbone_files(config: ModelConfig) -> dict[str, Path]:
     if _is_local(config, config.encodec_cfg.model_name):
         Codec.load(config, torch.device("cpu"))
         found["encodec"] = codec_paths(config)
+    if _is_local(config, config.encodec_cfg.decoder):
+        Codec.load(config, torch.device("cpu"))
+        found["decoder"] = codec_decoder_paths(config)
     files = {f"{name}/{path.name}": path for name, paths in found.items() for path in paths}
     if laion is not None:
         path = Path(config.backbone(laion))
@@ -169,9 +177,9 @@ def _copy(source: Path, target: Path) -> None:
 
 def _moved(content: dict[str, Any], copied: Mapping[str, Path]) -> dict[str, Any]:
     """The model config with the backbones where they were copied to."""
-    for section, name in _BACKBONES.items():
+    for name, (section, key) in _BACKBONES.items():
         if any(file.startswith(f"{name}/") for file in copied):
-            content[section]["model_name"] = f"./{name}"
+            content[section][key] = f"./{name}"
     if _LAION_NAME in copied:
         content["clap_rvq_cfg"]["checkpoint_path"] = f"./{_LAION_NAME}"
     return content

@@ -134,7 +134,13 @@ class EncodecConfig(Section):
     output_hz: FrameRate = Field(default=75, description="frames per second")
     model_name: str = Field(
         default="encodec_24khz",
-        description="`encodec_24khz`, or a local directory (`./folder` is beside the config)",
+        description="`encodec_24khz`, the hub id of an EnCodec in transformers' layout such as "
+        "`facebook/encodec_32khz`, or a local directory (`./folder` is beside the config)",
+    )
+    decoder: str | None = Field(
+        default=None,
+        description="what turns tokens into sound: null for the codec's own, or a Vocos, "
+        "`charactr/vocos-encodec-24khz` or a local directory",
     )
     sample_hz: SampleRate = Field(default=24000, description="sample rate of the waves, Hz")
 

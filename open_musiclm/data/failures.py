@@ -9,6 +9,7 @@ from typing import TypeVar
 from open_musiclm.audio import SoundError
 from open_musiclm.errors import UserError
 
+Item = TypeVar("Item")
 Example = TypeVar("Example")
 
 
@@ -34,16 +35,17 @@ def named(path: Path) -> Iterator[None]:
         raise SoundError(f"{path}: cannot be used: {type(error).__name__}: {reason}") from error
 
 
-def first_usable(paths: Iterable[Path], make: Callable[[Path], Example]) -> tuple[Example, list[SoundFailure]]:
-    """`make` of the first path that does not fail, and the failures of the paths before it.
-
-    Raises UserError where all of them fail.
-    """
+def first_usable(
+    items: Iterable[Item], make: Callable[[Item], Example], path_of: Callable[[Item], Path] = Path
+) -> tuple[Example, list[SoundFailure]]:
+    """`make` of the first item (a path, or a part of the file `path_of` it) that does not fail, and the failures of
+    those before it. Raises UserError where all of them fail."""
     failures: list[SoundFailure] = []
-    for path in paths:
+    for item in items:
+        path = path_of(item)
         try:
             with named(path):
-                return make(path), failures
+                return make(item), failures
         except SoundError as error:
             failures.append(SoundFailure(path, str(error)))
     raise UserError(f"none of the {len(failures)} sound files can be used; the first one is {failures[0].reason}")

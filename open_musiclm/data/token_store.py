@@ -53,6 +53,11 @@ class TokenStore:
         columns, place = self._find(row)
         return float(columns.seconds[place])
 
+    def start_seconds(self, row: int) -> float:
+        """Where in its sound file a row's crop begins. Raises UserError where its shard is damaged."""
+        columns, place = self._find(row)
+        return float(columns.start_seconds[place])
+
     def tokens(
         self, row: int, name: StreamName, first: int = 0, count: int | None = None
     ) -> Int[Tensor, "time quantizers"]:

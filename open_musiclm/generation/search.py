@@ -146,7 +146,7 @@ def run_particles(
     window = session.grid.ticks(session.model_config.global_cfg.clap_audio_length_seconds)
 
     def scores(end: int) -> Float[Tensor, "samples particles"]:
-        wave = session.decode([coarse], max(given.ticks, end - window), end)
+        wave = session.decode([coarse], max(given.ticks, end - window), end, end)
         return scorer.score(prompts, wave).cpu().unflatten(0, (-1, num_particles))
 
     *earlier, last = coarse.window_ends()

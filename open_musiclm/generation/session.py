@@ -33,7 +33,7 @@ from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokens import token_streams
 
-# Sound before a chunk that the codec decodes again, so that its LSTM has settled where the chunk starts.
+# Sound before a chunk that the codec decodes again at least, so that its LSTM has settled where the chunk starts.
 DECODER_WARM_UP_SECONDS = 1.0
 
 
@@ -141,18 +141,35 @@ class GenerationSession:
         if audio_prompt is not None:
             wave = audio.resampled(audio_prompt, self.sample_hz).to(self.clap_tokens.device)
             yield wave.expand(len(self.requests), -1)
-        left = self.samples
+        left, first = self.samples, given.ticks
         for start in range(given.ticks, end, chunk):
-            sound = self.decode(tracks, start, min(start + chunk, end))[:, :left]
-            left -= sound.shape[1]
+            stop = min(start + chunk, end)
+            last = stop if stop == end else max(stop - self._lookahead_ticks, first)
+            if last == first:
+                continue  # the whole chunk waits for what comes after it
+            sound = self.decode(tracks, first, last, stop)[:, :left]
+            left, first = left - sound.shape[1], last
             yield sound
 
-    def decode(self, tracks: Sequence[Track], start: int, end: int) -> Float[Tensor, "batch samples"]:
-        """The sound of ticks [start, end) from tracks of the first codebooks on."""
-        first = max(start - self.grid.ticks(DECODER_WARM_UP_SECONDS), 0)
-        tokens = torch.cat([track.tokens(first, end) for track in tracks], dim=-1)
-        wave = self.tokenizer.codec.decode(tokens)
-        return wave[:, (start - first) * round(self.sample_hz * self.grid.seconds_per_tick) :]
+    def decode(self, tracks: Sequence[Track], start: int, end: int, known: int) -> Float[Tensor, "batch samples"]:
+        """The sound of ticks [start, end) from tracks of the first codebooks on, which are asked up to tick `known`."""
+        first = max(start - self._warm_up_ticks, 0)
+        tokens = torch.cat([track.tokens(first, known) for track in tracks], dim=-1)
+        wave, tick = self.tokenizer.codec.decode(tokens), round(self.sample_hz * self.grid.seconds_per_tick)
+        return wave[:, (start - first) * tick : (end - first) * tick]
+
+    @property
+    def _lookahead_ticks(self) -> int:
+        """How much later sound the decoder has to know, in ticks."""
+        return self._ticks_of(self.tokenizer.codec.lookahead_frames)
+
+    @property
+    def _warm_up_ticks(self) -> int:
+        settled = self.grid.ticks(DECODER_WARM_UP_SECONDS)
+        return max(settled, self._ticks_of(self.tokenizer.codec.context_frames))
+
+    def _ticks_of(self, codec_frames: int) -> int:
+        return self.grid.ticks(codec_frames * self.tokenizer.codec.hop / self.sample_hz)
 
     # Earlier stages go on at least to the end of the next one's window: its conditioning is always whole.
     def _coarse_end(self, given: PromptTokens) -> int:

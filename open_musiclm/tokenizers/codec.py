@@ -1,61 +1,56 @@
-"""Wave to acoustic tokens and back: EnCodec (Défossez et al. 2022), the released 24 kHz model or one of our own."""
+"""Wave to acoustic tokens and back, by the codec and the decoder that `encodec_cfg` names."""
 
-import hashlib
-import zipfile
 from pathlib import Path
-from urllib.error import URLError
 
-import encodec
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from open_musiclm.checkpoints.finite import check_finite
-from open_musiclm.checkpoints.legacy.state_dict import read_state_dict
+from open_musiclm.checkpoints.foreign import ForeignDirectory
 from open_musiclm.config import EncodecConfig, ModelConfig
+from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
-from open_musiclm.tokenizers.encodec_directory import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    EncodecArchitecture,
-    filled_encodec,
-    load_encodec,
-)
+from open_musiclm.tokenizers.codec_model import CodecModel
+from open_musiclm.tokenizers.decoder import Decoder, decoder_paths, load_decoder
+from open_musiclm.tokenizers.encodec_package import RELEASED_FILE, EncodecPackage, downloaded_encodec
+from open_musiclm.tokenizers.encodec_transformers import EncodecTransformers, encodec_paths
+from open_musiclm.tokenizers.own_directory import CONFIG_NAME, WEIGHTS_NAME
+from open_musiclm.tokenizers.spectral_codec import SpectralCodec
 
 _SECTION = "encodec_cfg"
+_KEY = f"{_SECTION}: model_name"
 RELEASED = "encodec_24khz"
-RELEASED_FILE = "encodec_24khz-d7cc33bc.th"
-_LARGEST_RELEASED = 1 << 28  # bytes; it has 93 million
-_RELEASED_URL = f"https://dl.fbaipublicfiles.com/encodec/v0/{RELEASED_FILE}"
 
 
 class Codec(nn.Module):
-    """A frozen EnCodec with the first `quantizers` of its codebooks: `sample_hz`, and `hop` samples per frame.
+    """A frozen codec with the first `quantizers` of its codebooks: `sample_hz`, and `hop` samples per frame.
 
-    On mps it works on the CPU (its convolutions are wrong there); tokens and waves come back on the device they
-    were given on.
+    `decoder` None means the codec's own. `lookahead_frames` is how many later frames the sound of a frame depends on,
+    `context_frames` how many earlier ones a decoder without memory needs. On mps it works on the CPU (convolutions are
+    wrong there); tokens and waves come back on the device they were given on.
     """
 
-    def __init__(self, model: encodec.EncodecModel, architecture: EncodecArchitecture, quantizers: int) -> None:
+    def __init__(self, model: CodecModel, quantizers: int, decoder: Decoder | None = None) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
-        self.sample_hz = architecture.sample_hz
-        self.hop = architecture.hop
-        self.quantizers = quantizers
+        self.decoder = decoder.requires_grad_(False) if decoder is not None else None
+        self.sample_hz, self.hop = model.sample_hz, model.hop
+        self.codebook_size, self.quantizers = model.codebook_size, quantizers
+        self.lookahead_frames = decoder.context_frames if decoder is not None else model.lookahead_frames
+        self.context_frames = decoder.context_frames if decoder is not None else 0
         self.eval()
 
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device) -> "Codec":
-        """The model that `encodec_cfg` names: `encodec_24khz`, a directory with its released file, or a directory
-        of `save_encodec`. Raises UserError, also where it does not fit the config."""
-        section = config.encodec_cfg
-        if section.model_name == "encodec_48khz":
-            raise UserError(f"{_SECTION}: model_name: encodec_48khz is stereo and not supported; use {RELEASED}")
-        first, *others = [_downloaded()] if section.model_name == RELEASED else codec_paths(config)
-        model, architecture = load_encodec(first.parent) if others else _released(first)
-        _check(section, architecture, config.num_acoustic_quantizers)
-        codec = cls(model, architecture, config.num_acoustic_quantizers)
-        return codec.to("cpu" if device.type == "mps" else device)
+        """The codec and the decoder that `encodec_cfg` names. Raises UserError, also where they do not fit the
+        config."""
+        section, quantizers = config.encodec_cfg, config.num_acoustic_quantizers
+        model = _load_model(config)
+        _check(section, model, quantizers)
+        decoder = None
+        if section.decoder is not None:
+            decoder = load_decoder(config.backbone(section.decoder), model, quantizers)
+        return cls(model, quantizers, decoder).to("cpu" if device.type == "mps" else device)
 
     def train(self, mode: bool = True) -> "Codec":
         """Stays in evaluation mode: codebooks must not move."""
@@ -68,15 +63,16 @@ class Codec(nn.Module):
     @torch.no_grad()
     def encode(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]:
         """Acoustic tokens of mono waves at `sample_hz`, coarsest codebook first."""
-        embeddings = self.model.encoder(waves.to(self._device, torch.float32).unsqueeze(1))
-        codes = self.model.quantizer.vq.encode(embeddings, n_q=self.quantizers)
-        return codes.permute(1, 2, 0).to(waves.device)
+        return self.model.encode(waves.to(self._device, torch.float32), self.quantizers).to(waves.device)
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch samples"]:
-        """time * hop samples at `sample_hz`; the first codebooks alone give a coarser wave."""
-        embeddings = self.model.quantizer.decode(codes.to(self._device).permute(2, 0, 1))
-        return self.model.decoder(embeddings).squeeze(1).to(codes.device)
+        """time * hop samples at `sample_hz`; the first codebooks alone give a coarser wave. Raises UserError where
+        there is nothing to decode with."""
+        own = codes.to(self._device)
+        if self.decoder is not None:
+            return self.decoder(self.model, own).to(codes.device)
+        return self.model.decode(self.model.latents(own)).to(codes.device)
 
     @property
     def _device(self) -> torch.device:
@@ -84,77 +80,66 @@ class Codec(nn.Module):
 
 
 def codec_paths(config: ModelConfig) -> list[Path]:
-    """The files that are read of the directory that `encodec_cfg` names: config and weights, or the released file.
+    """The files that are read of the local directory that `encodec_cfg.model_name` names.
 
-    Raises UserError where it holds neither.
+    Raises UserError where it holds no codec.
     """
     folder = Path(config.backbone(config.encodec_cfg.model_name))
-    for names in ((RELEASED_FILE,), (CONFIG_NAME, WEIGHTS_NAME)):
-        if (folder / names[0]).exists():
-            return [folder / name for name in names]
-    raise UserError(
-        f"{_SECTION}: model_name: expected {RELEASED} or a directory that holds {RELEASED_FILE} or {CONFIG_NAME} and "
-        f"{WEIGHTS_NAME}, found {folder}"
-    )
+    if (folder / RELEASED_FILE).exists():
+        return [folder / RELEASED_FILE]
+    if not (folder / CONFIG_NAME).exists():
+        raise UserError(
+            f"{_KEY}: expected {RELEASED}, a hub id, or a directory that holds {RELEASED_FILE} or {CONFIG_NAME} and "
+            f"{WEIGHTS_NAME}, found {folder}"
+        )
+    if "model_type" in read_json_object(folder / CONFIG_NAME):
+        return encodec_paths(ForeignDirectory(folder, _KEY))
+    return [folder / CONFIG_NAME, folder / WEIGHTS_NAME]
 
 
-def _check(section: EncodecConfig, architecture: EncodecArchitecture, quantizers: int) -> None:
+def codec_decoder_paths(config: ModelConfig) -> list[Path]:
+    """The files that are read of the directory that `encodec_cfg.decoder` names. Raises UserError."""
+    assert config.encodec_cfg.decoder is not None
+    return decoder_paths(config.backbone(config.encodec_cfg.decoder))
+
+
+def _load_model(config: ModelConfig) -> CodecModel:
+    name = config.encodec_cfg.model_name
+    if name.endswith("encodec_48khz"):
+        raise UserError(f"{_KEY}: {name} is stereo and not supported; use {RELEASED}")
+    if name == RELEASED:
+        return EncodecPackage.released(downloaded_encodec(_KEY))
+    folder = Path(config.backbone(name))
+    if not folder.is_dir() and _is_hub_id(name):
+        return EncodecTransformers.load(ForeignDirectory(name, _KEY))
+    first, *others = codec_paths(config)
+    if not others:
+        return EncodecPackage.released(first)
+    content = read_json_object(first)
+    if "model_type" in content:
+        return EncodecTransformers.load(ForeignDirectory(folder, _KEY))
+    return SpectralCodec.load(folder) if "codec" in content else EncodecPackage.own(folder)
+
+
+def _is_hub_id(name: str) -> bool:
+    """owner/name, which is no path of this machine."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
+
+
+def _check(section: EncodecConfig, model: CodecModel, quantizers: int) -> None:
     """The config against what the model is. Raises UserError."""
     for key, found, expected in (
-        ("sample_hz", section.sample_hz, architecture.sample_hz),
-        ("output_hz", section.output_hz, architecture.sample_hz // architecture.hop),
-        ("codebook_size", section.codebook_size, architecture.bins),
+        ("sample_hz", section.sample_hz, model.sample_hz),
+        ("output_hz", section.output_hz, model.sample_hz // model.hop),
+        ("codebook_size", section.codebook_size, model.codebook_size),
     ):
         if found != expected:
             raise UserError(f"{_SECTION}: {key}: {found}, but {section.model_name} has {expected}")
-    if section.bandwidth not in architecture.target_bandwidths:
-        offered = ", ".join(f"{bandwidth:g}" for bandwidth in architecture.target_bandwidths)
+    if not any(abs(section.bandwidth - offered) < 1e-6 for offered in model.bandwidths):
+        offered = ", ".join(f"{bandwidth:g}" for bandwidth in model.bandwidths)
         raise UserError(f"{_SECTION}: bandwidth: {section.bandwidth:g}, but {section.model_name} has {offered} kbps")
-    if architecture.quantizers_at(section.bandwidth) != quantizers:
+    if model.quantizers_at(section.bandwidth) != quantizers:
         raise UserError(
-            f"{_SECTION}: bandwidth: {section.bandwidth:g} kbps is {architecture.quantizers_at(section.bandwidth)} "
+            f"{_SECTION}: bandwidth: {section.bandwidth:g} kbps is {model.quantizers_at(section.bandwidth)} "
             f"codebooks, but global_cfg has num_coarse_quantizers + num_fine_quantizers = {quantizers}"
         )
-
-
-def _downloaded() -> Path:
-    """The released file in torch's cache, downloaded where it is not there yet."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASED_FILE
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(_RELEASED_URL, str(path), hash_prefix=_hash_in_name())
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"{_SECTION}: model_name: cannot download {_RELEASED_URL} ({error}); put that file at {path}, or in a "
-                "directory and give the directory as model_name"
-            ) from error
-    return path
-
-
-def _released(path: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:
-    """The released model from its file, whose name holds the beginning of its SHA-256."""
-    if path.stat().st_size > _LARGEST_RELEASED or not path.is_file():
-        raise UserError(f"{path}: not EnCodec's released file")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(_hash_in_name()):
-        raise UserError(
-            f"{path}: damaged or another file (its SHA-256 begins with {digest[:8]}, not {_hash_in_name()}); "
-            f"delete it and fetch {_RELEASED_URL} again"
-        )
-    architecture = EncodecArchitecture()
-    tensors = read_state_dict(path) if zipfile.is_zipfile(path) else _older_state_dict(path)
-    check_finite(tensors, path)
-    return filled_encodec(architecture, tensors, path), architecture
-
-
-def _older_state_dict(path: Path) -> dict[str, Tensor]:
-    """A file of torch.save before version 1.6, which is no zip."""
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch may raise anything for a file that somebody made
-        raise UserError(f"{path}: damaged: {' '.join(str(error).split())[:200]}") from error
-
-
-def _hash_in_name() -> str:
-    return Path(RELEASED_FILE).stem.split("-")[1]

@@ -11,23 +11,15 @@ from pathlib import Path
 from typing import Annotated
 
 import encodec
-import torch
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.quantization import ResidualVectorQuantizer
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config import PositiveFloat
-from open_musiclm.config.json_files import Section, load_section
-from open_musiclm.errors import UserError
-from open_musiclm.files import atomic_write, write_json
+from open_musiclm.config.json_files import Section
+from open_musiclm.tokenizers.own_directory import filled, load_model, save_model
 
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
-_MOST_NAMED = 3
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
 Few = Annotated[int, Field(ge=1, le=128)]
 Ratios = Annotated[tuple[Few, ...], Field(min_length=1, max_length=16, strict=False)]
@@ -117,52 +109,16 @@ def build_encodec(architecture: EncodecArchitecture) -> encodec.EncodecModel:
 
 def save_encodec(model: encodec.EncodecModel, architecture: EncodecArchitecture, folder: Path) -> None:
     """Writes a directory that `load_encodec` reads. Raises UserError."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    try:
-        with atomic_write(folder / WEIGHTS_NAME) as temporary:
-            save_file(tensors, temporary)
-    except SafetensorError as error:
-        raise UserError(f"{folder / WEIGHTS_NAME}: cannot write: {error}") from error
-    write_json(folder / CONFIG_NAME, architecture.model_dump())
+    save_model(model, architecture, folder)
 
 
 def load_encodec(folder: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:
     """The model in evaluation mode on the CPU, and its architecture. Raises UserError."""
-    architecture = load_section(folder / CONFIG_NAME, EncodecArchitecture)
-    weights = folder / WEIGHTS_NAME
-    return filled_encodec(architecture, read_tensors(weights)[0], weights), architecture
+    return load_model(folder, EncodecArchitecture, build_encodec)
 
 
 def filled_encodec(
     architecture: EncodecArchitecture, tensors: Mapping[str, Tensor], weights: Path
 ) -> encodec.EncodecModel:
-    """The model in evaluation mode with these weights, of the file `weights`.
-
-    It is first built without memory, so that sizes that the weights do not have cost nothing. Raises UserError.
-    """
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is empty is refused below
-            expected = build_encodec(architecture).state_dict()
-    except Exception as error:  # torch may raise anything for sizes that make no sense
-        raise UserError(
-            f"{weights.parent / CONFIG_NAME}: no EnCodec has this architecture: {_one_line(error)}"
-        ) from error
-    problems = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
-    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())]
-    problems += [
-        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & tensors.keys())
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems += [f"{name} is not of real numbers" for name, tensor in tensors.items() if not tensor.is_floating_point()]
-    if problems:
-        rest = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
-        raise UserError(f"{weights}: does not fit {CONFIG_NAME} beside it: {'; '.join(problems[:_MOST_NAMED])}{rest}")
-    model = build_encodec(architecture)
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    """The model in evaluation mode with these weights, of the file `weights`. Raises UserError."""
+    return filled(lambda: build_encodec(architecture), tensors, weights)

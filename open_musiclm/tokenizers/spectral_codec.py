@@ -6,17 +6,21 @@ sound (`encodec_cfg.decoder`). A directory has `config.json` and `model.safetens
 """
 
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from encodec.quantization import ResidualVectorQuantizer
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from vocos.modules import ConvNeXtBlock
 
 from open_musiclm.config.json_files import Section
+from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.codec_model import CodecModel
 from open_musiclm.tokenizers.log_frequency import LogFrequencySpectrogram, Resolution
+from open_musiclm.tokenizers.own_directory import load_model
 
 Size = Annotated[int, Field(ge=1, le=1 << 14)]
 Few = Annotated[int, Field(ge=1, le=128)]
@@ -74,22 +78,27 @@ class SpectralModel(nn.Module):
             architecture.sample_hz, architecture.spectrogram_hop, architecture.resolutions
         )
         dim, bands, frame = architecture.dim, self.spectrogram.bands, architecture.frame_length
-        self.encoder = nn.Sequential(
-            _Scaled(),
-            nn.Conv1d(bands, dim, 7, padding=3),
-            _blocks(architecture, architecture.spectrogram_layers),
-            nn.Conv1d(dim, dim, frame, stride=frame),
-            _blocks(architecture, architecture.code_layers),
-            _ChannelNorm(dim),
+        self.encoder = _BesideLinear(
+            nn.Conv1d(bands, architecture.dimension, frame, stride=frame),
+            nn.Sequential(
+                nn.Conv1d(bands, dim, 7, padding=3),
+                _blocks(architecture, architecture.spectrogram_layers),
+                nn.Conv1d(dim, dim, frame, stride=frame),
+                _blocks(architecture, architecture.code_layers),
+                _ChannelNorm(dim),
+            ),
             nn.Conv1d(dim, architecture.dimension, 1),
         )
         self.quantizer = ResidualVectorQuantizer(architecture.dimension, architecture.n_q, architecture.bins)
-        self.decoder = nn.Sequential(
-            nn.Conv1d(architecture.dimension, dim, 3, padding=1),
-            _blocks(architecture, architecture.code_layers),
-            nn.ConvTranspose1d(dim, dim, frame, stride=frame),
-            _blocks(architecture, architecture.spectrogram_layers),
-            _ChannelNorm(dim),
+        self.decoder = _BesideLinear(
+            nn.ConvTranspose1d(architecture.dimension, bands, frame, stride=frame),
+            nn.Sequential(
+                nn.Conv1d(architecture.dimension, dim, 3, padding=1),
+                _blocks(architecture, architecture.code_layers),
+                nn.ConvTranspose1d(dim, dim, frame, stride=frame),
+                _blocks(architecture, architecture.spectrogram_layers),
+                _ChannelNorm(dim),
+            ),
             nn.Conv1d(dim, bands, 1),
         )
 
@@ -102,12 +111,33 @@ class SpectralModel(nn.Module):
             spectrogram = self.spectrogram(waves.float(), frames * self.frame_length)
         return spectrogram, self.encoder(spectrogram)
 
+    @torch.no_grad()
+    def fit_linear_maps(self, spectrograms: Float[Tensor, "batch bands time"]) -> None:
+        """Makes the linear maps those of the principal components of code frames, in units of their mean deviation."""
+        frames = (
+            spectrograms.unfold(2, self.frame_length, self.frame_length).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        )
+        mean, linear, back = frames.mean(0), self.encoder.linear, self.decoder.linear
+        _, sizes, directions = torch.linalg.svd(frames - mean, full_matrices=False)
+        count = linear.out_channels
+        directions, scale = directions[:count], (sizes[:count] / len(frames) ** 0.5).mean()
+        linear.weight.copy_((directions / scale).view_as(linear.weight))
+        linear.bias.copy_(-directions @ mean / scale)
+        back.weight.copy_((directions * scale).view_as(back.weight))
+        back.bias.copy_(mean.view(-1, self.frame_length).mean(1))
 
-class _Scaled(nn.Module):
-    """Spectrogram values from 0 to 9 to near unit scale."""
 
-    def forward(self, spectrogram: Float[Tensor, "batch bands time"]) -> Float[Tensor, "batch bands time"]:
-        return (spectrogram - 2) / 2
+class _BesideLinear(nn.Module):
+    """A network beside a linear map of the same frames; its last layer starts at zero, so that the map comes first."""
+
+    def __init__(self, linear: nn.Module, network: nn.Module, last: nn.Conv1d) -> None:
+        super().__init__()
+        self.linear, self.network, self.last = linear, network, last
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Float[Tensor, "batch channels time"]) -> Float[Tensor, "batch out_channels out_time"]:
+        return self.linear(x) + self.last(self.network(x))
 
 
 class _ChannelNorm(nn.Module):
@@ -124,3 +154,33 @@ class _ChannelNorm(nn.Module):
 def _blocks(architecture: SpectralArchitecture, layers: int) -> nn.Sequential:
     dim = architecture.dim
     return nn.Sequential(*(ConvNeXtBlock(dim, dim * architecture.expansion, 1 / layers) for _ in range(layers)))
+
+
+class SpectralCodec(CodecModel):
+    """A spectral codec as the package uses it: it has no decoder of its own."""
+
+    def __init__(self, model: SpectralModel, architecture: SpectralArchitecture) -> None:
+        super().__init__()
+        self.model = model
+        self.sample_hz, self.hop = architecture.sample_hz, architecture.hop
+        self.codebooks, self.codebook_size = architecture.n_q, architecture.bins
+        self.latent_dim = architecture.dimension
+        self.bandwidths = tuple(architecture.bandwidth_of(count) for count in range(1, architecture.n_q + 1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "SpectralCodec":
+        """The codec of a directory of `scripts/train_spectral_codec.py`. Raises UserError."""
+        return cls(*load_model(folder, SpectralArchitecture, SpectralModel))
+
+    def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:
+        _, latents = self.model.encode(waves)
+        return self.model.quantizer.vq.encode(latents, n_q=quantizers).permute(1, 2, 0)
+
+    def latents(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch latent_dim time"]:
+        return self.model.quantizer.decode(codes.permute(2, 0, 1))
+
+    def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
+        raise UserError(
+            "encodec_cfg: a spectral codec has no decoder of its own; train one with scripts/train_vocos.py and name "
+            "it as encodec_cfg.decoder"
+        )

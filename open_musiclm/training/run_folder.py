@@ -30,6 +30,7 @@ _BACKBONES = (
     ("clap_rvq_cfg", "checkpoint_path"),
     ("hubert_kmeans_cfg", "model_name"),
     ("encodec_cfg", "model_name"),
+    ("encodec_cfg", "decoder"),
 )
 RUN_NAME = "run.json"
 _CONFIGS = ("model_config.json", "training_config.json", RUN_NAME)

@@ -17,9 +17,9 @@ from open_musiclm.config.backbones import RANDOM_INIT, EncodecTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
-from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
+from open_musiclm.tokenizers.own_directory import check_same_architecture
 from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update
 from open_musiclm.training.backbones.encodec_losses import (
     Balancer,
@@ -94,7 +94,9 @@ class EncodecTrainer(Trainer[SoundBatch]):
     def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
         """One step of the codec, and of the discriminators once they have joined."""
         indexed = next(batches)
-        waves = quieter(indexed.batch.waves[CROP], example_rngs(self.config.seed, indexed.indices), self.config.quieter_by_db)
+        waves = quieter(
+            indexed.batch.waves[CROP], example_rngs(self.config.seed, indexed.indices), self.config.quieter_by_db
+        )
         self._initialize(waves)
         self.optimizer.module.train()
         rng = step_rng(self.config.seed, step)
@@ -162,10 +164,7 @@ class EncodecTrainer(Trainer[SoundBatch]):
     def start_from(self, directory: Path) -> None:
         """Takes the weights of a model's own directory. Raises UserError."""
         model, architecture = load_encodec(directory)
-        if architecture != self.architecture:
-            own, wanted = architecture.model_dump(), self.architecture.model_dump()
-            differing = ", ".join(f"{key} {own[key]}, not {wanted[key]}" for key in own if own[key] != wanted[key])
-            raise UserError(f"{directory}: its config.json differs from the architecture in training: {differing}")
+        check_same_architecture(directory, architecture, self.architecture)
         self.model.load_state_dict(model.state_dict())
         self._initialized = True
 

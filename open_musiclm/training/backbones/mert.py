@@ -103,7 +103,7 @@ class MertTrainer(Trainer[SoundBatch]):
         for stride in model.config.conv_stride:
             self.hop *= stride
         self.kernel = _receptive_field(model.config)
-        bins = codec.model.quantizer.bins
+        bins = codec.codebook_size
         heads = MertHeads(model.config.hidden_size, codec.quantizers, bins, config.pitches)
         training = MertTraining(model, heads, config.unmasked_weight > 0).to(accelerator.device)
         self.optimizer = Optimizer(accelerator, training, config, betas=(0.9, 0.98))

@@ -18,6 +18,7 @@ from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture, Spectra
 from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update
 from open_musiclm.training.backbones.encodec import quieter
 from open_musiclm.training.backbones.rng import example_rngs, step_rng
+from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.distributed import ValidationMeans, all_reduce, mean_metrics
 from open_musiclm.training.optimizer import Optimizer
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
@@ -25,6 +26,7 @@ from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, T
 CROP = "codec"
 WEIGHTS_FOLDER = "spectral_codec"
 _BETAS = (0.9, 0.98)
+_FITTED_EXAMPLES = 256
 
 
 class SpectralTraining(nn.Module):
@@ -72,6 +74,15 @@ class SpectralCodecTrainer(Trainer[SoundBatch]):
         assert isinstance(plain, SpectralTraining)
         return plain.model
 
+    @torch.no_grad()
+    def fit_linear_maps(self, data: TrainingData) -> None:
+        """Starts from the principal components of the first examples. Raises UserError where they are too few."""
+        waves = torch.stack([data.training[index].waves[CROP] for index in range(_FITTED_EXAMPLES)])
+        model = self.model.cpu()
+        frames = -(-waves.shape[1] // model.hop) * model.frame_length
+        model.fit_linear_maps(model.spectrogram(waves, frames))
+        model.to(self.accelerator.device)
+
     def train_step(self, batches: Iterator[IndexedBatch[SoundBatch]], step: int) -> StepResult:
         """One step of the network and of the codebooks."""
         indexed = next(batches)
@@ -85,9 +96,7 @@ class SpectralCodecTrainer(Trainer[SoundBatch]):
         update = self.optimizer.update(step, [loss])
         metrics = mean_metrics({"spectrogram": distance, "commitment": quantized.commitment})
         metrics = {**metrics, "gradient_norm": update.gradient_norm}
-        return StepResult(
-            metrics["spectrogram"], waves.numel() / self.architecture.sample_hz, metrics, update.skipped
-        )
+        return StepResult(metrics["spectrogram"], waves.numel() / self.architecture.sample_hz, metrics, update.skipped)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[IndexedBatch[SoundBatch]]) -> Mapping[str, float]:
@@ -127,4 +136,3 @@ class SpectralCodecTrainer(Trainer[SoundBatch]):
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer."""
         return {"optimizer": self.optimizer}
-

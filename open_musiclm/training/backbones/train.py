@@ -18,10 +18,11 @@ from open_musiclm.config.backbones import (
     EncodecTrainerConfig,
     MertTrainingConfig,
 )
-from open_musiclm.config.codecs import SpectralCodecTrainerConfig
+from open_musiclm.config.codecs import SpectralCodecTrainerConfig, VocosShape, VocosTrainerConfig
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split
+from open_musiclm.data.token_store import TokenStore
 from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
@@ -31,10 +32,12 @@ from open_musiclm.training.backbones.clap import WEIGHTS_FOLDER as CLAP_FOLDER
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
 from open_musiclm.training.backbones.clap_text import CaptionedSound, read_captions, train_text_tokenizer
+from open_musiclm.training.backbones.coded_data import kept_data, stored_data
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
 from open_musiclm.training.backbones.spectral_codec import SpectralCodecTrainer
 from open_musiclm.training.backbones.spectrograms import Spectrograms
+from open_musiclm.training.backbones.vocos import VocosTrainer, vocos_architecture
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
 from open_musiclm.training.options import RunOptions
@@ -81,6 +84,35 @@ def train_spectral_codec(
         trainer = SpectralCodecTrainer(run.accelerator, config.architecture, config.trainer)
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
+        elif config.trainer.init != RANDOM_INIT and run.checkpoint is None:
+            trainer.fit_linear_maps(data)
+        return _train(trainer, data, run, config.trainer)
+
+
+class VocosTrainingConfig(Section):
+    """The file that train_vocos reads."""
+
+    architecture: VocosShape = Field(description="Shape of the decoder.")
+    trainer: VocosTrainerConfig = Field(description="How it is trained.")
+
+
+def train_vocos(
+    config: VocosTrainingConfig, model_config: ModelConfig, options: RunOptions, fine_tune_from: Path | None
+) -> Path | None:
+    """Trains a Vocos decoder for the model config's codec, new or from the directory `fine_tune_from`.
+
+    Raises UserError.
+    """
+    with _begin(options, config.architecture, config.trainer) as run:
+        codec = Codec.load(model_config, run.accelerator.device)
+        trainer = VocosTrainer(run.accelerator, codec, vocos_architecture(config.architecture, codec), config.trainer)
+        if fine_tune_from is not None:
+            trainer.start_from(fine_tune_from)
+        if config.trainer.token_store is None:
+            data = kept_data(codec, config.trainer, run.accelerator)
+        else:
+            store = TokenStore(Path(config.trainer.token_store), model_config)
+            data = stored_data(codec, store, config.trainer, model_config)
         return _train(trainer, data, run, config.trainer)
 
 

@@ -1,0 +1,58 @@
+"""Training data of a decoder: crops of sound, with kept codes or with those of a token store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from open_musiclm.audio import find_sounds
+from open_musiclm.config import ModelConfig
+from open_musiclm.config.codecs import VocosTrainerConfig
+from open_musiclm.data.failures import SoundFailure
+from open_musiclm.data.split import split
+from open_musiclm.data.token_dataset import split_rows
+from open_musiclm.data.token_store import TokenStore
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
+from open_musiclm.training.backbones.coded_sounds import CodedSounds, CodeSource, collate_coded
+from open_musiclm.training.backbones.vocos import VocosTrainer
+from open_musiclm.training.data_stream import TrainingData
+
+
+def kept_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerator) -> TrainingData:
+    """Crops of the files below `folder`, a share of `valid_frac` of the files for validation.
+
+    Codes that are not kept yet are computed first. Raises UserError.
+    """
+    codes = KeptCodes(Path(config.codes_folder), codec)
+    codes.add(sorted(find_sounds(Path(config.folder))), accelerator)
+    training, validation = split(codes.paths, config.valid_frac, config.seed)
+    places = {path: place for place, path in enumerate(codes.paths)}
+    sides = [places[path] for path in training], [places[path] for path in validation]
+    return _data(codes, sides, codec, config, codes.failures)
+
+
+def stored_data(codec: Codec, store: TokenStore, config: VocosTrainerConfig, model_config: ModelConfig) -> TrainingData:
+    """Crops of the rows of a token store, whose sound files lie below `folder`. Raises UserError."""
+    codes = StoredCodes(store, Path(config.folder), model_config.encodec_cfg.output_hz)
+    return _data(codes, split_rows(store, config.valid_frac, config.seed), codec, config, ())
+
+
+def _data(
+    codes: CodeSource,
+    sides: tuple[list[int], list[int]],
+    codec: Codec,
+    config: VocosTrainerConfig,
+    unusable: Sequence[SoundFailure],
+) -> TrainingData:
+    crop, (training, validation) = VocosTrainer.crop(codec, config), sides
+    held_out = CodedSounds(codes, validation, crop, codec.hop, config.seed, False) if validation else None
+    return TrainingData(
+        training=CodedSounds(codes, training, crop, codec.hop, config.seed, True),
+        validation=held_out,
+        validation_examples=len(validation),
+        collate=collate_coded,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        unusable=unusable,
+    )

@@ -1,0 +1,109 @@
+"""Crops of sound with the codes of a frozen codec, which are computed once and kept on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from open_musiclm.audio import SoundError, SoundInfo, read_window, sound_info
+from open_musiclm.data.crops import Crop, cut, span_of
+from open_musiclm.data.example_order import ExampleOrder, random_generator, rotated
+from open_musiclm.data.failures import SoundFailure, first_usable, named
+from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.errors import UserError
+
+CROP = "codec"
+
+
+class CodeSource(Protocol):
+    """Codes of stretches of sound files, one stretch for each index."""
+
+    def __len__(self) -> int: ...
+
+    def path(self, index: int) -> Path:
+        """The sound file."""
+
+    def start_seconds(self, index: int) -> float:
+        """Where in the file the first code frame begins."""
+
+    def codes(self, index: int, first: int, count: int) -> Int[Tensor, "count quantizers"]:
+        """`count` frames from frame `first` on. Raises UserError or SoundError where they cannot be read."""
+
+    def frames(self, index: int) -> int:
+        """How many frames there are."""
+
+
+@dataclass(frozen=True)
+class CodedExample:
+    """A crop of a wave, its codes, and the files that failed on the way."""
+
+    wave: Float[Tensor, "samples"]
+    codes: Int[Tensor, "time quantizers"]
+    failures: list[SoundFailure]
+
+
+@dataclass(frozen=True)
+class CodedBatch(SoundBatch):
+    """Waves, as the crop "codec", and the codes of each."""
+
+    codes: Int[Tensor, "batch time quantizers"]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "CodedBatch":
+        """The same batch on a device."""
+        waves = {name: wave.to(device, non_blocking=non_blocking) for name, wave in self.waves.items()}
+        return CodedBatch(waves, self.failures, self.codes.to(device, non_blocking=non_blocking))
+
+
+class CodedSounds(Dataset[CodedExample]):
+    """Example `index` of the stream is a random crop of one stretch of epoch index // stretches in a random order; with
+    `random_crops` false the stretches in order, and their middles. The next stretch replaces one that fails."""
+
+    def __init__(
+        self, source: CodeSource, stretches: Sequence[int], crop: Crop, hop: int, seed: int, random_crops: bool
+    ) -> None:
+        if not stretches:
+            raise UserError("no sound file is left to take examples from; give more files or a smaller valid_frac")
+        self.source, self.stretches, self.crop, self.hop, self.seed = source, list(stretches), crop, hop, seed
+        self.random_crops = random_crops
+        self.crop_frames = round(crop.seconds * crop.sample_hz) // hop
+        self._order = ExampleOrder(len(self.stretches), seed)
+        self._infos: dict[Path, SoundInfo] = {}
+
+    def __len__(self) -> int:
+        return len(self.stretches)
+
+    def __getitem__(self, index: int) -> CodedExample:
+        """The crop of example `index`. Raises UserError where no file can be read."""
+        items = self._order.candidates(index) if self.random_crops else rotated(len(self.stretches), index)
+        stretches = (self.stretches[item] for item in items)
+        example, failures = first_usable(stretches, lambda stretch: self._example(stretch, index), self.source.path)
+        return replace(example, failures=failures)
+
+    def _example(self, stretch: int, index: int) -> CodedExample:
+        path, spare = self.source.path(stretch), self.source.frames(stretch) - self.crop_frames
+        if spare < 0:
+            raise SoundError(f"shorter than crop_seconds, {self.crop.seconds} s")
+        random = random_generator(self.seed, index).integers(spare, endpoint=True)
+        first = int(random) if self.random_crops else spare // 2
+        with named(path):
+            if path not in self._infos:
+                self._infos[path] = sound_info(path)
+            info = self._infos[path]
+            seconds = self.source.start_seconds(stretch) + first * self.hop / self.crop.sample_hz
+            window = read_window(path, round(seconds * info.sample_hz), span_of(self.crop, info.sample_hz), info)
+            wave = cut(window, info.sample_hz, self.crop, None)
+        return CodedExample(wave, self.source.codes(stretch, first, self.crop_frames), [])
+
+
+def collate_coded(examples: Sequence[CodedExample]) -> CodedBatch:
+    """A batch of examples of equal length."""
+    return CodedBatch(
+        {CROP: torch.stack([example.wave for example in examples])},
+        [failure for example in examples for failure in example.failures],
+        torch.stack([example.codes for example in examples]).long(),
+    )

@@ -1,0 +1,33 @@
+"""Train a Vocos decoder on the codes of a frozen codec: cleaner sound from the same tokens."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm import cli
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="JSON file with the architecture and the trainer")
+    cli.add_model_config_argument(parser)
+    cli.add_continue_arguments(parser)
+    cli.add_run_arguments(parser)
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from open_musiclm.config import load_model_config
+    from open_musiclm.config.json_files import load_section
+    from open_musiclm.training.backbones.train import VocosTrainingConfig, train_vocos
+
+    config = load_section(arguments.config, VocosTrainingConfig)
+    model_config = load_model_config(arguments.model_config)
+    options = cli.run_options_from(arguments, "vocos")
+    folder = train_vocos(config, model_config, options, arguments.fine_tune_from)
+    if folder is not None:
+        cli.say(f"wrote {folder}")
+        cli.say("next: name this directory as encodec_cfg.decoder in a model config")
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
