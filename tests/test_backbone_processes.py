@@ -1,4 +1,4 @@
-"""EnCodec, CLAP and MERT trained by two real processes and by one: the same batches give the same curves."""
+"""EnCodec, CLAP, MERT, the spectral codec and Vocos trained by two real processes and by one: the same batches give the same curves."""
 
 import json
 from pathlib import Path
@@ -19,12 +19,19 @@ ARCHITECTURES = {
     | {"audio_dim": 8, "audio_depths": [1, 1], "audio_heads": [1, 2]},
     "mert": {"feature_dim": 16, "layers": 2, "heads": 2, "feed_forward_dim": 16, "front_end_channels": 8}
     | {"position_kernel": 8, "position_groups": 2, "dropout": 0.2},
+    "spectral_codec": {"dim": 8, "code_layers": 1, "dimension": 8, "n_q": 2, "bins": 16}
+    | {"resolutions": [{"window": 1024, "lowest_hz": 100, "highest_hz": 8000, "bands_per_octave": 4}]},
+    "vocos": {"quantizers": [3, 8], "dim": 16, "intermediate_dim": 16, "layers": 1, "n_fft": 640},
 }
 TRAINERS = {
     "encodec": {"crop_seconds": 0.4, "spectrogram_windows": [64, 256], "adversarial_weight": 3.0}
     | {"feature_matching_weight": 3.0, "adversarial_from_step": 1, "discriminator_filters": 2, "init": "transform"},
     "clap": {},
     "mert": {"crop_seconds": 0.5, "unmasked_weight": 1.0},
+    "spectral_codec": {"crop_seconds": 0.4, "init": "principal_components"},
+    "vocos": {"crop_seconds": 0.4, "adversarial_weight": 0.3, "feature_matching_weight": 1.0}
+    | {"adversarial_from_step": 1, "discriminator_periods": [], "discriminator_windows": [512]}
+    | {"discriminator_channels": 4},
 }
 
 
@@ -45,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, name: str, processes: int, steps: int, *words: object) -> Path:
-    """Trains the three backbones on a global batch of four; returns the folder of their results."""
+    """Trains the backbones on a global batch of four; returns the folder of their results."""
     configs = folder / f"{name}_configs"
     configs.mkdir()
     codec = EncodecConfig(model_name=str(folder / "codec"), bandwidth=2.4, codebook_size=ENCODEC.bins)
@@ -60,6 +67,8 @@ def train(folder: Path, name: str, processes: int, steps: int, *words: object) -
     }
     for kind, architecture in ARCHITECTURES.items():
         content = {"architecture": architecture, "trainer": {**shared, **TRAINERS[kind], "save_results_every": 2}}
+        if kind == "vocos":
+            content["trainer"]["codes_folder"] = str(folder / "codes")
         (configs / f"{kind}.json").write_text(json.dumps(content))
     run_script(SCRIPT, [configs, folder / name, *words], processes)
     return folder / name

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from open_musiclm.config import EncodecConfig, GlobalConfig, ModelConfig
 from open_musiclm.errors import UserError
-from open_musiclm.tokenizers.codec import RELEASED_FILE, Codec
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
+from open_musiclm.tokenizers.encodec_package import RELEASED_FILE
 
 HOP = 320
 
@@ -167,7 +168,7 @@ def test_full_size_encodec_equals_the_package(tmp_path: Path, monkeypatch: pytes
     torch.save(upstream.state_dict(), folder / "new.th")
     digest = hashlib.sha256((folder / "new.th").read_bytes()).hexdigest()[:8]
     (folder / "new.th").rename(folder / f"encodec_24khz-{digest}.th")
-    monkeypatch.setattr("open_musiclm.tokenizers.codec.RELEASED_FILE", f"encodec_24khz-{digest}.th")
+    monkeypatch.setattr("open_musiclm.tokenizers.encodec_package.RELEASED_FILE", f"encodec_24khz-{digest}.th")
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     name = "encodec_24khz" if place == "cache of torch.hub" else folder
     waves = torch.randn(1, 24001)

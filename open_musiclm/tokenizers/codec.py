@@ -12,7 +12,7 @@ from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec_model import CodecModel
 from open_musiclm.tokenizers.decoder import Decoder, decoder_paths, load_decoder
-from open_musiclm.tokenizers.encodec_package import RELEASED_FILE, EncodecPackage, downloaded_encodec
+from open_musiclm.tokenizers.encodec_package import RELEASED_FILE, EncodecPackage, downloaded_encodec, released_file_in
 from open_musiclm.tokenizers.encodec_transformers import EncodecTransformers, encodec_paths
 from open_musiclm.tokenizers.own_directory import CONFIG_NAME, WEIGHTS_NAME
 from open_musiclm.tokenizers.spectral_codec import SpectralCodec
@@ -85,8 +85,9 @@ def codec_paths(config: ModelConfig) -> list[Path]:
     Raises UserError where it holds no codec.
     """
     folder = Path(config.backbone(config.encodec_cfg.model_name))
-    if (folder / RELEASED_FILE).exists():
-        return [folder / RELEASED_FILE]
+    released = released_file_in(folder)
+    if released is not None:
+        return [released]
     if not (folder / CONFIG_NAME).exists():
         raise UserError(
             f"{_KEY}: expected {RELEASED}, a hub id, or a directory that holds {RELEASED_FILE} or {CONFIG_NAME} and "

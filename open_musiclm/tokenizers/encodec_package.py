@@ -52,6 +52,12 @@ class EncodecPackage(CodecModel):
         return self.model.decoder(latents).squeeze(1)
 
 
+def released_file_in(folder: Path) -> Path | None:
+    """The released model's file, where a folder has it."""
+    path = folder / RELEASED_FILE
+    return path if path.exists() else None
+
+
 def downloaded_encodec(key: str) -> Path:
     """The released file in torch's cache, downloaded where it is not there yet. Raises UserError, which names `key`."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASED_FILE

@@ -93,11 +93,16 @@ def build_stack(folder: Path, token_layout: str = "flat") -> Stack:
     for section in ("coarse_cfg", "fine_cfg"):
         content[section] = {**content[section], "token_layout": token_layout}
     path.write_text(json.dumps(content))
-    config = load_model_config(path)
-    stack = Stack(folder, config)
+    return build_weights(path)
+
+
+def build_weights(model_config: Path) -> Stack:
+    """Writes random weights of every trained part beside a model config."""
+    config = load_model_config(model_config)
+    stack = Stack(model_config.parent, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
-        for name in STAGE_NAMES:
+        for name in config.stage_names:
             stage = build_stage(name, config)
             save_weights(stack.weights(name), name, stage.layout.state_dict(), config)
         centroids = torch.randn(config.hubert_kmeans_cfg.codebook_size, MERT_FEATURES)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from open_musiclm.errors import UserError
 CROP = "codec"
 
 
+@runtime_checkable
 class CodeSource(Protocol):
     """Codes of stretches of sound files, one stretch for each index."""
 

@@ -1,5 +1,6 @@
 """The discriminators of Vocos (Siuzdak 2023, 2.3), of the vocos package, in any number and width, and their losses."""
 
+import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -23,8 +24,10 @@ class Discriminators(nn.Module):
 
     def __init__(self, periods: Iterable[int], windows: Iterable[int], channels: int) -> None:
         super().__init__()
-        of_periods = [DiscriminatorP(period) for period in periods]
-        of_windows = [DiscriminatorR(window, channels=channels) for window in windows]
+        with warnings.catch_warnings():  # the package uses torch's older weight_norm, which works and warns
+            warnings.simplefilter("ignore", FutureWarning)
+            of_periods = [DiscriminatorP(period) for period in periods]
+            of_windows = [DiscriminatorR(window, channels=channels) for window in windows]
         self.discriminators = nn.ModuleList([*of_periods, *of_windows])
 
     def forward(self, waves: Float[Tensor, "batch samples"]) -> tuple[list[Tensor], list[list[Tensor]]]:

@@ -1,0 +1,304 @@
+"""Vocos decoders: the released layout against the vocos package, and our own in training, generation and bundles."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from helpers.golden_cases import CPU, closest
+from helpers.processes import run_script
+from helpers.small_backbones import ENCODEC, build_codec, model_config
+from helpers.small_stack import CODEC, Stack
+from torch import nn
+from vocos.feature_extractors import EncodecFeatures
+from vocos.heads import ISTFTHead
+from vocos.models import VocosBackbone
+from vocos.pretrained import Vocos
+
+from open_musiclm import GenerationConfig, MusicLM
+from open_musiclm.audio import read_sound, write_wave
+from open_musiclm.checkpoints.bundle import pack
+from open_musiclm.config import EncodecConfig, GlobalConfig, ModelConfig, load_model_config
+from open_musiclm.config.json_files import load_section
+from open_musiclm.errors import UserError
+from open_musiclm.models.stages import STAGE_NAMES
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
+from open_musiclm.tokenizers.own_directory import save_model
+from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
+from open_musiclm.training.backbones.code_sources import KeptCodes
+from open_musiclm.training.backbones.train import VocosTrainingConfig
+from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
+from open_musiclm.training.options import RunOptions
+
+RELEASED = {"dim": 384, "intermediate_dim": 1152, "num_layers": 8, "adanorm_num_embeddings": 4}
+BANDWIDTHS = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16}
+REAL_SIZES = EncodecArchitecture(n_filters=2, n_q=16, target_bandwidths=tuple(BANDWIDTHS))
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def config_of(codec: Path, decoder: Path | None, quantizers: int, **keys: object) -> ModelConfig:
+    windows = GlobalConfig(num_coarse_quantizers=1, num_fine_quantizers=quantizers - 1)
+    values = {"model_name": str(codec), "decoder": None if decoder is None else str(decoder), **keys}
+    return model_config(windows, EncodecConfig(**values))
+
+
+def build_decoder(folder: Path, codec: EncodecArchitecture, **shape: object) -> Path:
+    """Writes a small decoder with random weights for a codec."""
+    sizes = {"quantizers": (3, 8), "dim": 16, "intermediate_dim": 32, "layers": 2, **shape}
+    rates = {"sample_hz": codec.sample_hz, "hop": codec.hop, "latent_dim": codec.dimension}
+    architecture = VocosArchitecture(**{"n_fft": 2 * codec.hop, "head_hop": codec.hop, **rates, **sizes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VocosDecoder(architecture)
+    nn.init.normal_(model.head.out.weight, std=0.3)
+    save_model(model, architecture, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Vocos]:
+    """An EnCodec, a Vocos for it in the released layout, both with random weights, and the package's own Vocos."""
+    folder = tmp_path_factory.mktemp("released")
+    codec, _ = load_encodec(build_codec(folder / "codec", REAL_SIZES))
+    torch.manual_seed(0)
+    features = EncodecFeatures.__new__(EncodecFeatures)  # its own start downloads EnCodec
+    nn.Module.__init__(features)
+    features.encodec, features.num_q, features.bandwidths = codec, 16, list(BANDWIDTHS)
+    features.codebook_weights = nn.Parameter(torch.cat([layer.codebook for layer in codec.quantizer.vq.layers]), False)
+    vocos = Vocos(features, VocosBackbone(128, **RELEASED), ISTFTHead(384, 1280, 320, padding="same")).eval()
+    nn.init.normal_(vocos.head.out.weight, std=0.1)
+    for parameter in vocos.backbone.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    decoder = folder / "vocos"
+    decoder.mkdir()
+    kept = {name: tensor for name, tensor in vocos.state_dict().items() if ".encodec." not in name}
+    torch.save(kept, decoder / "pytorch_model.bin")
+    parts = {
+        "feature_extractor": ("EncodecFeatures", {"encodec_model": "encodec_24khz", "bandwidths": list(BANDWIDTHS)}),
+        "backbone": ("VocosBackbone", {"input_channels": 128, **RELEASED}),
+        "head": ("ISTFTHead", {"dim": 384, "n_fft": 1280, "hop_length": 320, "padding": "same"}),
+    }
+    content = {name: {"class_path": f"vocos.{kind}", "init_args": sizes} for name, (kind, sizes) in parts.items()}
+    (decoder / "config.yaml").write_text(yaml.safe_dump(content))
+    return folder / "codec", decoder, vocos
+
+
+@pytest.mark.parametrize(("bandwidth_id", "bandwidth"), list(enumerate(BANDWIDTHS)))
+def test_released_layout_equals_the_package(
+    released: tuple[Path, Path, Vocos], bandwidth_id: int, bandwidth: float
+) -> None:
+    folder, decoder, package = released
+    codec = Codec.load(config_of(folder, decoder, BANDWIDTHS[bandwidth], bandwidth=bandwidth), CPU)
+    codes = torch.randint(1024, (2, 21, BANDWIDTHS[bandwidth]))
+    features = package.codes_to_features(codes.permute(2, 0, 1))
+    expected = package.decode(features, bandwidth_id=torch.tensor([bandwidth_id]))
+    assert closest(codec.decode(codes), expected) < 1e-5
+
+
+def test_a_number_of_codebooks_between_two_trained_ones_decodes_as_the_lower(
+    released: tuple[Path, Path, Vocos],
+) -> None:
+    folder, decoder, _ = released
+    codec = Codec.load(config_of(folder, decoder, 8, bandwidth=6.0), CPU)
+    codes = torch.randint(1024, (1, 9, 8))
+    assert torch.equal(codec.decode(codes[..., :3]), codec.decode(codes[..., :2]))
+    assert not torch.equal(codec.decode(codes[..., :4]), codec.decode(codes[..., :2]))
+
+
+def test_a_decoder_of_another_codec_is_refused(released: tuple[Path, Path, Vocos], tmp_path: Path) -> None:
+    _, decoder, _ = released
+    other = build_codec(tmp_path / "other", REAL_SIZES, seed=1)
+    with pytest.raises(UserError, match="its codebooks are not those of the codec"):
+        Codec.load(config_of(other, decoder, 8, bandwidth=6.0), CPU)
+    small = build_codec(tmp_path / "small")
+    own = build_decoder(tmp_path / "own", REAL_SIZES)
+    with pytest.raises(UserError, match="latent_dim 128, but the codec has 8"):
+        Codec.load(config_of(small, own, 8, bandwidth=2.4, codebook_size=16), CPU)
+    needs_all = build_decoder(tmp_path / "all", ENCODEC, quantizers=(8,))
+    with pytest.raises(UserError, match="decodes 8 codebooks or more, but this config has 3"):
+        Codec.load(config_of(small, needs_all, 3, bandwidth=0.9, codebook_size=16), CPU)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1, 2", "config.yaml"),
+        ("just text", "config.yaml"),
+        ("backbone: {}", "feature_extractor"),
+        ("a: " + "[" * 3000, "config.yaml"),
+        ("!!python/object/apply:os.system ['true']", "config.yaml"),
+    ],
+)
+def test_a_config_that_is_no_vocos_is_one_line(tmp_path: Path, content: str, words: str) -> None:
+    codec = build_codec(tmp_path / "codec")
+    (tmp_path / "vocos").mkdir()
+    (tmp_path / "vocos/config.yaml").write_text(content)
+    with pytest.raises(UserError, match="encodec_cfg: decoder: cannot load") as error:
+        Codec.load(config_of(codec, tmp_path / "vocos", 8, bandwidth=2.4, codebook_size=16), CPU)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_context_of_a_decoder_is_all_that_its_sound_depends_on(tmp_path: Path) -> None:
+    folder, frames = build_codec(tmp_path / "codec"), 60
+    for head_hop in (320, 80):
+        decoder = build_decoder(tmp_path / f"vocos{head_hop}", ENCODEC, head_hop=head_hop, n_fft=640)
+        codec = Codec.load(config_of(folder, decoder, 8, bandwidth=2.4, codebook_size=16), CPU)
+        codes = torch.randint(16, (1, frames, 8))
+        context, begin = codec.context_frames, 30
+        assert codec.lookahead_frames == context < begin
+        part = codec.decode(codes[:, begin - context : begin + 1 + context])
+        own = part[:, context * 320 : (context + 1) * 320]
+        assert closest(own, codec.decode(codes)[:, begin * 320 : (begin + 1) * 320]) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def with_decoder(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The small model's config with a Vocos in it, and the Vocos."""
+    folder = tmp_path_factory.mktemp("with_decoder")
+    decoder = build_decoder(folder / "vocos", CODEC, layers=1, head_hop=CODEC.hop // 2)
+    content = json.loads(stack.model_config.read_text())
+    for section in ("clap_rvq_cfg", "hubert_kmeans_cfg", "encodec_cfg"):
+        content[section]["model_name"] = str(stack.folder / content[section]["model_name"])
+    content["encodec_cfg"]["decoder"] = str(decoder)
+    (folder / "model.json").write_text(json.dumps(content))
+    return folder / "model.json", decoder
+
+
+def test_a_bundle_carries_its_decoder_and_streams_without_a_click(
+    stack: Stack, with_decoder: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    parts = {kind: stack.weights(kind) for kind in (*STAGE_NAMES, "clap_rvq", "hubert_kmeans")}
+    pack(with_decoder[0], parts, bundle)
+    assert json.loads((bundle / "model_config.json").read_text())["encodec_cfg"]["decoder"] == "./decoder"
+    model = MusicLM.from_pretrained(bundle)
+    codec, decoded = model.tokenizer.codec, []
+    decode = codec.decode
+
+    def spy(codes: torch.Tensor) -> torch.Tensor:
+        decoded.append(codes)
+        return decode(codes)
+
+    monkeypatch.setattr(codec, "decode", spy)
+    chunks = [chunk for _, chunk in model.stream("a", config=GenerationConfig(duration=4.3, seed=3))]
+    assert len(chunks) > 3
+    ends = [min(12 * number, 66) for number in range(1, 7)]  # frames known when a chunk of 0.8 s is decoded
+    whole = torch.zeros(1, 66, 8, dtype=torch.long)
+    for end, codes in zip(ends, decoded[-len(ends) :], strict=True):
+        whole[:, end - codes.shape[1] : end] = codes
+    streamed = torch.cat(chunks, dim=1)
+    assert streamed.shape == (1, round(4.3 * 24000))
+    assert closest(streamed, decode(whole)[:, : streamed.shape[1]]) < 1e-5
+
+
+def train_config(folder: Path, **more: object) -> dict:
+    return {
+        "architecture": {"quantizers": [3, 8], "dim": 16, "intermediate_dim": 16, "layers": 1, "n_fft": 640},
+        "trainer": {
+            "folder": str(folder / "sounds"),
+            "codes_folder": str(folder / "codes"),
+            "num_train_steps": 2,
+            "batch_size": 2,
+            "lr": 1e-3,
+            "num_workers": 0,
+            "valid_frac": 0.4,
+            "crop_seconds": 0.4,
+            "save_model_every": 1,
+            "save_results_every": 2,
+            "adversarial_weight": 0.3,
+            "discriminator_periods": [2],
+            "discriminator_windows": [],
+            **more,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tones, one too short for a crop, one that is no sound, and a codec with its model config."""
+    folder = tmp_path_factory.mktemp("vocos_training")
+    time = torch.arange(24000) / 24000
+    for number in range(6):
+        write_wave(folder / "sounds" / f"{number}.wav", 0.5 * torch.sin(700 * (number + 1) * time), 24000)
+    write_wave(folder / "sounds/short.wav", 0.5 * torch.sin(700 * time[:2400]), 24000)
+    (folder / "sounds/broken.wav").write_bytes(b"no sound at all")
+    build_codec(folder / "codec")
+    config = config_of(folder / "codec", None, 8, bandwidth=2.4, codebook_size=16)
+    (folder / "model.json").write_text(config.model_dump_json())
+    return folder
+
+
+def train_vocos(folder: Path, name: str, *words: object, **more: object) -> Path:
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(train_config(folder, **more)))
+    given = ["--config", path, "--model_config", folder / "model.json", "--results_folder", folder / name]
+    run_script(SCRIPTS / "train_vocos.py", [*given, "--device", "cpu", "--log_with", "none", *words], 1)
+    return folder / name
+
+
+def losses(results: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (results / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_train_vocos_writes_a_decoder_and_goes_on_as_if_never_stopped(sounds: Path) -> None:
+    whole = train_vocos(sounds, "whole")
+    kept = {path: path.stat().st_mtime_ns for path in (sounds / "codes").iterdir()}
+    assert len(kept) == 7
+    again = train_vocos(sounds, "again", "--continue_from_dir", whole, "--continue_from_step", 1)
+    assert losses(again)[2] == losses(whole)[2]
+    assert kept == {path: path.stat().st_mtime_ns for path in (sounds / "codes").iterdir()}
+    decoder = whole / "checkpoints/step_00000002/vocos"
+    codec = Codec.load(config_of(sounds / "codec", decoder, 8, bandwidth=2.4, codebook_size=16), CPU)
+    assert codec.decode(torch.randint(16, (1, 10, 8))).shape == (1, 3200)
+    assert sorted(path.name for path in whole.glob("samples/*/*.wav"))[0] == "0_decoded.wav"
+    assert "broken.wav" in (whole / "failed_sounds.txt").read_text()
+
+
+def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    codec = Codec.load(config_of(sounds / "codec", None, 8, bandwidth=2.4, codebook_size=16), CPU)
+    paths = [sounds / "sounds" / f"{number}.wav" for number in range(3)]
+    first = KeptCodes(tmp_path, codec)
+    first.add(paths, accelerator)
+    expected = [first.codes(place, 0, 75) for place in range(3)]
+    assert torch.equal(expected[1].long(), codec.encode(read_sound(paths[1]).wave[None])[0])
+    files = sorted(tmp_path.iterdir())
+    del first
+    files[0].write_bytes(b"x")
+    np.save(files[1], np.full((75, 8), 999, dtype=np.int32))
+    np.save(files[2], np.zeros((75, 3), dtype=np.int32))
+    again = KeptCodes(tmp_path, codec)
+    again.add(paths, accelerator)
+    assert all(torch.equal(again.codes(place, 0, 75), expected[place]) for place in range(3))
+    assert len(again) == 3 and not again.failures
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"architecture": {"quantizers": [9]}}, "quantizers: 9, but this model config's codec has 8"),
+        ({"architecture": {"quantizers": [8], "head_hop": 300}}, "head_hop 300 must divide hop 320"),
+        ({"trainer": {"mel_weight": 0, "magnitude_weight": 0, "convergence_weight": 0, "adversarial_weight": 0}}, "all"),
+        ({"trainer": {"crop_seconds": 0.01}}, "shorter than a spectrogram's window"),
+        ({"trainer": {"crop_seconds": 30}}, "none of the 4 sound files can be used"),
+        ({"trainer": {"token_store": "nowhere"}}, "no preprocessed tokens there"),
+    ],
+)
+def test_a_config_that_cannot_train_is_one_line(sounds: Path, tmp_path: Path, change: dict, words: str) -> None:
+    config = train_config(sounds)
+    for section, keys in change.items():
+        config[section] |= keys
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=words):
+        train_vocos_in_process(
+            load_section(path, VocosTrainingConfig),
+            load_model_config(sounds / "model.json"),
+            RunOptions("vocos", tmp_path / "results", log_with="none", device="cpu"),
+            None,
+        )
