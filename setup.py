@@ -15,6 +15,8 @@ setup(
         "torchaudio>=2.6",
         "transformers>=5.0,<6",
         "encodec>=0.1.1",
+        "vocos>=0.1.0",
+        "pyyaml>=6",
         "vector-quantize-pytorch>=1.27",
         "scikit-learn>=1.5",
         "einops>=0.8",

@@ -1,4 +1,4 @@
-"""EnCodec, CLAP, MERT, the spectral codec and Vocos trained by two real processes and by one: the same batches give the same curves."""
+"""Every backbone trained by two real processes and by one: the same batches give the same curves."""
 
 import json
 from pathlib import Path

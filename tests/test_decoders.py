@@ -139,7 +139,8 @@ def test_a_config_that_is_no_vocos_is_one_line(tmp_path: Path, content: str, wor
     (tmp_path / "vocos/config.yaml").write_text(content)
     with pytest.raises(UserError, match="encodec_cfg: decoder: cannot load") as error:
         Codec.load(config_of(codec, tmp_path / "vocos", 8, bandwidth=2.4, codebook_size=16), CPU)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_context_of_a_decoder_is_all_that_its_sound_depends_on(tmp_path: Path) -> None:
@@ -275,7 +276,8 @@ def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path
     again = KeptCodes(tmp_path, codec)
     again.add(paths, accelerator)
     assert all(torch.equal(again.codes(place, 0, 75), expected[place]) for place in range(3))
-    assert len(again) == 3 and not again.failures
+    assert len(again) == 3
+    assert not again.failures
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,10 @@ def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path
     [
         ({"architecture": {"quantizers": [9]}}, "quantizers: 9, but this model config's codec has 8"),
         ({"architecture": {"quantizers": [8], "head_hop": 300}}, "head_hop 300 must divide hop 320"),
-        ({"trainer": {"mel_weight": 0, "magnitude_weight": 0, "convergence_weight": 0, "adversarial_weight": 0}}, "all"),
+        (
+            {"trainer": {"mel_weight": 0, "magnitude_weight": 0, "convergence_weight": 0, "adversarial_weight": 0}},
+            "all",
+        ),
         ({"trainer": {"crop_seconds": 0.01}}, "shorter than a spectrogram's window"),
         ({"trainer": {"crop_seconds": 30}}, "none of the 4 sound files can be used"),
         ({"trainer": {"token_store": "nowhere"}}, "no preprocessed tokens there"),

@@ -93,7 +93,8 @@ def test_other_wrong_or_hostile_configs_are_one_line(tmp_path: Path) -> None:
         path.write_text(json.dumps(content | change))
         with pytest.raises(UserError, match=words) as error:
             load(tmp_path)
-        assert "encodec_cfg" in str(error.value) and "\n" not in str(error.value)
+        assert "encodec_cfg" in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_every_rate_of_the_shipped_config_follows_from_the_codec() -> None:
@@ -118,7 +119,8 @@ def test_rate_and_codebooks_follow_through_store_training_and_generation(tmp_pat
     stack = build_weights(path)
     model = stack.musiclm(stack.config.stage_names)
     wave = model.generate("a", 1.3)[0]
-    assert model.sample_hz == 32000 and wave.shape == (41600,)
+    assert model.sample_hz == 32000
+    assert wave.shape == (41600,)
     chunks = [chunk for _, chunk in model.stream("a", 1.3)]
     assert torch.equal(torch.cat(chunks, dim=1)[0], wave)
     (continued,) = model.generate("a", 0.5, audio_prompt=Sound(0.1 * torch.randn(44100), 44100))

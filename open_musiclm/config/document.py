@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from open_musiclm.config.backbones import ClapTrainingConfig, EncodecTrainerConfig, MertTrainingConfig
+from open_musiclm.config.codecs import SpectralCodecTrainerConfig, VocosShape, VocosTrainerConfig
 from open_musiclm.config.fields import LARGEST_FLOAT, LARGEST_INT
 from open_musiclm.config.generation import GENERATION_CONFIG_NAME, GenerationConfig
 from open_musiclm.config.json_files import Section
@@ -64,6 +65,17 @@ def config_files() -> list[ConfigFile]:
             "`--config` of `scripts/train_encodec.py`; the demo's is `demo/configs/train_encodec.json`. The section "
             "`architecture` is `EncodecArchitecture` in `open_musiclm/tokenizers/encodec_directory.py`.",
             {"trainer": EncodecTrainerConfig},
+        ),
+        ConfigFile(
+            "Backbone training: spectral codec",
+            "`--config` of `scripts/train_spectral_codec.py`. The section `architecture` is `SpectralArchitecture` in "
+            "`open_musiclm/tokenizers/spectral_codec.py`.",
+            {"trainer": SpectralCodecTrainerConfig},
+        ),
+        ConfigFile(
+            "Backbone training: Vocos decoder",
+            "`--config` of `scripts/train_vocos.py`; an example is `configs/training/train_vocos.json`.",
+            {"architecture": VocosShape, "trainer": VocosTrainerConfig},
         ),
         ConfigFile(
             "Backbone training: CLAP",

@@ -36,10 +36,12 @@ def named(path: Path) -> Iterator[None]:
 
 
 def first_usable(
-    items: Iterable[Item], make: Callable[[Item], Example], path_of: Callable[[Item], Path] = Path
+    items: Iterable[Item], make: Callable[[Item], Example], path_of: Callable[[Item], Path]
 ) -> tuple[Example, list[SoundFailure]]:
-    """`make` of the first item (a path, or a part of the file `path_of` it) that does not fail, and the failures of
-    those before it. Raises UserError where all of them fail."""
+    """`make` of the first item that does not fail, and the failures of those before it.
+
+    An item is a sound file, or a part of one: `path_of` it. Raises UserError where all of them fail.
+    """
     failures: list[SoundFailure] = []
     for item in items:
         path = path_of(item)

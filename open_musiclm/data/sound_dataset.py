@@ -73,7 +73,7 @@ class SoundDataset(Dataset[SoundExample]):
     def __getitem__(self, index: int) -> SoundExample:
         """The crops of example `index`. Raises UserError where no file can be read."""
         paths = (self.paths[item] for item in self._order.candidates(index))
-        waves, failures = first_usable(paths, lambda path: self._waves(path, random_generator(self.seed, index)))
+        waves, failures = first_usable(paths, lambda path: self._waves(path, random_generator(self.seed, index)), Path)
         return SoundExample(waves, failures)
 
     def _waves(self, path: Path, generator: np.random.Generator) -> dict[str, Float[Tensor, "_"]]:

@@ -121,20 +121,24 @@ class SpectralModel(nn.Module):
         _, sizes, directions = torch.linalg.svd(frames - mean, full_matrices=False)
         count = linear.out_channels
         directions, scale = directions[:count], (sizes[:count] / len(frames) ** 0.5).mean()
-        linear.weight.copy_((directions / scale).view_as(linear.weight))
-        linear.bias.copy_(-directions @ mean / scale)
-        back.weight.copy_((directions * scale).view_as(back.weight))
-        back.bias.copy_(mean.view(-1, self.frame_length).mean(1))
+        bands_mean = mean.view(-1, self.frame_length).mean(1)
+        for layer, weight, bias in (
+            (linear, directions / scale, -directions @ mean / scale),
+            (back, directions * scale, bands_mean),
+        ):
+            assert layer.bias is not None
+            layer.weight.copy_(weight.view_as(layer.weight))
+            layer.bias.copy_(bias)
 
 
 class _BesideLinear(nn.Module):
     """A network beside a linear map of the same frames; its last layer starts at zero, so that the map comes first."""
 
-    def __init__(self, linear: nn.Module, network: nn.Module, last: nn.Conv1d) -> None:
+    def __init__(self, linear: nn.Conv1d | nn.ConvTranspose1d, network: nn.Module, last: nn.Conv1d) -> None:
         super().__init__()
         self.linear, self.network, self.last = linear, network, last
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "batch channels time"]) -> Float[Tensor, "batch out_channels out_time"]:
         return self.linear(x) + self.last(self.network(x))

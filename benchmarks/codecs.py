@@ -1,0 +1,109 @@
+"""Codecs and decoders side by side, on held-out sound.
+
+Each row is the codec of a model config, with the decoder that it names, and some of its first codebooks. log-mel and
+STFT are distances of spectrograms in nats (open_musiclm/metrics/spectral_distance.py); "between partials" is the energy
+in the valleys of the spectrum, which the sound itself has too; "next frame" is how many nats a frame costs given the
+one before (with --training); the real-time factor is seconds of sound per second, encoded and decoded on the CPU.
+
+    python benchmarks/codecs.py --clips held_out --training corpus demo/configs/model.json:3 demo/configs/model.json:8
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from code_prediction import nats_per_frame
+from jaxtyping import Float
+from torch import Tensor
+
+from open_musiclm import audio, cli
+from open_musiclm.config import load_model_config
+from open_musiclm.errors import UserError
+from open_musiclm.metrics.codec import si_sdr
+from open_musiclm.metrics.partials import energy_between_partials
+from open_musiclm.metrics.spectral_distance import SpectralDistance
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.training.backbones.codebooks import codebook_usage
+
+_CPU = torch.device("cpu")
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("codecs", nargs="+", help="model configs, each with :N for its first N codebooks")
+    parser.add_argument("--clips", type=Path, required=True, help="folder of held-out sound")
+    parser.add_argument("--seconds", type=cli.positive_float, default=8.0, help="of each clip, from its beginning")
+    parser.add_argument("--most_clips", type=cli.positive_int, default=64, help="clips that are measured")
+    parser.add_argument("--training", type=Path, default=None, help="folder of sound that frames are predicted from")
+    parser.add_argument("--prediction_steps", type=cli.positive_int, default=3000, help="steps of that prediction")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    torch.set_grad_enabled(False)
+    cli.say(f"{arguments.clips}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    cli.say(
+        "| codec | decoder | codebooks | kbps | tokens/s | log-mel | STFT | SI-SDR, dB | "
+        "between partials, dB (original) | least usage | next frame, nats | real-time factor |"
+    )
+    cli.say("| --- " * 12 + "|")
+    for name in arguments.codecs:
+        config, _, count = name.partition(":")
+        model_config = load_model_config(Path(config))
+        codec = Codec.load(model_config, _CPU)
+        used = int(count) if count else codec.quantizers
+        if not 1 <= used <= codec.quantizers:
+            raise UserError(f"{name}: {used} codebooks, the config has {codec.quantizers}")
+        decoder = model_config.encodec_cfg.decoder
+        cli.say(f"| {config} | {(decoder and Path(decoder).name) or 'its own'} | {_measured(codec, used, arguments)} |")
+
+
+def _measured(codec: Codec, used: int, arguments: argparse.Namespace) -> str:
+    distance, rows, codes, seconds = SpectralDistance(codec.sample_hz), [], [], 0.0
+    for wave in _waves(arguments.clips, codec, arguments.seconds, arguments.most_clips):
+        begun = time.perf_counter()
+        codes.append(codec.encode(wave)[..., :used])
+        decoded = codec.decode(codes[-1])[:, : wave.shape[1]]
+        seconds += time.perf_counter() - begun
+        distances = distance(decoded, wave)
+        partials = [energy_between_partials(some, codec.sample_hz) for some in (decoded, wave)]
+        stft = distances.convergence + distances.magnitude
+        rows.append(torch.cat([distances.mel, stft, si_sdr(decoded, wave), *partials, torch.tensor([wave.shape[1]])]))
+    if not rows:
+        raise UserError(f"{arguments.clips}: no clip of {arguments.seconds} s or more")
+    mel, stft, sdr, found, original, _ = torch.stack(rows).mean(0).tolist()
+    total = sum(float(row[-1]) for row in rows) / codec.sample_hz
+    rate = codec.sample_hz / codec.hop
+    kbps = used * torch.log2(torch.tensor(codec.codebook_size)).item() * rate / 1000
+    usage = min(codebook_usage(torch.cat([some[0] for some in codes])[None], codec.codebook_size))
+    nats = _nats(codec, used, [some[0] for some in codes], arguments)
+    return (
+        f"{used} x {codec.codebook_size} | {kbps:.2f} | {used * rate:g} | {mel:.3f} | {stft:.3f} | {sdr:.1f} | "
+        f"{found:.1f} ({original:.1f}) | {usage:.0%} | {nats} | {total / seconds:.1f}"
+    )
+
+
+def _nats(codec: Codec, used: int, held_out: list[Tensor], arguments: argparse.Namespace) -> str:
+    if arguments.training is None:
+        return ""
+    training = [codec.encode(wave)[0, :, :used] for wave in _waves(arguments.training, codec, 30.0, 400)]
+    with torch.enable_grad():
+        nats = nats_per_frame(training, held_out, codec.codebook_size, arguments.prediction_steps)
+    return f"{sum(nats):.1f} ({', '.join(f'{value:.1f}' for value in nats)})"
+
+
+def _waves(folder: Path, codec: Codec, seconds: float, most: int) -> Iterator[Float[Tensor, "1 samples"]]:
+    """The beginnings of a folder's clips, at the codec's rate; those that are shorter are left out."""
+    length = audio.samples_of(seconds, codec.sample_hz)
+    found = 0
+    for path in sorted(audio.find_sounds(folder)):
+        wave = audio.resampled(audio.read_sound(path), codec.sample_hz)
+        if found < most and (len(wave) >= length or most > 64):
+            found += 1
+            yield wave[None, :length]
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())
