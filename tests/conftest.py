@@ -22,6 +22,13 @@ from open_musiclm.data.shards import StoredTokens  # noqa: E402
 from open_musiclm.data.store_description import StoreDescription  # noqa: E402
 from open_musiclm.data.token_store_writer import TokenStoreWriter  # noqa: E402
 
+SLOWEST = ("test_wrong_inputs", "test_mutated_sounds", "test_clap_laion", "test_clap")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first: of several processes none is then left with one of them at the end."""
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:

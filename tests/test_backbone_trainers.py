@@ -2,14 +2,13 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from encodec.quantization import ResidualVectorQuantizer
+from helpers import forks
 from helpers.paths import DEMO, REPOSITORY
 from helpers.small_backbones import ENCODEC, build_codec, model_config
 from hypothesis import given, settings
@@ -292,10 +291,8 @@ def trainer(folder, **more):
 def run(script, folder, config, *more):
     path = folder / f"{script}.json"
     path.write_text(json.dumps(config))
-    command = [sys.executable, str(REPOSITORY / "scripts" / f"{script}.py"), "--config", str(path), "--device", "cpu"]
-    return subprocess.run(
-        [*command, "--log_with", "none", *map(str, more)], capture_output=True, text=True, check=False, cwd=folder
-    )
+    script = REPOSITORY / "scripts" / f"{script}.py"
+    return forks.run([script, "--config", path, "--device", "cpu", "--log_with", "none", *more], cwd=folder)
 
 
 def resume_from(results):

@@ -4,13 +4,12 @@ With a MERT of 24 kHz and 75 tokens a second, as MERT v1: the other tests have v
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import build_backbones
 
@@ -30,8 +29,7 @@ class Workplace:
 
     def run(self, script: str, *arguments: str, status: int = 0) -> str:
         """Runs a script in the folder; returns what it printed."""
-        command = [sys.executable, str(REPOSITORY / "scripts" / script), *arguments, "--device", "cpu"]
-        ended = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
+        ended = forks.run([REPOSITORY / "scripts" / script, *arguments, "--device", "cpu"], cwd=self.folder)
         assert ended.returncode == status, f"{script}: {ended.stdout}\n{ended.stderr}"
         assert "Traceback" not in ended.stderr
         return ended.stdout + ended.stderr

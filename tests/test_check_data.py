@@ -1,12 +1,12 @@
 """check_data.py: it separates good and bad files, and warns of what is too little for a config."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers import forks
 
 from open_musiclm.config import load_model_config, load_training_config
 from open_musiclm.data.check import enough_for
@@ -38,8 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def script(*arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts" / "check_data.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return forks.run([ROOT / "scripts" / "check_data.py", *arguments])
 
 
 def test_bad_files_are_separated_from_good_ones(folder: Path) -> None:

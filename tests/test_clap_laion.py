@@ -125,8 +125,7 @@ def middle(first: int, last: int) -> int:
 
 @pytest.mark.upstream
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", [False, True], ids=["unfused", "fused"])
-@pytest.mark.parametrize("amodel", ["HTSAT-tiny", "HTSAT-base"])
+@pytest.mark.parametrize(("amodel", "fusion"), [("HTSAT-tiny", False), ("HTSAT-base", True)])
 def test_equals_the_laion_clap_package(laion_clap, tmp_path: Path, amodel: str, fusion: bool) -> None:
     tokenizer = build_tokenizer(tmp_path / "roberta", ROBERTA_TOKENS)
     roberta = RobertaConfig(

@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.golden_cases import golden_file
 from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
@@ -19,14 +18,14 @@ from open_musiclm.errors import UserError
 
 def test_the_script_takes_overwrite(tmp_path: Path, stack: Stack) -> None:
     source, target = stack.weights("semantic"), tmp_path / "converted.safetensors"
-    command = [sys.executable, "scripts/convert_checkpoint.py", str(source), "--kind", "semantic", "--output"]
+    command = ["scripts/convert_checkpoint.py", str(source), "--kind", "semantic", "--output"]
     command += [str(target), "--model_config", str(stack.model_config)]
     target.write_bytes(b"mine")
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    refused = forks.run(command, cwd=REPOSITORY)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--overwrite" in refused.stderr
     assert target.read_bytes() == b"mine"
-    subprocess.run([*command, "--overwrite"], cwd=REPOSITORY, check=True)
+    assert forks.run([*command, "--overwrite"], cwd=REPOSITORY).returncode == 0
     assert load_file(target).keys() == load_file(source).keys()
 
 

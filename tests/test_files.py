@@ -4,11 +4,10 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import forks
 
 from open_musiclm import files
 from open_musiclm.errors import UserError
@@ -44,9 +43,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_cleaned", set())
 
 
-def writer(path: Path) -> subprocess.Popen[str]:
+def writer(path: Path) -> forks.Fork:
     """A process that is writing `path`."""
-    process = subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, str(path)], stdout=subprocess.PIPE, text=True)
+    process = forks.Fork(["-c", WRITE_AND_WAIT, path])
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
     return process
@@ -103,7 +102,6 @@ def test_a_prepared_folder_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, limit: int, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    command = [sys.executable, "-c", FULL_DISK, str(path), str(limit)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = forks.run(["-c", FULL_DISK, path, limit])
     assert answer.stdout == f"{path}: cannot write: File too large\n"
     assert list(tmp_path.iterdir()) == []

@@ -1,14 +1,12 @@
 """Training in the frames layout with the project's scripts: resume, checkpointing, precision, and a whole chain."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
+from helpers import forks
 from helpers.paths import SCRIPTS
 from helpers.small_stack import CPU, Stack, build_stack
 from test_frames_layout import frames_stage, ids_of
@@ -27,9 +25,7 @@ COARSE |= {"save_results_every": 3, "save_model_every": 3, "use_preprocessed_dat
 
 
 def run(script: str, *words: object, status: int = 0) -> str:
-    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, words), "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+    ended = forks.run([SCRIPTS / f"{script}.py", *words, "--device", "cpu"])
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return ended.stdout + ended.stderr

@@ -9,19 +9,23 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
 
-MANY = 60  # prompts, of which the first is written while the others are still to be made
+MANY = 1000  # prompts, of which the first is written while the others are still to be made
 
 
-def script(
-    stack: Stack, name: str, folder: Path, *words: str, output: object = subprocess.PIPE, **options
-) -> subprocess.Popen[str]:
-    command = [sys.executable, str(REPOSITORY / "scripts" / name), *stack.arguments(), "--device", "cpu"]
-    command += ["--results_folder", str(folder), "--duration", "1", "--max_batch_size", "1", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii"}
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True, **options)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "ascii"}
+
+
+def command(stack: Stack, name: str, folder: Path, *words: str) -> list[str]:
+    parts = [str(REPOSITORY / "scripts" / name), *stack.arguments(), "--device", "cpu"]
+    return [*parts, "--results_folder", str(folder), "--duration", "1", "--max_batch_size", "1", *words]
+
+
+def script(stack: Stack, name: str, folder: Path, *words: str) -> forks.Fork:
+    return forks.Fork(command(stack, name, folder, *words), env=ENVIRONMENT)
 
 
 def prompts_file(tmp_path: Path, count: int) -> Path:
@@ -94,11 +98,13 @@ def test_what_is_no_prompt_file_is_refused_at_once(stack: Stack, tmp_path: Path,
         path.mkdir()
     elif kind != "device":
         path.write_bytes({"empty": b"\xef\xbb\xbf \n\n", "latin-1": b"caf\xe9"}[kind])
-    process = script(stack, "infer.py", tmp_path / "results", "--prompts_file", str(path), preexec_fn=_little_memory)
-    _, remarks = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert remarks.startswith(f"error: --prompts_file {path}:")
-    assert len(remarks.splitlines()) == 1
+    words = [sys.executable, *command(stack, "infer.py", tmp_path / "results", "--prompts_file", str(path))]
+    ended = subprocess.run(
+        words, env=ENVIRONMENT, preexec_fn=_little_memory, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: --prompts_file {path}:")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def _little_memory() -> None:

@@ -14,17 +14,27 @@ from helpers.paths import DEMO, REPOSITORY
 
 from open_musiclm.checkpoints import saved_steps
 
-# What a script is here: a small training that takes the words of the real one, or a trace of having been run.
+# What a script is here: one that makes a checkpoint and waits for a signal as training does, or a trace of having been
+# run. What a real training does at a signal is in test_resume.
 TRAINING = f"""
-import sys
-sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "tests")!r}]
-from helpers import small_training
+import sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
 from open_musiclm import cli
-parser = small_training.arguments()
-parser.set_defaults(steps=1000, slow_seconds=0.01)
+from open_musiclm.interruption import Interruption
+
+def main(arguments):
+    with Interruption() as interruption:
+        (arguments.results_folder / "checkpoints" / "step_00000005").mkdir(parents=True)
+        while not interruption.asked:
+            time.sleep(0.01)
+        cli.say("go on with: python")
+        interruption.end()
+
+parser = cli.parser("")
+cli.add_run_arguments(parser)
 for option in ("--config", "--model_config", "--training_config"):
     parser.add_argument(option)
-cli.run(small_training.main, parser)
+cli.run(main, parser)
 """
 TRACE = "from pathlib import Path\nPath(__file__).with_suffix('.reached').touch()\n"
 

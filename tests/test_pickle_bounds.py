@@ -1,14 +1,13 @@
 """Files whose few bytes describe values beyond all measure: refused at once, in little memory, with one line."""
 
 import pickle
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import joblib
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 
 from open_musiclm.checkpoints.legacy.kmeans import read_centroids
@@ -103,8 +102,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 
 def _taken(*paths: Path) -> int:
     """MiB that a process of its own takes to refuse files with one line each."""
-    command = [sys.executable, "-c", _MEASURED, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=True)
+    done = forks.run(["-c", _MEASURED, *paths], cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 

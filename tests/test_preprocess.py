@@ -5,15 +5,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
+from helpers.processes import launch_script
 from helpers.small_stack import CPU, Stack
 from helpers.sound_files import BAD, ODD, write_ramp, write_tone
 
@@ -192,18 +192,17 @@ def test_no_usable_file_is_an_error(stack: Stack, tmp_path: Path) -> None:
     assert len((tmp_path / "store" / "failed_sounds-00000.txt").read_text().splitlines()) == 2
 
 
-def _command(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> list[str]:
+def _command(stack: Stack, tmp_path: Path, *more: str) -> list[str]:
     (tmp_path / "training.json").write_text(
         json.dumps({"data_preprocessor_cfg": settings_of(tmp_path).model_dump(mode="json")})
     )
     tokenizers = ["--rvq_path", str(stack.weights("clap_rvq")), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
     configs = ["--model_config", str(stack.model_config), "--training_config", str(tmp_path / "training.json")]
-    return [sys.executable, *launcher, str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
+    return [str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
 
 
-def _script(stack: Stack, tmp_path: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    command = _command(stack, tmp_path, *more, launcher=launcher)
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def _script(stack: Stack, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return forks.run(_command(stack, tmp_path, *more))
 
 
 @pytest.mark.slow
@@ -223,11 +222,9 @@ def test_the_script(stack: Stack, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_script_tells_a_signal_by_its_exit_status(stack: Stack, tmp_path: Path, number: signal.Signals) -> None:
-    for n in range(40):
+    for n in range(20):
         write_tone(tmp_path / "sound" / f"{n:02}.wav", 6.0, 16000)
-    process = subprocess.Popen(
-        _command(stack, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
-    )
+    process = forks.Fork(_command(stack, tmp_path), cwd=REPOSITORY)
     while not (tmp_path / "store" / "store.json").exists():
         time.sleep(0.01)
         assert process.poll() is None, process.communicate()
@@ -235,9 +232,9 @@ def test_the_script_tells_a_signal_by_its_exit_status(stack: Stack, tmp_path: Pa
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
     command = printed.splitlines()[-1].removeprefix("interrupted; go on with: python ")
-    again = subprocess.run([sys.executable, *command.split()], cwd=REPOSITORY, capture_output=True, check=False)
+    again = forks.run(command.split(), cwd=REPOSITORY)
     assert again.returncode == 0, again.stderr
-    assert len(TokenStore(tmp_path / "store", stack.config)) == 40
+    assert len(TokenStore(tmp_path / "store", stack.config)) == 20
 
 
 @pytest.mark.slow
@@ -246,10 +243,8 @@ def test_accelerate_shares_the_script_among_processes(stack: Stack, tmp_path: Pa
         write_tone(tmp_path / "sound" / f"{name}.wav", 3.0, 16000)
     for name in "bdf":  # all that the second process has
         (tmp_path / "sound" / f"{name}.wav").write_text("not music")
-    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    finished = _script(stack, tmp_path, launcher=launcher)
-    assert finished.returncode == 0, finished.stderr
+    script, *words = _command(stack, tmp_path)
+    launch_script(Path(script), words, processes=2)
     assert sorted(TokenStore(tmp_path / "store", stack.config).paths()) == ["a.wav", "c.wav", "e.wav"]
     assert len((tmp_path / "store" / "failed_sounds-00001.txt").read_text().splitlines()) == 3
     again = _script(stack, tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from helpers import documentation
+from helpers import documentation, forks
 from helpers.paths import REPOSITORY
 from helpers.released_layout import released_rvq, released_stage, write_released_kmeans
 from helpers.small_stack import MODEL, Stack
@@ -46,7 +46,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
     return folder
 
 
+def run_fork(command: list[str], place: Path) -> None:
+    ended = forks.run(command, cwd=place)
+    assert ended.returncode == 0, ended.stderr
+
+
 def run(command: list[str], place: Path) -> str:
+    """In a process that is started anew."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(
         [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, timeout=240, check=False
@@ -65,7 +71,7 @@ def test_the_documented_command_generates(place: Path) -> None:
 
 
 def test_the_documented_command_converts(place: Path) -> None:
-    run(documentation.command("convert_checkpoint"), place)
+    run_fork(documentation.command("convert_checkpoint"), place)
     converted = load_weights(place / "checkpoints/semantic.transformer.14000.safetensors", "semantic")
     released = load_weights(place / "checkpoints" / NAMES["semantic"], "semantic")
     assert converted.model_config is not None
@@ -79,9 +85,9 @@ def test_released_parts_make_the_same_music_as_a_bundle_of_them(place: Path) -> 
     paths = [f"--{name}_path checkpoints/{NAMES[name]}" for name in STAGE_NAMES]
     paths += [f"--rvq_path checkpoints/{NAMES['clap_rvq']}", f"--kmeans_path checkpoints/{NAMES['hubert_kmeans']}"]
     parts = [word for path in [*paths, f"--model_config checkpoints/{CONFIG}"] for word in path.split()]
-    run(["scripts/bundle.py", "--results_folder", "bundle", *parts], place)
+    run_fork(["scripts/bundle.py", "--results_folder", "bundle", *parts], place)
     request = ["scripts/infer_top_match.py", "a tune", "--num_samples", "1", "--duration", "0.5"]
-    run([*request, *parts, "--results_folder", "apart"], place)
-    run([*request, "--checkpoint_dir", "bundle", "--results_folder", "bundled"], place)
+    run_fork([*request, *parts, "--results_folder", "apart"], place)
+    run_fork([*request, "--checkpoint_dir", "bundle", "--results_folder", "bundled"], place)
     (apart,), (bundled,) = (list((place / name).glob("*.wav")) for name in ("apart", "bundled"))
     assert apart.read_bytes() == bundled.read_bytes()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import forks
 
 from open_musiclm.checkpoints import saved_steps
 
@@ -19,13 +20,15 @@ SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 STEPS = 30
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    words = [sys.executable, str(SCRIPT), "--results_folder", str(folder), "--steps", str(STEPS), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [str(SCRIPT), "--results_folder", str(folder), "--steps", str(STEPS), *arguments]
 
 
-def finish(process: subprocess.Popen[str], status: int = 0) -> str:
+def start(folder: Path, *arguments: str) -> forks.Fork:
+    return forks.Fork(command(folder, *arguments), stderr=subprocess.STDOUT)
+
+
+def finish(process: forks.Fork, status: int = 0) -> str:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == status, output
     return output
@@ -38,7 +41,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in numbers if "loss" in line]
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(folder: Path, step: int, process: forks.Fork) -> None:
     deadline = time.monotonic() + 90
     while not ((folder / "log.jsonl").exists() and losses(folder) and losses(folder)[-1][0] >= step):
         assert process.poll() is None, process.communicate()[0]
@@ -57,17 +60,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, f
 @pytest.mark.slow
 def test_killed_at_random_moments_goes_on_exactly(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
     folder = tmp_path / "run"
-    moment = random.Random()
-    first = moment.randint(6, 14)
+    rng = random.Random()
+    first = rng.randint(6, 14)
     process = start(folder, "--slow_seconds", "0.01")
     wait_for_step(folder, first, process)
-    time.sleep(moment.uniform(0, 0.2))
+    time.sleep(rng.uniform(0, 0.2))
     process.kill()
     process.communicate()
     for kills_left in (1, 0):
         resumed = start(folder, "--slow_seconds", "0.01", "--workers", "2", "--continue_from_dir", str(folder))
         if kills_left:
-            wait_for_step(folder, saved_steps(folder)[-1] + moment.randint(1, 6), resumed)
+            wait_for_step(folder, saved_steps(folder)[-1] + rng.randint(1, 6), resumed)
             resumed.kill()
             resumed.communicate()
         else:
@@ -88,9 +91,9 @@ def test_signal_saves_and_says_how_to_go_on(
     output = finish(process, status=128 + number)
     stopped_at = losses(folder)[-1][0]
     assert saved_steps(folder)[-1] == stopped_at < STEPS
-    command = output.splitlines()[-1].split("go on with: python ")[1]
-    assert f"--continue_from_dir {folder}" in command
-    finish(subprocess.Popen([sys.executable, *command.split()], stdout=subprocess.PIPE, text=True))
+    again = output.splitlines()[-1].split("go on with: python ")[1]
+    assert f"--continue_from_dir {folder}" in again
+    finish(forks.Fork(again.split()))
     assert losses(folder) == uninterrupted
 
 
@@ -99,8 +102,7 @@ def test_a_terminal_that_is_closed_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process, terminal = pty.fork()
     if not process:
-        words = ["--results_folder", str(folder), "--steps", str(STEPS), "--slow_seconds", "0.02"]
-        os.execv(sys.executable, [sys.executable, str(SCRIPT), *words])
+        os.execv(sys.executable, [sys.executable, *command(folder, "--slow_seconds", "0.02")])
     deadline = time.monotonic() + 90
     while not ((folder / "log.jsonl").exists() and losses(folder) and losses(folder)[-1][0] >= 7):
         assert time.monotonic() < deadline
@@ -129,7 +131,7 @@ def test_a_reader_that_ends_first_loses_nothing(tmp_path: Path) -> None:
 def test_equal_runs_write_equal_files(tmp_path: Path) -> None:
     """However often a run was interrupted, and whatever the order of a dictionary in its process."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    finish(start(whole))
+    subprocess.run([sys.executable, *command(whole)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     process = start(resumed, "--slow_seconds", "0.01")
     wait_for_step(resumed, 7, process)
     process.kill()

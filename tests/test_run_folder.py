@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers import small_training
+from helpers import forks, small_training
 from helpers.file_system import poor_file_system
 from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from open_musiclm.checkpoints import saved_steps
 from open_musiclm.config import TrainingConfig
 from open_musiclm.errors import UserError
-from open_musiclm.locking import LOCK_NAME, FolderLock
+from open_musiclm.locking import LOCK_NAME
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 from open_musiclm.training.train_stage import TokenizerPaths, train_stage
@@ -57,10 +57,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_second_run_is_refused(run: Path) -> None:
-    code = f"import sys; from pathlib import Path; from open_musiclm.locking import FolderLock\n\
-FolderLock(Path({str(run)!r})); print(flush=True); sys.stdin.read()"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    holder = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, env=environment)
+    code = f"import time; from pathlib import Path; from open_musiclm.locking import FolderLock\n\
+FolderLock(Path({str(run)!r})); print(flush=True); time.sleep(600)"
+    holder = forks.Fork(["-c", code])
     assert holder.stdout is not None
     holder.stdout.readline()
     before = content(run)
@@ -68,6 +67,7 @@ FolderLock(Path({str(run)!r})); print(flush=True); sys.stdin.read()"
         with pytest.raises(UserError, match=rf"--results_folder {run}: another run is writing there"):
             train(run, **changes)
     assert content(run) == before
+    holder.kill()
     holder.communicate()
     train(run, continue_from_dir=run, steps=8)
     assert saved_steps(run)[-1] == 8
@@ -83,12 +83,6 @@ def test_a_run_where_there_are_no_locks_and_no_syncs_of_folders(tmp_path: Path) 
     done = subprocess.run([*script, *words], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert saved_steps(tmp_path / "run") == [5, 6]
-    with FolderLock(tmp_path / "run"):
-        locked = subprocess.run(
-            [*script, *words, "--overwrite"], env=environment, capture_output=True, text=True, check=False
-        )
-    assert locked.returncode == 2
-    assert locked.stderr.splitlines()[-1].startswith(f"error: --results_folder {tmp_path / 'run'}: another run is")
 
 
 def test_a_start_that_fails_leaves_nothing(tmp_path: Path, stack: Stack, sounds: Path) -> None:
@@ -138,7 +132,7 @@ def test_wandb_writes_into_the_results_folder(tmp_path: Path) -> None:
 import sys
 sys.path[:0] = [{str(REPOSITORY / "tests")!r}]
 from pathlib import Path
-from helpers import small_training
+from helpers import forks, small_training
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 config = small_training.trainer_config()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import documentation
+from helpers import documentation, forks
 from helpers.paths import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
@@ -16,11 +16,6 @@ HEAVY = ("torch", "torchaudio", "transformers", "numpy", "scipy", "sklearn", "ac
 TRAINED = ["semantic", "coarse", "fine", "rvq", "kmeans"]
 PATHS = [word for part in TRAINED for word in (f"--{part}_path", "nowhere")]
 MODEL = ["--model_config", str(REPOSITORY / "configs/model/musiclm_small.json")]
-
-
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "scripts" / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +56,7 @@ def test_the_documentation_mentions_every_script(script: Path) -> None:
     ],
 )
 def test_misuse_of_inference_is_one_clear_line(arguments: list[str], named: str) -> None:
-    answer = run("infer_top_match.py", *arguments, *PATHS, *MODEL)
+    answer = forks.run([REPOSITORY / "scripts" / "infer_top_match.py", *arguments, *PATHS, *MODEL])
     assert answer.returncode == 2
     assert named in answer.stderr.splitlines()[-1]
     assert "Traceback" not in answer.stderr

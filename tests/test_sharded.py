@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.processes import SHARDED, run_script
+from helpers.processes import SHARDED, SHARDED_ENVIRONMENT, launch_script, run_script
 from helpers.small_training import model_config
 
 from open_musiclm.checkpoints import load_weights
@@ -14,9 +14,14 @@ from open_musiclm.models.stages import load_stage
 SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 
 
+def options(folder: Path, steps: int, processes: int, *words: object) -> list[object]:
+    sharded = ["--sharded"] if processes > 1 else []
+    return ["--results_folder", folder, "--steps", steps, "--batch_size", 4 // processes, *sharded, *words]
+
+
 def train(folder: Path, steps: int, processes: int, *words: object) -> str:
-    options = ["--results_folder", folder, "--steps", steps, "--batch_size", 4 // processes, *words]
-    return run_script(SCRIPT, options if processes == 1 else [*options, "--sharded"], processes, SHARDED)
+    environment = SHARDED_ENVIRONMENT if processes > 1 else {}
+    return run_script(SCRIPT, options(folder, steps, processes, *words), processes, environment)
 
 
 def losses(folder: Path) -> list[float]:
@@ -31,7 +36,7 @@ def test_sharded_training_is_saved_whole_and_goes_on_sharded_or_not(
 ) -> None:
     alone, folder = tmp_path / "alone", tmp_path / "run"
     train(alone, 15, 1, *layout)
-    output = train(folder, 5, 2, *layout)
+    output = train(folder, 5, 2, *layout) if layout else launch_script(SCRIPT, options(folder, 5, 2), 2, SHARDED)
     assert "process 1 gathers 0 and 0" in output  # all of it is process 0's
     train(folder, 10, 2, *layout, "--continue_from_dir", folder)
     train(folder, 15, 1, *layout, "--continue_from_dir", folder)

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers import forks
 from helpers.sound_files import write_tone
 
 from open_musiclm import audio
@@ -186,9 +186,7 @@ def test_the_script_names_them_and_succeeds(tmp_path: Path) -> None:
     _touch(tmp_path / "song.m4a")
     write_tone(tmp_path / "tone.wav", 1.0)
     (tmp_path / "loop").symlink_to(tmp_path)
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "check_data.py", tmp_path], capture_output=True, text=True
-    )
+    done = forks.run([ROOT / "scripts" / "check_data.py", tmp_path])
     assert done.returncode == 0, done.stderr
     assert "files     7, of which 1" in done.stdout
     assert all(done.stdout.count(f"/{name}: ") == 1 for name in (*USELESS, "song.m4a"))

@@ -2,13 +2,11 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -18,7 +16,8 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from helpers import small_training
+from helpers import forks, small_training
+from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
 
 from open_musiclm.checkpoints import saved_steps
@@ -31,12 +30,10 @@ from open_musiclm.training.loop import Loop
 from open_musiclm.training.sound_data import sound_data
 from open_musiclm.training.stage_examples import clap_crop, preprocessed_data
 
+SCRIPT = REPOSITORY / "tests" / "helpers" / "small_training.py"
 KILLS = 20
 STEPS = 100
 UNFINISHED = "checkpoints/.unfinished_*"
-# Children of a process that has imported everything already: twenty starts take seconds.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["test_survival"])
 
 
 def arguments(folder: Path, **changes: object) -> Namespace:
@@ -44,17 +41,11 @@ def arguments(folder: Path, **changes: object) -> Namespace:
     return Namespace(**{**vars(parsed), **changes})
 
 
-def start(folder: Path, **changes: object) -> multiprocessing.process.BaseProcess:
+def start(folder: Path, *words: object) -> forks.Fork:
     """A run in `folder` that goes on where there is a checkpoint and begins anew where there is none."""
-    begun = {"continue_from_dir": folder} if saved_steps(folder) else {"overwrite": True}
-    process = processes.Process(target=run, args=(arguments(folder, **begun, **changes),))
-    process.start()
-    return process
-
-
-def run(parsed: Namespace) -> None:
-    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process of its own
-    small_training.main(parsed)
+    begun = ["--continue_from_dir", folder] if saved_steps(folder) else ["--overwrite"]
+    given = [SCRIPT, "--results_folder", folder, "--steps", STEPS, *begun, *words]
+    return forks.Fork(given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
@@ -65,9 +56,9 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in numbers if "loss" in line]
 
 
-def wait_for(condition: Callable[[], bool], process: multiprocessing.process.BaseProcess) -> None:
+def wait_for(condition: Callable[[], bool], process: forks.Fork) -> None:
     deadline = time.monotonic() + 90
-    while not condition() and process.is_alive():
+    while not condition() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.0005)
 
@@ -75,37 +66,30 @@ def wait_for(condition: Callable[[], bool], process: multiprocessing.process.Bas
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float]]:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    with pytest.MonkeyPatch.context() as patch:  # what the first process imports is imported for all of them
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        process = start(folder)
-    process.join()
-    assert (process.exitcode, len(losses(folder))) == (0, STEPS)
+    assert (start(folder).wait(), len(losses(folder))) == (0, STEPS)
     return losses(folder)
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
-    folder, moment = tmp_path / "run", random.Random()
+    folder, rng = tmp_path / "run", random.Random()
     while_writing = 0
     for kill in range(KILLS):
         before = len(losses(folder))
-        process = start(folder, slow_seconds=0.004)
+        process = start(folder, "--slow_seconds", 0.004)
         if kill % 2:
             wait_for(lambda: any(folder.glob(UNFINISHED)), process)
-            time.sleep(moment.uniform(0, 0.004))
+            time.sleep(rng.uniform(0, 0.004))
         else:
             wait_for(lambda before=before: len(losses(folder)) != before, process)
-            time.sleep(moment.uniform(0, 0.4))
+            time.sleep(rng.uniform(0, 0.4))
         process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, "the run ended before it was killed"
+        assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
         while_writing += any(folder.glob(UNFINISHED))
         steps = [step for step, _ in losses(folder)]
         assert not steps or steps[-1] - max(saved_steps(folder), default=0) <= 5
     assert while_writing, "no kill fell into the writing of a checkpoint"
-    process = start(folder)
-    process.join()
-    assert process.exitcode == 0
+    assert start(folder).wait() == 0
     assert losses(folder) == uninterrupted
     assert not any(folder.glob(UNFINISHED))
 
@@ -183,12 +167,10 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_worker_that_is_killed_is_replaced(tmp_path: Path, uninterrupted: list[tuple[int, float]]) -> None:
     folder = tmp_path / "run"
-    process = start(folder, workers=2, slow_seconds=0.001)
-    assert process.pid is not None
+    process = start(folder, "--workers", 2, "--slow_seconds", 0.001)
     wait_for(lambda: len(losses(folder)) > 3, process)
     os.kill(children(process.pid)[0], signal.SIGKILL)
-    process.join()
-    assert process.exitcode == 0
+    assert process.wait() == 0
     assert losses(folder) == uninterrupted
 
 

@@ -6,26 +6,25 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from pathlib import Path
 
 import pytest
+from helpers import forks
 
 SCRIPT = Path(__file__).parent / "helpers" / "small_training.py"
 STEPS = 12
 
 
 def command(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, str(SCRIPT), "--results_folder", str(folder / "run"), "--steps", str(STEPS), *words]
+    return [str(SCRIPT), "--results_folder", str(folder / "run"), "--steps", str(STEPS), *words]
 
 
 @pytest.mark.slow
 def test_training_on_a_terminal_shows_a_bar_that_moves(tmp_path: Path) -> None:
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # a new one has no size
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(tmp_path, "--slow_seconds", "0.02"), stderr=end, stdout=end, env=environment)
+    process = forks.Fork(command(tmp_path, "--slow_seconds", "0.02"), stderr=end, stdout=end)
     os.close(end)
     shown = b""
     try:
@@ -49,13 +48,8 @@ def test_training_on_a_terminal_shows_a_bar_that_moves(tmp_path: Path) -> None:
 def test_training_into_a_file_writes_lines_every_so_often(tmp_path: Path) -> None:
     output = tmp_path / "output.txt"
     with output.open("wb") as file:
-        subprocess.run(
-            command(tmp_path, "--slow_seconds", "0.03", "--seconds_between_lines", "0.5"),
-            stderr=file,
-            stdout=file,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            check=True,
-        )
+        words = command(tmp_path, "--slow_seconds", "0.03", "--seconds_between_lines", "0.5")
+        assert forks.Fork(words, stderr=subprocess.STDOUT, stdout=file).wait(timeout=60) == 0
     text = output.read_text()
     assert "\r" not in text
     assert "%|" not in text

@@ -1,14 +1,11 @@
 """What the system refuses, as one line with exit status 2, wherever in a script it happens."""
 
-import os
-import resource
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from safetensors.torch import save_file
 
@@ -31,11 +28,16 @@ parser.add_argument("kind")
 parser.add_argument("folder")
 cli.run(main, parser)
 """
+FULL_DISK = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+"""
+HALVE = f"import runpy; runpy.run_path({str(REPOSITORY / 'demo' / 'halve_weights.py')!r}, run_name='__main__')"
 
 
 def failing(kind: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", FAILING, kind, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return forks.run(["-c", FAILING, kind, folder])
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("gone", "No such file or directory"), ("file", "Not a directory")])
@@ -68,20 +70,9 @@ def test_halved_weights_that_cannot_be_written_or_read_are_one_line(tmp_path: Pa
     save_file({"a": torch.zeros(100000)}, source / "a.safetensors")
     if kind == "broken":
         (source / "a.safetensors").write_bytes(b"1234567890")
-    answer = subprocess.run(
-        [sys.executable, str(REPOSITORY / "demo" / "halve_weights.py"), str(source), str(target)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        preexec_fn=_full_disk if kind == "full" else None,
-    )
+    limited = FULL_DISK if kind == "full" else ""
+    answer = forks.run(["-c", limited + HALVE, source, target])
     assert answer.returncode == 2
     assert answer.stderr.startswith("error: ")
     assert "a.safetensors" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
-
-
-def _full_disk() -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

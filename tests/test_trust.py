@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import forks
 from helpers.golden_cases import CPU
 from helpers.mert_remote_code import add_remote_code
 from helpers.paths import REPOSITORY
@@ -79,22 +79,14 @@ def test_in_python(tmp_path: Path, bundle: Path) -> None:
 
 def test_on_the_command_line(tmp_path: Path, bundle: Path) -> None:
     _say_so(bundle)
-    command = [
-        sys.executable,
-        "scripts/infer_top_match.py",
-        "a tune",
-        "--checkpoint_dir",
-        str(bundle),
-        "--device",
-        "cpu",
-    ]
-    command += ["--device", "cpu", "--duration", "1", "--num_samples", "1", "--num_top_matches", "1"]
+    command = ["scripts/infer_top_match.py", "a tune", "--checkpoint_dir", str(bundle), "--device", "cpu"]
+    command += ["--duration", "1", "--num_samples", "1", "--num_top_matches", "1"]
     command += ["--results_folder", str(tmp_path / "results")]
-    how = {"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 120, "env": dict(os.environ)}
-    refused = subprocess.run(command, **how)
+    refused = forks.run(command, cwd=REPOSITORY)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
     assert "--trust_remote_code" in refused.stderr
     assert not (tmp_path / "ran").exists()
-    done = subprocess.run([*command, "--trust_remote_code"], **how)
+    words = [sys.executable, *command, "--trust_remote_code"]  # anew: where code is kept is read at the import
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ran").exists()

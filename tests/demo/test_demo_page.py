@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from PIL import Image
 
@@ -95,16 +96,12 @@ def test_the_page_holds_all_it_shows(tmp_path):
         torch.testing.assert_close(torch.from_numpy(played), wave, rtol=0, atol=1e-4)
 
 
-def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "demo/generate.py"), *arguments, "--device", "cpu"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+GENERATE = [str(REPOSITORY / "demo/generate.py"), "--device", "cpu"]
 
 
 def test_a_page_for_every_prompt(stack, tmp_path):
-    done = generate(
-        "slow piano", "fast / flute", "--checkpoint_dir", str(stack.folder), "--duration", "1.5", "--num_samples", "2",
-        "--cfg_scale", "1", "--results_folder", str(tmp_path),
-    )  # fmt: skip
+    words = ["slow piano", "fast / flute", "--checkpoint_dir", stack.folder, "--duration", "1.5", "--num_samples", "2"]
+    done = forks.run([*GENERATE, *words, "--cfg_scale", "1", "--results_folder", tmp_path])
     assert done.returncode == 0, done.stderr
     pages = [Path(path) for path in re.findall(r"hear them: (.+)", done.stdout)]
     assert len(set(pages)) == 2
@@ -114,7 +111,8 @@ def test_a_page_for_every_prompt(stack, tmp_path):
 
 @pytest.mark.slow
 def test_the_bundle_in_the_repository_makes_sound(tmp_path):
-    done = generate("slow piano", "--duration", "2", "--num_samples", "2", "--results_folder", str(tmp_path))
+    words = ["slow piano", "--duration", "2", "--num_samples", "2", "--results_folder", str(tmp_path)]
+    done = subprocess.run([sys.executable, *GENERATE, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     waves = sorted(tmp_path.glob("*.wav"))
     assert len(waves) == 2

@@ -1,12 +1,11 @@
 """The measures of the demo's evaluation, on sounds whose answer is given."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,13 +122,13 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
     with TokenStoreWriter(tmp_path / "tokens", StoreDescription(stack.config, {})) as writer:
         writer.add([stored])
     command = [
-        sys.executable, str(REPOSITORY / "demo/evaluate.py"), "--checkpoint_dir", str(stack.folder),
+        REPOSITORY / "demo/evaluate.py", "--checkpoint_dir", str(stack.folder),
         "--classifier_corpus", str(write_corpus(tmp_path / "labelled", (1, 2, 3))),
         "--held_out_corpus", str(write_corpus(tmp_path / "held_out", (4,))),
         "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2", "--num_drafts", "3",
         "--duration", "2", "--results_folder", str(tmp_path / "results"), "--device", "cpu",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forks.run(command)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "results/evaluation.json").read_text())
     assert report["prompt adherence"]["family, real clips"] >= 0.75

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import DEMO, REPOSITORY
 from transformers import HubertModel
 
@@ -19,9 +19,7 @@ STARTS = {"onset_bank": start_as_onset_bank, "filter_bank": start_as_filter_bank
 
 
 def run(bank: str, target: Path, config: Path) -> subprocess.CompletedProcess[str]:
-    script = str(REPOSITORY / "demo/initial_mert.py")
-    command = [sys.executable, script, bank, str(target), "--config", str(config), "--seed", "3"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forks.run([REPOSITORY / "demo/initial_mert.py", bank, target, "--config", config, "--seed", "3"])
 
 
 def write_config(folder: Path, architecture: dict) -> Path:

@@ -4,13 +4,13 @@ import json
 import random
 import re
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers import forks
 from helpers.paths import DEMO, REPOSITORY
 
 from demo.corpus.corpus import Clip
@@ -23,8 +23,7 @@ TEMPI = {"slow": 1.0, "medium": 2.5, "fast": 6.0}  # notes a second
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "demo/train_instrument_matching.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forks.run([REPOSITORY / "demo/train_instrument_matching.py", *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 from hypothesis import given, settings
@@ -139,8 +139,7 @@ def corpus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(stack: Stack, corpus: Path, results: Path, *more: str) -> subprocess.CompletedProcess[str]:
     paths = ["--captions", str(corpus / "captions.jsonl"), "--tokens_folder", str(corpus / "tokens")]
     parts = ["--model_config", str(stack.model_config), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
-    command = [sys.executable, str(TRAIN), *paths, *parts, "--results_folder", str(results), "--device", "cpu", *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forks.run([TRAIN, *paths, *parts, "--results_folder", results, "--device", "cpu", *more])
 
 
 @pytest.fixture(scope="module")

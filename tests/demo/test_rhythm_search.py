@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 from test_musiclm import HZ, PROMPT, tune
@@ -132,9 +132,8 @@ def test_the_best_of_both_scores_comes_first_not_the_most_similar(
 
 
 def top_match(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    script = str(REPOSITORY / "scripts" / "infer_top_match.py")
-    command = [sys.executable, script, PROMPT, *stack.arguments(), *arguments, "--device", "cpu"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    script = REPOSITORY / "scripts" / "infer_top_match.py"
+    return forks.run([script, PROMPT, *stack.arguments(), *arguments, "--device", "cpu"])
 
 
 @pytest.mark.parametrize(
