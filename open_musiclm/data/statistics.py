@@ -20,6 +20,7 @@ from open_musiclm.audio import (
     wave_statistics,
 )
 from open_musiclm.errors import UserError
+from open_musiclm.locking import has_posix_locks
 
 _WAIT_SECONDS = 60.0
 _TABLES = (
@@ -115,6 +116,8 @@ def _made(file: Path) -> bool:
         if file.exists() and not file.is_file():
             raise UserError(f"{file}: cannot remember statistics there: not a regular file; remove it")
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not has_posix_locks(file.parent):  # SQLite takes some refusals for a lock of another process, and waits
+            raise sqlite3.OperationalError("the file system has no locks")
         try:
             _check(file)
         except sqlite3.Error as error:
