@@ -3,12 +3,9 @@
 import math
 import os
 import sqlite3
-import sys
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from open_musiclm.audio import (
     SoundError,
@@ -21,6 +18,7 @@ from open_musiclm.audio import (
 )
 from open_musiclm.errors import UserError
 from open_musiclm.locking import has_posix_locks
+from open_musiclm.terminal import tell
 
 _WAIT_SECONDS = 60.0
 _TABLES = (
@@ -127,7 +125,7 @@ def _made(file: Path) -> bool:
             _check(file)
     except sqlite3.Error as error:
         where = f"{file}: cannot be used there ({error})"
-        tqdm.write(f"{where}: the statistics of sound files are kept in memory only", file=sys.stderr)
+        tell(f"{where}: the statistics of sound files are kept in memory only")
         return False
     except OSError as error:
         raise UserError(f"{file}: cannot write there: {error.strerror}") from error
