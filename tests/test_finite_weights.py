@@ -137,7 +137,8 @@ def test_a_checkpoint_of_nan_is_not_published(tmp_path: Path, where: str) -> Non
     if where == "optimizer.pt":
         weight.grad = torch.ones_like(weight)
         trainer.optimizer.update(0, [])
-        weight = trainer.optimizer.state_dict()["state"][0]["exp_avg_sq"]
+        (values,) = trainer.optimizer.state_dict()["state"].values()
+        weight = values["exp_avg_sq"]
     elif where == "heads.pt":
         weight = trainer.heads.weight
     with torch.no_grad():
