@@ -34,11 +34,10 @@ def _sounds(folder: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_a_file_system_without_locks_and_syncs_of_folders(tmp_path: Path, stack: Stack, refusal: int) -> None:
+def test_a_file_system_without_locks_and_syncs_of_folders(tmp_path: Path, stack: Stack) -> None:
     """The script as a whole: a run that is killed, one beside another that is refused, and one that ends."""
     _sounds(tmp_path, 30)
-    environment = poor_file_system(tmp_path, locking_fails=refusal, folder_sync_fails=errno.EINVAL)
+    environment = poor_file_system(tmp_path, locking_fails=errno.ENOLCK, folder_sync_fails=errno.EINVAL)
     command = [sys.executable, *script_command(stack, settings_of(tmp_path, num_workers=1), tmp_path / "training.json")]
     run = partial(subprocess.Popen, command, stdout=PIPE, stderr=PIPE, text=True, env=environment, cwd=REPOSITORY)
     first = run()
