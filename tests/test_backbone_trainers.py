@@ -373,6 +373,7 @@ def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
     }
     done = run("train_clap", tmp_path, config, "--results_folder", "clap")
     assert done.returncode == 0, done.stderr
+    assert "\r" not in done.stderr
     written = {file.name for file in (tmp_path / "clap/checkpoints/step_00000002/clap").iterdir()}
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= written
     again = run(
@@ -408,6 +409,7 @@ def test_train_mert_writes_what_mert_loads(sounds, tmp_path, codec_config):
     config = {"architecture": MERT, "trainer": trainer(sounds, crop_seconds=0.5)}
     done = run("train_mert", tmp_path, config, "--results_folder", "mert", "--model_config", codec_config)
     assert done.returncode == 0, done.stderr
+    assert "\r" not in done.stderr
     written = tmp_path / "mert/checkpoints/step_00000002/mert"
     section = HubertKmeansConfig(model_name=str(written), embed_layer=1)
     features = Mert.load(model_config(section), torch.device("cpu")).features(torch.randn(1, 16000))

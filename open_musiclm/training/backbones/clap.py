@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
 from open_musiclm.checkpoints.tensor_files import read_tensors
@@ -139,6 +140,7 @@ class ClapTrainer(Trainer[CaptionedBatch]):
         with torch.no_grad():
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
         target = folder / WEIGHTS_FOLDER
+        disable_progress_bar()  # writing is quick
         for part in (self.model, self.tokenizer, self.extractor):
             part.save_pretrained(target)
 

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
+from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
 from open_musiclm.checkpoints.tensor_files import read_tensors
@@ -171,6 +172,7 @@ class MertTrainer(Trainer[SoundBatch]):
     def write_weights(self, folder: Path) -> None:
         """mert/: a directory that `hubert_kmeans_cfg.model_name` can name."""
         if self.accelerator.is_main_process:
+            disable_progress_bar()  # writing is quick
             self.training.model.save_pretrained(folder / WEIGHTS_FOLDER)
 
     def read_weights(self, folder: Path) -> None:
