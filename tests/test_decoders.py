@@ -37,6 +37,7 @@ from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
 from open_musiclm.training.backbones.coded_sounds import CodedSounds
 from open_musiclm.training.backbones.train import VocosTrainingConfig
 from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
+from open_musiclm.training.backbones.vocos_discriminators import Discriminators, loss_of_discriminators
 from open_musiclm.training.options import RunOptions
 
 RELEASED = {"dim": 384, "intermediate_dim": 1152, "num_layers": 8, "adanorm_num_embeddings": 4}
@@ -216,8 +217,9 @@ def train_config(folder: Path, **more: object) -> dict:
             "save_model_every": 1,
             "save_results_every": 2,
             "adversarial_weight": 0.3,
-            "discriminator_periods": [2],
-            "discriminator_windows": [],
+            "discriminator_periods": [],
+            "discriminator_windows": [512],
+            "discriminator_channels": 4,
             **more,
         },
     }
@@ -334,3 +336,21 @@ def test_a_token_store_gives_the_codes_of_its_sound(stack: Stack, tmp_path: Path
     begin = round(source.start_seconds(1) * 24000)
     whole = tokenizer.codec.encode(sound[None, begin : begin + frames * CODEC.hop])[0]
     assert torch.equal(example.codes, whole[first : first + 12])
+
+
+def test_discriminators_learn_to_tell_decoded_sound_and_tell_the_decoder() -> None:
+    torch.manual_seed(0)
+    discriminators = Discriminators([2], [512], channels=4)
+    waves, noise = 0.5 * torch.sin(torch.arange(8000) / 9)[None].repeat(2, 1), 0.3 * torch.randn(2, 8000)
+    optimizer = torch.optim.Adam(discriminators.parameters(), 1e-3)
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = loss_of_discriminators(discriminators, noise, waves)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    told, same = discriminators.generator_losses(noise, waves), discriminators.generator_losses(waves, waves)
+    assert told.adversarial > same.adversarial
+    assert float(same.feature_matching) == 0
