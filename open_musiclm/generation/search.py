@@ -72,7 +72,7 @@ class Search:
 
     def survivors(
         self, requests: Sequence[Request], semantic: Int[Tensor, "batch time 1"] | None = None
-    ) -> Float[Tensor, "batch samples"]:
+    ) -> Float[Tensor, "survivors samples"]:
         """One batch of particles: the wave of the one that is left of every `num_particles` requests.
 
         The particles start from `semantic` tokens, or make their own.
