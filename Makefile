@@ -2,8 +2,8 @@
 # make train-demo [PROMPT="..."]   install, train small models on rendered music, generate with them
 # make test                        install, lint, type-check, check the imports, run the tests
 
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 PROMPT ?= slow and gentle piano in a major key
 # Recipes take the prompt from the environment, as it was typed: quotes, backticks and $ in it mean nothing to anybody.
@@ -26,7 +26,7 @@ TOKENIZERS = --rvq_path $(DEMO)/clap_rvq --kmeans_path $(DEMO)/hubert_kmeans
 install: $(INSTALLED)
 
 $(INSTALLED): setup.py constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; name it with make PYTHON=..."; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: Python 3.10 to 3.13 is needed; name it with make PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .

@@ -9,7 +9,7 @@ setup(
     license="MIT",
     classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     packages=find_packages(include=["open_musiclm", "open_musiclm.*", "demo", "demo.*"]),
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     install_requires=[
         "torch>=2.6",
         "torchaudio>=2.6",
@@ -35,7 +35,8 @@ setup(
     extras_require={
         # and without dependencies: pip install --no-deps tinysoundfont pretty_midi (whose wheel carries a soundfont)
         "demo": ["music21>=9.3"],
-        "laion": ["laion-clap>=1.1.7", "torchvision>=0.21"],
+        # laion-clap needs numpy 1, which Python 3.13 does not have
+        "laion": ['laion-clap>=1.1.7; python_version < "3.13"', 'torchvision>=0.21; python_version < "3.13"'],
         "wandb": ["wandb>=0.17"],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
         "lint": ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.15"],

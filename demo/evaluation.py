@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from demo.classifier import SAMPLE_HZ, PromptClassifier
 from demo.classifier_training import (
@@ -32,6 +31,7 @@ from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.metrics.memorization import share_repeated
+from open_musiclm.progress_bar import with_progress
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 Report = dict[str, dict[str, Any]]
@@ -90,7 +90,8 @@ def _generate(
 ) -> list[Wave]:
     """The best sample of each prompt, also written as a file."""
     best: list[Wave] = []
-    for first in tqdm(range(0, len(prompts), PROMPTS_AT_ONCE), desc="generating"):
+    batches = range(0, len(prompts), PROMPTS_AT_ONCE)
+    for first in with_progress(batches, len(batches), "generating", "batches"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
         for candidates in best_of_n(model, texts, scorer, options.num_semantic_candidates):
             write_wave(options.results_folder / f"{len(best):03d}.flac", candidates[0].wave, model.sample_hz)

@@ -228,8 +228,9 @@ def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Cal
             done += 1
             for line in describe(result):
                 say(line)
-    except BaseException:
-        terminal.tell(f"not finished: {done} of {total} are written, in {folder}")
+    except BaseException as error:
+        if done or not isinstance(error, UserError):  # of what was refused at once, one line is enough
+            terminal.tell(f"not finished: {done} of {total} are written, in {folder}")
         raise
     finally:
         for number, handler in before.items():

@@ -8,6 +8,7 @@ process: where that one is gone, the file is replaced.
 import json
 import os
 import socket
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -175,6 +176,18 @@ class FolderLock:
         with suppress(OSError):
             for folder in self._made:
                 folder.rmdir()
+
+
+def has_posix_locks(folder: Path) -> bool:
+    """Whether the file system of a folder has POSIX locks; a temporary file there is locked to see. Raises OSError."""
+    if fcntl is None:
+        return False
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
 
 def _content(descriptor: int) -> bytes:

@@ -1,5 +1,7 @@
 """Caches that were damaged or edited: what they held is computed again, silently."""
 
+import errno
+import fcntl
 import os
 import sqlite3
 from contextlib import closing
@@ -101,6 +103,23 @@ def test_statistics_are_kept_in_memory_where_the_file_system_has_no_locks(
     cache = StatisticsCache(tmp_path / "statistics.sqlite")
     assert cache.of(sound) == wave_statistics(sound)
     assert "statistics.sqlite: cannot be used there (disk I/O error)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_noticed_at_once(
+    tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], refusal: int
+) -> None:
+    """SQLite would take ENOLCK for a lock of another process, and wait for a minute."""
+
+    def refused(*arguments: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    cache = StatisticsCache(tmp_path / "statistics.sqlite")
+    assert cache.file is None
+    assert cache.of(sound) == wave_statistics(sound)
+    assert "the file system has no locks" in capsys.readouterr().err
+    assert not any(path.suffix == ".sqlite" for path in tmp_path.iterdir())
 
 
 def _pickled(path: Path) -> None:

@@ -1,11 +1,12 @@
 """NaN and infinity: refused in every kind of weights where they are read, and before they are published."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers.released_layout import write_released_kmeans
 from helpers.small_backbones import MERT_FEATURES, build_codec, build_mert
 from helpers.small_clap import build_clap
@@ -13,6 +14,7 @@ from helpers.small_stack import Stack
 from helpers.small_training import model_config, trainer_config
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from open_musiclm.checkpoints import load_weights, save_weights
 from open_musiclm.checkpoints.finite import check_finite
@@ -21,6 +23,9 @@ from open_musiclm.models.stages import build_stage
 from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.encodec_directory import load_encodec
 from open_musiclm.tokenizers.mert_directory import MertDirectory
+from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
+from open_musiclm.training.stage_trainer import StageTools, StageTrainer
+from open_musiclm.training.trainer import Resumable
 
 BAD = [float("nan"), float("inf"), float("-inf")]
 
@@ -109,22 +114,48 @@ def test_nothing_of_the_kind_is_written(tmp_path: Path, stack: Stack) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_checkpoint_of_nan_is_not_published(tmp_path: Path) -> None:
-    from accelerate import Accelerator
+class _TrainerWithHeads(StageTrainer):
+    """Keeps a module of its own in the checkpoint, as the trainers of backbones do."""
 
-    from open_musiclm.training.checkpointing import TrainingState, save_checkpoint
-    from open_musiclm.training.stage_trainer import StageTools, StageTrainer
+    def resumable(self) -> Mapping[str, Resumable]:
+        if not hasattr(self, "heads"):
+            self.heads = nn.Linear(2, 2)
+        return {**super().resumable(), "heads": self.heads}
 
+
+def _trainer() -> _TrainerWithHeads:
     config = model_config()
-    stage = build_stage("semantic", config)
-    accelerator = Accelerator(cpu=True)
-    trainer = StageTrainer(accelerator, stage, StageTools(config, None, None), trainer_config())
-    save_checkpoint(tmp_path, trainer, TrainingState(step=1), accelerator, 2)
+    stage, tools = build_stage("semantic", config), StageTools(config, None, None)
+    return _TrainerWithHeads(Accelerator(cpu=True), stage, tools, trainer_config())
+
+
+@pytest.mark.parametrize("where", ["semantic.safetensors", "optimizer.pt", "heads.pt"])
+def test_a_checkpoint_of_nan_is_not_published(tmp_path: Path, where: str) -> None:
+    trainer = _trainer()
+    save_checkpoint(tmp_path, trainer, TrainingState(step=1), trainer.accelerator, 2)
+    weight = next(trainer.stage.parameters())
+    if where == "optimizer.pt":
+        weight.grad = torch.ones_like(weight)
+        trainer.optimizer.update(0, [])
+        (values,) = trainer.optimizer.state_dict()["state"].values()
+        weight = values["exp_avg_sq"]
+    elif where == "heads.pt":
+        weight = trainer.heads.weight
     with torch.no_grad():
-        next(stage.parameters()).view(-1)[0] = float("nan")
+        weight.view(-1)[0] = float("nan")
     with pytest.raises(UserError) as error:
-        save_checkpoint(tmp_path, trainer, TrainingState(step=2), accelerator, 2)
+        save_checkpoint(tmp_path, trainer, TrainingState(step=2), trainer.accelerator, 2)
     assert re.search(
-        r"step_00000002: cannot write .*NaN or infinity.*the checkpoint of step 1 is whole", str(error.value)
+        rf"step_00000002: cannot write .*{where}.*NaN or infinity.*the checkpoint of step 1 is whole", str(error.value)
     )
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
+
+
+def test_nan_in_any_part_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    trainer = _trainer()
+    folder = save_checkpoint(tmp_path, trainer, TrainingState(step=1), trainer.accelerator, 2)
+    restore_checkpoint(folder, trainer, trainer.accelerator)
+    heads = {**trainer.heads.state_dict(), "bias": torch.full((2,), float("inf"))}
+    torch.save(heads, folder / "heads.pt")
+    with pytest.raises(UserError, match=r"heads\.pt: 'bias' holds NaN or infinity.*go on from another checkpoint"):
+        restore_checkpoint(folder, trainer, trainer.accelerator)

@@ -184,3 +184,13 @@ def test_what_is_there_is_told_when_a_run_ends_early(tmp_path: Path, capsys: pyt
     told = capsys.readouterr()
     assert told.out == "result 1\nresult 2\n"
     assert told.err == f"not finished: 2 of 5 are written, in {tmp_path}\n"
+
+
+def test_of_what_is_refused_at_once_nothing_else_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def results() -> Iterator[int]:
+        raise UserError("no such file")
+        yield
+
+    with pytest.raises(UserError):
+        cli.tell_each(results(), 5, tmp_path, lambda number: [f"result {number}"])
+    assert capsys.readouterr().err == ""

@@ -10,7 +10,9 @@ import soundfile
 
 from open_musiclm import audio
 from open_musiclm.audio import SoundError
+from open_musiclm.audio.containers import flac
 from open_musiclm.audio.containers.ogg import checksum
+from open_musiclm.audio.layout import PLAIN
 from open_musiclm.data.check_files import check_file
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundDataset
@@ -131,6 +133,13 @@ JOINED = {
     "ogg": (_encoded("OGG", "VORBIS"), _encoded("OGG", "VORBIS", 1)),
     "opus": (_encoded("OGG", "OPUS"), _encoded("OGG", "OPUS", 1)),
     "mp3": (_mp3("VARIABLE"), _mp3("CONSTANT", 1)),
+    "flac": (_encoded("FLAC"), _encoded("FLAC", seed=1)),
+    "wav": (_encoded("WAV"), _encoded("WAV", "PCM_24", 1)),
+    "rf64": (_encoded("RF64"), _encoded("WAV", seed=1)),
+    "aiff": (_encoded("AIFF"), _encoded("AIFF", seed=1)),
+    "w64": (_encoded("W64"), _encoded("W64", seed=1)),
+    "caf": (_encoded("CAF"), _encoded("CAF", seed=1)),
+    "au": (_encoded("AU", "FLOAT"), _encoded("AU", seed=1)),
 }
 
 
@@ -149,22 +158,83 @@ def test_joined_mp3_without_length_tags(tmp_path: Path) -> None:
     _assert_used(_write(tmp_path, "mp3", content), 2 * SECONDS, 2 * MP3_DELAY)
 
 
-@pytest.mark.parametrize("suffix", ["mp3", "ogg"])
+TAG = b"ID3\4\0\0\0\0\0\x10" + bytes(16)
+BETWEEN = {
+    "wav": (TAG, b"LIST" + (5).to_bytes(4, "little") + b"INFOx\0", b"id3 " + (26).to_bytes(4, "little") + TAG),
+    "flac": (TAG, b"TAG" + bytes(125)),
+}
+
+
+@pytest.mark.parametrize(("suffix", "between"), [(suffix, some) for suffix in BETWEEN for some in BETWEEN[suffix]])
+def test_joined_files_with_tags_between_them(tmp_path: Path, suffix: str, between: bytes) -> None:
+    _assert_used(_write(tmp_path, suffix, between.join(JOINED[suffix])), 2 * SECONDS)
+
+
+@pytest.mark.parametrize("seconds", [(20, 20), (20, 13), (1, 40), (40, 1), (11, 11, 11)])
+def test_joined_flac_too_long_to_be_read_whole(tmp_path: Path, seconds: tuple[int, ...]) -> None:
+    """Of equal lengths, too: the last frame is then the one that the first header promises."""
+    rng, parts, content = np.random.default_rng(0), [], b""
+    for length in seconds:
+        parts.append(rng.integers(-(1 << 15), 1 << 15, length * 32000, "int16", endpoint=False))
+        encoded = io.BytesIO()
+        soundfile.write(encoded, parts[-1], 32000, format="FLAC")
+        content += encoded.getvalue()
+    path = _write(tmp_path, "flac", content)
+    assert path.stat().st_size > 1 << 21
+    whole = _assert_used(path, sum(seconds))
+    np.testing.assert_array_equal(whole * (1 << 15), np.concatenate(parts))
+
+
+def test_a_long_flac_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sound.flac"
+    soundfile.write(path, np.random.default_rng(0).integers(-(1 << 15), 1 << 15, 60 * 48000, "int16"), 48000)
+    searched: list[object] = []
+    monkeypatch.setattr(flac, "_markers", lambda *arguments: searched.append(arguments))
+    with path.open("rb") as file:
+        assert flac.flac_layout(file, path.stat().st_size) == PLAIN
+    assert not searched
+
+
+def test_more_joined_files_than_anybody_joins(tmp_path: Path) -> None:
+    one = io.BytesIO()
+    soundfile.write(one, np.zeros(4), HZ, format="WAV")
+    with pytest.raises(
+        SoundError, match=r"10,001 files joined into one, of which at most 10,000 can be read; split it"
+    ):
+        audio.sound_info(_write(tmp_path, "wav", one.getvalue() * 10_001))
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav"])
 def test_joined_files_of_different_rates_are_named(tmp_path: Path, suffix: str) -> None:
-    other = _mp3(sample_hz=22050) if suffix == "mp3" else _encoded("OGG", "VORBIS", 0, 22050)
+    name, subtype = {"ogg": ("OGG", "VORBIS"), "flac": ("FLAC", "PCM_16"), "wav": ("WAV", "PCM_16")}.get(
+        suffix, ("", "")
+    )
+    other = _mp3(sample_hz=22050) if suffix == "mp3" else _encoded(name, subtype, 0, 22050)
     path = _write(tmp_path, suffix, JOINED[suffix][0] + other)
     with pytest.raises(SoundError, match=r"2 joined files of different sample rates \(16000, 22050 Hz\); split it"):
         audio.sound_info(path)
     assert "split it" in (check_file(path).problem or "")
 
 
+def _with_granule(content: bytes, granule: int) -> bytes:
+    """An Ogg file whose last page says that so many samples end with it."""
+    last = content.rindex(b"OggS")
+    page = _patched(_patched(content[last:], 6, granule, 8, "little"), 22, 0, 4)
+    return content[:last] + _patched(page, 22, checksum(page), 4, "little")
+
+
+def test_each_of_joined_files_may_lack_some_samples(tmp_path: Path) -> None:
+    short = _with_granule(JOINED["ogg"][0], SECONDS * HZ + 1200)  # of the 1,600 that are tolerated
+    path = _write(tmp_path, "ogg", short + short)
+    assert check_file(path).problem is None
+    info = audio.sound_info(path)
+    assert info.frames == len(audio.read_sound(path).wave) == 2 * (SECONDS * HZ + 1200)
+
+
 @pytest.mark.parametrize("suffix", ["ogg", "opus"])
 @pytest.mark.parametrize("granule", [0, 1000, 10**9, (1 << 62)])
 def test_the_last_page_of_ogg_is_not_trusted(tmp_path: Path, suffix: str, granule: int) -> None:
-    content = JOINED[suffix][0]
-    last = content.rindex(b"OggS")
-    page = _patched(_patched(content[last:], 6, granule, 8, "little"), 22, 0, 4)
-    path = _write(tmp_path, suffix, content[:last] + _patched(page, 22, checksum(page), 4, "little"))
+    path = _write(tmp_path, suffix, _with_granule(JOINED[suffix][0], granule))
     _assert_used(path, SECONDS, 0.02)
 
 
@@ -175,6 +245,7 @@ SIZES = {
     "au": ("AU", b".snd", 8, 4, "big", 0),
     "caf": ("CAF", b"data", 4, 8, "big", 4),
     "w64": ("W64", b"data", 16, 8, "little", 24),
+    "rf64": ("RF64", b"ds64", 16, 8, "little", 0),
 }
 
 

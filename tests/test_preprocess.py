@@ -1,6 +1,5 @@
 """Sound to a token store: which crops and tokens, bad files, several processes, interruptions and kills."""
 
-import json
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ import pytest
 import torch
 from helpers import forks
 from helpers.paths import REPOSITORY
-from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
+from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, script_command, settings_of
 from helpers.processes import launch_script
 from helpers.small_stack import CPU, Stack
 from helpers.sound_files import BAD, ODD, write_ramp, write_tone
@@ -24,8 +23,6 @@ from open_musiclm.data.preprocess_sounds import preprocess_sounds
 from open_musiclm.data.token_dataset import TokenDataset
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
-
-SCRIPT = REPOSITORY / "scripts" / "preprocess_data.py"
 
 
 @pytest.mark.parametrize(("sample_hz", "workers"), [(8000, 0), (44100, 2), (48000, 0)])
@@ -193,12 +190,7 @@ def test_no_usable_file_is_an_error(stack: Stack, tmp_path: Path) -> None:
 
 
 def _command(stack: Stack, tmp_path: Path, *more: str) -> list[str]:
-    (tmp_path / "training.json").write_text(
-        json.dumps({"data_preprocessor_cfg": settings_of(tmp_path).model_dump(mode="json")})
-    )
-    tokenizers = ["--rvq_path", str(stack.weights("clap_rvq")), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
-    configs = ["--model_config", str(stack.model_config), "--training_config", str(tmp_path / "training.json")]
-    return [str(SCRIPT), *configs, *tokenizers, "--device", "cpu", *more]
+    return [*script_command(stack, settings_of(tmp_path), tmp_path / "training.json"), *more]
 
 
 def _script(stack: Stack, tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -1,14 +1,22 @@
 """Preprocessing under kills at random times, workers that die, files that disappear and a full disk."""
 
+import errno
 import os
 import random
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
-from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, settings_of
+from helpers.file_system import poor_file_system
+from helpers.paths import REPOSITORY
+from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, script_command, settings_of
+from helpers.small_stack import Stack
 from helpers.sound_files import write_ramp
 
 from open_musiclm.audio import SoundInfo, find_sounds, header_info
@@ -23,6 +31,29 @@ KILLS = 20
 def _sounds(folder: Path, count: int) -> None:
     for n in range(count):
         write_ramp(folder / "sound" / f"{n:02}.wav", 6.0, 8000)
+
+
+@pytest.mark.slow
+def test_a_file_system_without_locks_and_syncs_of_folders(tmp_path: Path, stack: Stack) -> None:
+    """The script as a whole: a run that is killed, one beside another that is refused, and one that ends."""
+    _sounds(tmp_path, 30)
+    environment = poor_file_system(tmp_path, locking_fails=errno.ENOLCK, folder_sync_fails=errno.EINVAL)
+    command = [sys.executable, *script_command(stack, settings_of(tmp_path, num_workers=1), tmp_path / "training.json")]
+    run = partial(subprocess.Popen, command, stdout=PIPE, stderr=PIPE, text=True, env=environment, cwd=REPOSITORY)
+    first = run()
+    while not (tmp_path / "store" / "store.json").exists():
+        time.sleep(0.01)
+        assert first.poll() is None, first.communicate()
+    first.send_signal(signal.SIGSTOP)
+    _, errors = run().communicate(timeout=120)
+    assert "another run is writing there" in errors.splitlines()[-1]
+    first.kill()
+    first.communicate()
+    last = run()
+    _, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert len(TokenStore(tmp_path / "store", stack.config)) == 30
 
 
 def _whole(folder: Path) -> dict:

@@ -1,12 +1,14 @@
 """The bars that a user sees while music is made."""
 
 import contextlib
+import sys
 import warnings
 
 import pytest
 
 from open_musiclm.generation import progress
 from open_musiclm.generation.progress import StageBars, stage_progress
+from open_musiclm.progress_bar import progress_bar, with_progress
 
 
 def test_bars_count_seconds_of_music_up_to_the_last(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +48,26 @@ def test_a_failure_is_not_told_as_progress(capsys: pytest.CaptureFixture[str]) -
         lines.begin("coarse", 1.0)
         raise KeyboardInterrupt
     assert capsys.readouterr().err == ""
+
+
+def test_bars_of_other_work_are_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(5000, "preprocessing", "files") as bar:
+        for _ in range(5000):
+            bar.update()
+    assert list(with_progress("abc", 3, "decoding", "files")) == ["a", "b", "c"]
+    told = capsys.readouterr().err
+    assert "\r" not in told
+    lines = told.splitlines()
+    assert [line.split(" [")[0] for line in lines] == [
+        "preprocessing: 0 of 5000 files",
+        "preprocessing: 5000 of 5000 files",
+        "decoding: 0 of 3 files",
+        "decoding: 3 of 3 files",
+    ]
+
+
+def test_a_bar_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert list(with_progress("abc", 3, "decoding", "files")) == ["a", "b", "c"]
+        monkeypatch.undo()

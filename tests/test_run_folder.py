@@ -253,6 +253,13 @@ def cut_short(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def spoilt(whole: dict, name: str, bad: float = float("nan")) -> torch.Tensor:
+    """A tensor of the first weight's state with one wrong number."""
+    value = whole["state"][0][name].clone()
+    value.view(-1)[-1] = bad
+    return value
+
+
 DAMAGED_OPTIMIZERS: dict[str, Callable[[Path], object]] = {
     "absent": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
@@ -272,6 +279,10 @@ DAMAGED_OPTIMIZERS: dict[str, Callable[[Path], object]] = {
     "whole numbers": with_state(lambda whole: first_of(whole, step=torch.tensor(3))),
     "another name": with_state(lambda whole: first_of(whole, momentum=torch.zeros(3))),
     "NaN": with_state(lambda whole: first_of(whole, step=torch.tensor(float("nan")))),
+    "NaN in a weight's average": with_state(lambda whole: first_of(whole, exp_avg=spoilt(whole, "exp_avg"))),
+    "infinity": with_state(lambda whole: first_of(whole, exp_avg_sq=spoilt(whole, "exp_avg_sq", float("inf")))),
+    "a negative square": with_state(lambda whole: first_of(whole, exp_avg_sq=spoilt(whole, "exp_avg_sq", -1.0))),
+    "a negative step": with_state(lambda whole: first_of(whole, step=torch.tensor(-1.0))),
 }
 
 

@@ -11,6 +11,8 @@ import pytest
 from helpers import documentation, forks
 from helpers.paths import REPOSITORY
 
+from open_musiclm import cli
+
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 HEAVY = ("torch", "torchaudio", "transformers", "numpy", "scipy", "sklearn", "accelerate", "pyarrow", "encodec")
 TRAINED = ["semantic", "coarse", "fine", "rvq", "kmeans"]
@@ -34,6 +36,20 @@ def test_help_imports_no_heavy_library(script: Path, without_libraries: dict[str
     assert answer.returncode == 0, answer.stderr
     assert "--device" in answer.stdout
     assert "--results_folder" in answer.stdout
+
+
+def test_the_package_imports_no_heavy_library(without_libraries: dict[str, str]) -> None:
+    command = [sys.executable, "-c", "import open_musiclm"]
+    assert subprocess.run(command, timeout=120, check=False, env=without_libraries).returncode == 0
+
+
+def test_generation_leaves_out_what_it_does_not_need() -> None:
+    """A library that is imported where it is there is not, while the model is loaded; what is imported stays."""
+    command = "import sys, json\nfrom open_musiclm import cli\nwith cli.hidden(('colorsys', 'json')):\n import json"
+    command += "\n try:\n  import colorsys\n except ImportError: print('left out')\nimport colorsys"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert (done.returncode, done.stdout) == (0, "left out\n"), done.stderr
+    assert set(cli.UNUSED_PACKAGES) == {"scipy", "torchvision"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)

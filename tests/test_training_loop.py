@@ -5,7 +5,7 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +163,21 @@ def test_loss_that_stays_not_finite_ends_the_run(tmp_path: Path) -> None:
     ):
         train(tmp_path / "run", trainer_config(save_model_every=4), broken=range(first, 30))
     assert saved_steps(tmp_path / "run")
+
+
+def test_a_first_validation_loss_of_nan_is_not_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validate, losses = StageTrainer.validate, []
+
+    def nan_at_first(self: StageTrainer, batches: Iterable) -> dict[str, float]:
+        metrics = {**validate(self, batches)}
+        losses.append(metrics["loss"] if losses else float("nan"))
+        return {**metrics, "loss": losses[-1]}
+
+    monkeypatch.setattr(StageTrainer, "validate", nan_at_first)
+    train(tmp_path / "run", trainer_config(num_train_steps=15))
+    best = json.loads((tmp_path / "run/checkpoints/best.json").read_text())
+    assert best["validation_loss"] == min(losses[1:])
+    assert logged(tmp_path / "run", "validation_loss") == [None, *losses[1:]]
 
 
 def test_disk_that_refuses_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

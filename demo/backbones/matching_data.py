@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from demo.corpus.corpus import Clip
 from demo.token_exchange import exchanged
 from open_musiclm.audio import Sound, fit_length, read_sound, repeat_to, resampled, samples_of
+from open_musiclm.progress_bar import with_progress
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 
@@ -56,7 +56,7 @@ def coded_spectrograms(
     for others of the same part.
     """
     found, token_rng = [], torch.Generator().manual_seed(rng.randrange(2**31))
-    for path in tqdm(paths, desc="through the codec"):
+    for path in with_progress(paths, len(paths), "through the codec", "files"):
         wave = resampled(read_sound(path), codec.sample_hz)
         length = samples_of(rng.choice(_CODED_SECONDS), codec.sample_hz)
         first = rng.randrange(max(len(wave) - length, 0) + 1)

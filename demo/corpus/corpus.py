@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
-from tqdm import tqdm
 
 from demo.corpus.arrangement import Arrangement, arrange
 from demo.corpus.captions import captions_for
@@ -23,6 +22,7 @@ from open_musiclm.audio import write_wave
 from open_musiclm.config.json_files import parse_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
+from open_musiclm.progress_bar import progress_bar
 from open_musiclm.text_files import open_regular
 
 CAPTIONS = "captions.jsonl"
@@ -69,7 +69,7 @@ def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers:
     missing = [(number, seconds) for (number, seconds), name in zip(wanted, names, strict=True) if name not in clips]
     _write_clips(folder, clips)
     with (
-        tqdm(total=round(sum(seconds for _, seconds in wanted)), unit="s", desc="rendering", smoothing=0) as bar,
+        progress_bar(round(sum(seconds for _, seconds in wanted)), "rendering", "s", smoothing=0) as bar,
         (folder / CAPTIONS).open("a", encoding="utf-8") as lines,
     ):
         bar.update(bar.total - round(sum(seconds for _, seconds in missing)))

@@ -18,6 +18,7 @@ from open_musiclm.audio.layout import Layout, Part, PartReader
 MP3, OGG = "MP3", "OGG"  # as libsndfile names the formats
 _RAW = "RAW"  # what it takes a file for that has nothing but a known suffix
 _LONGEST_PATH_BYTES = 1000  # that it opens by name
+_MOST_PARTS = 10_000
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
 
@@ -53,7 +54,7 @@ class OpenSound(soundfile.SoundFile):
 
 
 def layout(path: Path) -> Layout:
-    """The layout of a sound file. Raises SoundError where it is missing, empty or no file that can be read."""
+    """The layout of a sound file. Raises SoundError where it is missing, empty or cannot be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -61,13 +62,19 @@ def layout(path: Path) -> Layout:
         if status.st_size == 0:
             raise SoundError(f"{path}: an empty file")
         str(path).encode()
-        return layout_of(path, status)
+        found = layout_of(path, status)
     except OSError as error:
         raise SoundError(f"{path}: cannot read: {error.strerror or error}") from error
     except UnicodeEncodeError as error:
         raise SoundError(f"{os.fsencode(path)!r}: a file name that is not valid Unicode; rename the file") from error
     except ValueError as error:
         raise SoundError(f"{str(path)!r}: a file name that no file can have ({error})") from error
+    if len(found.parts) > _MOST_PARTS:
+        raise SoundError(
+            f"{path}: {len(found.parts):,} files joined into one, of which at most {_MOST_PARTS:,} can be read; "
+            "split it"
+        )
+    return found
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float
         left -= len(samples)
         if left <= 0:
             break
-    if left > TOLERATED_SHORTFALL_SECONDS * sample_hz or left == frames:
+    # each of joined files may lack as much
+    if left > len(stretches) * TOLERATED_SHORTFALL_SECONDS * sample_hz or left == frames:
         found = (start + frames - left) / sample_hz
         raise SoundError(f"{path}: truncated: sound ends after {found:.2f} s, more was expected")
     return repeat_to(torch.from_numpy(np.concatenate(stretches)), frames)

@@ -1,7 +1,7 @@
 """Weights that are numbers: NaN and infinity are refused where weights are read and before they are published."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -17,6 +17,16 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
                 f"{source}: {name[:200]!r} holds NaN or infinity: the file is damaged or its training diverged; "
                 "take an earlier checkpoint"
             )
+
+
+def named_tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in mappings and lists within each other, named by where they are: `state.0.exp_avg`."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping | list | tuple):
+        items = content.items() if isinstance(content, Mapping) else enumerate(content)
+        for key, value in items:
+            yield from named_tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from open_musiclm.audio import SoundError, find_foreign_sounds, find_sounds, sound_info, wave_statistics
 from open_musiclm.data.failures import named
+from open_musiclm.progress_bar import with_progress
 
 _QUANTILES = (0, 10, 50, 90, 100)
 _SECONDS_PER_HOUR = 3600
@@ -55,7 +55,7 @@ def check_folder(folder: Path) -> list[CheckedFile]:
     paths = find_sounds(folder)
     foreign = [CheckedFile(path, problem=f"{path}: {_FOREIGN}") for path in find_foreign_sounds(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        checked = list(tqdm(pool.map(check_file, paths), total=len(paths), unit="file", desc="decoding"))
+        checked = list(with_progress(pool.map(check_file, paths), len(paths), "decoding", "files"))
     return sorted([*checked, *foreign], key=lambda file: file.path)
 
 

@@ -4,7 +4,6 @@ The groups of files that share a batch never change: a run that was interrupted 
 not.
 """
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,8 @@ from open_musiclm.data.token_store_writer import SHARD_BYTES, TokenStoreWriter
 from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
+from open_musiclm.progress_bar import progress_bar
+from open_musiclm.terminal import tell
 
 FILES_PER_GROUP = 4
 STATISTICS_NAME = "statistics-{process:05d}.sqlite"  # SQLite is no place for many machines to write at once
@@ -92,7 +93,7 @@ class Preprocessor:
     ) -> None:
         hidden = self.process_index > 0
         begun = time.perf_counter()
-        with tqdm(total=sum(map(len, groups)), desc="preprocessing", unit="file", disable=hidden) as bar:
+        with progress_bar(sum(map(len, groups)), "preprocessing", "files", hidden=hidden) as bar:
             pending: tuple[list[PreparedFile], PendingTokens] | None = None
             statistics = writer.folder / STATISTICS_NAME.format(process=self.process_index)
             for files in self._awaited(self._prepared(paths, groups, statistics), report):
@@ -153,10 +154,10 @@ class Preprocessor:
         writer.add(tokens.rows())
         failures = [file.failure for file in files if file.failure]
         for failure in failures:
-            tqdm.write(f"skipped: {failure.reason}", file=sys.stderr)
+            tell(f"skipped: {failure.reason}")
         report.failures += failures
         report.files += len(files) - len(failures)
         report.seconds += sum(crop.seconds for file in files for crop in file.crops)
+        speed = report.seconds / max(bar.format_dict["elapsed"], 1e-3)
+        bar.set_postfix_str(f"{speed:.0f} s of sound per second", refresh=False)
         bar.update(len(files))
-        elapsed = bar.format_dict["elapsed"]
-        bar.set_postfix_str(f"{report.seconds / max(elapsed, 1e-3):.0f} s of sound per second")

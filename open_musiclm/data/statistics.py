@@ -3,12 +3,9 @@
 import math
 import os
 import sqlite3
-import sys
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from open_musiclm.audio import (
     SoundError,
@@ -20,6 +17,8 @@ from open_musiclm.audio import (
     wave_statistics,
 )
 from open_musiclm.errors import UserError
+from open_musiclm.locking import has_posix_locks
+from open_musiclm.terminal import tell
 
 _WAIT_SECONDS = 60.0
 _TABLES = (
@@ -115,6 +114,8 @@ def _made(file: Path) -> bool:
         if file.exists() and not file.is_file():
             raise UserError(f"{file}: cannot remember statistics there: not a regular file; remove it")
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not has_posix_locks(file.parent):  # SQLite takes some refusals for a lock of another process, and waits
+            raise sqlite3.OperationalError("the file system has no locks")
         try:
             _check(file)
         except sqlite3.Error as error:
@@ -124,7 +125,7 @@ def _made(file: Path) -> bool:
             _check(file)
     except sqlite3.Error as error:
         where = f"{file}: cannot be used there ({error})"
-        tqdm.write(f"{where}: the statistics of sound files are kept in memory only", file=sys.stderr)
+        tell(f"{where}: the statistics of sound files are kept in memory only")
         return False
     except OSError as error:
         raise UserError(f"{file}: cannot write there: {error.strerror}") from error

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps, step_folder
-from open_musiclm.checkpoints.finite import check_finite
+from open_musiclm.checkpoints.finite import check_finite, named_tensors
 from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
 from open_musiclm.config.fields import NonNegativeInt
 from open_musiclm.config.json_files import Section, load_section
@@ -147,7 +147,9 @@ def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelera
     for name, part in trainer.resumable().items():
         file = checkpoint / f"{name}.pt"
         try:
-            part.load_state_dict(read_torch_file(file))  # mapped: a process reads no more than its shards
+            content = read_torch_file(file)  # mapped: a process keeps no more than its shards
+            check_finite(dict(named_tensors(content)), file)
+            part.load_state_dict(content)
         except UserError as error:
             raise UserError(f"{error}; {_ANOTHER}") from error
         except _DAMAGES as error:
@@ -184,6 +186,7 @@ def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerat
     for name, part in parts.items():
         content = part.state_dict()
         if accelerator.is_main_process:
+            check_finite(dict(named_tensors(content)), f"{name}.pt")
             with (folder / f"{name}.pt").open("wb") as file:
                 torch.save(content, file)
     if accelerator.is_main_process:

@@ -93,8 +93,8 @@ def _check_state(values: dict[str, Any], weight: Tensor) -> None:
     for name, value in values.items():
         if not isinstance(value, Tensor) or value.shape != shapes[name] or not value.is_floating_point():
             raise ValueError(f"{name} does not fit a weight of shape {list(weight.shape)}")
-        if not value.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinity")
+        if name != "exp_avg" and bool((value < 0).any()):
+            raise ValueError(f"{name} is below 0")
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Preprocessing with a tokenizer that reads the time off ramps: the id of a token is its time step in the file."""
 
+import json
 import multiprocessing
 import sys
 import time
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.small_stack import CPU
+from helpers.paths import REPOSITORY
+from helpers.small_stack import CPU, Stack
 from helpers.small_tokens import FINGERPRINTS, time_config
 from open_musiclm.audio import find_sounds
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
@@ -22,6 +24,7 @@ from open_musiclm.tokens import STREAM_NAMES
 
 FORK = multiprocessing.get_context("fork")
 CONFIG = time_config()
+SCRIPT = REPOSITORY / "scripts" / "preprocess_data.py"
 
 
 @dataclass
@@ -79,6 +82,14 @@ def content_of(folder: Path) -> dict[tuple[str, float], list]:
     content = {(row.path, row.start_seconds): [getattr(row, name).tolist() for name in STREAM_NAMES] for row in rows}
     assert len(content) == len(rows)
     return content
+
+
+def script_command(stack: Stack, settings: DataPreprocessorConfig, training_config: Path) -> list[str]:
+    """The script and its words, with the stack's tokenizers; writes the training config."""
+    training_config.write_text(json.dumps({"data_preprocessor_cfg": settings.model_dump(mode="json")}))
+    tokenizers = ["--rvq_path", str(stack.weights("clap_rvq")), "--kmeans_path", str(stack.weights("hubert_kmeans"))]
+    configs = ["--model_config", str(stack.model_config), "--training_config", str(training_config)]
+    return [str(SCRIPT), *configs, *tokenizers, "--device", "cpu"]
 
 
 def run_and_exit(settings: DataPreprocessorConfig, process: int, processes: int, pause: float) -> None:

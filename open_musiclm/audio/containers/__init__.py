@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from open_musiclm.audio.containers.chunks import au_layout, chunk_layout
+from open_musiclm.audio.containers.chunks import chunk_layout
 from open_musiclm.audio.containers.flac import flac_layout
 from open_musiclm.audio.containers.id3 import after_id3
 from open_musiclm.audio.containers.mpeg import mpeg_layout
@@ -18,8 +18,7 @@ _FILES_REMEMBERED = 4096
 _KINDS: dict[bytes, Callable[[BinaryIO, int], Layout]] = {
     b"OggS": ogg_layout,
     b"fLaC": flac_layout,
-    **dict.fromkeys((b"RIFF", b"RIFX", b"FORM", b"riff", b"caff"), chunk_layout),
-    **dict.fromkeys((b".snd", b"dns."), au_layout),
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b"caff", b".snd", b"dns."), chunk_layout),
 }
 
 

@@ -1,14 +1,29 @@
-"""WAV, RF64, AIFF, W64, CAF and AU: one stretch of samples, whose size a header before it states."""
+"""WAV, RF64, AIFF, W64, CAF and AU: one stretch of samples, whose size a header before it states.
 
+Of joined files each is a part, as long as the sizes before it are right. Where one is wrong, all that follows counts as
+its samples.
+"""
+
+import re
 from typing import BinaryIO, Literal, NamedTuple
 
-from open_musiclm.audio.layout import PLAIN, Layout, Part
+from open_musiclm.audio.containers.id3 import after_id3
+from open_musiclm.audio.layout import PLAIN, Layout, Part, Span
 
 # What may follow the samples without a reason that is understood, such as a tag; zeros may, whatever their number.
 _MOST_REST_BYTES = 1 << 12
 _ZEROS_READ = 1 << 16
 _MOST_CHUNKS = 10_000
 _AU_HEADER_BYTES = 24
+_AU = (b".snd", b"dns.")
+_SIZE_IS_ELSEWHERE = 0xFFFFFFFF
+# How files begin: names of kinds, with what stands beside them; of AU an offset below 65,536 and a known encoding.
+_BEGINNING = re.compile(
+    rb"(RIFF|RIFX|RF64).{4}WAVE|FORM.{4}AIF[FC]|riff\x2e\x91\xcf\x11|caff\0[\1\2]"
+    rb"|\.snd\0\0.{6}\0\0\0[\1-\x1b]|dns\..{2}\0\0.{4}[\1-\x1b]\0\0\0",
+    re.DOTALL,
+)
+_BEGINNING_BYTES = 16
 ByteOrder = Literal["little", "big"]
 
 
@@ -36,6 +51,7 @@ class _Kind(NamedTuple):
 
 _KINDS = {
     b"RIFF": _Kind("little", 4, 4, False, 12, b"data", 2),
+    b"RF64": _Kind("little", 4, 4, False, 12, b"data", 2),
     b"RIFX": _Kind("big", 4, 4, False, 12, b"data", 2),
     b"FORM": _Kind("big", 4, 4, False, 12, b"SSND", 2),
     b"riff": _Kind("little", 16, 8, True, 40, b"data", 8),
@@ -44,37 +60,84 @@ _KINDS = {
 
 
 def chunk_layout(file: BinaryIO, size: int) -> Layout:
-    """The whole file, with the size of its samples corrected where the header cannot be right."""
-    file.seek(0)
+    """One part for each of joined files, with the size of its samples corrected where its header cannot be right."""
+    parts: list[Part] = []
+    start: int | None = 0
+    while start is not None:
+        file.seek(start)
+        is_au = file.read(4) in _AU
+        part, start = _au_part(file, (start, size)) if is_au else _chunk_part(file, (start, size))
+        parts.append(part)
+    return PLAIN if parts == [Part(((0, size),))] else Layout(tuple(parts))
+
+
+def _chunk_part(file: BinaryIO, span: Span) -> tuple[Part, int | None]:
+    """The file that begins the span, and where the next one begins if there is one."""
+    start, end = span
+    file.seek(start)
     kind = _KINDS.get(file.read(4))
-    samples = None if kind is None else _samples_chunk(file, size, kind)
-    if kind is None or samples is None or _is_right(file, size, samples, kind):
-        return PLAIN
-    counted = size - samples.first + (kind.name_bytes + kind.size_bytes if kind.counts_header else 0)
+    samples = None if kind is None else _samples_chunk(file, span, kind)
+    if kind is None or samples is None:
+        return Part((span,)), None
+    following = _following_file(file, samples, end, kind)
+    if following is not None or _is_right(file, end, samples, kind):
+        return Part(((start, following or end),)), following
+    counted = end - samples.first + (kind.name_bytes + kind.size_bytes if kind.counts_header else 0)
     if counted >= 1 << 8 * samples.field_bytes:
-        return PLAIN  # more than the format can say
-    return _with_field(samples.field, counted.to_bytes(samples.field_bytes, kind.byte_order), size)
+        return Part((span,)), None  # more than the format can say
+    return _with_field(span, samples.field, counted.to_bytes(samples.field_bytes, kind.byte_order)), None
 
 
-def au_layout(file: BinaryIO, size: int) -> Layout:
+def _au_part(file: BinaryIO, span: Span) -> tuple[Part, int | None]:
     """The same for AU, whose header says where the samples begin and how many bytes they have."""
-    file.seek(0)
+    start, end = span
+    file.seek(start)
     header = file.read(_AU_HEADER_BYTES)
     order: ByteOrder = "big" if header[:4] == b".snd" else "little"
-    first, length = int.from_bytes(header[4:8], order), int.from_bytes(header[8:12], order)
-    begins = first if _AU_HEADER_BYTES <= first < size else _AU_HEADER_BYTES
-    samples = _Samples(8, 4, begins, length, 1)
-    if size <= begins or (begins == first and _is_right(file, size, samples, None)) or size >= 1 << 32:
-        return PLAIN
-    return _with_field(4, begins.to_bytes(4, order) + (size - begins).to_bytes(4, order), size)
+    offset, length = int.from_bytes(header[4:8], order), int.from_bytes(header[8:12], order)
+    is_offset = _AU_HEADER_BYTES <= offset < end - start
+    begins = start + (offset if is_offset else _AU_HEADER_BYTES)
+    samples = _Samples(start + 8, 4, begins, length, 1)
+    following = _following_file(file, samples, end, None) if is_offset else None
+    if end <= begins or following is not None or (is_offset and _is_right(file, end, samples, None)):
+        return Part(((start, following or end),)), following
+    if end - begins >= 1 << 32:
+        return Part((span,)), None
+    sizes = (begins - start).to_bytes(4, order) + (end - begins).to_bytes(4, order)
+    return _with_field(span, start + 4, sizes), None
 
 
-def _with_field(place: int, content: bytes, size: int) -> Layout:
-    return Layout((Part(((0, place), content, (place + len(content), size))),))
+def _with_field(span: Span, place: int, content: bytes) -> Part:
+    return Part(((span[0], place), content, (place + len(content), span[1])))
 
 
-def _samples_chunk(file: BinaryIO, size: int, kind: _Kind) -> _Samples | None:
-    position, header_bytes = kind.first_chunk, kind.name_bytes + kind.size_bytes
+def _following_file(file: BinaryIO, samples: _Samples, end: int, kind: _Kind | None) -> int | None:
+    """Where another file begins: right after the samples, or after the chunks and tags that follow them."""
+    position = samples.first + samples.size
+    for _ in range(_MOST_CHUNKS):
+        if position >= end or samples.size <= 0:
+            return None
+        for place in (position, position + -(position - samples.first) % samples.aligned_to):
+            place = after_id3(file, place)
+            file.seek(place)
+            if _BEGINNING.match(file.read(_BEGINNING_BYTES)):
+                return place
+        header = None if kind is None else _header(file, place, kind)
+        if kind is None or header is None or not _is_chunk(header, end - place):
+            return None
+        position = place + kind.name_bytes + kind.size_bytes + header[1]
+    return None
+
+
+def _is_chunk(header: tuple[bytes, int], rest: int) -> bool:
+    """Whether the name of a chunk is text, and its payload no longer than the rest of the file."""
+    name, length = header
+    return name[:4].isascii() and name[:4].decode("ascii").isprintable() and 0 <= length <= rest
+
+
+def _samples_chunk(file: BinaryIO, span: Span, kind: _Kind) -> _Samples | None:
+    position, header_bytes = span[0] + kind.first_chunk, kind.name_bytes + kind.size_bytes
+    large: _Samples | None = None  # where RF64 says the size, which is too large for the chunk's own field
     for _ in range(_MOST_CHUNKS):
         header = _header(file, position, kind)
         if header is None:
@@ -82,9 +145,13 @@ def _samples_chunk(file: BinaryIO, size: int, kind: _Kind) -> _Samples | None:
         name, length = header
         first = position + header_bytes
         if name.startswith(kind.samples):
+            if large is not None and length == _SIZE_IS_ELSEWHERE:
+                return large._replace(first=first)
             return _Samples(position + kind.name_bytes, kind.size_bytes, first, length, kind.aligned_to)
+        if name == b"ds64":
+            large = _Samples(first + 8, 8, 0, _number(file, first + 8, 8, kind.byte_order), kind.aligned_to)
         position = first + length + -length % kind.aligned_to
-        if position >= size:
+        if position >= span[1]:
             return None
     return None
 
@@ -113,7 +180,9 @@ def _is_right(file: BinaryIO, size: int, samples: _Samples, kind: _Kind | None) 
     if not any(file.read(_ZEROS_READ)):
         return True
     header = None if kind is None else _header(file, after, kind)
-    if header is None:
-        return False
-    name, length = header
-    return name[:4].isascii() and name[:4].decode("ascii").isprintable() and 0 <= length <= rest
+    return header is not None and _is_chunk(header, rest)
+
+
+def _number(file: BinaryIO, position: int, width: int, order: ByteOrder) -> int:
+    file.seek(position)
+    return int.from_bytes(file.read(width), order)

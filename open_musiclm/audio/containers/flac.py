@@ -1,14 +1,28 @@
-"""FLAC (RFC 9639): the length in STREAMINFO is compared with the sample numbers of the last frames."""
+"""FLAC (RFC 9639): the length in STREAMINFO is compared with the sample numbers of the last frames.
 
+Of joined files each is a part. Where one begins is found by reading the whole file. This is done where the last frame
+is not the one that the header promises, or where the sample numbers of some frames do not rise.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
 from open_musiclm.audio.containers.id3 import after_id3
-from open_musiclm.audio.layout import PLAIN, Layout, Part, is_truncated
+from open_musiclm.audio.layout import PLAIN, Layout, Part, Span, is_truncated
 
 _STREAMINFO_BYTES = 34
+_MARKER = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # and STREAMINFO's header, with a bit that says whether a block follows
+_MARKER_BYTES = 8
 _LENGTH_AT = 8 + 10  # from "fLaC" on: 64 bits, the last 36 of which are the length
 _LENGTH_BITS = 36
 _TAIL_BYTES = 1 << 18
+_SMALL_FILE_BYTES = 1 << 21  # is read whole
+# Uneven, so that joined files of one length are at different places.
+_PROBED_SHARES = (0.06, 0.17, 0.29, 0.38, 0.51, 0.59, 0.72, 0.83, 0.91)
+_PROBE_BYTES = 1 << 16
+_SEARCH_BYTES = 1 << 20
 _LONGEST_FRAME_HEADER = 16
 _CRC_POLYNOMIAL = 0x07
 
@@ -19,35 +33,79 @@ class _Frame(NamedTuple):
 
 
 def flac_layout(file: BinaryIO, size: int) -> Layout:
-    """The whole file; one whose header says another length than its last frames is measured."""
+    """One part for each of joined files; one whose header says another length than its last frames is measured."""
     start = after_id3(file)
+    whole = _part(file, (start, size), is_only=True)
+    if size > _SMALL_FILE_BYTES and not whole.measured and _rises(file, (start, size)):
+        return PLAIN
+    starts = [start, *_markers(file, start + 1)]
+    if len(starts) == 1:
+        return Layout((whole,)) if whole.measured else PLAIN
+    spans = zip(starts, [*starts[1:], size], strict=True)
+    return Layout(tuple(_part(file, span, is_only=False) for span in spans))
+
+
+def _part(file: BinaryIO, span: Span, is_only: bool) -> Part:
+    """One file, to be measured where its header does not fit its last frames and it does not just lack its end."""
+    start, end = span
     file.seek(start)
     head = file.read(8 + _STREAMINFO_BYTES)
     if len(head) < 8 + _STREAMINFO_BYTES or head[4] & 0x7F:
-        return PLAIN
+        return Part((span,))
     bits = int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 8], "big")
     promised = bits & ((1 << _LENGTH_BITS) - 1)
-    ends = _ends_of_frames(file, size, start, int.from_bytes(head[8:10], "big"), int.from_bytes(head[10:12], "big"))
+    ends = _ends_of_frames(_frames_in(file, (max(start, end - _TAIL_BYTES), end), _block_sizes(head)))
     found = max(ends, default=0)
-    if promised and (promised in ends or not found or is_truncated(promised, found)):
-        return PLAIN
+    if promised and (promised in ends or not found or (is_only and is_truncated(promised, found))):
+        return Part((span,))
     longest = min(2 * found or (1 << _LENGTH_BITS) - 1, (1 << _LENGTH_BITS) - 1)
     bits = bits >> _LENGTH_BITS << _LENGTH_BITS | longest
     patched = head[:_LENGTH_AT] + bits.to_bytes(8, "big") + head[_LENGTH_AT + 8 :]
-    return Layout((Part((patched, (start + len(head), size)), measured=True),))
+    return Part((patched, (start + len(head), end)), measured=True)
 
 
-def _ends_of_frames(file: BinaryIO, size: int, start: int, smallest_block: int, largest_block: int) -> set[int]:
-    """The last sample + 1 of each frame that begins near the end of the file and follows another one."""
-    first = max(start, size - _TAIL_BYTES)
-    file.seek(first)
-    tail = file.read(_TAIL_BYTES)
-    frames, position = [], tail.find(b"\xff")
+def _block_sizes(head: bytes) -> tuple[int, int]:
+    """The smallest and the largest block of a stream, in samples."""
+    return int.from_bytes(head[8:10], "big"), int.from_bytes(head[10:12], "big")
+
+
+def _rises(file: BinaryIO, span: Span) -> bool:
+    """Whether the frames at some places of a stream are in order, the last ones included."""
+    start, end = span
+    file.seek(start)
+    sizes = _block_sizes(file.read(12))
+    tail = end - _TAIL_BYTES
+    places = [round(start + share * (tail - _PROBE_BYTES - start)) for share in _PROBED_SHARES]
+    spans = [*((place, place + _PROBE_BYTES) for place in places), (tail, end)]
+    ends = [found for probed in spans if (found := _ends_of_frames(_frames_in(file, probed, sizes)))]
+    return all(max(earlier) < min(later) for earlier, later in pairwise(ends))
+
+
+def _markers(file: BinaryIO, start: int) -> Iterator[int]:
+    """Where files begin from `start` on."""
+    file.seek(start)
+    content = b""
+    while more := file.read(_SEARCH_BYTES):
+        first, content = file.tell() - len(more) - len(content), content + more
+        yield from (first + found.start() for found in _MARKER.finditer(content))
+        content = content[1 - _MARKER_BYTES :]
+
+
+def _frames_in(file: BinaryIO, span: Span, block_sizes: tuple[int, int]) -> list[_Frame]:
+    """What looks like frames in a stretch of the file."""
+    file.seek(span[0])
+    content = file.read(span[1] - span[0])
+    frames, position = [], content.find(b"\xff")
     while position >= 0:
-        frame = _frame(tail[position : position + _LONGEST_FRAME_HEADER], smallest_block, largest_block)
+        frame = _frame(content[position : position + _LONGEST_FRAME_HEADER], *block_sizes)
         if frame is not None:
             frames.append(frame)
-        position = tail.find(b"\xff", position + 1)
+        position = content.find(b"\xff", position + 1)
+    return frames
+
+
+def _ends_of_frames(frames: list[_Frame]) -> set[int]:
+    """The last sample + 1 of each frame that follows another one, or is the first."""
     ends = {frame.end for frame in frames}
     return {frame.end for frame in frames if frame.first in ends or frame.first == 0}
 
