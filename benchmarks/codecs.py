@@ -3,7 +3,9 @@
 Each row is the codec of a model config, with the decoder that it names, and some of its first codebooks. log-mel and
 STFT are distances of spectrograms in nats (open_musiclm/metrics/spectral_distance.py); "between partials" is the energy
 in the valleys of the spectrum, which the sound itself has too; "next frame" is how many nats a frame costs given the
-one before (with --training); the real-time factor is seconds of sound per second, encoded and decoded on the CPU.
+one before (with --training); the real-time factor is seconds of sound per second, encoded and decoded on the CPU. With
+--note_tracker (basic-pitch's nmp.onnx) two columns more: frames with a confident note and the median length of notes,
+both relative to those of the sound itself.
 
     python benchmarks/codecs.py --clips held_out --training corpus demo/configs/model.json:3 demo/configs/model.json:8
 """
@@ -12,10 +14,12 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import torch
 from code_prediction import nats_per_frame
 from jaxtyping import Float
+from note_tracker import NoteTracker, confident_share, note_lengths
 from torch import Tensor
 
 from open_musiclm import audio, cli
@@ -37,6 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=cli.positive_float, default=8.0, help="of each clip, from its beginning")
     parser.add_argument("--most_clips", type=cli.positive_int, default=64, help="clips that are measured")
     parser.add_argument("--training", type=Path, default=None, help="folder of sound that frames are predicted from")
+    parser.add_argument("--note_tracker", type=Path, default=None, help="basic-pitch's model, nmp.onnx")
     parser.add_argument("--prediction_steps", type=cli.positive_int, default=3000, help="steps of that prediction")
     return parser
 
@@ -46,9 +51,11 @@ def main(arguments: argparse.Namespace) -> None:
     cli.say(f"{arguments.clips}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     cli.say(
         "| codec | decoder | codebooks | kbps | tokens/s | log-mel | STFT | SI-SDR, dB | "
-        "between partials, dB (original) | least usage | next frame, nats | real-time factor |"
+        "between partials, dB (original) | least usage | next frame, nats | real-time factor | "
+        "frames with a note (original) | note length |"
     )
-    cli.say("| --- " * 12 + "|")
+    cli.say("| --- " * 14 + "|")
+    tracker = NoteTracker(arguments.note_tracker) if arguments.note_tracker is not None else None
     for name in arguments.codecs:
         config, _, count = name.partition(":")
         model_config = load_model_config(Path(config))
@@ -57,16 +64,19 @@ def main(arguments: argparse.Namespace) -> None:
         if not 1 <= used <= codec.quantizers:
             raise UserError(f"{name}: {used} codebooks, the config has {codec.quantizers}")
         decoder = model_config.encodec_cfg.decoder
-        cli.say(f"| {config} | {(decoder and Path(decoder).name) or 'its own'} | {_measured(codec, used, arguments)} |")
+        label = Path(decoder).name if decoder is not None else "its own"
+        cli.say(f"| {config} | {label} | {_measured(codec, used, tracker, arguments)} |")
 
 
-def _measured(codec: Codec, used: int, arguments: argparse.Namespace) -> str:
+def _measured(codec: Codec, used: int, tracker: NoteTracker | None, arguments: argparse.Namespace) -> str:
     distance, rows, codes, seconds = SpectralDistance(codec.sample_hz), [], [], 0.0
+    notes = Notes(tracker)
     for wave in _waves(arguments.clips, codec, arguments.seconds, arguments.most_clips):
         begun = time.perf_counter()
         codes.append(codec.encode(wave)[..., :used])
         decoded = codec.decode(codes[-1])[:, : wave.shape[1]]
         seconds += time.perf_counter() - begun
+        notes.add(decoded[0], wave[0], codec.sample_hz)
         distances = distance(decoded, wave)
         partials = [energy_between_partials(some, codec.sample_hz) for some in (decoded, wave)]
         stft = distances.convergence + distances.magnitude
@@ -81,8 +91,33 @@ def _measured(codec: Codec, used: int, arguments: argparse.Namespace) -> str:
     nats = _nats(codec, used, [some[0] for some in codes], arguments)
     return (
         f"{used} x {codec.codebook_size} | {kbps:.2f} | {used * rate:g} | {mel:.3f} | {stft:.3f} | {sdr:.1f} | "
-        f"{found:.1f} ({original:.1f}) | {usage:.0%} | {nats} | {total / seconds:.1f}"
+        f"{found:.1f} ({original:.1f}) | {usage:.0%} | {nats} | {total / seconds:.1f} | {notes}"
     )
+
+
+class Notes:
+    """Notes of decoded clips relative to those of the originals; two empty columns without a tracker."""
+
+    def __init__(self, tracker: NoteTracker | None) -> None:
+        self.tracker = tracker
+        self.shares: list[tuple[float, float]] = []
+        self.lengths: tuple[list[float], list[float]] = ([], [])
+
+    def add(self, decoded: Float[Tensor, "samples"], wave: Float[Tensor, "samples"], sample_hz: int) -> None:
+        """Counts a clip."""
+        if self.tracker is None:
+            return
+        both = [self.tracker.activations(some, sample_hz) for some in (decoded, wave)]
+        self.shares.append((confident_share(both[0]), confident_share(both[1])))
+        for lengths, activations in zip(self.lengths, both, strict=True):
+            lengths += note_lengths(activations)
+
+    def __str__(self) -> str:
+        if not self.shares or not all(self.lengths):
+            return " | "
+        found, original = (sum(values) / len(values) for values in zip(*self.shares, strict=True))
+        ratio = median(self.lengths[0]) / median(self.lengths[1])
+        return f"{found:.2f} ({original:.2f}) | {ratio:.0%}"
 
 
 def _nats(codec: Codec, used: int, held_out: list[Tensor], arguments: argparse.Namespace) -> str:

@@ -34,6 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     from demo.page import write_sample_page
     from demo.rhythm.combined import ClapRhythmScorer
     from demo.rhythm.search import generate_files
+    from open_musiclm.generation.inference import lines_of
 
     config = model.generation_config
     model.generation_config = config.updated({"num_top_matches": config.num_samples})  # all are written
@@ -42,10 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
     found = generate_files(model, arguments.prompts, folder, parts, sound, scorer, count)
 
     def lines(written: "list[Written]") -> Iterator[str]:
-        prompt = written[0].candidate.prompt
-        yield f"{prompt!r}:"
-        yield from (f"  {sample.candidate}  {sample.path}" for sample in written)
-        yield f"  hear them: {write_sample_page(prompt, LABEL, written, model.sample_hz)}"
+        yield from lines_of(written)
+        page = write_sample_page(written[0].candidate.prompt, LABEL, written, model.sample_hz)
+        yield f"  hear them: {page}"
 
     cli.tell_each(found, len(arguments.prompts), folder, lines)
 

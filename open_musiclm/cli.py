@@ -200,13 +200,6 @@ def hidden(packages: Iterable[str]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def require_path(path: Path | None, flag: str) -> Path:
-    """The path, which must be given. Raises UserError."""
-    if path is None:
-        raise UserError(f"missing {flag}")
-    return path
-
-
 def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:
     """Raises UserError where one of these arguments was not given."""
     missing = [f"--{name}" for name in names if getattr(arguments, name) is None]

@@ -2,27 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from open_musiclm import cli
-from open_musiclm.errors import UserError
-from open_musiclm.text_files import read_lines
-
-if TYPE_CHECKING:
-    from open_musiclm.generation.inference import Written
-
-TEST_PROMPTS = (
-    "slow and peaceful solo piano in a minor key",
-    "a fast fiddle tune, bright and dance-like",
-    "string quartet, moderate tempo, warm and flowing",
-    "a lively accordion with a steady bass",
-    "calm church organ, long chords in a major key",
-    "a melancholic cello melody over soft strings",
-    "energetic electronic dance music with a strong beat",
-    "acoustic guitar fingerpicking, gentle and quiet",
-    "brass fanfare, loud and triumphant",
-    "a flute and a harp playing a light melody",
-)
+from open_musiclm.generation.prompts import VARIED_PROMPTS, read_prompts
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -39,27 +21,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    prompts = read_prompts(arguments.prompts_file) if arguments.prompts_file else list(TEST_PROMPTS)
+    prompts = read_prompts(arguments.prompts_file) if arguments.prompts_file else list(VARIED_PROMPTS)
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files
 
     written = generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio)
-    cli.tell_each(written, len(prompts), arguments.results_folder, _lines)
-
-
-def _lines(written: "list[Written]") -> list[str]:
-    return [f"similarity {sample.candidate.score:.3f}  {sample.path}" for sample in written]
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a text file, one on each line. Raises UserError."""
-    try:
-        prompts = [line for _, line in read_lines(path)]
-    except UserError as error:
-        raise UserError(f"--prompts_file {error}") from error
-    if not prompts:
-        raise UserError(f"--prompts_file {path}: holds no prompt; write one on each line")
-    return prompts
+    cli.tell_each(written, len(prompts), arguments.results_folder, lambda samples: map(str, samples))
 
 
 if __name__ == "__main__":

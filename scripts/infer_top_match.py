@@ -1,15 +1,10 @@
 """Generate several samples for each prompt, and keep those that fit it best, by CLAP's similarity."""
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from demo.rhythm.arguments import add_arguments, rhythm_scorer_path, wants_rhythm
 from open_musiclm import cli
-
-if TYPE_CHECKING:
-    from open_musiclm.generation.inference import Written
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -25,23 +20,17 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments)
+    from open_musiclm.generation.inference import generate_files, lines_of
+
     request = (model, arguments.prompts, arguments.results_folder, parts, arguments.input_audio)
     if wants_rhythm(arguments):
-        from demo.rhythm.combined import ClapRhythmScorer
-        from demo.rhythm.search import generate_files as generate_by_rhythm
+        from demo.rhythm import combined, search
 
-        scorer = ClapRhythmScorer.load(model, rhythm_scorer_path(arguments))
-        found, scores = generate_by_rhythm(*request, scorer, arguments.num_semantic_candidates), str
+        scorer = combined.ClapRhythmScorer.load(model, rhythm_scorer_path(arguments))
+        found = search.generate_files(*request, scorer, arguments.num_semantic_candidates)
     else:
-        from open_musiclm.generation.inference import generate_files
-
-        found, scores = generate_files(*request), "similarity {0.score:.3f}".format
-
-    def lines(written: "list[Written]") -> Iterator[str]:
-        yield f"{written[0].candidate.prompt!r}:"
-        yield from (f"  {scores(sample.candidate)}  {sample.path}" for sample in written)
-
-    cli.tell_each(found, len(arguments.prompts), arguments.results_folder, lines)
+        found = generate_files(*request)
+    cli.tell_each(found, len(arguments.prompts), arguments.results_folder, lines_of)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 from open_musiclm import cli
 from open_musiclm.interruption import Interrupted
@@ -21,27 +20,14 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.audio import find_sounds
-    from open_musiclm.config import DataPreprocessorConfig, load_model_config, load_training_config, require
-    from open_musiclm.data.fma import filter_fma
-    from open_musiclm.data.preprocess_sounds import preprocess_sounds
+    from open_musiclm.config import load_model_config
+    from open_musiclm.data.preprocess_sounds import find_usable, load_settings, preprocess_sounds
 
     config = load_model_config(arguments.model_config)
-    settings = require(load_training_config(arguments.training_config), "data_preprocessor_cfg", DataPreprocessorConfig)
-    if arguments.results_folder is not None:
-        settings = settings.model_copy(update={"results_folder": str(arguments.results_folder)})
-    paths = find_sounds(Path(settings.folder))
-    if arguments.filter_fma:
-        paths = filter_fma(paths, settings.metadata_folder)
-    report = preprocess_sounds(
-        paths,
-        config,
-        settings,
-        arguments.rvq_path,
-        arguments.kmeans_path,
-        arguments.device,
-        arguments.trust_remote_code,
-    )
+    settings = load_settings(arguments.training_config, arguments.results_folder)
+    paths = find_usable(settings, arguments.filter_fma)
+    tokenizers = (arguments.rvq_path, arguments.kmeans_path)
+    report = preprocess_sounds(paths, config, settings, *tokenizers, arguments.device, arguments.trust_remote_code)
     for line in report.summary(settings.results_folder):
         cli.say(line)
     if report.interrupted:

@@ -323,17 +323,7 @@ def test_train_encodec_writes_a_codec_and_goes_on_as_if_never_stopped(sounds, tm
     model, architecture = load_encodec(tmp_path / "whole/checkpoints/step_00000002/encodec")
     assert architecture == SMALL
     assert all(layer._codebook.inited for layer in model.quantizer.vq.layers)
-    again = run(
-        "train_encodec",
-        tmp_path,
-        config,
-        "--results_folder",
-        "again",
-        "--continue_from_dir",
-        "whole",
-        "--continue_from_step",
-        1,
-    )
+    again = run("train_encodec", tmp_path, config, *resume_from("whole"))
     assert again.returncode == 0, again.stderr
     assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "whole")[2], rel=1e-5)
 
@@ -376,17 +366,7 @@ def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
     assert "\r" not in done.stderr
     written = {file.name for file in (tmp_path / "clap/checkpoints/step_00000002/clap").iterdir()}
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= written
-    again = run(
-        "train_clap",
-        tmp_path,
-        config,
-        "--results_folder",
-        "again",
-        "--continue_from_dir",
-        "clap",
-        "--continue_from_step",
-        1,
-    )
+    again = run("train_clap", tmp_path, config, *resume_from("clap"))
     assert again.returncode == 0, again.stderr
     assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "clap")[2], rel=1e-4)
 

@@ -9,6 +9,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from helpers.golden_cases import CPU, closest
+from helpers.preprocessing import settings_of
 from helpers.processes import run_script
 from helpers.small_backbones import ENCODEC, build_codec, model_config
 from helpers.small_stack import CODEC, Stack
@@ -19,19 +20,24 @@ from vocos.models import VocosBackbone
 from vocos.pretrained import Vocos
 
 from open_musiclm import GenerationConfig, MusicLM
-from open_musiclm.audio import read_sound, write_wave
+from open_musiclm.audio import find_sounds, read_sound, write_wave
 from open_musiclm.checkpoints.bundle import pack
 from open_musiclm.config import EncodecConfig, GlobalConfig, ModelConfig, load_model_config
 from open_musiclm.config.json_files import load_section
+from open_musiclm.data.crops import Crop
+from open_musiclm.data.preprocess import Preprocessor
+from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
 from open_musiclm.tokenizers.own_directory import save_model
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
-from open_musiclm.training.backbones.code_sources import KeptCodes
+from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
+from open_musiclm.training.backbones.coded_sounds import CodedSounds
 from open_musiclm.training.backbones.train import VocosTrainingConfig
 from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
+from open_musiclm.training.backbones.vocos_discriminators import Discriminators, loss_of_discriminators
 from open_musiclm.training.options import RunOptions
 
 RELEASED = {"dim": 384, "intermediate_dim": 1152, "num_layers": 8, "adanorm_num_embeddings": 4}
@@ -211,8 +217,9 @@ def train_config(folder: Path, **more: object) -> dict:
             "save_model_every": 1,
             "save_results_every": 2,
             "adversarial_weight": 0.3,
-            "discriminator_periods": [2],
-            "discriminator_windows": [],
+            "discriminator_periods": [],
+            "discriminator_windows": [512],
+            "discriminator_channels": 4,
             **more,
         },
     }
@@ -307,3 +314,43 @@ def test_a_config_that_cannot_train_is_one_line(sounds: Path, tmp_path: Path, ch
             RunOptions("vocos", tmp_path / "results", log_with="none", device="cpu"),
             None,
         )
+
+
+def test_a_token_store_gives_the_codes_of_its_sound(stack: Stack, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for number in range(3):
+        write_wave(tmp_path / "sound" / f"{number}.wav", 0.1 * torch.randn(24000 * 4, generator=generator), 24000)
+    tokenizer = stack.tokenizer()
+    settings = settings_of(tmp_path, max_audio_length_seconds=3.0)
+    Preprocessor(stack.config, settings, tokenizer, {}, CPU).run(find_sounds(tmp_path / "sound"))
+    store = TokenStore(tmp_path / "store", stack.config)
+    source = StoredCodes(store, tmp_path / "sound", 15)
+    crop = Crop("codec", 0.8, 24000, normalized=False)
+    example = CodedSounds(source, range(len(source)), crop, CODEC.hop, 0, random_crops=False)[1]
+    assert example.codes.shape == (12, 8)
+    frames, path = source.frames(1), source.path(1)
+    first = (frames - 12) // 2
+    start = round(source.start_seconds(1) * 24000) + first * CODEC.hop
+    sound = read_sound(path).wave
+    assert torch.equal(example.wave, sound[start : start + 12 * CODEC.hop])
+    begin = round(source.start_seconds(1) * 24000)
+    whole = tokenizer.codec.encode(sound[None, begin : begin + frames * CODEC.hop])[0]
+    assert torch.equal(example.codes, whole[first : first + 12])
+
+
+def test_discriminators_learn_to_tell_decoded_sound_and_tell_the_decoder() -> None:
+    torch.manual_seed(0)
+    discriminators = Discriminators([2], [512], channels=4)
+    waves, noise = 0.5 * torch.sin(torch.arange(8000) / 9)[None].repeat(2, 1), 0.3 * torch.randn(2, 8000)
+    optimizer = torch.optim.Adam(discriminators.parameters(), 1e-3)
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = loss_of_discriminators(discriminators, noise, waves)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    told, same = discriminators.generator_losses(noise, waves), discriminators.generator_losses(waves, waves)
+    assert told.adversarial > same.adversarial
+    assert float(same.feature_matching) == 0

@@ -260,7 +260,7 @@ def weights(world: World) -> Iterator[Trial]:
     flags = {"semantic": "semantic", "fine": "fine", "clap_rvq": "rvq", "hubert_kmeans": "kmeans"}
     for kind, flag in flags.items():
         right = stack.weights(kind).read_bytes()
-        for number in range(6 * TIMES):
+        for number in range(7 * TIMES):
             path = world.file("a.safetensors", mutated(right, rng, 400))
             yield f"{kind} {number}", world.infer(f"--{flag}_path", path)
     released = {
@@ -271,7 +271,7 @@ def weights(world: World) -> Iterator[Trial]:
     for kind, write in released.items():
         right_file = world.new("right.joblib" if kind == "hubert_kmeans" else "right.pt")
         write(right_file)
-        for number in range(6 * TIMES):
+        for number in range(7 * TIMES):
             path = world.file(right_file.name, mutated(right_file.read_bytes(), rng, 2000))
             yield f"released {kind} {number}", world.convert(path, kind)
     contents: dict[str, object] = {

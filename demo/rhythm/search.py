@@ -24,7 +24,7 @@ from open_musiclm.generation.inference import Written, check_ranked_length, writ
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer
-from open_musiclm.generation.search import Candidate, particle_batches, resample, run_particles, surviving
+from open_musiclm.generation.search import Candidate, Search, resample, surviving
 from open_musiclm.generation.session import Request, requests_of
 
 
@@ -45,33 +45,22 @@ def best_of_n(
     num_semantic_candidates: int | None = None,
     audio_prompt: Sound | None = None,
     progress: Progress | None = None,
-) -> list[list[RhythmCandidate]]:
+) -> Iterator[list[RhythmCandidate]]:
     """`num_samples` of each prompt, as the model's generation config says, those that `scorer` finds best first.
 
     With semantic candidates, and music long enough to measure its rhythm, the particles start from the best of them.
-    Raises UserError.
+    Yields the samples of each prompt as soon as all of them are there. Raises UserError.
     """
-    return list(best_of_each(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress))
-
-
-def best_of_each(
-    model: MusicLM,
-    prompts: Sequence[str],
-    scorer: ClapRhythmScorer,
-    num_semantic_candidates: int | None = None,
-    audio_prompt: Sound | None = None,
-    progress: Progress | None = None,
-) -> Iterator[list[RhythmCandidate]]:
-    """As `best_of_n`, but yields the samples of each prompt as soon as all of them are there."""
     config = model.generation_config
+    search = Search(model, ClapScorer(model), config, audio_prompt, progress)
     if num_semantic_candidates is not None:
         _check(num_semantic_candidates, scorer, config)
     if num_semantic_candidates is not None and scorer.measures_rhythm(config.duration):
-        batches = _search_from_candidates(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress)
+        batches = _search_from_candidates(search, prompts, scorer, num_semantic_candidates)
     elif config.num_particles is None:
-        batches = model.batches(prompts, None, config.num_samples, config, audio_prompt, progress)
+        batches = search.sampled(prompts)
     else:
-        batches = particle_batches(model, prompts, ClapScorer(model), config, audio_prompt, progress)
+        batches = search.particles(prompts)
     return ranked(model, prompts, batches, scorer)
 
 
@@ -92,7 +81,7 @@ def generate_files(
     prepare_folder(results_folder)
     audio_prompt = read_sound(input_audio) if input_audio else None
     with stage_progress() as progress:
-        for own in best_of_each(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress):
+        for own in best_of_n(model, prompts, scorer, num_semantic_candidates, audio_prompt, progress):
             yield write_candidates(model, own, ClapScorer.name, results_folder, paths)
 
 
@@ -150,25 +139,16 @@ def numbered(samples: Sequence[Request], count: int) -> list[Request]:
 
 
 def _search_from_candidates(
-    model: MusicLM,
-    prompts: Sequence[str],
-    scorer: ClapRhythmScorer,
-    num_candidates: int,
-    audio_prompt: Sound | None,
-    progress: Progress | None,
+    search: Search, prompts: Sequence[str], scorer: ClapRhythmScorer, num_candidates: int
 ) -> Iterator[Float[Tensor, "batch samples"]]:
     """Core's particle search with semantic tokens chosen beforehand."""
-    config = model.generation_config
+    config = search.config
     particles = config.num_particles or 1
     samples, at_once = requests_of(prompts, config.num_samples), config.max_batch_size // particles
     for first in range(0, len(samples), at_once):
         batch = samples[first : first + at_once]
-        semantic = choose_semantic(model, batch, num_candidates, scorer, audio_prompt, progress)
-        session = model.session(numbered(batch, particles), config, progress)
-        prompt = session.prompt_tokens(audio_prompt)
-        survivors, coarse = run_particles(session, prompt, particles, ClapScorer(model), semantic)
-        winners = model.session([session.requests[index] for index in survivors], config, progress)
-        yield torch.cat(list(winners.finish(coarse, prompt, audio_prompt)), dim=1).cpu()
+        semantic = choose_semantic(search.model, batch, num_candidates, scorer, search.audio_prompt, search.progress)
+        yield search.survivors(numbered(batch, particles), semantic)
 
 
 def _check(num_candidates: int, scorer: ClapRhythmScorer, config: GenerationConfig) -> None:

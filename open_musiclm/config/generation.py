@@ -1,6 +1,6 @@
 """How to generate: the fields of `generation_config.json`, and of the command line's flags (no torch in here)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,16 +82,6 @@ class GenerationConfig(Section):
         description="of the written wave, in LUFS; -16 is usual; peaks stay below -1 dBTP; by default as generated",
     )
 
-    def __init__(self, /, **fields: Any) -> None:
-        """Raises UserError that names the field."""
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise UserError(f"GenerationConfig: {problems_of(error, type(self))}") from error
-
-    # So that pydantic does not call it for content of a file, whose errors name the file (as RootModel does it).
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-
     @field_validator("cfg_scale")
     @classmethod
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
@@ -112,6 +102,19 @@ class GenerationConfig(Section):
                 "of a sample compete within one batch"
             )
         return self
+
+    @model_validator(mode="wrap")  # the last one, around all others
+    @classmethod
+    def _named_in_python(
+        cls, fields: Any, validate: Callable[[Any], "GenerationConfig"], info: Any
+    ) -> "GenerationConfig":
+        """Raises UserError that names the field; of a file's content pydantic's error, to which its path is added."""
+        try:
+            return validate(fields)
+        except ValidationError as error:
+            if info.context is not None:
+                raise
+            raise UserError(f"GenerationConfig: {problems_of(error, cls)}") from error
 
     def updated(self, changes: Mapping[str, object]) -> "GenerationConfig":
         """The same with other values of some fields. Raises UserError that names the field."""

@@ -88,7 +88,7 @@ def section_from_json(text: str, source: str, kind: type[SectionType]) -> Sectio
 def section_from_content(content: object, source: str, kind: type[SectionType]) -> SectionType:
     """Validates a section of `kind`; `source` names where the content is from. Raises UserError."""
     try:
-        return kind.model_validate(content)
+        return kind.model_validate(content, context={"source": source})
     except ValidationError as error:
         raise UserError(f"{source}: {problems_of(error, kind)}") from error
 

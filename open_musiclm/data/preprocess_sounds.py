@@ -7,12 +7,26 @@ from pathlib import Path
 from accelerate import PartialState
 from torch import Tensor
 
-from open_musiclm.config import DataPreprocessorConfig, ModelConfig
+from open_musiclm.audio import find_sounds
+from open_musiclm.config import DataPreprocessorConfig, ModelConfig, load_training_config, require
+from open_musiclm.data.fma import filter_fma
 from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+
+
+def load_settings(training_config: Path, results_folder: Path | None) -> DataPreprocessorConfig:
+    """The section of a training config, with another results folder where one is given. Raises UserError."""
+    settings = require(load_training_config(training_config), "data_preprocessor_cfg", DataPreprocessorConfig)
+    return settings if results_folder is None else settings.model_copy(update={"results_folder": str(results_folder)})
+
+
+def find_usable(settings: DataPreprocessorConfig, filter_by_fma: bool) -> list[Path]:
+    """The sound files of `settings.folder`; if asked, without those that FMA's metadata rules out. Raises UserError."""
+    paths = find_sounds(Path(settings.folder))
+    return filter_fma(paths, settings.metadata_folder) if filter_by_fma else paths
 
 
 def preprocess_sounds(
@@ -27,8 +41,7 @@ def preprocess_sounds(
     """Writes the tokens of sound files to `settings.results_folder`, on the processes that accelerate started.
 
     Without `device_name`, each of several processes uses a device of its own. `trust_remote_code` lets Python code run
-    that comes with MERT. Returns what this process did. Raises
-    UserError, also where no file can be used.
+    that comes with MERT. Returns what this process did. Raises UserError, also where no file can be used.
     """
     device = choose_device(device_name)
     state = PartialState(cpu=device.type == "cpu")

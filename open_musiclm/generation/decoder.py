@@ -62,7 +62,11 @@ class CachedTransformer:
         self.prefix = transformer.non_causal_prefix_size
         self.position_bias = transformer.position_bias
         self.time_bias = transformer.time_bias
-        self.blocks = [_CachedBlock(block, precision) for block in transformer.blocks if isinstance(block, Block)]
+        self.blocks = [
+            (_CachedAttention(block.attention, precision), _CachedFeedForward(block.feedforward, precision))
+            for block in transformer.blocks
+            if isinstance(block, Block)
+        ]
         self.norm = transformer.norm.gamma.detach().to(precision)
         self.hidden_channels = transformer.hidden_channels
 
@@ -106,9 +110,9 @@ class CachedTransformer:
         cache.key_mask[:, time:] = True
         positions = torch.arange(time, device=x.device)
         bias = self._prefix_bias(key_mask, cache.times)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        for layer in cache.layers:
             layer.recent.zero_()
-            x = block(x, bias, layer, positions, attended=time)
+        x = self._run_blocks(x, bias, cache, positions, time)
         cache.position.fill_(time)
         return self._normalized(x[:, -1])
 
@@ -117,12 +121,22 @@ class CachedTransformer:
 
         Attends to the first `attended` positions of the cache at most, which must include all that are there.
         """
-        bias = self._step_bias(cache, attended)
-        x = x.unsqueeze(1)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, bias, layer, cache.position, attended)
+        x = self._run_blocks(x.unsqueeze(1), self._step_bias(cache, attended), cache, cache.position, attended)
         cache.position.add_(1)
         return self._normalized(x[:, 0])
+
+    def _run_blocks(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        bias: Float[Tensor, "batch rows attended"],
+        cache: KVCache,
+        positions: Int[Tensor, "time"],
+        attended: int,
+    ) -> Float[Tensor, "batch time dim"]:
+        for (attention, feedforward), layer in zip(self.blocks, cache.layers, strict=True):
+            x = x + attention(x, bias, layer, positions, attended)
+            x = x + feedforward(x, layer)
+        return x
 
     def _normalized(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         return functional.layer_norm(x, self.norm.shape, self.norm)
@@ -145,25 +159,6 @@ class CachedTransformer:
         distances = torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)
         bias = bias_between_all(self.position_bias(distances).t(), self.time_bias, times, time)
         return dense_bias(bias, key_mask, self.prefix).transpose(1, 2).flatten(1, 2)
-
-
-class _CachedBlock:
-    """One block: attention over the cache, then the feed-forward."""
-
-    def __init__(self, block: Block, precision: torch.dtype) -> None:
-        self.attention = _CachedAttention(block.attention, precision)
-        self.feedforward = _CachedFeedForward(block.feedforward, precision)
-
-    def __call__(
-        self,
-        x: Float[Tensor, "batch time dim"],
-        bias: Float[Tensor, "batch rows attended"],
-        layer: LayerCache,
-        positions: Int[Tensor, "time"],
-        attended: int,
-    ) -> Float[Tensor, "batch time dim"]:
-        x = x + self.attention(x, bias, layer, positions, attended)
-        return x + self.feedforward(x, layer)
 
 
 class _CachedAttention:

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from open_musiclm.generation.decoder import KVCache
 from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import StageGenerator, with_unconditional
+from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_unconditional
 from open_musiclm.models.flat_layout import (
     FlatLayout,
     append_end,
@@ -23,19 +22,10 @@ from open_musiclm.models.token_layout import Ids
 
 
 @dataclass
-class FlatState:
-    """The memory that decode steps of one window read and write.
+class FlatState(DecodeState):
+    """`token` is the number of the next token in the predicted sequence. The noise is [quantizers, batch, classes]."""
 
-    `attended` is the number of positions that a step attends to. With guidance every request has two rows, the second
-    without its condition. `token` is the number of the next token in the predicted sequence.
-    """
-
-    cache: KVCache
-    hidden: Float[Tensor, "rows dim"]
     token: Int[Tensor, "1"]
-    noise: Float[Tensor, "quantizers batch classes"]
-    ids: Int[Tensor, "batch quantizers"]
-    attended: int
 
 
 class FlatGenerator(StageGenerator[FlatState]):

@@ -9,10 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from open_musiclm.generation.decoder import KVCache
 from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import StageGenerator, with_unconditional
+from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_unconditional
 from open_musiclm.models.frames_layout import FramesLayout, delayed, no_times, undelayed
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import Ids
@@ -21,22 +20,14 @@ _SAMPLED = -1  # in `fixed`: a token that is sampled
 
 
 @dataclass
-class FramesState:
-    """The memory that decode steps of one window read and write.
-
-    `position` is the number of the last position run, from the first frame's on; `ids` are the tokens it predicted.
-    `fixed` are those that are not sampled: of the context, and empty ones. With guidance every request has two rows,
-    the second without its condition.
+class FramesState(DecodeState):
+    """`position` is the number of the last position run, from the first frame's on. The noise is [batch, quantizers,
+    classes]. `fixed` are the tokens that are not sampled: of the context, and empty ones.
     """
 
-    cache: KVCache
-    hidden: Float[Tensor, "rows dim"]
     position: Int[Tensor, "1"]
     conditioning: Float[Tensor, "rows capacity dim"]
-    noise: Float[Tensor, "batch quantizers classes"]
     fixed: Int[Tensor, "batch quantizers"]
-    ids: Int[Tensor, "batch quantizers"]
-    attended: int
 
 
 class FramesGenerator(StageGenerator[FramesState]):

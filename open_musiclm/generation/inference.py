@@ -16,7 +16,8 @@ from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer, Scorer
-from open_musiclm.generation.search import Candidate, best_of_each
+from open_musiclm.generation.search import Candidate, Search
+from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
 
 # One sample of a prompt needs no ranking: where it is long, it goes to the disk as it is made.
@@ -31,6 +32,15 @@ class Written:
 
     candidate: Candidate
     path: Path
+
+    def __str__(self) -> str:
+        return f"{self.candidate}  {self.path}"
+
+
+def lines_of(written: Sequence[Written]) -> Iterator[str]:
+    """What a person is told of the waves of one prompt."""
+    yield f"{written[0].candidate.prompt!r}:"
+    yield from (f"  {sample}" for sample in written)
 
 
 def generate_files(
@@ -56,7 +66,7 @@ def generate_files(
                 yield [written]
             return
         scorer = scorer or ClapScorer(model)
-        for own in best_of_each(model, prompts, scorer, None, audio_prompt, progress):
+        for own in Search(model, scorer, config, audio_prompt, progress).best_of_each(prompts):
             yield write_candidates(model, own, scorer.name, folder, paths)
 
 
@@ -123,7 +133,7 @@ def _stream_files(
 ) -> Iterator[Written]:
     """One sample of each prompt, kept in a file while it is made."""
     config = model.generation_config
-    for session in model.sessions(prompts, None, 1, config, audio_prompt, progress):
+    for session in model.sessions(requests_of(prompts, 1), config, audio_prompt, progress):
         with ExitStack() as stack:
             names = [_name(request.prompt, config, 1) for request in session.requests]
             spools = [

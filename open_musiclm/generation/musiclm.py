@@ -81,21 +81,9 @@ class MusicLM:
         With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
         see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
         """
-        batches = self.batches(prompts, duration, num_samples, config, audio_prompt, progress)
-        return [wave for batch in batches for wave in batch]
-
-    def batches(
-        self,
-        prompts: str | Sequence[str],
-        duration: float | None = None,
-        num_samples: int = 1,
-        config: GenerationConfig | None = None,
-        audio_prompt: Sound | None = None,
-        progress: Progress | None = None,
-    ) -> Iterator[Float[Tensor, "batch samples"]]:
-        """The waves of `generate`, up to `max_batch_size` at a time, as soon as they are made."""
-        sessions = self.sessions(prompts, duration, num_samples, config, audio_prompt, progress)
-        return (torch.cat([chunk.cpu() for chunk in session.stream(audio_prompt)], dim=1) for session in sessions)
+        settings = check_config(config, duration, self.generation_config)
+        sessions = self.sessions(requests_of(prompts, num_samples), settings, audio_prompt, progress)
+        return [wave for session in sessions for wave in session.waves(audio_prompt)]
 
     def stream(
         self,
@@ -107,28 +95,26 @@ class MusicLM:
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
         """(number of the batch, next chunk of sound of all its samples), window by window; see `generate`."""
-        sessions = self.sessions(prompts, duration, num_samples, config, audio_prompt, progress)
+        settings = check_config(config, duration, self.generation_config)
+        sessions = self.sessions(requests_of(prompts, num_samples), settings, audio_prompt, progress)
         return ((number, chunk) for number, session in enumerate(sessions) for chunk in session.stream(audio_prompt))
 
     def sessions(
         self,
-        prompts: str | Sequence[str],
-        duration: float | None = None,
-        num_samples: int = 1,
-        config: GenerationConfig | None = None,
-        audio_prompt: Sound | None = None,
-        progress: Progress | None = None,
+        requests: Sequence[Request],
+        config: GenerationConfig,
+        audio_prompt: Sound | None,
+        progress: Progress | None,
     ) -> Iterator[GenerationSession]:
-        """The sessions of `generate`, one for every batch; all arguments are checked at once. Raises UserError."""
-        settings = check_config(config, duration, self.generation_config)
-        requests, batch = requests_of(prompts, num_samples), settings.max_batch_size
+        """A session for every `max_batch_size` requests; everything is checked at once. Raises UserError."""
         if audio_prompt is not None:
             check_sound("audio_prompt", audio_prompt)
         if progress is not None and not isinstance(progress, Progress):
             raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
-        check_stages(needed_stages(self.config, settings, "semantic"), self.stages)
+        check_stages(needed_stages(self.config, config, "semantic"), self.stages)
+        batch = config.max_batch_size
         firsts = range(0, len(requests), batch)
-        return (self.session(requests[first : first + batch], settings, progress) for first in firsts)
+        return (self.session(requests[first : first + batch], config, progress) for first in firsts)
 
     def session(
         self,

@@ -7,7 +7,7 @@ best one is left, and only that one gets fine tokens.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -21,7 +21,7 @@ from open_musiclm.generation.audio_prompt import PromptTokens
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.scorers import Scorer
-from open_musiclm.generation.session import GenerationSession, requests_of
+from open_musiclm.generation.session import GenerationSession, Request, requests_of
 from open_musiclm.generation.tracks import GeneratedTrack
 
 SURVIVING_SHARE = 1 / 4
@@ -29,12 +29,77 @@ SURVIVING_SHARE = 1 / 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sample of a prompt, and its score."""
+    """One sample of a prompt, and its score by the scorer of that name."""
 
     prompt: str
     number: int
     wave: Float[Tensor, "samples"]
     score: float
+    score_name: str = field(default="similarity", kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{self.score_name} {self.score:.3f}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A model, a scorer and what a generation is asked for; `config` says how much is searched."""
+
+    model: MusicLM
+    scorer: Scorer
+    config: GenerationConfig
+    audio_prompt: Sound | None = None
+    progress: Progress | None = None
+
+    def best_of_each(self, prompts: Sequence[str]) -> Iterator[list[Candidate]]:
+        """As `best_of_n`, but yields the samples of each prompt as soon as all of them are there."""
+        batches = self.sampled(prompts) if self.config.num_particles is None else self.particles(prompts)
+        return self._ranked(prompts, batches)
+
+    def sampled(self, prompts: Sequence[str]) -> Iterator[Float[Tensor, "batch samples"]]:
+        """`config.num_samples` waves of each prompt in turn, batch by batch, none of them searched for."""
+        requests = requests_of(prompts, self.config.num_samples)
+        sessions = self.model.sessions(requests, self.config, self.audio_prompt, self.progress)
+        return (session.waves(self.audio_prompt) for session in sessions)
+
+    def particles(self, prompts: Sequence[str]) -> Iterator[Float[Tensor, "batch samples"]]:
+        """As `particle_search`, batch by batch."""
+        particles = self.config.num_particles or 1
+        requests = requests_of(prompts, self.config.num_samples * particles)
+        at_once = self.config.max_batch_size // particles * particles
+        for first in range(0, len(requests), at_once):
+            yield self.survivors(requests[first : first + at_once])
+
+    def survivors(
+        self, requests: Sequence[Request], semantic: Int[Tensor, "batch time 1"] | None = None
+    ) -> Float[Tensor, "survivors samples"]:
+        """One batch of particles: the wave of the one that is left of every `num_particles` requests.
+
+        The particles start from `semantic` tokens, or make their own.
+        """
+        session = self.model.session(requests, self.config, self.progress)
+        given = session.prompt_tokens(self.audio_prompt)
+        left, coarse = run_particles(session, given, self.config.num_particles or 1, self.scorer, semantic)
+        winners = self.model.session([session.requests[index] for index in left], self.config, self.progress)
+        return torch.cat(list(winners.finish(coarse, given, self.audio_prompt)), dim=1).cpu()
+
+    def _ranked(
+        self, prompts: Sequence[str], batches: Iterable[Float[Tensor, "batch samples"]]
+    ) -> Iterator[list[Candidate]]:
+        """`config.num_samples` waves of each prompt in turn, as candidates, those that score best first."""
+        requests = iter(requests_of(prompts, self.config.num_samples))
+        new = audio.samples_of(self.config.duration, self.model.sample_hz)
+        waiting: list[Candidate] = []
+        for batch in batches:
+            own = list(islice(requests, len(batch)))
+            scores = self.scorer.score([request.prompt for request in own], batch[:, -new:]).tolist()
+            waiting += [
+                Candidate(request.prompt, request.number, wave, score, score_name=self.scorer.name)
+                for request, wave, score in zip(own, batch, scores, strict=True)
+            ]
+            while len(waiting) >= self.config.num_samples:
+                done, waiting = waiting[: self.config.num_samples], waiting[self.config.num_samples :]
+                yield sorted(done, key=lambda candidate: -candidate.score)
 
 
 def best_of_n(
@@ -43,53 +108,12 @@ def best_of_n(
     scorer: Scorer,
     config: GenerationConfig | None = None,
     audio_prompt: Sound | None = None,
-    progress: Progress | None = None,
 ) -> list[list[Candidate]]:
     """`config.num_samples` samples of each prompt, those that score best first; scored is the new music only.
 
     With `config.num_particles` each sample is the outcome of a particle search. Raises UserError.
     """
-    return list(best_of_each(model, prompts, scorer, config, audio_prompt, progress))
-
-
-def best_of_each(
-    model: MusicLM,
-    prompts: Sequence[str],
-    scorer: Scorer,
-    config: GenerationConfig | None = None,
-    audio_prompt: Sound | None = None,
-    progress: Progress | None = None,
-) -> Iterator[list[Candidate]]:
-    """As `best_of_n`, but yields the samples of each prompt as soon as all of them are there."""
-    config = config or model.generation_config
-    if config.num_particles is None:
-        batches = model.batches(prompts, None, config.num_samples, config, audio_prompt, progress)
-    else:
-        batches = particle_batches(model, prompts, scorer, config, audio_prompt, progress)
-    return ranked(prompts, batches, scorer, model.sample_hz, config)
-
-
-def ranked(
-    prompts: Sequence[str],
-    batches: Iterable[Float[Tensor, "batch samples"]],
-    scorer: Scorer,
-    sample_hz: int,
-    config: GenerationConfig,
-) -> Iterator[list[Candidate]]:
-    """`config.num_samples` waves of each prompt in turn, as candidates, those that score best first."""
-    requests = iter(requests_of(prompts, config.num_samples))
-    new = audio.samples_of(config.duration, sample_hz)
-    waiting: list[Candidate] = []
-    for batch in batches:
-        own = list(islice(requests, len(batch)))
-        scores = scorer.score([request.prompt for request in own], batch[:, -new:]).tolist()
-        waiting += [
-            Candidate(request.prompt, request.number, wave, score)
-            for request, wave, score in zip(own, batch, scores, strict=True)
-        ]
-        while len(waiting) >= config.num_samples:
-            done, waiting = waiting[: config.num_samples], waiting[config.num_samples :]
-            yield sorted(done, key=lambda candidate: -candidate.score)
+    return list(Search(model, scorer, config or model.generation_config, audio_prompt).best_of_each(prompts))
 
 
 def particle_search(
@@ -98,35 +122,13 @@ def particle_search(
     scorer: Scorer,
     config: GenerationConfig | None = None,
     audio_prompt: Sound | None = None,
-    progress: Progress | None = None,
 ) -> list[Float[Tensor, "samples"]]:
     """`config.num_samples` waves of each prompt in turn, each the best of `config.num_particles` particles.
 
     Raises UserError.
     """
-    batches = particle_batches(model, prompts, scorer, config, audio_prompt, progress)
+    batches = Search(model, scorer, config or model.generation_config, audio_prompt).particles(prompts)
     return [wave for batch in batches for wave in batch]
-
-
-def particle_batches(
-    model: MusicLM,
-    prompts: Sequence[str],
-    scorer: Scorer,
-    config: GenerationConfig | None = None,
-    audio_prompt: Sound | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Float[Tensor, "batch samples"]]:
-    """As `particle_search`, batch by batch."""
-    config = config or model.generation_config
-    particles = config.num_particles or 1
-    requests = requests_of(prompts, config.num_samples * particles)
-    at_once = config.max_batch_size // particles * particles
-    for first in range(0, len(requests), at_once):
-        session = model.session(requests[first : first + at_once], config, progress)
-        given = session.prompt_tokens(audio_prompt)
-        survivors, coarse = run_particles(session, given, particles, scorer)
-        winners = model.session([session.requests[index] for index in survivors], config, progress)
-        yield torch.cat(list(winners.finish(coarse, given, audio_prompt)), dim=1).cpu()
 
 
 def run_particles(

@@ -84,6 +84,10 @@ class GenerationSession:
         coarse = self._track("coarse", semantic, given, self._coarse_end(given))
         yield from self.finish(coarse, given, audio_prompt)
 
+    def waves(self, audio_prompt: Sound | None = None) -> Float[Tensor, "batch samples"]:
+        """All of `stream`, on the CPU."""
+        return torch.cat([chunk.cpu() for chunk in self.stream(audio_prompt)], dim=1)
+
     def regenerate(self, sound: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of the sound made anew from the coarse or from the fine stage on."""
         nothing, ticks = self.prompt_tokens(None), max(self.new_ticks, self.window["coarse"])

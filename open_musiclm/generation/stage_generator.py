@@ -2,16 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.errors import UserError
 from open_musiclm.generation.cuda_graphs import GraphCache
-from open_musiclm.generation.decoder import CachedTransformer
+from open_musiclm.generation.decoder import CachedTransformer, KVCache
 from open_musiclm.generation.sampling import Sampling
 from open_musiclm.generation.threads import AdaptiveThreads
 from open_musiclm.models.stages import Stage
@@ -20,7 +21,23 @@ from open_musiclm.models.token_layout import PADDING, Ids
 # Captured steps have room for a multiple of this many positions, so that windows of similar length share one.
 _CAPTURED_POSITIONS = 512
 
-State = TypeVar("State")
+
+@dataclass
+class DecodeState:
+    """The memory that decode steps of one window read and write.
+
+    `hidden` is the last position's; `ids` are the last tokens sampled, with `noise`. `attended` is the number of
+    positions that a step attends to. With guidance every request has two rows, the second without its condition.
+    """
+
+    cache: KVCache
+    hidden: Float[Tensor, "rows dim"]
+    ids: Int[Tensor, "batch quantizers"]
+    noise: Float[Tensor, "_ _ classes"]
+    attended: int
+
+
+State = TypeVar("State", bound=DecodeState)
 
 
 class StageGenerator(ABC, Generic[State]):

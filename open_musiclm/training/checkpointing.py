@@ -53,6 +53,18 @@ class TrainingState(Section):
     best_step: NonNegativeInt | None = None
     best_validation_loss: float | None = None
 
+    def after_step(self, draws: int) -> "TrainingState":
+        """One step further, after `draws` examples in all."""
+        return self.model_copy(update={"step": self.step + 1, "draws": draws})
+
+    def after_skip(self) -> "TrainingState":
+        """With one more step that changed no weights."""
+        return self.model_copy(update={"skipped_steps": self.skipped_steps + 1})
+
+    def with_best(self, step: int | None, validation_loss: float | None) -> "TrainingState":
+        """With another best checkpoint, or none."""
+        return self.model_copy(update={"best_step": step, "best_validation_loss": validation_loss})
+
 
 class Best(Section):
     """The content of best.json."""

@@ -84,14 +84,11 @@ class Loop:
             return here
         return int(self.accelerator.gather(torch.tensor([here], device=self.accelerator.device)).max())
 
-    def _now(self, **changes: object) -> None:
-        self.state = self.state.model_copy(update=changes)
-
     def _step(self) -> None:
         begun, waited = time.perf_counter(), self.stream.waited_seconds
         result = self.trainer.train_step(self.stream.take(self.trainer.batches_per_step), self.state.step)
         first_index = self.state.draws
-        self._now(step=self.state.step + 1, draws=self.stream.position)
+        self.state = self.state.after_step(self.stream.position)
         seconds = time.perf_counter() - begun
         amount = result.amount * self.accelerator.num_processes
         self.log.step(
@@ -116,7 +113,7 @@ class Loop:
             self._skipped_in_a_row = 0
             return
         self._skipped_in_a_row += 1
-        self._now(skipped_steps=self.state.skipped_steps + 1)
+        self.state = self.state.after_skip()
         batch = f"examples {first_index} to {self.state.draws - 1} of the training stream"
         self.log.say(f"step {self.state.step}: loss or gradient is not finite ({batch}): skipped")
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
@@ -185,7 +182,7 @@ class Loop:
         if self._validated is not None and self._is_validated():
             loss, best = self._validated[1]["loss"], self.state.best_validation_loss
             if math.isfinite(loss) and (best is None or not best <= loss):
-                self._now(best_step=self.state.step, best_validation_loss=loss)
+                self.state = self.state.with_best(self.state.step, loss)
         folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
         self.log.say(f"saved {folder}")
 
@@ -193,4 +190,4 @@ class Loop:
         assert self.run.checkpoint is not None
         self.state = restore_checkpoint(self.run.checkpoint, self.trainer, self.accelerator)
         if not self.run.goes_on_in_place:
-            self._now(best_step=None, best_validation_loss=None)
+            self.state = self.state.with_best(None, None)

@@ -130,7 +130,12 @@ def _server() -> socket.socket:
     ours, theirs = socket.socketpair()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     words = [sys.executable, str(SERVER), str(theirs.fileno())]
-    subprocess.Popen(words, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(words, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
     theirs.close()
-    atexit.register(ours.close)
+
+    def end() -> None:
+        ours.close()
+        server.wait(timeout=60)
+
+    atexit.register(end)
     return ours

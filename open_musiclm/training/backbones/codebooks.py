@@ -68,16 +68,6 @@ def codebook_usage(codes: Int[Tensor, "batch time quantizers"], codebook_size: i
     return [len(codes[..., index].unique()) / codebook_size for index in range(codes.shape[-1])]
 
 
-def codebook_perplexity(codes: Int[Tensor, "batch time quantizers"], codebook_size: int) -> list[float]:
-    """exp(entropy) of each codebook's codes as a share of its size: 1 where all codes are equally frequent."""
-    result = []
-    for index in range(codes.shape[-1]):
-        share = torch.bincount(codes[..., index].flatten(), minlength=codebook_size).double()
-        share = share / share.sum()
-        result.append(float(torch.special.entr(share).sum().exp()) / codebook_size)
-    return result
-
-
 @torch.no_grad()
 def _start_from(codebook: Any, vectors: Float[Tensor, "vectors dim"], rng: np.random.Generator) -> None:
     size = codebook.embed.shape[0]

@@ -1,0 +1,30 @@
+"""Prompts to try a model with: those of a text file, or a varied list (no torch in here)."""
+
+from pathlib import Path
+
+from open_musiclm.errors import UserError
+from open_musiclm.text_files import read_lines
+
+VARIED_PROMPTS = (
+    "slow and peaceful solo piano in a minor key",
+    "a fast fiddle tune, bright and dance-like",
+    "string quartet, moderate tempo, warm and flowing",
+    "a lively accordion with a steady bass",
+    "calm church organ, long chords in a major key",
+    "a melancholic cello melody over soft strings",
+    "energetic electronic dance music with a strong beat",
+    "acoustic guitar fingerpicking, gentle and quiet",
+    "brass fanfare, loud and triumphant",
+    "a flute and a harp playing a light melody",
+)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of the text file that --prompts_file names, one on each line. Raises UserError."""
+    try:
+        prompts = [line for _, line in read_lines(path)]
+    except UserError as error:
+        raise UserError(f"--prompts_file {error}") from error
+    if not prompts:
+        raise UserError(f"--prompts_file {path}: holds no prompt; write one on each line")
+    return prompts
