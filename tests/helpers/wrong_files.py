@@ -120,9 +120,9 @@ def _nested(path: Path) -> None:
     os.makedirs(path)
     home = os.getcwd()
     os.chdir(path)
-    for _ in range(600):  # longer than a path may be
-        os.mkdir("folder")
-        os.chdir("folder")
+    for _ in range(40):  # longer than a path may be
+        os.mkdir("folder" * 20)
+        os.chdir("folder" * 20)
     os.chdir(home)
 
 
