@@ -45,7 +45,12 @@ from open_musiclm.training.backbones.mert import MertTraining, build_mert
 from open_musiclm.training.backbones.mert_losses import MertHeads, frames_at, mask_spans
 from open_musiclm.training.backbones.rng import example_rngs, follow_examples, seed_dropout, step_rng
 from open_musiclm.training.backbones.spectrograms import Spectrograms
-from open_musiclm.training.backbones.train import EncodecTrainingConfig, train_mert
+from open_musiclm.training.backbones.train import (
+    EncodecTrainingConfig,
+    SpectralCodecTrainingConfig,
+    VocosTrainingConfig,
+    train_mert,
+)
 from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.trainer import IndexedBatch
@@ -270,6 +275,9 @@ def test_demo_configs_are_valid():
     load_section(DEMO / "configs/train_encodec.json", EncodecTrainingConfig)
     load_section(DEMO / "configs/train_clap.json", ClapTrainingConfig)
     load_section(DEMO / "configs/train_mert.json", MertTrainingConfig)
+    load_section(DEMO / "configs/train_spectral_codec.json", SpectralCodecTrainingConfig)
+    load_section(DEMO / "configs/train_vocos.json", VocosTrainingConfig)
+    load_section(DEMO.parent / "configs/training/train_vocos.json", VocosTrainingConfig)
 
 
 @pytest.fixture
