@@ -21,6 +21,7 @@ from open_musiclm import terminal
 from open_musiclm.argument_types import (
     OFF,
     STAGES,
+    finite_float,
     guidance,
     loudness,
     non_negative_float,
@@ -28,10 +29,12 @@ from open_musiclm.argument_types import (
     positive_int,
     share,
 )
-from open_musiclm.argument_types import prompt as prompt  # for the scripts
+from open_musiclm.argument_types import fraction as fraction  # for the scripts, as those below
+from open_musiclm.argument_types import prompt as prompt
+from open_musiclm.argument_types import sample_rate as sample_rate
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.interruption import Interrupted
 from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
@@ -119,6 +122,16 @@ def add_continue_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--continue_from_step", type=positive_int, default=None, help="at this step, not at the newest")
 
 
+def add_lora_argument(to: argparse.ArgumentParser) -> None:
+    """`--lora_rank`, of the scripts that train a stage."""
+    to.add_argument(
+        "--lora_rank",
+        type=positive_int,
+        default=None,
+        help="train an adapter of this rank on the weights at --fine_tune_from (as lora in the training config)",
+    )
+
+
 def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
     """The trained parts from `first_stage` on, one path each."""
     for stage in STAGES[STAGES.index(first_stage) :]:
@@ -131,7 +144,43 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
+    add_adapter_arguments(to)
     add_trust_argument(to)
+
+
+def add_adapter_arguments(to: argparse.ArgumentParser) -> None:
+    """`--adapter_path` and `--adapter_weight`, both of which may be there several times."""
+    to.add_argument(
+        "--adapter_path",
+        action="append",
+        default=None,
+        help="a LoRA adapter: its file, a folder of such, or the results folder of its training; may be given several "
+        f"times; {OFF}: none, not even those of the bundle",
+    )
+    to.add_argument(
+        "--adapter_weight",
+        action="append",
+        type=finite_float,
+        default=None,
+        help="what the adapter at the same place is multiplied by (default: 1)",
+    )
+
+
+def adapter_paths_from(arguments: argparse.Namespace) -> list[AdapterPath] | None:
+    """The adapters that the command line names, None where it names none. Raises UserError."""
+    paths, weights = arguments.adapter_path, arguments.adapter_weight or []
+    if paths is None and not weights:
+        return None
+    if paths is None or len(weights) not in (0, len(paths)):
+        raise UserError(
+            f"--adapter_weight: given {len(weights)} times, and --adapter_path {len(paths or ())} times; give one "
+            "weight for each adapter, or none"
+        )
+    if OFF in paths:
+        if len(paths) > 1 or weights:
+            raise UserError(f"--adapter_path {OFF}: means no adapter; leave out the others and --adapter_weight")
+        return []
+    return [AdapterPath(Path(path), weight) for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True)]
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -167,7 +216,7 @@ def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig
 def model_paths_from(arguments: argparse.Namespace) -> ModelPaths:
     """Where the command line says that the parts are."""
     parts = {name: getattr(arguments, f"{name}_path", None) for name in (*STAGES, "rvq", "kmeans")}
-    return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts)
+    return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts, adapters=adapter_paths_from(arguments))
 
 
 def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic") -> "tuple[MusicLM, dict[str, str]]":
@@ -185,7 +234,10 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     stages = needed_stages(model_config, config, first_stage)
     parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
     model = MusicLM(model_config, *parts, config)
-    return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
+    found = {flag: str(path) for flag, path in paths.resolved(stages).items()}
+    if paths.adapters:
+        found["adapter_path"] = ", ".join(f"{adapter.path} x {adapter.weight:g}" for adapter in paths.adapters)
+    return model, found
 
 
 @contextmanager
@@ -317,7 +369,8 @@ def run_options_from(
     `name` is what is trained. Raises UserError where the arguments exclude each other.
     """
     continue_from = getattr(arguments, continue_option.removeprefix("--"), None)
-    if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None:
+    is_adapter = getattr(arguments, "lora_rank", None) is not None  # whose base may have moved
+    if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None and not is_adapter:
         raise UserError(f"--fine_tune_from and {continue_option} exclude each other: new weights, or an old run")
     return RunOptions(
         name=name,
