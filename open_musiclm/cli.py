@@ -18,10 +18,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from open_musiclm import terminal
+from open_musiclm.adapter_arguments import adapter_paths_from, add_adapter_arguments
 from open_musiclm.argument_types import (
     OFF,
     STAGES,
-    finite_float,
     guidance,
     loudness,
     non_negative_float,
@@ -34,7 +34,7 @@ from open_musiclm.argument_types import prompt as prompt
 from open_musiclm.argument_types import sample_rate as sample_rate
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.paths import AdapterPath, ModelPaths
+from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.interruption import Interrupted
 from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
@@ -146,41 +146,6 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     add_checkpoint_arguments(to, first_stage)
     add_adapter_arguments(to)
     add_trust_argument(to)
-
-
-def add_adapter_arguments(to: argparse.ArgumentParser) -> None:
-    """`--adapter_path` and `--adapter_weight`, both of which may be there several times."""
-    to.add_argument(
-        "--adapter_path",
-        action="append",
-        default=None,
-        help="a LoRA adapter: its file, a folder of such, or the results folder of its training; may be given several "
-        f"times; {OFF}: none, not even those of the bundle",
-    )
-    to.add_argument(
-        "--adapter_weight",
-        action="append",
-        type=finite_float,
-        default=None,
-        help="what the adapter at the same place is multiplied by (default: 1)",
-    )
-
-
-def adapter_paths_from(arguments: argparse.Namespace) -> list[AdapterPath] | None:
-    """The adapters that the command line names, None where it names none. Raises UserError."""
-    paths, weights = arguments.adapter_path, arguments.adapter_weight or []
-    if paths is None and not weights:
-        return None
-    if paths is None or len(weights) not in (0, len(paths)):
-        raise UserError(
-            f"--adapter_weight: given {len(weights)} times, and --adapter_path {len(paths or ())} times; give one "
-            "weight for each adapter, or none"
-        )
-    if OFF in paths:
-        if len(paths) > 1 or weights:
-            raise UserError(f"--adapter_path {OFF}: means no adapter; leave out the others and --adapter_weight")
-        return []
-    return [AdapterPath(Path(path), weight) for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True)]
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) -> None:
