@@ -21,6 +21,8 @@ setup(
         "scikit-learn>=1.5",
         "einops>=0.8",
         "accelerate>=1.0",
+        "peft>=0.17",
+        "psutil>=5.9",
         "beartype>=0.18",
         "jaxtyping>=0.3",
         "pydantic>=2.8",

@@ -170,7 +170,7 @@ def _memorization(
     """Shares of clips that have a run of token changes in common with a training clip."""
     training = [store.tokens(row, "semantic").flatten().tolist() for row in range(len(store))]
     sets = {"generated": generated, "real, unseen": held_out}
-    tokens = {name: [_semantic(tokenizer, wave) for wave in waves] for name, waves in sets.items()}
+    tokens = {name: [semantic_tokens(tokenizer, wave) for wave in waves] for name, waves in sets.items()}
     return {
         f"runs of {length} changes, {name}": share_repeated(clips, training, length)
         for length in RUN_LENGTHS
@@ -178,7 +178,8 @@ def _memorization(
     }
 
 
-def _semantic(tokenizer: MusicTokenizer, wave: Wave) -> list[int]:
+def semantic_tokens(tokenizer: MusicTokenizer, wave: Wave) -> list[int]:
+    """The semantic tokens of a wave at `SAMPLE_HZ`."""
     resampled_wave = resampled(Sound(wave, SAMPLE_HZ), tokenizer.semantic.mert.sample_hz)
     normal = normalize(resampled_wave, statistics_of(resampled_wave))
     return tokenizer.semantic_ids(normal[None].to(tokenizer.device)).flatten().tolist()

@@ -53,5 +53,18 @@ def control_prompts(count: int, seed: int) -> list[ControlPrompt]:
     return prompts
 
 
+def prompts_for(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` prompts for an instrument with these names, tempi in turn."""
+    rng = np.random.default_rng(seed)
+    prompts = []
+    for number in range(count):
+        name, pace = _one(names, rng), _one(_TEMPO_WORDS[TEMPI[number % len(TEMPI)]], rng)
+        wording = _WORDINGS[number // len(TEMPI) % len(_WORDINGS)]
+        prompts.append(
+            wording.format(instrument=name, an_instrument=with_article(name), tempo=pace, a_tempo=with_article(pace))
+        )
+    return prompts
+
+
 def _one(items: Sequence[Item], rng: np.random.Generator) -> Item:
     return items[rng.integers(len(items))]

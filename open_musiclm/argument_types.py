@@ -15,11 +15,35 @@ def positive_int(text: str) -> int:
     return value
 
 
+def finite_float(text: str) -> float:
+    """An argparse type: a number."""
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
 def positive_float(text: str) -> float:
     """An argparse type: a finite number above 0 (seconds, hours)."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def sample_rate(text: str) -> int:
+    """An argparse type: a rate that sound files have, Hz."""
+    value = int(text)
+    if not 8000 <= value <= 192_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 8000 and 192000")
+    return value
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a number of at least 0 and below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and below 1")
     return value
 
 

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from open_musiclm import terminal
+from open_musiclm.adapter_arguments import adapter_paths_from, add_adapter_arguments
 from open_musiclm.argument_types import (
     OFF,
     STAGES,
@@ -28,7 +29,9 @@ from open_musiclm.argument_types import (
     positive_int,
     share,
 )
-from open_musiclm.argument_types import prompt as prompt  # for the scripts
+from open_musiclm.argument_types import fraction as fraction  # for the scripts, as those below
+from open_musiclm.argument_types import prompt as prompt
+from open_musiclm.argument_types import sample_rate as sample_rate
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import ModelPaths
@@ -119,6 +122,16 @@ def add_continue_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--continue_from_step", type=positive_int, default=None, help="at this step, not at the newest")
 
 
+def add_lora_argument(to: argparse.ArgumentParser) -> None:
+    """`--lora_rank`, of the scripts that train a stage."""
+    to.add_argument(
+        "--lora_rank",
+        type=positive_int,
+        default=None,
+        help="train an adapter of this rank on the weights at --fine_tune_from (as lora in the training config)",
+    )
+
+
 def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: str = "semantic") -> None:
     """The trained parts from `first_stage` on, one path each."""
     for stage in STAGES[STAGES.index(first_stage) :]:
@@ -131,6 +144,7 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: str = "semanti
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, first_stage)
+    add_adapter_arguments(to)
     add_trust_argument(to)
 
 
@@ -167,7 +181,7 @@ def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig
 def model_paths_from(arguments: argparse.Namespace) -> ModelPaths:
     """Where the command line says that the parts are."""
     parts = {name: getattr(arguments, f"{name}_path", None) for name in (*STAGES, "rvq", "kmeans")}
-    return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts)
+    return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts, adapters=adapter_paths_from(arguments))
 
 
 def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic") -> "tuple[MusicLM, dict[str, str]]":
@@ -185,7 +199,10 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     stages = needed_stages(model_config, config, first_stage)
     parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
     model = MusicLM(model_config, *parts, config)
-    return model, {flag: str(path) for flag, path in paths.resolved(stages).items()}
+    found = {flag: str(path) for flag, path in paths.resolved(stages).items()}
+    if paths.adapters:
+        found["adapter_path"] = ", ".join(f"{adapter.path} x {adapter.weight:g}" for adapter in paths.adapters)
+    return model, found
 
 
 @contextmanager
@@ -317,7 +334,8 @@ def run_options_from(
     `name` is what is trained. Raises UserError where the arguments exclude each other.
     """
     continue_from = getattr(arguments, continue_option.removeprefix("--"), None)
-    if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None:
+    is_adapter = getattr(arguments, "lora_rank", None) is not None  # whose base may have moved
+    if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None and not is_adapter:
         raise UserError(f"--fine_tune_from and {continue_option} exclude each other: new weights, or an old run")
     return RunOptions(
         name=name,

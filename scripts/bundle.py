@@ -11,6 +11,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     cli.add_model_config_argument(parser)
     cli.add_checkpoint_arguments(parser)
+    cli.add_adapter_arguments(parser)
     parser.add_argument(
         "--generation_config", type=Path, default=None, help="JSON file with how to generate; default: the defaults"
     )
@@ -22,12 +23,14 @@ def main(arguments: argparse.Namespace) -> None:
     cli.require_arguments(arguments, ["results_folder"])
     config = load_model_config(arguments.model_config)
     cli.require_arguments(arguments, [f"{part}_path" for part in (*config.stage_names, "rvq", "kmeans")])
+    from open_musiclm.checkpoints.adapters import find_adapters
     from open_musiclm.checkpoints.bundle import bundle_kinds, pack, push
 
     flag_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path"}
     paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in bundle_kinds(config)}
     how = load_generation_config(arguments.generation_config) if arguments.generation_config else None
-    for path in pack(arguments.model_config, paths, arguments.results_folder, how):
+    adapters = [(file, a.weight) for a in cli.adapter_paths_from(arguments) or () for file in find_adapters(a.path)]
+    for path in pack(arguments.model_config, paths, arguments.results_folder, how, adapters):
         cli.say(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
     if arguments.push_to_hub:
         cli.say(f"pushing these files to {arguments.push_to_hub}")

@@ -10,6 +10,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_config_arguments(parser)
     cli.add_tokenizer_arguments(parser, required=False)
     cli.add_continue_arguments(parser)
+    cli.add_lora_argument(parser)
     cli.add_run_arguments(parser)
     cli.add_trust_argument(parser)
     return parser
@@ -27,6 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
         cli.run_options_from(arguments, "coarse"),
         TokenizerPaths(arguments.rvq_path, arguments.kmeans_path, arguments.trust_remote_code),
         arguments.fine_tune_from,
+        arguments.lora_rank,
     )
     if folder is not None:
         cli.say(f"wrote the coarse stage to {folder}")

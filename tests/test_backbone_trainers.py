@@ -26,6 +26,7 @@ from open_musiclm.config.backbones import (
     MertTrainingConfig,
 )
 from open_musiclm.config.json_files import load_section
+from open_musiclm.data.captions import read_captions
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
@@ -36,7 +37,7 @@ from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss, retrieval_recall
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
-from open_musiclm.training.backbones.clap_text import read_captions, train_text_tokenizer
+from open_musiclm.training.backbones.clap_text import train_text_tokenizer
 from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_update
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec import EncodecTrainer

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from open_musiclm.data.captions import CaptionedSound, read_captions
 from open_musiclm.errors import UserError
-from open_musiclm.training.backbones.clap_text import CaptionedSound, read_captions
 
 
 def written(folder: Path, *lines: object) -> Path:

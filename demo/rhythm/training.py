@@ -11,12 +11,12 @@ from torch import Tensor
 from demo.rhythm.descriptors import describe_rhythm
 from demo.rhythm.scorer import FILE_NAME, RhythmScorer
 from open_musiclm.config import ModelConfig
+from open_musiclm.data.captions import read_captions
 from open_musiclm.data.crop_preparation import stored_name
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.mert import load_centroids
-from open_musiclm.training.backbones.clap_text import read_captions
 
 COMPONENTS = 4
 FEWEST_SOUNDS = 50

@@ -18,6 +18,7 @@ from open_musiclm.audio.reading import (
     wave_statistics,
 )
 from open_musiclm.audio.resampling import resample, resampled, semantic_input
+from open_musiclm.audio.tags import artist_of
 from open_musiclm.audio.waves import (
     SILENCE_STANDARD_DEVIATION,
     Sound,
@@ -41,6 +42,7 @@ __all__ = [
     "SoundError",
     "SoundInfo",
     "WaveStatistics",
+    "artist_of",
     "check_length",
     "count_frames",
     "find_foreign_sounds",

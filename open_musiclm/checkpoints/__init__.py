@@ -1,9 +1,11 @@
 """Weights on disk, read without unpickling."""
 
 from open_musiclm.checkpoints.weights import (
+    BEST_NAME,
     CHECKPOINTS_FOLDER,
     Kind,
     Weights,
+    chosen_step,
     differing_keys,
     find_weights,
     load_into,
@@ -15,9 +17,11 @@ from open_musiclm.checkpoints.weights import (
 )
 
 __all__ = [
+    "BEST_NAME",
     "CHECKPOINTS_FOLDER",
     "Kind",
     "Weights",
+    "chosen_step",
     "differing_keys",
     "find_weights",
     "load_into",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from open_musiclm.checkpoints import Kind, find_weights, load_weights, save_weights, weights_name
+from open_musiclm.checkpoints.adapter_packing import pack_adapters
 from open_musiclm.config import (
     GENERATION_CONFIG_NAME,
     MODEL_CONFIG_NAME,
@@ -46,13 +47,17 @@ def bundle_kinds(config: ModelConfig) -> tuple[Kind, ...]:
 
 
 def pack(
-    model_config: Path, paths: Mapping[Kind, Path], folder: Path, generation_config: GenerationConfig | None = None
+    model_config: Path,
+    paths: Mapping[Kind, Path],
+    folder: Path,
+    generation_config: GenerationConfig | None = None,
+    adapters: Sequence[tuple[Path, float]] = (),
 ) -> list[Path]:
     """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
 
     Of backbones that the config names by a local directory the files that are read are copied, and so is a LAION file.
-    Without a generation config the bundle has the defaults. Returns the files of the bundle. The folder appears whole
-    or not at all. Raises UserError, also where it is not empty.
+    Without a generation config the bundle has the defaults; `adapters` are files with their weights. Returns the files
+    of the bundle. The folder appears whole or not at all. Raises UserError, also where it is not empty.
     """
     if os.path.lexists(folder) and (not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())):
         raise UserError(f"{folder}: there already, and not empty; name a new folder for the bundle")
@@ -64,6 +69,7 @@ def pack(
         unfinished.mkdir(parents=True)
         for kind, path in paths.items():
             convert(path, kind, config, unfinished / weights_name(kind))
+        pack_adapters(adapters, config, unfinished)
         for name, source in copied.items():
             _copy(source, unfinished / name)
         write_json(unfinished / MODEL_CONFIG_NAME, _moved(read_json_object(model_config), copied))

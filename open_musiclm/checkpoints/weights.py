@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,11 +22,13 @@ from open_musiclm.checkpoints.legacy import stages as released
 from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.config import ModelConfig, model_config_from_json
+from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
 
 Kind = Literal["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans"]
 CHECKPOINTS_FOLDER = "checkpoints"
+BEST_NAME = "best.json"  # in it
 _STEP_FOLDER = re.compile(r"step_(\d+)")
 _FORMAT = "open_musiclm"
 
@@ -56,8 +59,21 @@ def saved_steps(results_folder: Path) -> list[int]:
     return sorted(int(match.group(1)) for match in matches if match)
 
 
+def chosen_step(results_folder: Path) -> int | None:
+    """The step whose checkpoint a results folder stands for: the newest, or the best of a run that may stop early.
+
+    None where there is no checkpoint.
+    """
+    steps = saved_steps(results_folder)
+    with suppress(UserError, OSError):
+        best = read_json_object(results_folder / CHECKPOINTS_FOLDER / BEST_NAME)
+        if best.get("chosen") is True and best.get("step") in steps:
+            return int(best["step"])
+    return steps[-1] if steps else None
+
+
 def find_weights(path: Path, kind: Kind) -> Path:
-    """The weights file that `path` means: itself, or the newest one in a results or checkpoint folder.
+    """The weights file that `path` means: itself, or the chosen one in a results or checkpoint folder.
 
     Raises UserError where there is none.
     """
@@ -65,9 +81,14 @@ def find_weights(path: Path, kind: Kind) -> Path:
         if not path.exists():
             raise UserError(f"{path}: no such checkpoint for {kind}")
         return path
-    steps = saved_steps(path)
-    folder = step_folder(path, steps[-1]) if steps else path
+    step = chosen_step(path)
+    folder = path if step is None else step_folder(path, step)
     file = folder / weights_name(kind)
+    if not file.exists() and (folder / f"{kind}_adapter.safetensors").exists():
+        raise UserError(
+            f"{path}: holds an adapter, not a whole {kind} stage; give the weights that it was trained on here, and "
+            "this as --adapter_path"
+        )
     if not file.exists():
         raise UserError(f"{path}: holds no {weights_name(kind)}; give the results folder of the {kind} training")
     return file
@@ -124,6 +145,11 @@ def load_weights(path: Path, kind: Kind) -> Weights:
         return Weights(file, tensors, None)
     content, metadata = read_tensors(file)
     tensors = dict(unwrapped(content, file))
+    if metadata.get("format") == f"{_FORMAT}_adapter":
+        raise UserError(
+            f"{file}: an adapter, not whole weights; give the weights that it was trained on here, and this "
+            "as --adapter_path"
+        )
     if metadata.get("format") != _FORMAT or not {"kind", "model_config"} <= metadata.keys():
         raise UserError(
             f"{file}: not an open_musiclm checkpoint (its metadata lacks format={_FORMAT}, kind or model_config)"

@@ -101,6 +101,17 @@ def _file(file: ConfigFile) -> Iterable[str]:
         if names != [""]:
             yield from ("### " + ", ".join(f"`{name}`" for name in names), "")
         yield from (_text(kinds), "", *_table(kinds), "")
+    inner = {key: kind for section in file.sections.values() for key, kind in _inner(section)}
+    for key, kind in inner.items():
+        yield from (f"### `{key}` within a section", "", _text([kind]), "", *_table([kind]), "")
+
+
+def _inner(section: type[Section]) -> Iterable[tuple[str, type[Section]]]:
+    """The sections within a section, by their key."""
+    for key, field in section.model_fields.items():
+        options = (field.annotation, *get_args(field.annotation))
+        if any(inspect.isclass(option) and issubclass(option, Section) for option in options):
+            yield key, _section(field.annotation)
 
 
 def _alike(sections: Mapping[str, type[Section]]) -> list[tuple[list[str], list[type[Section]]]]:
@@ -124,6 +135,8 @@ def _table(kinds: list[type[Section]]) -> Iterable[str]:
 def _type(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_type(option) for option in schema["anyOf"])
+    if "$ref" in schema:
+        return "object (below)"
     if "enum" in schema:
         return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
     if schema["type"] == "array":

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from open_musiclm.config.augment import AugmentConfig
 from open_musiclm.config.fields import (
     AtMost,
     BatchSize,
@@ -20,6 +21,7 @@ from open_musiclm.config.fields import (
     Workers,
 )
 from open_musiclm.config.json_files import Section, SectionType, load_section
+from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError
 
 _RATE = "Learning rate of AdamW after the warm-up."
@@ -102,6 +104,32 @@ class StageTrainerConfig(GradientTrainerConfig):
     )
     gradient_checkpointing: bool = Field(default=False, description="Compute each block twice and keep less in memory.")
     compile: bool = Field(default=False, description="Compile the blocks with torch.compile (GPU only).")
+    lora: LoraConfig | None = Field(
+        default=None, description="Train an adapter of the weights at --fine_tune_from; null: all weights are trained."
+    )
+    early_stop_patience: PositiveInt | None = Field(
+        default=None,
+        description="Validations in a row without a lower loss after which the run ends; its results folder then "
+        "stands for the best checkpoint. null: it never ends early.",
+    )
+    repeat: PositiveInt | None = Field(
+        default=None,
+        description="Passes over the training files (a window of each) after which the run ends, if that is before "
+        "num_train_steps; null: num_train_steps alone counts.",
+    )
+    caption_share: Share = Field(
+        default=0.0,
+        description="Share of the examples with a caption whose CLAP tokens come from the caption, through CLAP's text "
+        "tower, instead of from the sound.",
+    )
+    augment: AugmentConfig | None = Field(
+        default=None, description="Changes of the sound before it is tokenized; null: none."
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Decay of a moving average of the weights, which validation, samples and checkpoints use; null: "
+        "none.",
+    )
 
     @model_validator(mode="after")
     def _one_weight_per_sequence(self) -> "StageTrainerConfig":
@@ -127,6 +155,12 @@ class DataPreprocessorConfig(Section):
     )
     random_crop: bool = Field(
         default=True, description="Crop anywhere in a file; false: one after the other from its beginning."
+    )
+    repeat: PositiveInt = Field(
+        default=1, description="How often each crop is stored, each time with changes of its own (augment)."
+    )
+    augment: AugmentConfig | None = Field(
+        default=None, description="Changes of the sound before it is tokenized; null: none."
     )
     num_crops: PositiveInt = Field(default=1, description="Most crops of a file.")
     clap_batch_size: BatchSize = Field(default=32, description="CLAP windows computed at the same time.")

@@ -1,14 +1,16 @@
 """Whether a folder of sound is enough to train a model as its configs say."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from open_musiclm.config import ModelConfig, StageTrainerConfig, TrainingConfig
+from open_musiclm.data.captions import caption_problems, captions_of
 from open_musiclm.data.check_files import CheckedFile, check_folder, describe, seconds_of, usable
-from open_musiclm.data.split import split
+from open_musiclm.data.split import split_folder
 from open_musiclm.files import atomic_write
 from open_musiclm.tokens import token_streams
 
@@ -42,7 +44,8 @@ def check_data(
     UserError where there is no sound file, or where the disk refuses.
     """
     files = check_folder(folder)
-    lines = [*describe(files), *_by_config(files, configs)]
+    captions = Captions.found(files, folder)
+    lines = [*describe(files), *captions.lines(), *_by_config(files, configs, folder, captions)]
     summary = f"\n{len(usable(files))} of {len(files)} files can be used; nothing was changed"
     if results_folder is None:
         return [*lines, summary]
@@ -52,13 +55,43 @@ def check_data(
     return [*lines, f"wrote {target}", summary]
 
 
-def enough_for(files: Sequence[CheckedFile], model: ModelConfig, training: TrainingConfig) -> Findings:
-    """Whether the usable files are enough to train `model` as `training` says, on one process."""
+@dataclass(frozen=True)
+class Captions:
+    """How many of the usable files have captions, and what is wrong with captions."""
+
+    files: int = 0
+    problems: Sequence[str] = ()
+
+    @classmethod
+    def found(cls, files: Sequence[CheckedFile], folder: Path) -> "Captions":
+        """Those below a folder."""
+        paths = [file.path for file in usable(files)]
+        problems = caption_problems([file.path for file in files], folder)
+        return cls(0 if problems else len(captions_of(paths, folder)), problems)
+
+    def lines(self) -> Iterator[str]:
+        """Lines for the person at the terminal; none where there are no captions."""
+        if self.files:
+            yield f"captions  {self.files} files have some"
+        if self.problems:
+            yield f"captions  {len(self.problems)} faults; training with caption_share is refused until they are gone"
+        yield from (f"  {problem}" for problem in self.problems)
+
+
+def enough_for(
+    files: Sequence[CheckedFile],
+    model: ModelConfig,
+    training: TrainingConfig,
+    folder: Path = Path(),
+    captions: Captions | None = None,
+) -> Findings:
+    """Whether the usable files below `folder` are enough to train `model` as `training` says, on one process."""
     good = usable(files)
     found = [*_windows(good, model), *_sample_rates(good, model), *_tokenizers(good, model, training)]
     for stage in (training.semantic_trainer_cfg, training.coarse_trainer_cfg, training.fine_trainer_cfg):
         if stage is not None:
-            found += _stage(good, stage, model.window_seconds(stage.stage))
+            found += _stage(good, stage, model.window_seconds(stage.stage), folder)
+            found += _captions(stage, captions or Captions())
     return Findings(
         [finding.text for finding in found if not finding.is_warning],
         [finding.text for finding in found if finding.is_warning],
@@ -66,12 +99,15 @@ def enough_for(files: Sequence[CheckedFile], model: ModelConfig, training: Train
 
 
 def _by_config(
-    files: Sequence[CheckedFile], configs: Mapping[str, tuple[ModelConfig, TrainingConfig]]
+    files: Sequence[CheckedFile],
+    configs: Mapping[str, tuple[ModelConfig, TrainingConfig]],
+    folder: Path,
+    captions: Captions,
 ) -> Iterator[str]:
     """The findings of each pair of configs. Pairs with equal findings share a paragraph."""
     titles: dict[tuple[str, ...], list[str]] = {}
     for title, (model, training) in configs.items():
-        facts, warnings = enough_for(files, model, training)
+        facts, warnings = enough_for(files, model, training, folder, captions)
         verdict = [f"  ! {warning}" for warning in warnings] or ["  enough"]
         titles.setdefault((*(f"  {fact}" for fact in facts), *verdict), []).append(title)
     for lines, equal in titles.items():
@@ -110,8 +146,14 @@ def _tokenizers(good: Sequence[CheckedFile], model: ModelConfig, training: Train
         yield Finding(f"k-means: every second used {_passes(used, good):,.1f} times")
 
 
-def _stage(good: Sequence[CheckedFile], stage: StageTrainerConfig, window: float) -> Iterator[Finding]:
-    train, valid = split([file.path for file in good], stage.valid_frac, stage.seed)
+def _captions(stage: StageTrainerConfig, captions: Captions) -> Iterator[Finding]:
+    if stage.caption_share and not captions.files:
+        what = "captions have faults (above)" if captions.problems else "no file has one: write a .txt beside each"
+        yield Finding(f"{stage.stage} stage: caption_share {stage.caption_share:g}, but {what}", is_warning=True)
+
+
+def _stage(good: Sequence[CheckedFile], stage: StageTrainerConfig, window: float, folder: Path) -> Iterator[Finding]:
+    train, valid = split_folder([file.path for file in good], folder, stage.valid_frac, stage.seed)
     chosen = set(train)
     used = stage.num_train_steps * stage.batch_size * stage.grad_accum_every * window
     passes = _passes(used, [file for file in good if file.path in chosen])

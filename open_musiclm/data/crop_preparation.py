@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from open_musiclm.audio import SoundError, SoundInfo, read_window
+from open_musiclm.audio import SoundError, SoundInfo
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig
+from open_musiclm.data.augmentation import SoundChange, changed_window
 from open_musiclm.data.crops import TOKENIZER_KINDS, TokenizerKind, cut, tokenizer_crop
 from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.failures import SoundFailure, named
@@ -68,7 +69,8 @@ class CropPreparation(Dataset[PreparedFile]):
             with named(path):
                 info = self.statistics.info(path)
                 name = stored_name(path, self.folder)
-                return PreparedFile([self._crop(path, name, info, *place) for place in self._places(name, info)])
+                places, versions = self._places(name, info), range(self.settings.repeat)
+                return PreparedFile([self._crop(path, name, info, *place, v) for place in places for v in versions])
         except SoundError as error:
             return PreparedFile([], SoundFailure(path, str(error)))
 
@@ -77,21 +79,32 @@ class CropPreparation(Dataset[PreparedFile]):
         length = max(int(min(info.seconds, self.settings.max_audio_length_seconds)), self.shortest)
         last = max(int(info.seconds) - length, 0)
         if self.settings.random_crop:
-            number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-            generator = random_generator(self.settings.seed, number)
+            generator = random_generator(self.settings.seed, _number_of(name))
             starts = generator.choice(last + 1, size=min(self.settings.num_crops, last + 1), replace=False)
         else:
             starts = np.arange(0, last + 1, length)[: self.settings.num_crops]
         return [(int(start), length) for start in sorted(starts)]
 
-    def _crop(self, path: Path, name: str, info: SoundInfo, start: int, seconds: int) -> SoundCrop:
-        window = read_window(path, start * info.sample_hz, seconds * info.sample_hz, info)
-        statistics = self.statistics.of(path)
+    def _crop(self, path: Path, name: str, info: SoundInfo, start: int, seconds: int, version: int) -> SoundCrop:
+        change = self._change(name, start, version)
+        window = changed_window(path, start * info.sample_hz, seconds * info.sample_hz, info, change)
+        statistics = change.statistics(self.statistics.of(path))
         waves = {
             kind: cut(window, info.sample_hz, tokenizer_crop(kind, seconds, self.config), statistics)
             for kind in TOKENIZER_KINDS
         }
         return SoundCrop(name, start, seconds, waves)
+
+    def _change(self, name: str, start: int, version: int) -> SoundChange:
+        """What is changed about a version of a crop: it depends on the seed, the file's name and the place alone."""
+        if self.settings.augment is None:
+            return SoundChange()
+        generator = random_generator(self.settings.seed, _number_of(name), start, version)
+        return SoundChange.draw(self.settings.augment, generator)
+
+
+def _number_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def stored_name(path: Path, folder: Path) -> str:

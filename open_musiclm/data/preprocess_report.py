@@ -16,6 +16,7 @@ class PreprocessReport:
     """What a process did: files and seconds written, files that were stored before, files that failed.
 
     `interrupted` is the number of the signal that ended it early, 0 where none did.
+    `captioned` counts the sound files, of all processes, whose captions have tokens in the store.
     `waited_seconds` is how long it waited for decoded sound, after the first files, of the `elapsed_seconds` in all.
     """
 
@@ -26,6 +27,7 @@ class PreprocessReport:
     interrupted: int = 0
     waited_seconds: float = 0.0
     elapsed_seconds: float = 0.0
+    captioned: int = 0
 
     @property
     def waited_share(self) -> float:
@@ -42,6 +44,8 @@ class PreprocessReport:
             f"{self.stored_before} were there before, {len(self.failures)} could not be used; "
             f"waited for decoding {self.waited_share:.0%} of the time"
         )
+        if self.captioned:
+            yield f"wrote the CLAP tokens of the captions of {self.captioned} files"
 
     def list_failures(self, folder: Path, process_index: int) -> None:
         """Writes the failures of this run to a file of this process. Raises UserError."""

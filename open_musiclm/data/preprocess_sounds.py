@@ -9,6 +9,7 @@ from torch import Tensor
 
 from open_musiclm.audio import find_sounds
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig, load_training_config, require
+from open_musiclm.data.caption_tokens import write_caption_tokens
 from open_musiclm.data.fma import filter_fma
 from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.preprocess_report import PreprocessReport
@@ -56,6 +57,8 @@ def preprocess_sounds(
         config, settings, tokenizer, fingerprints, device, state.process_index, state.num_processes
     )
     report = preprocessor.run(paths)
+    if state.process_index == 0:
+        report.captioned = write_caption_tokens(Path(settings.results_folder), Path(settings.folder), paths, tokenizer)
     if len(report.failures) == len(paths):
         raise UserError(
             f"{settings.folder}: none of its {len(paths)} sound files could be used; the first one is "

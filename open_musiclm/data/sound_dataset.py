@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from open_musiclm.audio import SILENCE_STANDARD_DEVIATION, SoundError, read_window
+from open_musiclm.audio import SILENCE_STANDARD_DEVIATION, SoundError
+from open_musiclm.config.augment import AugmentConfig
+from open_musiclm.data.augmentation import SoundChange, changed_window
 from open_musiclm.data.crops import Crop, cut, nested_starts, span_of
 from open_musiclm.data.example_order import ExampleOrder, random_generator
 from open_musiclm.data.failures import SoundFailure, first_usable, named
@@ -20,10 +22,11 @@ from open_musiclm.errors import UserError
 
 @dataclass(frozen=True)
 class SoundExample:
-    """One wave per crop, by its name, and the files that failed before the one that the waves are from."""
+    """One wave per crop, by its name, and the files that failed before the one that the waves are from, `path`."""
 
     waves: dict[str, Float[Tensor, "_"]]
     failures: list[SoundFailure]
+    path: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,16 @@ class SoundDataset(Dataset[SoundExample]):
 
     Each epoch takes every file once, in a random order, at a random whole sample. The longest crop comes first,
     shorter ones lie anywhere inside it, equally long ones have the same start. The next file in the epoch's order
-    replaces one that fails.
+    replaces one that fails. With `augment` the longest crop is changed, and the others are cut out of it.
     """
 
     def __init__(
-        self, paths: Sequence[Path], crops: Sequence[Crop], seed: int, statistics: StatisticsCache | None = None
+        self,
+        paths: Sequence[Path],
+        crops: Sequence[Crop],
+        seed: int,
+        statistics: StatisticsCache | None = None,
+        augment: AugmentConfig | None = None,
     ) -> None:
         if not paths:
             raise UserError("no sound file is left to take examples from; give more files or a smaller valid_frac")
@@ -63,6 +71,7 @@ class SoundDataset(Dataset[SoundExample]):
         self.crops = sorted(crops, key=lambda crop: -crop.seconds)
         self.seed = seed
         self.statistics = statistics or StatisticsCache()
+        self.augment = augment
         self._order = ExampleOrder(len(self.paths), seed)
         self._failed: dict[Path, str] = {}
 
@@ -73,8 +82,10 @@ class SoundDataset(Dataset[SoundExample]):
     def __getitem__(self, index: int) -> SoundExample:
         """The crops of example `index`. Raises UserError where no file can be read."""
         paths = (self.paths[item] for item in self._order.candidates(index))
-        waves, failures = first_usable(paths, lambda path: self._waves(path, random_generator(self.seed, index)), Path)
-        return SoundExample(waves, failures)
+        (path, waves), failures = first_usable(
+            paths, lambda path: (path, self._waves(path, random_generator(self.seed, index))), Path
+        )
+        return SoundExample(waves, failures, path)
 
     def _waves(self, path: Path, generator: np.random.Generator) -> dict[str, Float[Tensor, "_"]]:
         """The crops of a file, which is not tried again after it failed once. Raises SoundError."""
@@ -91,10 +102,11 @@ class SoundDataset(Dataset[SoundExample]):
         info = self.statistics.info(path)
         spans = [span_of(crop, info.sample_hz) for crop in self.crops]
         firsts = nested_starts([info.frames, *spans], generator)
-        window = read_window(path, firsts[0], spans[0], info)
+        change = SoundChange() if self.augment is None else SoundChange.draw(self.augment, generator)
+        window = changed_window(path, firsts[0], spans[0], info, change)
         # Those of a file that is silent as a whole raise SoundError.
         needs_statistics = any(crop.normalized for crop in self.crops) or _silent(window)
-        statistics = self.statistics.of(path) if needs_statistics else None
+        statistics = change.statistics(self.statistics.of(path)) if needs_statistics else None
         return {
             crop.name: cut(window[first - firsts[0] :], info.sample_hz, crop, statistics)
             for crop, first in zip(self.crops, firsts, strict=True)

@@ -1,5 +1,10 @@
-"""The division into training and validation: the same on every machine."""
+"""The division into training and validation: the same on every machine.
 
+A folder whose sound lies in two folders named `train` and `valid`, and nowhere else, is divided already: so that no
+artist and no album is on both sides (scripts/prepare_dataset.py makes such folders).
+"""
+
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +12,27 @@ from typing import TypeVar
 from open_musiclm.data.example_order import random_generator
 
 Name = TypeVar("Name", Path, str)
+
+
+TRAINING_FOLDER, VALIDATION_FOLDER = "train", "valid"
+
+
+def split_folder(paths: Sequence[Path], folder: Path, valid_frac: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """Training and validation files below `folder`: as its folders say, if they do, else by `split`."""
+    divided = divided_places([Path(os.path.relpath(path, folder)).as_posix() for path in paths])
+    if divided is None:
+        return split(paths, valid_frac, seed)
+    return [paths[place] for place in divided[0]], [paths[place] for place in divided[1]]
+
+
+def divided_places(names: Sequence[str]) -> tuple[list[int], list[int]] | None:
+    """Which of the names, paths below a folder, are in its `train` and its `valid`; None where that does not say it."""
+    tops = [name.partition("/")[0] for name in names]
+    training, validation = (
+        [place for place, top in enumerate(tops) if top == wanted] for wanted in (TRAINING_FOLDER, VALIDATION_FOLDER)
+    )
+    is_divided = training and validation and len(training) + len(validation) == len(names)
+    return (training, validation) if is_divided else None
 
 
 def split(names: Sequence[Name], valid_frac: float, seed: int) -> tuple[list[Name], list[Name]]:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.data.example_order import ExampleOrder, random_generator
-from open_musiclm.data.split import validation_places
+from open_musiclm.data.split import divided_places, validation_places
 from open_musiclm.data.store_description import stored_hz
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -32,7 +32,7 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
         self.store = store
         self.rows = rows
         self.seed = seed
-        self._streams = stage_streams(stage, config)
+        self.streams = stage_streams(stage, config)
         self._grid = config.token_grid
         self._outer_ticks = _ticks(config.window_seconds("semantic"), self._grid)
         self._inner_ticks = _ticks(config.window_seconds(stage), self._grid)
@@ -49,13 +49,17 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
 
         Raises UserError where a shard is damaged.
         """
-        row = self.rows[self._order.item(index)]
+        row = self.row(index)
         generator = random_generator(self.seed, index)
         second = int(generator.integers(0, int(self.store.seconds(row) - self._outer_seconds), endpoint=True))
         offset = int(generator.integers(0, self._outer_ticks - self._inner_ticks, endpoint=True))
-        clap, *framed = self._streams
+        clap, *framed = self.streams
         start = second + offset * self._grid
         return [self._window(row, clap, Fraction(second)), *(self._window(row, stream, start) for stream in framed)]
+
+    def row(self, index: int) -> int:
+        """The row of the store that example `index` is made of."""
+        return self.rows[self._order.item(index)]
 
     def _window(self, row: int, stream: TokenStream, start: Fraction) -> Int[Tensor, "_ _"]:
         """A stream's tokens of the stage's window from `start` seconds on; of CLAP those of the window there."""
@@ -64,9 +68,13 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
 
 
 def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
-    """Training and validation rows; all rows of a sound file fall on the same side."""
+    """Training and validation rows; all rows of a sound file fall on the same side.
+
+    The folders `train` and `valid` divide them, where the sound lay in such.
+    """
     numbers = store.path_numbers()
-    chosen = validation_places(int(numbers.max()) + 1, valid_frac, seed)
+    divided = divided_places(sorted(set(store.paths())))
+    chosen = validation_places(int(numbers.max()) + 1, valid_frac, seed) if divided is None else divided[1]
     in_validation = np.isin(numbers, list(chosen))
     return np.flatnonzero(~in_validation).tolist(), np.flatnonzero(in_validation).tolist()
 

@@ -6,20 +6,22 @@ from dataclasses import replace
 from open_musiclm.checkpoints.bundle import open_bundle
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_generation_config
 from open_musiclm.devices import choose_device
+from open_musiclm.generation.adapters import apply_adapters, bundled_adapters, load_adapters
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.models.stages import Stage, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 
 def open_paths(paths: ModelPaths) -> tuple[ModelPaths, GenerationConfig]:
-    """The paths with the bundle, if any, as a folder, and its generation config or else the defaults.
+    """The paths with the bundle, if any, as a folder, with its adapters, and its generation config or the defaults.
 
     Raises UserError.
     """
     if paths.bundle is None:
         return paths, GenerationConfig()
     folder = open_bundle(paths.bundle)
-    return replace(paths, bundle=str(folder)), load_generation_config(folder)
+    adapters = bundled_adapters(folder) if paths.adapters is None else paths.adapters
+    return replace(paths, bundle=str(folder), adapters=adapters), load_generation_config(folder)
 
 
 def load_parts(
@@ -29,9 +31,14 @@ def load_parts(
     device: str | None,
     trust_remote_code: bool = False,
 ) -> tuple[dict[StageName, Stage], MusicTokenizer]:
-    """The stages that are named, and the tokenizers; see `Mert.load` for `trust_remote_code`. Raises UserError."""
+    """The stages that are named, with their adapters merged, and the tokenizers.
+
+    See `Mert.load` for `trust_remote_code`. Raises UserError.
+    """
     found, on = paths.resolved(stages), choose_device(device)
+    adapters = load_adapters(paths.adapters or ())
     loaded = {name: load_stage(found[f"{name}_path"], name, config, on) for name in stages}
+    apply_adapters(adapters, loaded, found)
     return loaded, MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on, trust_remote_code)
 
 

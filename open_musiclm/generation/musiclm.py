@@ -17,7 +17,7 @@ from open_musiclm.generation.arguments import check_config, check_sound, check_s
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
-from open_musiclm.generation.paths import ModelPaths
+from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, requests_of
@@ -53,13 +53,15 @@ class MusicLM:
         device: str | torch.device | None = None,
         precision: Precision | None = None,
         trust_remote_code: bool = False,
+        adapters: Sequence[AdapterPath] | None = None,
     ) -> "MusicLM":
         """The model of a bundle: its folder, or the id of one on the hub.
 
-        Without `device` the best one there is; without `precision` that of the bundle's generation config. Python code
-        that comes with its MERT runs only with `trust_remote_code`. Raises UserError.
+        Without `device` the best one there is; without `precision` that of the bundle's generation config; without
+        `adapters` those of the bundle, with an empty list none. Python code that comes with its MERT runs only with
+        `trust_remote_code`. Raises UserError.
         """
-        paths, generation_config = open_paths(ModelPaths(bundle=str(name)))
+        paths, generation_config = open_paths(ModelPaths(bundle=str(name), adapters=adapters))
         if precision is not None:
             generation_config = generation_config.updated({"precision": precision})
         config = paths.read_model_config()

@@ -9,8 +9,19 @@ from open_musiclm.errors import UserError
 
 
 @dataclass(frozen=True)
+class AdapterPath:
+    """An adapter file, or a folder with adapters, and what their updates are multiplied by."""
+
+    path: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelPaths:
-    """The parts of a model: files or results folders; a bundle, by folder or hub id, has all that are not named."""
+    """The parts of a model: files or results folders; a bundle, by folder or hub id, has all that are not named.
+
+    `adapters` None means those of the bundle, if it has any.
+    """
 
     bundle: str | None = None
     model_config: Path | str | None = None
@@ -19,6 +30,7 @@ class ModelPaths:
     fine: Path | str | None = None
     rvq: Path | str | None = None
     kmeans: Path | str | None = None
+    adapters: Sequence[AdapterPath] | None = None
 
     def resolved(self, stages: Sequence[StageName]) -> dict[str, Path]:
         """The path of every part that is needed, by its flag; the bundle must be a folder. Raises UserError."""

@@ -152,6 +152,11 @@ def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, dev
     return stage.to(device)
 
 
+def load_stage_to_adapt(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
+    """As `load_stage`, but to train an adapter on, as `config` says. Raises UserError."""
+    return _filled(load_weights(path, name), name, config).to(device)
+
+
 def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
     if weights.model_config is None and getattr(config.stage(name), "token_layout", "flat") != "flat":
         raise UserError(f"{weights.path}: released weights have token_layout flat, and the {name}_cfg here says frames")

@@ -58,6 +58,10 @@ class MusicTokenizer:
         """CLAP tokens of waves at `clap.sample_hz`."""
         return self.quantizer.encode(self.clap.embed_audio(waves)).unsqueeze(1)
 
+    def prompt_ids(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
+        """CLAP tokens of texts."""
+        return self.quantizer.encode(self.clap.embed_text(prompts)).unsqueeze(1)
+
     def clap_window_ids(
         self, waves: Sequence[Float[Tensor, "_"]], window: int, step: int
     ) -> Int[Tensor, "windows quantizers"]:

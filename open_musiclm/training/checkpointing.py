@@ -14,18 +14,18 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps, step_folder
+from open_musiclm.checkpoints import BEST_NAME, CHECKPOINTS_FOLDER, saved_steps, step_folder
 from open_musiclm.checkpoints.finite import check_finite, named_tensors
 from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
 from open_musiclm.config.fields import NonNegativeInt
 from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import sync, write_json
+from open_musiclm.training.early_stop import LossHistory
 from open_musiclm.training.random_states import random_states, restore_random_states
 from open_musiclm.training.trainer import Resumable, Trainer
 
 STATE_NAME = "state.json"
-BEST_NAME = "best.json"
 _UNFINISHED = ".unfinished_"
 _ANOTHER = "go on from another checkpoint (--continue_from_step)"
 # What reading or taking back a state raises where its file is cut short, edited or of another training.
@@ -52,25 +52,33 @@ class TrainingState(Section):
     skipped_steps: NonNegativeInt = 0
     best_step: NonNegativeInt | None = None
     best_validation_loss: float | None = None
+    best_is_chosen: bool = False
+    losses: LossHistory = LossHistory()
 
-    def after_step(self, draws: int) -> "TrainingState":
+    def after_step(self, draws: int, loss: float) -> "TrainingState":
         """One step further, after `draws` examples in all."""
-        return self.model_copy(update={"step": self.step + 1, "draws": draws})
+        return self.model_copy(update={"step": self.step + 1, "draws": draws, "losses": self.losses.trained(loss)})
+
+    def with_losses(self, losses: LossHistory) -> "TrainingState":
+        """With what is known of losses after a validation."""
+        return self.model_copy(update={"losses": losses})
 
     def after_skip(self) -> "TrainingState":
         """With one more step that changed no weights."""
         return self.model_copy(update={"skipped_steps": self.skipped_steps + 1})
 
-    def with_best(self, step: int | None, validation_loss: float | None) -> "TrainingState":
-        """With another best checkpoint, or none."""
-        return self.model_copy(update={"best_step": step, "best_validation_loss": validation_loss})
+    def with_best(self, step: int | None, validation_loss: float | None, chosen: bool = False) -> "TrainingState":
+        """With another best checkpoint, or none; `chosen`: the results folder stands for it."""
+        changes = {"best_step": step, "best_validation_loss": validation_loss, "best_is_chosen": chosen}
+        return self.model_copy(update=changes)
 
 
 class Best(Section):
-    """The content of best.json."""
+    """The content of best.json; `chosen` says that the results folder stands for this checkpoint, not the newest."""
 
     step: NonNegativeInt
     validation_loss: float | None
+    chosen: bool = False
 
 
 def find_checkpoint(path: Path, step: int | None) -> Path:
@@ -211,7 +219,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 def _remove_old(results_folder: Path, state: TrainingState, keep_last: int) -> None:
     if state.best_step is not None:
-        best = Best(step=state.best_step, validation_loss=state.best_validation_loss)
+        best = Best(step=state.best_step, validation_loss=state.best_validation_loss, chosen=state.best_is_chosen)
         write_json(results_folder / CHECKPOINTS_FOLDER / BEST_NAME, best.model_dump())
     for step in saved_steps(results_folder)[:-keep_last]:
         if step != state.best_step:

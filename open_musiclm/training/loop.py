@@ -16,6 +16,7 @@ from open_musiclm.interruption import Interrupted, Interruption
 from open_musiclm.terminal import tell
 from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
+from open_musiclm.training.early_stop import LossHistory
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.run import Run
 from open_musiclm.training.run_folder import FAILURES_NAME, SAMPLES_FOLDER
@@ -28,12 +29,23 @@ MAX_SKIPPED_IN_A_ROW = 10
 class Loop:
     """Trains `trainer` on `data` for `config.num_train_steps` steps in `run`'s folder.
 
+    With an `early_stop_patience` it ends after so many validations in a row without a lower loss; the checkpoint of the
+    lowest one is kept, and it is the one that the folder stands for.
+
     Going on from a checkpoint gives, on the same number of processes, the losses of an uninterrupted run. Raises
     UserError; the checkpoints on disk are whole then too.
     """
 
-    def __init__(self, trainer: Trainer, data: TrainingData, run: Run, config: TrainerConfig) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: TrainingData,
+        run: Run,
+        config: TrainerConfig,
+        early_stop_patience: int | None = None,
+    ) -> None:
         self.trainer, self.data, self.run, self.config = trainer, data, run, config
+        self.patience = early_stop_patience
         self.accelerator = run.accelerator
         self.state = TrainingState()
         self.failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
@@ -60,16 +72,19 @@ class Loop:
                 f"nothing was trained: step {self.state.step} is made already, and num_train_steps is "
                 f"{self.config.num_train_steps}; raise it to go on"
             )
+        elif self._is_done():
+            self.log.say("nothing was trained: this run stopped early; raise early_stop_patience to go on")
         stopped_by = 0
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
             with self.interruption:
-                while self.state.step < self.config.num_train_steps and not stopped_by:
+                while not self._is_done() and not stopped_by:
                     self._step()
                     stopped_by = self._largest(self.interruption.number)
-                finished = self.state.step >= self.config.num_train_steps
+                finished = self._is_done()
                 self._save(validated=finished)
             self.failures.report()
+            self._tell_early_stop()
         finally:
             self.stream.close()
             self.log.close()
@@ -84,11 +99,22 @@ class Loop:
             return here
         return int(self.accelerator.gather(torch.tensor([here], device=self.accelerator.device)).max())
 
+    def _is_done(self) -> bool:
+        return self.state.step >= self.config.num_train_steps or self.state.losses.should_stop(self.patience)
+
+    def _tell_early_stop(self) -> None:
+        losses = self.state.losses
+        if losses.should_stop(self.patience):
+            self.log.say(
+                f"stopped early after step {self.state.step}: no lower validation loss in {losses.validations_since} "
+                f"validations; the folder stands for its best checkpoint, of step {self.state.best_step}"
+            )
+
     def _step(self) -> None:
         begun, waited = time.perf_counter(), self.stream.waited_seconds
         result = self.trainer.train_step(self.stream.take(self.trainer.batches_per_step), self.state.step)
         first_index = self.state.draws
-        self.state = self.state.after_step(self.stream.position)
+        self.state = self.state.after_step(self.stream.position, result.loss)
         seconds = time.perf_counter() - begun
         amount = result.amount * self.accelerator.num_processes
         self.log.step(
@@ -105,7 +131,8 @@ class Loop:
         if self.state.step % self.config.save_results_every == 0:
             self._validate()
             self._write_samples()
-        if self.state.step % self.config.save_model_every == 0:
+        is_best = self.patience is not None and self.state.losses.is_lowest(self.state.step)
+        if self.state.step % self.config.save_model_every == 0 or is_best:
             self._save(validated=True)
 
     def _count_skipped(self, result: StepResult, first_index: int) -> None:
@@ -135,6 +162,10 @@ class Loop:
             return
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
+        overfitted = self.state.losses.overfits
+        self.state = self.state.with_losses(self.state.losses.validated(self.state.step, values["loss"]))
+        if self.state.losses.overfits and not overfitted:
+            self.log.say(self.state.losses.describe())
 
     def _until_asked(self, validation: ValidationSet) -> Iterator[IndexedBatch[Any]]:
         """The batches of the validation set up to a signal, one at least, or to where none can be made any more."""
@@ -182,7 +213,7 @@ class Loop:
         if self._validated is not None and self._is_validated():
             loss, best = self._validated[1]["loss"], self.state.best_validation_loss
             if math.isfinite(loss) and (best is None or not best <= loss):
-                self.state = self.state.with_best(self.state.step, loss)
+                self.state = self.state.with_best(self.state.step, loss, self.patience is not None)
         folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
         self.log.say(f"saved {folder}")
 
@@ -190,4 +221,4 @@ class Loop:
         assert self.run.checkpoint is not None
         self.state = restore_checkpoint(self.run.checkpoint, self.trainer, self.accelerator)
         if not self.run.goes_on_in_place:
-            self.state = self.state.with_best(None, None)
+            self.state = self.state.with_best(None, None).with_losses(LossHistory())

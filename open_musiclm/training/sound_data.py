@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_musiclm.audio import SoundError, find_sounds, sound_info
+from open_musiclm.config.augment import AugmentConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.failures import SoundFailure, named
 from open_musiclm.data.sound_dataset import SoundDataset, collate_sounds
-from open_musiclm.data.split import split
+from open_musiclm.data.split import split_folder
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.training.data_stream import TrainingData
 
@@ -20,16 +21,17 @@ def sound_data(
     valid_frac: float,
     seed: int,
     statistics: StatisticsCache,
+    augment: AugmentConfig | None = None,
 ) -> TrainingData:
-    """Crops of the files below `folder`, a share of `valid_frac` of the files for validation.
+    """Crops of the files below `folder`, some of them for validation (see `split_folder`), which are not changed.
 
     Validation files that cannot be opened are left out (`unusable` lists them). Raises UserError.
     """
-    training, kept = split(find_sounds(folder), valid_frac, seed)
+    training, kept = split_folder(find_sounds(folder), folder, valid_frac, seed)
     unusable = [failure for path in kept if (failure := _failure(path)) is not None]
     validation = sorted(set(kept) - {failure.path for failure in unusable})
     return TrainingData(
-        training=SoundDataset(training, crops, seed, statistics),
+        training=SoundDataset(training, crops, seed, statistics, augment),
         validation=SoundDataset(validation, crops, seed, statistics) if validation else None,
         validation_examples=len(validation),
         collate=collate_sounds,

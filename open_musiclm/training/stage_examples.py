@@ -1,6 +1,7 @@
 """The training examples of a stage: what is cut out of sound for it, and the tokens of that."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,10 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
+from open_musiclm.data.caption_tokens import PromptedTokens, read_caption_tokens
+from open_musiclm.data.captions import captions_of
 from open_musiclm.data.crops import Crop, tokenizer_crop
+from open_musiclm.data.prompted_sounds import CaptionChoice, PromptedSounds, collate_prompted
+from open_musiclm.data.sound_dataset import SoundDataset
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
 from open_musiclm.data.token_store import TokenStore
+from open_musiclm.errors import UserError
 from open_musiclm.models.stages import Ids
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokens import STAGE_STREAMS, StreamName, TokenStream
@@ -48,10 +54,20 @@ def stage_crops(stage: StageName, config: ModelConfig) -> list[Crop]:
 
 
 def stage_ids(
-    streams: Sequence[TokenStream], waves: Mapping[str, Float[Tensor, "batch _"]], tokenizer: MusicTokenizer
+    streams: Sequence[TokenStream],
+    waves: Mapping[str, Float[Tensor, "batch _"]],
+    tokenizer: MusicTokenizer,
+    prompts: Sequence[str | None] = (),
 ) -> list[Ids]:
-    """The tokens of `stage_crops`, one sequence for each of the stage's streams."""
+    """The tokens of `stage_crops`, one sequence for each of the stage's streams.
+
+    Examples with a prompt have its CLAP tokens, not those of their sound.
+    """
     found: dict[StreamName, Ids] = {"clap": tokenizer.clap_ids(waves["clap"])}
+    prompted = {place: text for place, text in enumerate(prompts) if text is not None}
+    if prompted:
+        found["clap"] = found["clap"].clone()
+        found["clap"][list(prompted)] = tokenizer.prompt_ids(list(prompted.values()))
     if "semantic" in waves:
         found["semantic"] = tokenizer.semantic_ids(waves["semantic"])
     if "acoustic" in waves:
@@ -69,7 +85,7 @@ def acoustic_ids(streams: Sequence[TokenStream], ids: Sequence[Ids]) -> Int[Tens
 
 def crops_data(config: StageTrainerConfig, model_config: ModelConfig, statistics: StatisticsCache) -> TrainingData:
     """Crops of a folder of sound, whose tokens are made in training. Raises UserError."""
-    return sound_data(
+    data = sound_data(
         Path(config.folder),
         stage_crops(config.stage, model_config),
         config.batch_size,
@@ -77,21 +93,57 @@ def crops_data(config: StageTrainerConfig, model_config: ModelConfig, statistics
         config.valid_frac,
         config.seed,
         statistics,
+        config.augment,
     )
+    return data if not config.caption_share else _prompted_sounds(data, config)
 
 
 def preprocessed_data(config: StageTrainerConfig, model_config: ModelConfig) -> TrainingData:
     """Windows of a token store. Raises UserError, also where the store does not fit the config."""
     store = TokenStore(Path(config.folder), model_config)
     training, validation = split_rows(store, config.valid_frac, config.seed)
+    sets = [
+        TokenDataset(store, rows, config.stage, model_config, config.seed) if rows else None
+        for rows in (training, validation)
+    ]
+    if config.augment is not None:
+        raise UserError(
+            f"{config.stage}_trainer_cfg: augment: changes sound, and folder holds tokens; set it in "
+            "data_preprocessor_cfg and preprocess again"
+        )
+    prompted = _prompted_tokens(sets, config) if config.caption_share else sets
+    assert prompted[0] is not None
     return TrainingData(
-        training=TokenDataset(store, training, config.stage, model_config, config.seed),
-        validation=TokenDataset(store, validation, config.stage, model_config, config.seed) if validation else None,
+        training=prompted[0],
+        validation=prompted[1],
         validation_examples=len(validation),
         collate=collate_tokens,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
     )
+
+
+def _prompted_sounds(data: TrainingData, config: StageTrainerConfig) -> TrainingData:
+    """The same examples, a share of them with a caption. Raises UserError where there are no captions."""
+    folder, choice = Path(config.folder), CaptionChoice(config.caption_share, config.seed)
+    sets = [data.training, *([data.validation] if data.validation is not None else [])]
+    paths = [path for sounds in sets if isinstance(sounds, SoundDataset) for path in sounds.paths]
+    captions = captions_of(paths, folder)
+    if not captions:
+        raise UserError(
+            f"{config.stage}_trainer_cfg: caption_share {config.caption_share:g}: no sound below {folder} has a "
+            "caption; write a .txt beside each, or a captions.jsonl"
+        )
+    prompted = [PromptedSounds(sounds, captions, choice) for sounds in sets if isinstance(sounds, SoundDataset)]
+    validation = prompted[1] if data.validation is not None else None
+    return replace(data, training=prompted[0], validation=validation, collate=collate_prompted)
+
+
+def _prompted_tokens(sets: Sequence[TokenDataset | None], config: StageTrainerConfig) -> list[PromptedTokens | None]:
+    choice = CaptionChoice(config.caption_share, config.seed)
+    used = next(tokens for tokens in sets if tokens is not None)
+    captions = read_caption_tokens(used.store.folder, used.streams[0])
+    return [None if tokens is None else PromptedTokens(tokens, captions, choice) for tokens in sets]
 
 
 def collate_tokens(examples: Sequence[Sequence[Int[Tensor, "_ _"]]]) -> list[Ids]:

@@ -1,7 +1,8 @@
 """The trainers of the three stages: loss, validation, samples, weights."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from open_musiclm.audio import write_wave
-from open_musiclm.checkpoints import load_into, load_weights, save_weights, weights_name
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.example_order import random_generator
+from open_musiclm.data.prompted_sounds import PromptedBatch
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
 from open_musiclm.errors import UserError
@@ -24,11 +25,11 @@ from open_musiclm.training.distributed import (
     ValidationMeans,
     all_reduce_mean,
     is_sharded,
-    sharded_like,
-    whole_weights,
 )
+from open_musiclm.training.ema import AVERAGE_NAME, WeightAverage, check_average
 from open_musiclm.training.optimizer import Optimizer
 from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
+from open_musiclm.training.stage_files import StageFile, WholeStageFile
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
 SAMPLES_WRITTEN = 4
@@ -49,8 +50,16 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
 
     name: StageName
 
-    def __init__(self, accelerator: Accelerator, stage: Stage, tools: StageTools, config: StageTrainerConfig) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        stage: Stage,
+        tools: StageTools,
+        config: StageTrainerConfig,
+        file: StageFile | None = None,
+    ) -> None:
         self.accelerator, self.tools, self.config = accelerator, tools, config
+        self.file = file or WholeStageFile(tools.model_config)
         self.name = stage.name
         self.batches_per_step = config.grad_accum_every
         transformer = stage.layout.transformer
@@ -62,6 +71,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
                 )
             transformer.compile_blocks()
         self.optimizer = Optimizer(accelerator, stage.to(accelerator.device), config)
+        self.average = None if config.ema_decay is None else WeightAverage(self.stage, config.ema_decay)
 
     @property
     def stage(self) -> Stage:
@@ -75,7 +85,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         self.stage.train()
         tokens, losses, accuracies = 0, [], []
         for indexed in batches:
-            ids = self._ids(indexed.batch)
+            ids = self.tokens_of(indexed.batch)
             with self.accelerator.accumulate(self.optimizer.module):
                 result = self._run(self.optimizer.module, ids, self._seeds(indexed.indices))
                 self.accelerator.backward(result.loss)
@@ -84,6 +94,8 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             tokens += sum(sequence.numel() for sequence in ids)
         means = torch.stack((torch.stack(losses).mean(), torch.stack(accuracies).mean()))
         update = self.optimizer.update(step, [means[0]])
+        if self.average is not None and not update.skipped:
+            self.average.update()
         loss, accuracy = all_reduce_mean(means).tolist()
         metrics = {
             "accuracy": accuracy,
@@ -95,10 +107,14 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     @torch.no_grad()
     def validate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
         """Loss and accuracy over the examples of all processes."""
+        with self._averaged():
+            return self._validate(batches)
+
+    def _validate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
         stage = self.stage.eval()
         means, batches_here = ValidationMeans(self.accelerator, ("loss", "accuracy")), 0
         for indexed in batches:
-            ids = self._ids(indexed.batch)
+            ids = self.tokens_of(indexed.batch)
             result = self._run(stage, ids)
             means.add((result.loss, result.accuracy), ids[0].shape[0])
             batches_here += 1
@@ -111,8 +127,9 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
         """Teacher-forced likeliest tokens of a batch beside the true ones, and both as waves."""
-        ids = [sequence[:SAMPLES_WRITTEN] for sequence in self._ids(batch)]
-        predicted = self._run(self.stage.eval(), ids).predicted_ids
+        ids = [sequence[:SAMPLES_WRITTEN] for sequence in self.tokens_of(batch)]
+        with self._averaged():
+            predicted = self._run(self.stage.eval(), ids).predicted_ids
         folder.mkdir(parents=True, exist_ok=True)
         if self.config.save_predicted_tokens:
             tokens = {"predicted": predicted, "true": ids[-1]}
@@ -134,27 +151,26 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def run_beside_samples(self) -> None:
         """Runs the stage where it is sharded: its weights are gathered where all processes run it."""
         if is_sharded(self.stage):
-            self._run(self.stage.eval(), self._placeholder())
+            with self._averaged():
+                self._run(self.stage.eval(), self._placeholder())
 
     def write_weights(self, folder: Path) -> None:
-        """{stage}.safetensors."""
-        tensors = whole_weights(self.stage.layout)
-        if self.accelerator.is_main_process:
-            save_weights(folder / weights_name(self.name), self.name, tensors, self.tools.model_config)
+        """The stage's weights or its adapter, averaged if `ema_decay` is set."""
+        with self._averaged():
+            self.file.write(folder, self.stage, self.accelerator.is_main_process)
 
     def read_weights(self, folder: Path) -> None:
-        """Takes {stage}.safetensors."""
-        weights = load_weights(folder / weights_name(self.name), self.name)
-        expected = self.stage.layout.state_dict()
-        tensors = {
-            name: sharded_like(tensor, expected[name]) if name in expected else tensor
-            for name, tensor in weights.tensors.items()
-        }
-        load_into(self.stage.layout, replace(weights, tensors=tensors))
+        """Takes what `write_weights` wrote; where it is an average, `resumable` has the weights in training."""
+        check_average(folder, self.average)
+        self.file.read(folder, self.stage)
 
     def resumable(self) -> Mapping[str, Resumable]:
-        """The optimizer."""
-        return {"optimizer": self.optimizer}
+        """The optimizer, and the weights in training where the checkpoint's are an average."""
+        return {"optimizer": self.optimizer} | ({AVERAGE_NAME: self.average} if self.average is not None else {})
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """While entered, the stage has its averaged weights, if it keeps any."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _run(self, module: nn.Module, ids: list[Ids], seeds: Seeds | None = None) -> StageLoss:
         """The stage's loss, its products in the run's precision."""
@@ -171,11 +187,13 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         seeds = [random_generator(self.config.seed, index, 1).integers(1 << 31) for index in indices]
         return torch.tensor(seeds, dtype=torch.int32, device=self.accelerator.device)
 
-    def _ids(self, batch: SoundBatch | list[Ids]) -> list[Ids]:
+    def tokens_of(self, batch: SoundBatch | list[Ids]) -> list[Ids]:
+        """The tokens of a batch, which are made here where it is sound."""
         if not isinstance(batch, SoundBatch):
             return batch
         assert self.tools.tokenizer is not None
-        return stage_ids(self.stage.sequences, batch.waves, self.tools.tokenizer)
+        prompts = batch.prompts if isinstance(batch, PromptedBatch) else ()
+        return stage_ids(self.stage.sequences, batch.waves, self.tools.tokenizer, prompts)
 
 
 class SemanticTrainer(StageTrainer):

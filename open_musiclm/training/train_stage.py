@@ -1,5 +1,6 @@
 """Trains a stage: what the three stage scripts call."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import torch
 
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig, TrainingConfig, require
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import build_stage, load_stage_to_train_on
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.loop import Loop
+from open_musiclm.training.memorization import MEMORIZATION_NAME, report_memorization
 from open_musiclm.training.options import RunOptions
+from open_musiclm.training.preflight import check_preflight
 from open_musiclm.training.run import Run
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
 from open_musiclm.training.stage_trainer import TRAINERS, StageTools
+from open_musiclm.training.starting_stage import starting_stage, with_lora_rank
 
 
 @dataclass(frozen=True)
@@ -36,30 +40,46 @@ def train_stage(
     options: RunOptions,
     tokenizers: TokenizerPaths,
     fine_tune_from: Path | None,
+    lora_rank: int | None = None,
 ) -> Path | None:
     """Trains stage `name`, new or from the weights at `fine_tune_from`, with the `{name}_trainer_cfg` section.
+
+    With a `lora_rank`, or a `lora` in the section, an adapter of those weights is trained.
 
     Returns the results folder; None in all processes but the main one. Raises UserError, and Interrupted
     after a signal.
     """
     model_config.check_stage(name)
+    training_config = with_lora_rank(training_config, name, lora_rank)
     config = require(training_config, f"{name}_trainer_cfg", StageTrainerConfig)
     _check_tokenizers(config, tokenizers)
     with Run.begin(
-        options, model_config, training_config, config.seed, config.precision, config.grad_accum_every
+        options,
+        model_config,
+        training_config,
+        config.seed,
+        config.precision,
+        config.grad_accum_every,
+        products=(MEMORIZATION_NAME,),
     ) as run:
         device = run.accelerator.device
-        if fine_tune_from is not None:
-            stage = load_stage_to_train_on(fine_tune_from, name, model_config, device)
-        else:
-            stage = build_stage(name, model_config)
+        stage, file = starting_stage(config, model_config, fine_tune_from, run.checkpoint, device)
         if config.use_preprocessed_data:
             data = preprocessed_data(config, model_config)
         else:
             data = crops_data(config, model_config, run.wave_statistics())
+        config = _ending_after_passes(config, data, run.accelerator.num_processes)
         tools = stage_tools(model_config, config, tokenizers, device)
-        Loop(TRAINERS[name](run.accelerator, stage, tools, config), data, run, config).train()
-        return run.folder if run.accelerator.is_main_process else None
+        accelerator = run.accelerator
+        check_preflight(config, model_config, stage, run)
+        trainer = TRAINERS[name](accelerator, stage, tools, config, file)
+        loop = Loop(trainer, data, run, config, config.early_stop_patience)
+        loop.train()
+        if not accelerator.is_main_process:
+            return None
+        if config.early_stop_patience is not None or loop.state.losses.overfits:
+            report_memorization(trainer, data, run.folder)
+        return run.folder
 
 
 def stage_tools(
@@ -75,6 +95,15 @@ def stage_tools(
         model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device, tokenizers.trust_remote_code
     )
     return StageTools(model_config, tokenizer, tokenizer.codec)
+
+
+def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, processes: int) -> StageTrainerConfig:
+    """The config with the steps that `repeat` passes over the training files take, where these are fewer."""
+    if config.repeat is None:
+        return config
+    files, examples = len(data.training), config.batch_size * config.grad_accum_every * processes  # type: ignore[arg-type]
+    steps = min(max(math.ceil(config.repeat * files / examples), 1), config.num_train_steps)
+    return config.model_copy(update={"num_train_steps": steps})
 
 
 def _check_tokenizers(config: StageTrainerConfig, tokenizers: TokenizerPaths) -> None:

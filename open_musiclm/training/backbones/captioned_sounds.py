@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from open_musiclm.data.captions import CaptionedSound
 from open_musiclm.data.example_order import ExampleOrder, random_generator, rotated
 from open_musiclm.data.failures import SoundFailure, first_usable
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
-from open_musiclm.training.backbones.clap_text import CaptionedSound
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 
 

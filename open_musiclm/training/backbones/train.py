@@ -20,6 +20,7 @@ from open_musiclm.config.backbones import (
 )
 from open_musiclm.config.codecs import SpectralCodecTrainerConfig, VocosShape, VocosTrainerConfig
 from open_musiclm.config.json_files import Section
+from open_musiclm.data.captions import CaptionedSound, read_captions
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split
 from open_musiclm.data.token_store import TokenStore
@@ -31,7 +32,7 @@ from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, co
 from open_musiclm.training.backbones.clap import WEIGHTS_FOLDER as CLAP_FOLDER
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
-from open_musiclm.training.backbones.clap_text import CaptionedSound, read_captions, train_text_tokenizer
+from open_musiclm.training.backbones.clap_text import train_text_tokenizer
 from open_musiclm.training.backbones.coded_data import kept_data, stored_data
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert

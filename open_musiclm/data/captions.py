@@ -1,0 +1,119 @@
+"""Captions of sound files: a text file beside each, or a captions.jsonl in a folder.
+
+`song.txt` beside `song.flac` has a caption on each line. A `captions.jsonl` has lines of {"file": ..., "caption": ...},
+files relative to its folder; "captions" may list several. Both may be there: their captions add up.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_musiclm.config.json_files import read_json_lines, shown
+from open_musiclm.errors import UserError
+from open_musiclm.text_files import read_lines
+
+CAPTIONS_NAME = "captions.jsonl"
+_LONGEST = 10_000  # CLAP reads 77 tokens
+
+
+@dataclass(frozen=True)
+class CaptionedSound:
+    """A sound file and the sentences that describe it; training takes any of them."""
+
+    path: Path
+    captions: tuple[str, ...]
+
+
+def captions_of(paths: Sequence[Path], folder: Path) -> dict[Path, tuple[str, ...]]:
+    """The captions of those of the sound files below `folder` that have any. Raises UserError for a damaged one."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(folder.rglob(CAPTIONS_NAME)):
+        for sound in read_captions(file):
+            found.setdefault(_key(sound.path), []).extend(sound.captions)
+    result = {}
+    for path in paths:
+        captions = [*sidecar_captions(path), *found.get(_key(path), ())]
+        if captions:
+            result[path] = tuple(dict.fromkeys(captions))
+    return result
+
+
+def sidecar_captions(path: Path) -> list[str]:
+    """The captions in the text file beside a sound, none where there is no such file.
+
+    Raises UserError where it holds no text.
+    """
+    file = path.with_suffix(".txt")
+    if not file.exists():
+        return []
+    captions = [line.strip() for _, line in read_lines(file) if line.strip()]
+    if not captions:
+        raise UserError(f"{file}: holds no caption; write a sentence that describes {path.name}, or remove this file")
+    if any(len(caption) > _LONGEST for caption in captions):
+        raise UserError(f"{file}: a caption of more than {_LONGEST} characters; this is no caption of {path.name}")
+    return captions
+
+
+def caption_problems(paths: Sequence[Path], folder: Path) -> list[str]:
+    """A line for every fault of the captions below a folder: unreadable, empty, or of a sound that is not there."""
+    problems = []
+    for path in paths:
+        try:
+            sidecar_captions(path)
+        except UserError as error:
+            problems.append(str(error))
+    known = {_key(path) for path in paths}
+    for file in sorted(folder.rglob(CAPTIONS_NAME)):
+        try:
+            missing = [sound.path for sound in read_captions(file) if _key(sound.path) not in known]
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        problems += [f"{file}: names {path}, which is no sound file below {folder}" for path in missing]
+    return problems
+
+
+def read_captions(path: Path) -> list[CaptionedSound]:
+    """Reads lines of {"file": ..., "caption": ...}; "captions" may list several, or be one. Further keys are ignored.
+
+    Files are relative to the folder of the JSON lines; lines of the same file add to each other. Raises UserError that
+    names the line.
+    """
+    captions: dict[Path, list[str]] = {}
+    for place, entry in read_json_lines(path):
+        file, sentences = _captions_of(entry, place)
+        captions.setdefault(path.parent / file, []).extend(sentences)
+    if not captions:
+        raise UserError(f'{path}: holds no captions; expected lines of {{"file": "...", "caption": "..."}}')
+    return [CaptionedSound(sound, tuple(dict.fromkeys(sentences))) for sound, sentences in captions.items()]
+
+
+def all_captions(captions: Iterable[Sequence[str]]) -> list[str]:
+    """Every caption once, sorted."""
+    return sorted({caption for several in captions for caption in several})
+
+
+def _key(path: Path) -> str:
+    """What tells whether two paths are of one file: a name in a captions.jsonl may lead through `..` or a link."""
+    return os.path.realpath(path)
+
+
+def _captions_of(entry: object, place: str) -> tuple[str, list[str]]:
+    """The file of a line and its captions, at least one. Raises UserError."""
+    if not isinstance(entry, dict):
+        raise UserError(f'{place}: expected {{"file": "...", "caption": "..."}}, found {shown(entry)}')
+    file = entry.get("file")
+    if not isinstance(file, str) or not file.strip() or "\0" in file:
+        raise UserError(f'{place}: "file": expected the path of a sound beside this file, found {shown(file)}')
+    found = entry.get("captions")
+    if found is None or found == []:
+        found = entry.get("caption")
+    captions = found if isinstance(found, list) else [] if found is None else [found]
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise UserError(f"{place}: expected captions that are texts, found {shown(caption)}")
+    sentences = [caption for caption in captions if caption.strip()]
+    if not sentences:
+        raise UserError(f'{place}: lacks "caption", a sentence that describes {shown(file)}')
+    return file, sentences

@@ -1,0 +1,77 @@
+"""The same recording in two files, whatever their format and level: fingerprints of the sound are compared.
+
+A fingerprint has 32 bits for every 64 ms: whether neighbouring frequency bands drift apart (Haitsma and Kalker 2002).
+Two files are one recording where their fingerprints agree in most bits at some shift.
+"""
+
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt32
+from torch import Tensor
+
+FINGERPRINT_HZ = 8000
+FINGERPRINT_SECONDS = 60.0
+_WINDOW, _HOP = 2048, 512
+_LOWEST_HZ, _HIGHEST_HZ, _BANDS = 300.0, 2000.0, 33
+_LARGEST_ERROR = 0.25  # of the bits; of two unrelated recordings half of them differ
+_FEWEST_FRAMES = 30  # two seconds
+_MOST_PLACES = 64  # of a value that is remembered: what is everywhere tells nothing
+_MOST_CANDIDATES = 8
+_INDEXED = 4  # one of so many frames: the frames of another file are all looked up
+
+AudioFingerprint = UInt32[np.ndarray, "frames"]
+
+
+def fingerprint_of(wave: Float[Tensor, "samples"]) -> AudioFingerprint:
+    """The fingerprint of a mono wave at `FINGERPRINT_HZ`."""
+    if wave.shape[0] < _WINDOW:
+        return np.zeros(0, np.uint32)
+    window = torch.hann_window(_WINDOW)
+    power = torch.stft(wave, _WINDOW, _HOP, window=window, center=False, return_complex=True).abs().square()
+    edges = np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, _BANDS + 1) * _WINDOW / FINGERPRINT_HZ
+    places = np.round(edges).astype(int)
+    bands = torch.stack([power[low : max(high, low + 1)].sum(dim=0) for low, high in pairwise(places)])
+    differences = bands[:-1] - bands[1:]
+    rises = (differences[:, 1:] > differences[:, :-1]).T.numpy()  # [frames, 32]
+    return np.ascontiguousarray(np.packbits(rises, axis=1)).view(np.uint32)[:, 0]
+
+
+class FingerprintIndex:
+    """Fingerprints of recordings by name; tells whether another fingerprint is of one of them.
+
+    Every fourth frame is indexed, which takes about 50 KB of memory a recording.
+    """
+
+    def __init__(self) -> None:
+        self._fingerprints: dict[str, AudioFingerprint] = {}
+        self._places: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
+
+    def add(self, name: str, audio_fingerprint: AudioFingerprint) -> None:
+        """Remembers a recording."""
+        self._fingerprints[name] = audio_fingerprint
+        for frame, value in list(enumerate(audio_fingerprint.tolist()))[::_INDEXED]:
+            if len(self._places[value]) < _MOST_PLACES:
+                self._places[value].append((name, frame))
+
+    def find(self, audio_fingerprint: AudioFingerprint) -> str | None:
+        """The name of the recording that a fingerprint is of, None where it is of none."""
+        votes: Counter[tuple[str, int]] = Counter()
+        for frame, value in enumerate(audio_fingerprint.tolist()):
+            votes.update((name, place - frame) for name, place in self._places.get(value, ()))
+        for (name, shift), _ in votes.most_common(_MOST_CANDIDATES):
+            if _error(self._fingerprints[name], audio_fingerprint, shift) < _LARGEST_ERROR:
+                return name
+        return None
+
+
+def _error(known: AudioFingerprint, other: AudioFingerprint, shift: int) -> float:
+    """The share of bits that differ where `other` begins `shift` frames after `known`; 1 where they hardly overlap."""
+    first, last = max(shift, 0), min(len(known), len(other) + shift)
+    frames = last - first
+    if frames < max(_FEWEST_FRAMES, min(len(known), len(other)) // 2):
+        return 1.0
+    differing = known[first:last] ^ other[first - shift : last - shift]
+    return float(np.unpackbits(differing.view(np.uint8)).mean())

@@ -1,0 +1,74 @@
+"""Crops of sound of which a share comes with a caption, whose CLAP tokens take the place of the sound's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from open_musiclm.data.example_order import random_generator
+from open_musiclm.data.failures import SoundFailure
+from open_musiclm.data.sound_dataset import SoundBatch, SoundDataset, SoundExample, collate_sounds
+
+_CAPTION = 2  # what its random choice has in place of an epoch
+
+
+class CaptionChoice:
+    """Which examples get a caption, and which: it depends on the seed and the example's index alone."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share, self.seed = share, seed
+
+    def place(self, index: int, captions: int) -> int | None:
+        """The number of the caption of example `index` among so many; None where it gets none."""
+        generator = random_generator(self.seed, index, _CAPTION)
+        if not captions or generator.random() >= self.share:
+            return None
+        return int(generator.integers(captions))
+
+
+@dataclass(frozen=True)
+class PromptedBatch(SoundBatch):
+    """A batch of waves, and of each example the caption that it gets, or None."""
+
+    prompts: list[str | None]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "PromptedBatch":
+        """The same batch with its waves on a device."""
+        moved = super().to(device, non_blocking)
+        return PromptedBatch(moved.waves, moved.failures, self.prompts)
+
+
+@dataclass(frozen=True)
+class PromptedExample:
+    """The crops of a file, and its caption if it gets one."""
+
+    waves: dict[str, Float[Tensor, "_"]]
+    failures: list[SoundFailure]
+    prompt: str | None
+
+
+class PromptedSounds(Dataset[PromptedExample]):
+    """The examples of a dataset of sound, a share of them with a caption of their file."""
+
+    def __init__(self, sounds: SoundDataset, captions: Mapping[Path, Sequence[str]], choice: CaptionChoice) -> None:
+        self.sounds, self.captions, self.choice = sounds, captions, choice
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def __getitem__(self, index: int) -> PromptedExample:
+        """Example `index`, which is the same crop as without captions. Raises UserError."""
+        example = self.sounds[index]
+        captions = self.captions.get(example.path, ())
+        place = self.choice.place(index, len(captions))
+        return PromptedExample(example.waves, example.failures, None if place is None else captions[place])
+
+
+def collate_prompted(examples: Sequence[PromptedExample]) -> PromptedBatch:
+    """A batch of examples that have the same crops."""
+    sounds = collate_sounds([SoundExample(example.waves, example.failures) for example in examples])
+    return PromptedBatch(sounds.waves, sounds.failures, [example.prompt for example in examples])

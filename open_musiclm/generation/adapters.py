@@ -1,0 +1,82 @@
+"""Adapters at inference: which ones a model is loaded with, each merged into the weights of its stage."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from open_musiclm.checkpoints import find_weights, save_weights
+from open_musiclm.checkpoints.adapters import ADAPTERS_FOLDER, WEIGHTS_NAME, Adapter, find_adapters, load_adapter
+from open_musiclm.config import ModelConfig, StageName
+from open_musiclm.config.json_files import read_json_object, shown
+from open_musiclm.errors import UserError
+from open_musiclm.generation.paths import AdapterPath
+from open_musiclm.models.lora import merge_adapters
+from open_musiclm.models.stages import Stage, load_stage
+from open_musiclm.terminal import tell
+
+
+@dataclass(frozen=True)
+class WeightedAdapter:
+    """An adapter, and what its update is multiplied by."""
+
+    adapter: Adapter
+    weight: float
+
+
+def load_adapters(paths: Sequence[AdapterPath]) -> list[WeightedAdapter]:
+    """All adapters at the paths, in order. Raises UserError."""
+    return [WeightedAdapter(load_adapter(file), path.weight) for path in paths for file in find_adapters(path.path)]
+
+
+def bundled_adapters(folder: Path) -> list[AdapterPath]:
+    """The adapters that a bundle brings. Raises UserError."""
+    inside = folder / ADAPTERS_FOLDER
+    if not inside.is_dir():
+        return []
+    weights = read_json_object(inside / WEIGHTS_NAME) if (inside / WEIGHTS_NAME).exists() else {}
+    files = find_adapters(inside)
+    for name, weight in weights.items():
+        if name not in [file.name for file in files] or isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise UserError(
+                f"{inside / WEIGHTS_NAME}: {shown(name)}: {shown(weight)}; expected the name of an adapter beside it, "
+                "and a number"
+            )
+    return [AdapterPath(file, float(weights.get(file.name, 1.0))) for file in files]
+
+
+def apply_adapters(
+    adapters: Sequence[WeightedAdapter], stages: Mapping[StageName, Stage], paths: Mapping[str, Path]
+) -> None:
+    """Merges each adapter into its stage; one whose stage is not loaded is left out, which is said.
+
+    `paths` are those of the stages' weights, by flag. Raises UserError where an adapter is for other weights.
+    """
+    for name, stage in stages.items():
+        own = [(item.adapter, item.weight) for item in adapters if item.adapter.stage == name]
+        merge_adapters(stage, own, paths[f"{name}_path"])
+    for item in adapters:
+        if item.adapter.stage not in stages:
+            tell(f"{item.adapter.path}: not used: the {item.adapter.stage} stage takes no part here")
+
+
+def write_merged(
+    name: StageName, config: ModelConfig, base: Path, adapters: Sequence[AdapterPath], output: Path
+) -> None:
+    """Writes the weights of stage `name` at `base` with the adapters merged. Raises UserError."""
+    if os.path.lexists(output):
+        raise UserError(f"--output {output}: there already; name a new file")
+    weighted = load_adapters(adapters)
+    if not weighted:
+        raise UserError("--adapter_path: names no adapter to merge")
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output {output}: expected a name that ends in .safetensors")
+    own = [item for item in weighted if item.adapter.stage == name]
+    if not own:
+        found = ", ".join(f"{item.adapter.path} ({item.adapter.stage} stage)" for item in weighted)
+        raise UserError(f"--adapter_path: no adapter of the {name} stage there, only {found}")
+    stage = load_stage(base, name, config, torch.device("cpu"))
+    merge_adapters(stage, [(item.adapter, item.weight) for item in own], find_weights(base, name))
+    save_weights(output, name, stage.layout.state_dict(), config)

@@ -1,0 +1,49 @@
+"""Turn any tree of music into a folder that trains well. Run again, it goes on where it stopped.
+
+Every file is decoded, mixed to mono, cut between silences, and written as flac below train/ or valid/; the same
+recording in two files is taken once. manifest.jsonl says what became of each file. The music itself is not touched.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from open_musiclm import cli
+from open_musiclm.interruption import Interrupted
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("folder", type=Path, help="folder of music, searched recursively")
+    parser.add_argument("--sample_hz", type=cli.sample_rate, default=48000, help="rate of the clips")
+    parser.add_argument("--seconds", type=cli.positive_float, default=30.0, help="longest clip")
+    parser.add_argument("--loudness", type=cli.loudness, default=None, help="LUFS that each file is brought to")
+    parser.add_argument(
+        "--split_by", choices=("artist", "folder", "file"), default="folder", help="what stays together"
+    )
+    parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of these for validation")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    cli.require_arguments(arguments, ["results_folder"])
+    from open_musiclm.data.prepare.prepare import PrepareOptions, prepare_dataset, summary
+    from open_musiclm.data.prepare.sources import ClipOptions
+
+    loudness = None if arguments.loudness == cli.OFF else arguments.loudness
+    clips = ClipOptions(arguments.sample_hz, arguments.seconds, loudness)
+    options = PrepareOptions(clips, arguments.split_by, arguments.valid_frac, arguments.seed, arguments.workers)
+    report = prepare_dataset(arguments.folder, arguments.results_folder, options)
+    for line in summary(report, arguments.results_folder):
+        cli.say(line)
+    if report.interrupted:
+        cli.say(f"interrupted; go on with: python {shlex.join(sys.argv)}")
+        raise Interrupted(report.interrupted)
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments())

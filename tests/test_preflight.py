@@ -1,0 +1,116 @@
+"""The preflight: its estimate against a real step's peak on a CPU, and what it says where a run cannot fit."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from helpers.paths import REPOSITORY
+from helpers.small_stack import Stack
+from helpers.small_training import model_config
+from test_trainers import run, tokenizers
+
+from open_musiclm.config import SemanticConfig
+from open_musiclm.config.lora import LoraConfig
+from open_musiclm.errors import UserError
+from open_musiclm.models.lora import add_adapter
+from open_musiclm.models.stages import build_stage
+from open_musiclm.training import preflight
+from open_musiclm.training.step_memory import LiveBytes, StepPlan, cpu_step, fake_loss
+
+MEASURED = """
+import resource, sys
+import psutil, torch
+sys.path.insert(0, "tests")
+from test_preflight import plan_of, train_two_steps
+from open_musiclm.training.preflight import RESIDENT
+from open_musiclm.training.step_memory import cpu_step
+
+torch.set_num_threads(1)
+plan = plan_of(dim=256, batch=3, rank=0, checkpointing=False)
+estimate = cpu_step(plan, bfloat16=False)
+held = psutil.Process().memory_info().rss
+train_two_steps(plan)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(held + estimate.weights + estimate.training + round(estimate.activations * RESIDENT), peak)
+"""
+
+
+def plan_of(dim: int, batch: int, rank: int, checkpointing: bool) -> StepPlan:
+    section = SemanticConfig(dim=dim, depth=2, heads=4, relative_position_bias_type="t5")
+    config = model_config().model_copy(update={"semantic_cfg": section})
+    return StepPlan(config, "semantic", batch, checkpointing, LoraConfig(rank=rank) if rank else None)
+
+
+def train_two_steps(plan: StepPlan) -> int:
+    """Two real steps of two batches; returns the most bytes that living tensors had at any time."""
+    stage = build_stage(plan.name, plan.config)
+    if plan.lora is not None:
+        add_adapter(stage, plan.lora)
+    stage.layout.transformer.gradient_checkpointing = plan.checkpointing
+    optimizer = torch.optim.AdamW([weight for weight in stage.parameters() if weight.requires_grad], fused=True)
+    with LiveBytes() as live:
+        for _ in range(2):
+            for _ in range(2):
+                fake_loss(stage, plan, "cpu").backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return live.peak + sum(weight.nbytes for weight in stage.parameters())
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_estimate_is_near_what_the_tensors_of_a_step_take(rank: int, checkpointing: bool) -> None:
+    plan = plan_of(32, 1, rank, checkpointing)
+    assert cpu_step(plan, bfloat16=False).total == pytest.approx(train_two_steps(plan), rel=0.2)
+
+
+def test_estimate_is_near_the_peak_of_the_process() -> None:
+    command = [sys.executable, "-c", MEASURED]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    estimate, peak = map(int, found.stdout.split())
+    assert estimate == pytest.approx(peak, rel=0.2)
+
+
+def train(stack: Stack, tokens: Path, folder: Path, *words: object, **section: object) -> None:
+    values = {"stage": "coarse", "folder": str(tokens), "num_train_steps": 1, "batch_size": 64, "num_workers": 0}
+    values |= {"use_preprocessed_data": True, "save_reconstructed_wave": False, "valid_frac": 0.3, **section}
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps({"coarse_trainer_cfg": values}))
+    configs = ["--model_config", stack.model_config, "--training_config", path, "--results_folder", folder]
+    run("train_coarse_stage", *configs, "--log_with", "none", *tokenizers(stack), *words)
+
+
+def test_what_fits_is_said(
+    tmp_path: Path, stack: Stack, tokens: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(preflight.psutil, "virtual_memory", lambda: memory._replace(available=20_000_000))
+    with pytest.raises(UserError, match=r"a step takes .* of memory, and 0.02 GB are free; what fits: batch") as e:
+        train(stack, tokens, tmp_path / "run")
+    assert "--lora_rank 16 and gradient_checkpointing true" in str(e.value)
+    assert not (tmp_path / "run").exists()
+    fitting = int(str(e.value).split("what fits: batch_size ")[1].split()[0])
+    train(stack, tokens, tmp_path / "run", batch_size=fitting)
+    assert "preflight:" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_said(
+    tmp_path: Path, stack: Stack, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = preflight.shutil.disk_usage("/")
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
+    with pytest.raises(UserError, match=r"5 checkpoints of .* GB of disk, and 0.00 GB are free; keep_last 1 fits"):
+        train(stack, tokens, tmp_path / "run", batch_size=1)

@@ -1,0 +1,148 @@
+"""scripts/prepare_dataset.py: what is kept, what is left out, how it is divided, and that a kill loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.paths import REPOSITORY, SCRIPTS
+from test_trainers import run
+
+from open_musiclm.audio import read_sound
+from open_musiclm.data.prepare.manifest import MANIFEST_NAME
+from open_musiclm.data.split import split_folder
+from open_musiclm.errors import UserError
+
+HZ = 16000
+
+
+def tune(number: int, seconds: float) -> np.ndarray:
+    """A melody of its own for every number, with some noise."""
+    rng = np.random.default_rng(number)
+    notes = [np.sin(np.arange(HZ // 4) * 2 * np.pi * hz / HZ) for hz in rng.uniform(300, 1500, round(4 * seconds))]
+    return (0.3 * np.concatenate(notes) + rng.normal(0, 0.01, round(4 * seconds) * (HZ // 4))).astype(np.float32)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Three albums; a copy of a song as quieter ogg, a text, silence, and a file that is cut short."""
+    folder = tmp_path / "music"
+    for number, name in enumerate(["a/one.wav", "a/two.flac", "b/three.wav", "c/four.wav"]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, tune(number, 7), HZ)
+    soundfile.write(folder / "c" / "copy.ogg", 0.4 * np.concatenate((np.zeros(900), tune(0, 7))), HZ)
+    pause = np.concatenate((tune(8, 3), np.zeros(4 * HZ), tune(9, 3)))
+    soundfile.write(folder / "b" / "pause.wav", np.stack((pause, 0.5 * pause), axis=1), HZ)
+    soundfile.write(folder / "b" / "silent.wav", np.zeros(5 * HZ), HZ)
+    (folder / "a" / "broken.flac").write_bytes(b"no sound")
+    (folder / "a" / "two.txt").write_text("a slow tune\na calm tune\n")
+    return folder
+
+
+def prepare(music: Path, output: Path, *words: object) -> list[dict]:
+    run("prepare_dataset", music, "--results_folder", output, "--workers", 1, "--seconds", 4, *words)
+    return lines_of(output)
+
+
+def lines_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / MANIFEST_NAME).read_text().splitlines()[1:]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_tree_of_music_becomes_clips(tmp_path: Path, music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, before = tmp_path / "out", contents(music)
+    lines = prepare(music, output, "--sample_hz", 24000, "--valid_frac", 0.3, "--loudness", -20)
+    results = {line["source"]: line["result"] for line in lines}
+    assert results == {
+        "a/broken.flac": "unusable",
+        "a/one.wav": "written",
+        "a/two.flac": "written",
+        "b/pause.wav": "written",
+        "b/silent.wav": "unusable",
+        "b/three.wav": "written",
+        "c/copy.ogg": "duplicate",
+        "c/four.wav": "written",
+    }
+    assert "c/copy.ogg: the same sound as a/one.wav" in capsys.readouterr().out
+    clips = {line["source"]: line["clips"] for line in lines if "clips" in line}
+    assert [clip["seconds"] for clip in clips["a/one.wav"]] == [3.5, 3.5]
+    assert [clip["start_seconds"] for clip in clips["b/pause.wav"]] == [0.0, 7.0]
+    found = {path.relative_to(output).as_posix() for path in output.rglob("*.flac")}
+    assert found == {clip["file"] for several in clips.values() for clip in several}
+    sound = read_sound(output / clips["a/one.wav"][0]["file"])
+    assert (sound.sample_hz, len(sound.wave)) == (24000, 84000)
+    captions = [(output / clip["file"]).with_suffix(".txt").read_text() for clip in clips["a/two.flac"]]
+    assert captions == ["a slow tune\na calm tune\n"] * 2
+    assert contents(music) == before
+    training, validation = split_folder(sorted(output.rglob("*.flac")), output, 0.05, 0)
+    albums = [{path.parent.name for path in side} for side in (training, validation)]
+    assert not albums[0] & albums[1]
+    assert len(albums[1]) == 1
+
+
+def test_a_run_goes_on_after_a_kill(tmp_path: Path, music: Path) -> None:
+    """Killed in the middle, with a half written line and a clip without a line, it ends with the same files."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    prepare(music, whole)
+    command = [sys.executable, SCRIPTS / "prepare_dataset.py", music, "--results_folder", killed]
+    process = subprocess.Popen(
+        [*command, "--workers", "2", "--seconds", "4"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and not list(killed.rglob("*.flac")):
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    manifest = killed / MANIFEST_NAME
+    manifest.write_bytes(manifest.read_bytes() + b'{"source": "c/fo')
+    prepare(music, killed)
+    assert contents(killed) == contents(whole)
+    prepare(music, killed)
+    assert contents(killed) == contents(whole)
+
+
+def test_nothing_is_overwritten(tmp_path: Path, music: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"not empty, and without a manifest.jsonl"):
+        prepare(music, foreign)
+    with pytest.raises(UserError, match="lies in the folder of music"):
+        prepare(music, music / "out")
+    output = tmp_path / "out"
+    prepare(music, output)
+    with pytest.raises(UserError, match="--sample_hz 48000 there, 24000 here"):
+        prepare(music, output, "--sample_hz", 24000)
+    lines = (output / MANIFEST_NAME).read_text().splitlines()
+    clip = output / json.loads(lines[-1])["clips"][0]["file"]
+    (output / MANIFEST_NAME).write_text("\n".join(lines[:-1]) + "\n")
+    soundfile.write(clip, np.zeros(HZ), HZ)
+    with pytest.raises(UserError, match="there already, and another sound; nothing is overwritten"):
+        prepare(music, output)
+
+
+def test_sources_that_come_later_join_their_side(tmp_path: Path, music: Path) -> None:
+    output = tmp_path / "out"
+    before = {line["source"]: line for line in prepare(music, output, "--valid_frac", 0.3)}
+    soundfile.write(music / "a" / "five.wav", tune(5, 4), HZ)
+    (music / "d").mkdir()
+    soundfile.write(music / "d" / "six.wav", tune(6, 4), HZ)
+    after = {line["source"]: line for line in prepare(music, output, "--valid_frac", 0.3)}
+    assert {name: after[name] for name in before} == before
+    sides = {name: {clip["file"].split("/")[0] for clip in line.get("clips", ())} for name, line in after.items()}
+    assert sides["a/five.wav"] == sides["a/one.wav"]
+    assert len(sides["d/six.wav"]) == 1
