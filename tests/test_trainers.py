@@ -200,3 +200,36 @@ def test_configs_of_the_run_can_be_read_again(tmp_path: Path, configs: Configs, 
     again = ["--training_config", folder / "training_config.json", "--model_config", folder / "model_config.json"]
     run("train_fine_stage", "--results_folder", tmp_path / "again", "--log_with", "none", *again)
     assert log(tmp_path / "again")[0]["loss"] == log(folder)[0]["loss"]
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_a_stage_is_evaluated_by_what_it_generates(
+    stage: StageName, tmp_path: Path, configs: Configs, stack: Stack
+) -> None:
+    section = STAGE | {"stage": stage, "save_reconstructed_wave": False, "save_predicted_tokens": False}
+    evaluated = {"evaluate_every": 2, "evaluate_samples": 3}
+    if stage == "semantic":
+        evaluated["evaluate_coarse_path"] = str(stack.weights("coarse"))
+    found = []
+    for name, more in (("plain", {}), ("evaluated", evaluated)):
+        words = [*configs(**{f"{stage}_trainer_cfg": section | more}), *tokenizers(stack)]
+        run(f"train_{stage}_stage", "--results_folder", tmp_path / name, "--log_with", "none", *words)
+        found.append(log(tmp_path / name))
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in found]
+    assert losses[0] == losses[1]
+    (line,) = [line for line in found[1] if "generated_fad" in line]
+    assert line["step"] == 2
+    assert line["generated_fad"] > 0
+    assert -1 <= line["generated_clap_score"] <= 1
+    assert -1 <= line["generated_clap_score_of_true"] <= 1
+
+
+def test_an_evaluation_without_what_it_takes_is_refused(
+    tmp_path: Path, configs: Configs, stack: Stack, tokens: Path
+) -> None:
+    section = STAGE | {"stage": "coarse", "evaluate_every": 1, "use_preprocessed_data": True, "folder": str(tokens)}
+    with pytest.raises(UserError, match="missing --rvq_path, which evaluate_every takes"):
+        run("train_coarse_stage", "--results_folder", tmp_path / "a", *configs(coarse_trainer_cfg=section))
+    words = configs(semantic_trainer_cfg=section | {"stage": "semantic"})
+    with pytest.raises(UserError, match="semantic stage alone makes no sound; name an evaluate_coarse_path"):
+        run("train_semantic_stage", "--results_folder", tmp_path / "b", *words)

@@ -108,6 +108,8 @@ class Loop:
         if self.state.step % self.config.save_results_every == 0:
             self._validate()
             self._write_samples()
+        if self.trainer.evaluate_every is not None and self.state.step % self.trainer.evaluate_every == 0:
+            self._evaluate()
         if self.state.step % self.config.save_model_every == 0:
             self._save(validated=True)
 
@@ -175,6 +177,15 @@ class Loop:
             self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
         except (OSError, SafetensorError, UserError) as error:
             self.log.say_once("samples", error)
+
+    def _evaluate(self) -> None:
+        """What is generated from the validation set, in numbers."""
+        if self.validation is None or not self.accelerator.is_main_process:
+            return
+        try:
+            self.log.evaluated(self.state.step, self.trainer.evaluate(self.validation))
+        except UserError as error:
+            self.log.say_once("the evaluation", error)
 
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, unless it is there already."""

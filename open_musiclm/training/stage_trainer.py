@@ -28,6 +28,7 @@ from open_musiclm.training.distributed import (
     whole_weights,
 )
 from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.stage_evaluation import StageEvaluator
 from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
@@ -37,11 +38,12 @@ SAMPLES_WRITTEN = 4
 @dataclass(frozen=True)
 class StageTools:
     """What a stage's trainer takes beside the stage: the tokenizers where batches are sound, None where they are
-    tokens; the codec where waves are wanted."""
+    tokens; the codec where waves are wanted; the evaluator where the config has `evaluate_every`."""
 
     model_config: ModelConfig
     tokenizer: MusicTokenizer | None
     codec: Codec | None
+    evaluator: StageEvaluator | None = None
 
 
 class StageTrainer(Trainer[SoundBatch | list[Ids]]):
@@ -52,7 +54,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
     def __init__(self, accelerator: Accelerator, stage: Stage, tools: StageTools, config: StageTrainerConfig) -> None:
         self.accelerator, self.tools, self.config = accelerator, tools, config
         self.name = stage.name
-        self.batches_per_step = config.grad_accum_every
+        self.batches_per_step, self.evaluate_every = config.grad_accum_every, config.evaluate_every
         transformer = stage.layout.transformer
         transformer.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
@@ -62,6 +64,8 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
                 )
             transformer.compile_blocks()
         self.optimizer = Optimizer(accelerator, stage.to(accelerator.device), config)
+        if config.evaluate_every is not None and is_sharded(self.stage):
+            raise UserError(f"{stage.name}_trainer_cfg: evaluate_every: not with sharded weights; leave it out")
 
     @property
     def stage(self) -> Stage:
@@ -107,6 +111,14 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             for _ in range(int(self.accelerator.gather(own).max()) - batches_here):
                 self._run(stage, self._placeholder())
         return means.compute()
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
+        """CLAP score and FAD of what the stage generates for `evaluate_samples` examples."""
+        evaluator = self.tools.evaluator
+        if evaluator is None:
+            return {}
+        return evaluator.evaluate(self.stage.eval(), (self._ids(indexed.batch) for indexed in batches))
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
