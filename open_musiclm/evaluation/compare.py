@@ -12,7 +12,8 @@ from open_musiclm.evaluation.measured_set import MeasuredSet
 from open_musiclm.evaluation.metric_names import MetricName
 from open_musiclm.evaluation.passt import divergence_figures
 from open_musiclm.evaluation.prompt_figures import CYCLE, adherence_figures, cycle_figure
-from open_musiclm.evaluation.sound_figures import SECONDS, level_figures, tempo_figures
+from open_musiclm.evaluation.sound_figures import level_figures, tempo_figures
+from open_musiclm.evaluation.sound_measures import LevelMeasure
 from open_musiclm.metrics.frechet import Extrapolation
 
 _UNLIKE_LENGTHS = 1.25
@@ -95,14 +96,19 @@ def compare(
 
 def length_warning(comparison: Comparison, reference: Comparison) -> str | None:
     """A warning where the clips of two sets are not about equally long: windows that end in silence then differ."""
-    lengths = [one.figure(SECONDS.key) for one in (comparison, reference)]
-    own, other = (None if figure is None else figure.value for figure in lengths)
-    if not own or not other or max(own, other) <= _UNLIKE_LENGTHS * min(own, other):
+    own, other = (_median_seconds(one.measured) for one in (comparison, reference))
+    if max(own, other) <= _UNLIKE_LENGTHS * min(own, other):
         return None
     return (
         f"clips of {own:g} s against reference clips of {other:g} s: distances then measure the length too; "
         f"give --seconds {min(own, other):g}"
     )
+
+
+def _median_seconds(measured: MeasuredSet) -> float:
+    levels = measured.get("levels", "level")
+    assert levels is not None
+    return float(levels.vectors[:, LevelMeasure.SECONDS].median())
 
 
 def _mert_figures(

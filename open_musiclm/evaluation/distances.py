@@ -1,10 +1,10 @@
 """Distances between the embeddings of two sets, as figures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.measured_set import ClipVectors
@@ -100,14 +100,14 @@ def per_song_figure(evaluated: ClipVectors, reference: ClipVectors, resampling: 
 def kernel_figures(evaluated: ClipVectors, reference: ClipVectors, resampling: Resampling) -> list[Figure]:
     """KAD with the bandwidth of either set, clips of both sets resampled for the intervals."""
     sizes, rng = _clip_counts(evaluated, reference), resampling.rng()
-    sets = [_grouped(own, rng) for own in (evaluated, reference)]
+    sets = (_grouped(evaluated, rng), _grouped(reference, rng))
     warning = few_clips(*sizes)
 
     def estimate(bandwidth_of: int) -> Estimate:
         bandwidth = kernel_distance.median_distance(sets[bandwidth_of].vectors, rng)
         if not bandwidth:
             raise ValueError("all vectors of the set are the same")
-        sums = kernel_distance.kernel_sums(*sets, bandwidth)
+        sums = kernel_distance.kernel_sums(sets[0], sets[1], bandwidth)
         replicates = []
         for _ in range(resampling.replicates if min(sizes) > 1 else 0):
             weights = [resampling_weights(own.count, rng) for own in sets]
@@ -150,8 +150,8 @@ def divergence_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors
         buckets = cluster(left, right, resampling.seed)
         replicates = []
         for _ in range(resampling.replicates):
-            drawn = [own[rng.integers(len(own), size=len(own))] for own in (buckets.evaluated, buckets.reference)]
-            replicates.append(mauve_divergence(Buckets(*drawn, buckets.count)))
+            drawn = Buckets(_drawn(buckets.evaluated, rng), _drawn(buckets.reference, rng), buckets.count)
+            replicates.append(mauve_divergence(drawn))
         return normal_interval(mauve_divergence(buckets), replicates, least=0.0)
 
     return kind.try_to(estimate, *sizes, warning)
@@ -170,8 +170,8 @@ def few_clips(*sizes: int) -> str | None:
     return f"{min(sizes)} clips only" if min(sizes) < FEW_CLIPS else None
 
 
-def _clip_counts(*sets: ClipVectors) -> Sequence[int]:
-    return [int(own.clips[-1]) + 1 for own in sets]
+def _clip_counts(evaluated: ClipVectors, reference: ClipVectors) -> tuple[int, int]:
+    return int(evaluated.clips[-1]) + 1, int(reference.clips[-1]) + 1
 
 
 def _moments(own: ClipVectors, rng: np.random.Generator) -> frechet.Moments:
@@ -190,3 +190,7 @@ def _some(own: ClipVectors, rng: np.random.Generator) -> ClipVectors:
 def _grouped(own: ClipVectors, rng: np.random.Generator) -> kernel_distance.GroupedSet:
     groups, some = groups_of(int(own.clips[-1]) + 1, rng), _some(own, rng)
     return kernel_distance.GroupedSet(some.vectors, groups[some.clips], int(groups.max()) + 1)
+
+
+def _drawn(labels: Int[np.ndarray, "vectors"], rng: np.random.Generator) -> Int[np.ndarray, "vectors"]:
+    return labels[rng.integers(len(labels), size=len(labels))]

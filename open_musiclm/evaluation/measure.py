@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ Vectors = Float[Tensor, "_ _"]
 Measured = Mapping[str, Vectors]
 
 
+@runtime_checkable
 class Measure(Protocol):
     """`name` is what people read, `identity` what decides the result: weights, windows, version of the computation.
 

@@ -64,7 +64,9 @@ def draw_stretches(store: TokenStore, seconds: int, count: int, seed: int) -> St
     """
     hz = store.description.model_config.hubert_kmeans_cfg.output_hz
     rng = np.random.default_rng(seed)
-    clap, semantic, seen = [], [], set()
+    clap: list[Tensor] = []
+    semantic: list[Tensor] = []
+    seen: set[int] = set()
     paths = store.path_numbers()
     for row in rng.permutation(len(store)).tolist():
         if len(clap) == count:

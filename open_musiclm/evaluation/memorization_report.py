@@ -124,7 +124,7 @@ def _costs(stores: Mapping[str, Sequence[PromptLength]], threshold: float) -> "D
     values["wrong"] = torch.cat([length.wrong_costs for length in first])
     edges = np.linspace(0, max(float(own.max()) for own in values.values()) or 1.0, 41)
     for name, own in values.items():
-        axes.hist(own.numpy(), edges, weights=np.full(len(own), 100 / len(own)), histtype="step", label=name)
+        axes.hist(own.numpy(), edges.tolist(), weights=np.full(len(own), 100 / len(own)), histtype="step", label=name)
     axes.axvline(threshold, color="black", linewidth=1, linestyle=":", label="threshold")
     axes.set(xlabel="matching cost", ylabel="% of pairs")
     axes.legend()

@@ -99,9 +99,9 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def number(value: float) -> str:
     """Three digits that count, and no exponent."""
-    return (
-        f"{value:.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}" if abs(value) >= 1e-3 else f"{value:.4f}"
-    )
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{float(f'{value:.3g}'):g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.4f}"
 
 
 def html_list(title: str, lines: Sequence[str], kind: str) -> str:

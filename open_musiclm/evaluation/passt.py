@@ -52,7 +52,8 @@ class PasstMeasure:
     @torch.no_grad()
     def measure(self, sounds: Sequence[Sound]) -> list[Measured]:
         """See the class; a sound shorter than a window is repeated."""
-        window, measured = _WINDOW_SECONDS * _HZ, []
+        window = _WINDOW_SECONDS * _HZ
+        measured: list[Measured] = []
         for sound in sounds:
             wave = resampled(sound, _HZ)
             windows = torch.stack(windows_of(repeat_to(wave, max(len(wave), window)), window))

@@ -77,7 +77,9 @@ def _histogram(sets: Mapping[str, Comparison], key: str, label: str) -> "Drawing
     edges = np.linspace(low, high if high > low else low + 1e-6, _BINS + 1)
     drawing, axes = new_drawing()
     for name, own in values.items():
-        axes.hist(own, edges, weights=np.full(len(own), 100 / len(own)), histtype="step", label=name, linewidth=1.5)
+        axes.hist(
+            own, edges.tolist(), weights=np.full(len(own), 100 / len(own)), histtype="step", label=name, linewidth=1.5
+        )
     axes.set(xlabel=label, ylabel="% of clips")
     axes.legend()
     return drawing

@@ -31,7 +31,7 @@ def tempo_figures(
     bpm = estimates.vectors[:, 0].double()
     numbers = [clip.bpm if clip.bpm is not None else tempo.named_bpm(clip.prompt or "") for clip in clips]
     words = [tempo.named_class(clip.prompt or "") for clip in clips]
-    found = [
+    found: list[tuple[Kind, Sequence, Callable[..., bool]]] = [
         (TEMPO_1, numbers, tempo.same_tempo),
         (TEMPO_2, numbers, tempo.same_tempo_but_for_octave),
         (TEMPO_WORD, words, tempo.fits),
@@ -53,7 +53,7 @@ def level_figures(levels: ClipVectors, resampling: Resampling) -> tuple[list[Fig
     """Clipping, silence, loudness and length."""
     columns = levels.vectors.double().T
     loudness = columns[LevelMeasure.LOUDNESS]
-    wanted = [
+    wanted: list[tuple[Kind, Tensor, Callable[[Tensor], Tensor]]] = [
         (CLIPPED, (columns[LevelMeasure.CLIPPED] > 0).double(), torch.mean),
         (SILENT, columns[LevelMeasure.SILENT], torch.mean),
         (LOUDNESS, loudness[loudness.isfinite()], median),

@@ -4,6 +4,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from open_musiclm.audio import Sound, levels_of, resampled
@@ -58,6 +59,6 @@ class TempoMeasure:
         for sound in sounds:
             wave = resampled(sound, _TEMPO_HZ).numpy()
             tempo, _ = librosa.beat.beat_track(y=wave, sr=_TEMPO_HZ)
-            bpm = float(tempo[0] if hasattr(tempo, "__len__") else tempo)
+            bpm = float(np.ravel(tempo)[0])
             measured.append({"bpm": torch.tensor([[bpm if bpm > 0 else math.nan]])})
         return measured

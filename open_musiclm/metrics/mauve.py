@@ -56,13 +56,13 @@ def cluster(evaluated: Float[Tensor, "vectors dim"], reference: Float[Tensor, "o
 
 def mauve(evaluated: Float[np.ndarray, "buckets"], reference: Float[np.ndarray, "buckets"]) -> float:
     """The area under the divergence curve of two histograms: 1 where they are equal, near 0 if they share nothing."""
-    points = [(1.0, 0.0)]
+    curve = [(1.0, 0.0)]
     for weight in np.linspace(1e-6, 1 - 1e-6, CURVE_POINTS):
         mixture = weight * evaluated + (1 - weight) * reference
         divergences = (_divergence(reference, mixture), _divergence(evaluated, mixture))
-        points.append((math.exp(-SCALING * divergences[0]), math.exp(-SCALING * divergences[1])))
-    curve = np.array([*points, (0.0, 1.0)])
-    return 0.5 * (_area(curve[:, 0], curve[:, 1]) + _area(curve[:, 1], curve[:, 0]))
+        curve.append((math.exp(-SCALING * divergences[0]), math.exp(-SCALING * divergences[1])))
+    x, y = np.array([*curve, (0.0, 1.0)]).T
+    return float(np.sum((x[:-1] - x[1:]) * (y[:-1] + y[1:]) / 2))
 
 
 def mauve_divergence(buckets: Buckets) -> float:
@@ -74,9 +74,3 @@ def _divergence(left: Float[np.ndarray, "buckets"], right: Float[np.ndarray, "bu
     """Kullback-Leibler, in nats."""
     there = left > 0
     return float(np.sum(left[there] * np.log(left[there] / right[there])))
-
-
-def _area(x: Float[np.ndarray, "points"], y: Float[np.ndarray, "points"]) -> float:
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    return float(np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2))
