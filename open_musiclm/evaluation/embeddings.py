@@ -34,7 +34,8 @@ class ClapMeasure:
     def __init__(self, clap: Clap, window_seconds: float, name: str) -> None:
         self.clap, self.name = clap, name
         self.embedder = ClapEmbedder(clap, window_seconds, clap.sample_hz)
-        self.identity = identity_of(f"clap 1, windows of {WINDOW_SECONDS} s, whole of {window_seconds} s", clap)
+        what = f"clap 1, windows of {WINDOW_SECONDS} s, whole of {window_seconds} s, fusion {clap.mel.fusion}"
+        self.identity = identity_of(what, clap)
 
     def measure(self, sounds: Sequence[Sound]) -> list[Measured]:
         """See the class."""

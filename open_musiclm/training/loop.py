@@ -183,9 +183,12 @@ class Loop:
         if self.validation is None or not self.accelerator.is_main_process:
             return
         try:
-            self.log.evaluated(self.state.step, self.trainer.evaluate(self.validation))
+            with torch.random.fork_rng(devices=[]):  # a loader draws a seed
+                values = self.trainer.evaluate(self.validation)
         except UserError as error:
             self.log.say_once("the evaluation", error)
+        else:
+            self.log.evaluated(self.state.step, values)
 
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, unless it is there already."""
