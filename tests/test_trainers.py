@@ -19,6 +19,7 @@ from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
@@ -202,26 +203,36 @@ def test_configs_of_the_run_can_be_read_again(tmp_path: Path, configs: Configs, 
     assert log(tmp_path / "again")[0]["loss"] == log(folder)[0]["loss"]
 
 
+def audible(codec: Codec, ids: torch.Tensor) -> torch.Tensor:
+    """A wave that depends on the tokens; the small codec's weights are random, and all that it makes is silence."""
+    return (ids.float().mean(-1) / 64 - 0.5).repeat_interleave(1600, dim=1)
+
+
 @pytest.mark.parametrize("stage", STAGE_NAMES)
 def test_a_stage_is_evaluated_by_what_it_generates(
-    stage: StageName, tmp_path: Path, configs: Configs, stack: Stack
+    stage: StageName, tmp_path: Path, configs: Configs, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Codec, "decode", audible)
     section = STAGE | {"stage": stage, "save_reconstructed_wave": False, "save_predicted_tokens": False}
-    evaluated = {"evaluate_every": 2, "evaluate_samples": 3}
+    evaluated = {"evaluate_every": 1, "evaluate_samples": 3}
     if stage == "semantic":
         evaluated["evaluate_coarse_path"] = str(stack.weights("coarse"))
-    found = []
-    for name, more in (("plain", {}), ("evaluated", evaluated)):
-        words = [*configs(**{f"{stage}_trainer_cfg": section | more}), *tokenizers(stack)]
+
+    def train(name: str, **keys: Any) -> list[dict]:
+        words = [*configs(**{f"{stage}_trainer_cfg": section | keys}), *tokenizers(stack)]
         run(f"train_{stage}_stage", "--results_folder", tmp_path / name, "--log_with", "none", *words)
-        found.append(log(tmp_path / name))
-    losses = [[line["loss"] for line in lines if "loss" in line] for lines in found]
-    assert losses[0] == losses[1]
-    (line,) = [line for line in found[1] if "generated_fad" in line]
-    assert line["step"] == 2
-    assert line["generated_fad"] > 0
-    assert -1 <= line["generated_clap_score"] <= 1
-    assert -1 <= line["generated_clap_score_of_true"] <= 1
+        return log(tmp_path / name)
+
+    lines = train("evaluated", **evaluated)
+    found = [line for line in lines if "generated_fad" in line]
+    assert [line["step"] for line in found] == [1, 2]
+    for line in found:
+        assert line["generated_fad"] > 0
+        assert -1 <= line["generated_clap_score"] <= 1
+        assert -1 <= line["generated_clap_score_of_true"] <= 1
+    if stage == "coarse":
+        plain = [line["loss"] for line in train("plain") if "loss" in line]
+        assert plain == [line["loss"] for line in lines if "loss" in line]
 
 
 def test_an_evaluation_without_what_it_takes_is_refused(

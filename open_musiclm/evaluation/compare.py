@@ -33,8 +33,12 @@ class Comparison:
         return next((figure for figure in self.figures if figure.key == key), None)
 
     def warnings(self) -> list[str]:
-        """One line for each figure that is to be taken with care."""
-        return [f"{figure.title}: {figure.warning}" for figure in self.figures if figure.warning]
+        """One line for each reason to take figures with care, with the figures that it is about."""
+        reasons: dict[str, list[str]] = {}
+        for figure in self.figures:
+            if figure.warning:
+                reasons.setdefault(figure.warning, []).append(figure.title)
+        return [f"{'; '.join(titles)}: {reason}" for reason, titles in reasons.items()]
 
 
 def describe(

@@ -20,7 +20,7 @@ from open_musiclm.metrics.intervals import (
 from open_musiclm.metrics.mauve import Buckets, cluster, mauve_divergence
 
 MOST_VECTORS = 20_000  # of a set, where the work grows with its square
-FEW_VECTORS, FEW_CLIPS = 1000, 100
+FEW_VECTORS, FEW_CLIPS, FEW_FOR_MEANS = 1000, 100, 30
 REPLICATES_OF_MEANS = 1000
 
 FAD = Kind("fad", "FAD", "lower", "CLAP windows of 10 s every second, all of a set pooled (fadtk)")
@@ -166,8 +166,13 @@ def few_vectors(evaluated: ClipVectors, reference: ClipVectors) -> str | None:
 
 
 def few_clips(*sizes: int) -> str | None:
-    """A warning where a set has few clips."""
+    """A warning where a set has few clips for a distance."""
     return f"{min(sizes)} clips only" if min(sizes) < FEW_CLIPS else None
+
+
+def few_for_means(clips: int) -> str | None:
+    """A warning where there are few clips for a mean, a median or a share."""
+    return f"{clips} clips only" if clips < FEW_FOR_MEANS else None
 
 
 def _clip_counts(evaluated: ClipVectors, reference: ClipVectors) -> tuple[int, int]:

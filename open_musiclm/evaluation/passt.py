@@ -10,7 +10,7 @@ from torch import nn
 
 from open_musiclm.audio import Sound, repeat_to, resampled, windows_of
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_clips
+from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind
 from open_musiclm.evaluation.measure import Measured, identity_of
 from open_musiclm.evaluation.measured_set import MeasuredSet
@@ -78,7 +78,7 @@ def divergence_figures(evaluated: MeasuredSet, reference: MeasuredSet, resamplin
             percentile_interval(values, torch.mean, REPLICATES_OF_MEANS, resampling.rng()),
             len(pairs),
             len(pairs),
-            few_clips(len(pairs)),
+            few_for_means(len(pairs)),
         )
         for kind, values in ((KL_TO, kl_divergence(other, own)), (KL_FROM, kl_divergence(own, other)))
     ]

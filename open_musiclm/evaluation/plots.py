@@ -2,11 +2,12 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from open_musiclm.evaluation.compare import Comparison
 from open_musiclm.evaluation.distances import PER_SONG
@@ -102,6 +103,6 @@ def _map(sets: Mapping[str, Comparison]) -> "Drawing | None":
     return drawing
 
 
-def _finite(own: Comparison, key: str) -> Sequence[float]:
+def _finite(own: Comparison, key: str) -> Float[np.ndarray, "_"]:
     values = own.per_clip.get(key, torch.zeros(0)).double().numpy()
     return values[np.isfinite(values)]

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from open_musiclm.evaluation.clips import EvaluationClip, texts_of
-from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_clips
+from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.embeddings import ClapMeasure
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.measured_set import ClipVectors
-from open_musiclm.metrics.adherence import cosines, prompt_ranks, recall, sound_ranks
+from open_musiclm.metrics.adherence import cosines, prompt_ranks, sound_ranks
 from open_musiclm.metrics.intervals import percentile_interval
 
 _WHOLE = "mean over windows that follow each other"
@@ -34,12 +34,9 @@ def adherence_figures(
     own = [places[clips[place].prompt or ""] for place in told]
     scores = cosines(sounds, texts[own])
     ranks, best = prompt_ranks(sounds, texts, own), sound_ranks(sounds, texts, own)
-    warning = few_clips(len(told))
+    warning = few_for_means(len(told))
     chance = f"; guessing: {(len(prompts) + 1) / 2:g} of {len(prompts)}"
     of_sounds = f"; guessing: about {(len(told) + 1) / 2:g} of {len(told)}"
-
-    def share(values: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(recall(values, 10))
 
     figures = [
         CLAP_SCORE.figure(percentile_interval(scores, torch.mean, REPLICATES_OF_MEANS, rng), len(told), None, warning),
@@ -47,7 +44,7 @@ def adherence_figures(
             percentile_interval(ranks.double(), median, REPLICATES_OF_MEANS, rng), len(told), None, warning
         ),
         _noted(PROMPT_RECALL, f" of {len(prompts)} prompts; guessing: {min(10 / len(prompts), 1):.3g}").figure(
-            percentile_interval(ranks.double(), share, REPLICATES_OF_MEANS, rng), len(told), None, warning
+            percentile_interval((ranks <= 10).double(), torch.mean, REPLICATES_OF_MEANS, rng), len(told), None, warning
         ),
         _noted(SOUND_RANK, of_sounds).figure(
             percentile_interval(best.double(), median, REPLICATES_OF_MEANS, rng), len(told), None, warning

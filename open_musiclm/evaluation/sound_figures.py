@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.evaluation.clips import EvaluationClip
-from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_clips
+from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.measured_set import ClipVectors
 from open_musiclm.evaluation.sound_measures import LevelMeasure
@@ -46,7 +46,7 @@ def _share(
     if not right:
         return kind.absent("none: no prompt or caption names one", 0)
     estimate = percentile_interval(torch.tensor(right).double(), torch.mean, REPLICATES_OF_MEANS, resampling.rng())
-    return kind.figure(estimate, len(right), None, few_clips(len(right)))
+    return kind.figure(estimate, len(right), None, few_for_means(len(right)))
 
 
 def level_figures(levels: ClipVectors, resampling: Resampling) -> tuple[list[Figure], PerClip]:

@@ -49,8 +49,3 @@ def sound_ranks(
         best = similarities.masked_fill(~is_own, float("-inf")).amax(1, keepdim=True)
         ranks.append(1 + ((similarities >= best) & ~is_own).sum(1))
     return torch.cat(ranks)
-
-
-def recall(ranks: Int[Tensor, "queries"], most: int) -> float:
-    """The share of ranks of at most `most`: recall at `most`."""
-    return float((ranks <= most).double().mean())
