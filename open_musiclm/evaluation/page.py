@@ -14,7 +14,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; } th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid #d5dae0; }
-th { text-align: left; min-width: 5rem; } tr > th:first-child { min-width: 17rem; max-width: 22rem; }
+th { text-align: left; min-width: 5rem; } .figures th:first-child { min-width: 17rem; max-width: 22rem; }
 td { text-align: right; white-space: nowrap; vertical-align: top; } tr:first-child > th { text-align: right; }
 small { color: #5a6672; font-weight: normal; } .warning { color: #9a4b00; } .none { color: #8a949e; }
 img { max-width: 100%; height: auto; } code { overflow-wrap: anywhere; }
@@ -67,7 +67,7 @@ def _table(columns: Mapping[str, Comparison]) -> str:
         cells = "".join(f"<td>{_cell(own.figure(key))}</td>" for own in columns.values())
         title = f"{html.escape(kinds[key].title)} {_ARROWS[kinds[key].better]}"
         rows.append(f"<tr><th>{title}<br><small>{html.escape(kinds[key].note)}</small></th>{cells}</tr>")
-    return f'<div class="wide"><table><tr><th></th>{heads}</tr>\n' + "\n".join(rows) + "\n</table></div>"
+    return f'<div class="wide"><table class="figures"><tr><th></th>{heads}</tr>\n' + "\n".join(rows) + "\n</table></div>"
 
 
 def _order(keys: Sequence[str]) -> Any:
