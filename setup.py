@@ -19,6 +19,7 @@ setup(
         "pyyaml>=6",
         "vector-quantize-pytorch>=1.27",
         "scikit-learn>=1.5",
+        "scipy>=1.11",
         "einops>=0.8",
         "accelerate>=1.0",
         "peft>=0.17",
@@ -40,6 +41,8 @@ setup(
         # laion-clap needs numpy 1, which Python 3.13 does not have
         "laion": ['laion-clap>=1.1.7; python_version < "3.13"', 'torchvision>=0.21; python_version < "3.13"'],
         "wandb": ["wandb>=0.17"],
+        "evaluate": ["librosa>=0.10", "matplotlib>=3.9"],
+        "passt": ["hear21passt>=0.0.26"],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
         "lint": ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.15"],
     },

@@ -106,3 +106,8 @@ def test_a_quantizer_of_another_shape(quantizer: ClapQuantizer, tmp_path: Path, 
     save_weights(path, "clap_rvq", quantizer.state_dict(), model_config(SECTION))
     with pytest.raises(UserError, match=words):
         ClapQuantizer.load(path, model_config(SECTION.model_copy(update=changes)), CPU)
+
+
+def test_tokens_stand_for_the_sum_of_their_codes(quantizer: ClapQuantizer) -> None:
+    tokens = quantizer.encode(_embeddings(5))
+    torch.testing.assert_close(quantizer.decode(tokens), _reconstructed(quantizer, tokens))

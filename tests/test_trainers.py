@@ -19,6 +19,7 @@ from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageName, load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
@@ -200,3 +201,46 @@ def test_configs_of_the_run_can_be_read_again(tmp_path: Path, configs: Configs, 
     again = ["--training_config", folder / "training_config.json", "--model_config", folder / "model_config.json"]
     run("train_fine_stage", "--results_folder", tmp_path / "again", "--log_with", "none", *again)
     assert log(tmp_path / "again")[0]["loss"] == log(folder)[0]["loss"]
+
+
+def audible(codec: Codec, ids: torch.Tensor) -> torch.Tensor:
+    """A wave that depends on the tokens; the small codec's weights are random, and all that it makes is silence."""
+    return (ids.float().mean(-1) / 64 - 0.5).repeat_interleave(1600, dim=1)
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_a_stage_is_evaluated_by_what_it_generates(
+    stage: StageName, tmp_path: Path, configs: Configs, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Codec, "decode", audible)
+    section = STAGE | {"stage": stage, "save_reconstructed_wave": False, "save_predicted_tokens": False}
+    evaluated = {"evaluate_every": 1, "evaluate_samples": 3}
+    if stage == "semantic":
+        evaluated["evaluate_coarse_path"] = str(stack.weights("coarse"))
+
+    def train(name: str, **keys: Any) -> list[dict]:
+        words = [*configs(**{f"{stage}_trainer_cfg": section | keys}), *tokenizers(stack)]
+        run(f"train_{stage}_stage", "--results_folder", tmp_path / name, "--log_with", "none", *words)
+        return log(tmp_path / name)
+
+    lines = train("evaluated", **evaluated)
+    found = [line for line in lines if "generated_fad" in line]
+    assert [line["step"] for line in found] == [1, 2]
+    for line in found:
+        assert line["generated_fad"] > 0
+        assert -1 <= line["generated_clap_score"] <= 1
+        assert -1 <= line["generated_clap_score_of_true"] <= 1
+    if stage == "coarse":
+        plain = [line["loss"] for line in train("plain") if "loss" in line]
+        assert plain == [line["loss"] for line in lines if "loss" in line]
+
+
+def test_an_evaluation_without_what_it_takes_is_refused(
+    tmp_path: Path, configs: Configs, stack: Stack, tokens: Path
+) -> None:
+    section = STAGE | {"stage": "coarse", "evaluate_every": 1, "use_preprocessed_data": True, "folder": str(tokens)}
+    with pytest.raises(UserError, match="missing --rvq_path, which evaluate_every takes"):
+        run("train_coarse_stage", "--results_folder", tmp_path / "a", *configs(coarse_trainer_cfg=section))
+    words = configs(semantic_trainer_cfg=section | {"stage": "semantic"})
+    with pytest.raises(UserError, match="semantic stage alone makes no sound; name an evaluate_coarse_path"):
+        run("train_semantic_stage", "--results_folder", tmp_path / "b", *words)

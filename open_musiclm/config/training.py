@@ -102,6 +102,19 @@ class StageTrainerConfig(GradientTrainerConfig):
     use_preprocessed_data: bool = Field(
         default=False, description="folder holds tokens that scripts/preprocess_data.py wrote, not sound."
     )
+    evaluate_every: PositiveInt | None = Field(
+        default=None,
+        description="Steps from one evaluation of generated sound to the next: CLAP score and FAD of validation "
+        "examples that the stage generates; null: never.",
+    )
+    evaluate_samples: Annotated[PositiveInt, Field(ge=2)] = Field(
+        default=32, description="Examples that are generated for an evaluation."
+    )
+    evaluate_coarse_path: str | None = Field(
+        default=None,
+        description="Semantic stage with `evaluate_every`: the coarse stage, a checkpoint or its results folder, that "
+        "turns its tokens into sound.",
+    )
     gradient_checkpointing: bool = Field(default=False, description="Compute each block twice and keep less in memory.")
     compile: bool = Field(default=False, description="Compile the blocks with torch.compile (GPU only).")
     lora: LoraConfig | None = Field(
@@ -139,6 +152,12 @@ class StageTrainerConfig(GradientTrainerConfig):
             raise ValueError(f"cross_entropy_loss_weights: expected {sequences} numbers, found {len(weights)}")
         if weights is not None and not any(weights):
             raise ValueError("cross_entropy_loss_weights: all are 0, so that nothing would be trained")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_to_evaluate(self) -> "StageTrainerConfig":
+        if self.evaluate_every is not None and self.stage == "semantic" and self.evaluate_coarse_path is None:
+            raise ValueError("evaluate_every: the semantic stage alone makes no sound; name an evaluate_coarse_path")
         return self
 
 

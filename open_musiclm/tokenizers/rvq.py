@@ -63,6 +63,12 @@ class ClapQuantizer(nn.Module):
         return torch.stack(tokens, dim=-1)
 
     @torch.no_grad()
+    def decode(self, tokens: Int[Tensor, "batch quantizers"]) -> Float[Tensor, "batch dim"]:
+        """The embeddings that tokens stand for: the sum of their codes."""
+        codes = [codebook[ids] for codebook, ids in zip(self.residual_vq.codebooks, tokens.unbind(-1), strict=True)]
+        return torch.stack(codes).sum(0)
+
+    @torch.no_grad()
     def update(self, embeddings: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """One update of all codebooks (the first one runs k-means). Returns the mean squared error before it."""
         embeddings = embeddings.float()

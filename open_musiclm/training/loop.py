@@ -131,6 +131,8 @@ class Loop:
         if self.state.step % self.config.save_results_every == 0:
             self._validate()
             self._write_samples()
+        if self.trainer.evaluate_every is not None and self.state.step % self.trainer.evaluate_every == 0:
+            self._evaluate()
         is_best = self.patience is not None and self.state.losses.is_lowest(self.state.step)
         if self.state.step % self.config.save_model_every == 0 or is_best:
             self._save(validated=True)
@@ -203,6 +205,18 @@ class Loop:
             self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
         except (OSError, SafetensorError, UserError) as error:
             self.log.say_once("samples", error)
+
+    def _evaluate(self) -> None:
+        """What is generated from the validation set, in numbers."""
+        if self.validation is None or not self.accelerator.is_main_process:
+            return
+        try:
+            with torch.random.fork_rng(devices=[]):  # a loader draws a seed
+                values = self.trainer.evaluate(self.validation)
+        except UserError as error:
+            self.log.say_once("the evaluation", error)
+        else:
+            self.log.evaluated(self.state.step, values)
 
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, unless it is there already."""

@@ -28,6 +28,7 @@ from open_musiclm.training.distributed import (
 )
 from open_musiclm.training.ema import AVERAGE_NAME, WeightAverage, check_average
 from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.stage_evaluation import StageEvaluator
 from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
 from open_musiclm.training.stage_files import StageFile, WholeStageFile
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
@@ -38,11 +39,12 @@ SAMPLES_WRITTEN = 4
 @dataclass(frozen=True)
 class StageTools:
     """What a stage's trainer takes beside the stage: the tokenizers where batches are sound, None where they are
-    tokens; the codec where waves are wanted."""
+    tokens; the codec where waves are wanted; the evaluator where the config has `evaluate_every`."""
 
     model_config: ModelConfig
     tokenizer: MusicTokenizer | None
     codec: Codec | None
+    evaluator: StageEvaluator | None = None
 
 
 class StageTrainer(Trainer[SoundBatch | list[Ids]]):
@@ -61,7 +63,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         self.accelerator, self.tools, self.config = accelerator, tools, config
         self.file = file or WholeStageFile(tools.model_config)
         self.name = stage.name
-        self.batches_per_step = config.grad_accum_every
+        self.batches_per_step, self.evaluate_every = config.grad_accum_every, config.evaluate_every
         transformer = stage.layout.transformer
         transformer.gradient_checkpointing = config.gradient_checkpointing
         if config.compile:
@@ -72,6 +74,8 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             transformer.compile_blocks()
         self.optimizer = Optimizer(accelerator, stage.to(accelerator.device), config)
         self.average = None if config.ema_decay is None else WeightAverage(self.stage, config.ema_decay)
+        if config.evaluate_every is not None and is_sharded(self.stage):
+            raise UserError(f"{stage.name}_trainer_cfg: evaluate_every: not with sharded weights; leave it out")
 
     @property
     def stage(self) -> Stage:
@@ -123,6 +127,15 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             for _ in range(int(self.accelerator.gather(own).max()) - batches_here):
                 self._run(stage, self._placeholder())
         return means.compute()
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
+        """CLAP score and FAD of what the stage generates for `evaluate_samples` examples."""
+        evaluator = self.tools.evaluator
+        if evaluator is None:
+            return {}
+        with self._averaged():
+            return evaluator.evaluate(self.stage.eval(), (self.tokens_of(indexed.batch) for indexed in batches))
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:

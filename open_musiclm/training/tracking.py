@@ -65,10 +65,11 @@ class RunLog:
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers of a validation."""
-        named = {f"validation_{name}": value for name, value in values.items()}
-        self._write(step, named)
-        self._track(step, named)
-        self.say(f"step {step}/{self.steps}: {_sentence(named)}")
+        self._measured(step, {f"validation_{name}": value for name, value in values.items()})
+
+    def evaluated(self, step: int, values: Mapping[str, float]) -> None:
+        """The numbers of what was generated."""
+        self._measured(step, {f"generated_{name}": value for name, value in values.items()})
 
     def waves(self, step: int, paths: list[Path]) -> None:
         """Puts waves into the tracker."""
@@ -101,6 +102,11 @@ class RunLog:
             yield
         except OSError as error:
             self.say_once(what, error)
+
+    def _measured(self, step: int, named: Mapping[str, float]) -> None:
+        self._write(step, named)
+        self._track(step, named)
+        self.say(f"step {step}/{self.steps}: {_sentence(named)}")
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
         with self._said_once("the curves"):

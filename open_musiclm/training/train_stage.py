@@ -16,6 +16,7 @@ from open_musiclm.training.memorization import MEMORIZATION_NAME, report_memoriz
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.preflight import check_preflight
 from open_musiclm.training.run import Run
+from open_musiclm.training.stage_evaluation import StageEvaluator
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
 from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 from open_musiclm.training.starting_stage import starting_stage, with_lora_rank
@@ -86,15 +87,19 @@ def stage_tools(
     model_config: ModelConfig, config: StageTrainerConfig, tokenizers: TokenizerPaths, device: torch.device
 ) -> StageTools:
     """The tokenizers where tokens are made in training, and the codec where waves are wanted. Raises UserError."""
+    evaluator = None
+    if config.evaluate_every is not None:
+        assert tokenizers.rvq_path is not None
+        evaluator = StageEvaluator.load(model_config, config, tokenizers.rvq_path, device)
     if config.use_preprocessed_data:
         wanted = config.save_reconstructed_wave and config.stage != "semantic"
-        return StageTools(model_config, None, Codec.load(model_config, device) if wanted else None)
+        return StageTools(model_config, None, Codec.load(model_config, device) if wanted else None, evaluator)
     assert tokenizers.rvq_path is not None
     assert tokenizers.kmeans_path is not None
     tokenizer = MusicTokenizer.load(
         model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device, tokenizers.trust_remote_code
     )
-    return StageTools(model_config, tokenizer, tokenizer.codec)
+    return StageTools(model_config, tokenizer, tokenizer.codec, evaluator)
 
 
 def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, processes: int) -> StageTrainerConfig:
@@ -107,8 +112,10 @@ def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, process
 
 
 def _check_tokenizers(config: StageTrainerConfig, tokenizers: TokenizerPaths) -> None:
-    """Raises UserError where tokens are to be made in training and a tokenizer's path is missing."""
+    """Raises UserError where tokens are to be made in training, or CLAP's are to be read, and a path is missing."""
     if config.use_preprocessed_data:
+        if config.evaluate_every is not None and tokenizers.rvq_path is None:
+            raise UserError("missing --rvq_path, which evaluate_every takes")
         return
     missing = [f"--{name}" for name, path in vars(tokenizers).items() if path is None]
     if missing:

@@ -45,13 +45,14 @@ class Trainer(ABC, Generic[Batch]):
     """One kind of model in training. `Loop` gives it batches on the device and does everything around it.
 
     `name` is what is trained, `unit` what the speed is counted in; a step takes `batches_per_step` batches in every
-    process. All random numbers come from an example's index, or from torch's, numpy's and Python's global generators,
-    which checkpoints keep.
+    process; every `evaluate_every` steps `evaluate` is called. All random numbers come from an example's index, or from
+    torch's, numpy's and Python's global generators, which checkpoints keep.
     """
 
     name: str
     unit: str = "tokens"
     batches_per_step: int = 1
+    evaluate_every: int | None = None
 
     @abstractmethod
     def train_step(self, batches: Iterator[IndexedBatch[Batch]], step: int) -> StepResult:
@@ -63,6 +64,13 @@ class Trainer(ABC, Generic[Batch]):
 
         "loss" decides which checkpoint is the best; it is NaN where no process has an example.
         """
+
+    def evaluate(self, batches: Iterable[IndexedBatch[Batch]]) -> Mapping[str, float]:
+        """Metrics of what the model generates from validation examples; it takes as many as it wants. Process 0 only.
+
+        Leaves the global random generators as they are. Raises UserError.
+        """
+        return {}
 
     def write_samples(self, batch: Batch, folder: Path) -> list[Path]:
         """Writes what the model makes of a validation batch; returns the waves, for the tracker. Process 0 only."""

@@ -1,0 +1,1 @@
+"""Evaluation of sets of clips against reference music, and of a model's memorization."""

@@ -1,0 +1,91 @@
+"""The command line of evaluation, and what it says (no torch in here)."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from open_musiclm.argument_types import positive_float, positive_int
+from open_musiclm.config import MODEL_CONFIG_NAME
+from open_musiclm.errors import UserError
+from open_musiclm.evaluation.metric_names import DEFAULT_METRICS, METRICS, NEEDS_MODEL
+
+if TYPE_CHECKING:
+    from open_musiclm.evaluation.measure import Measure
+    from open_musiclm.evaluation.options import EvaluationOptions
+
+
+def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
+    """What is compared with what, and by which metrics."""
+    to.add_argument("folders", nargs="*", type=Path, metavar="folder", help="folder of sound to evaluate")
+    to.add_argument("--reference", type=Path, required=True, help="folder of reference music")
+    to.add_argument(
+        "--prompts",
+        type=Path,
+        default=None,
+        help="generate for these first: a text, one prompt a line, or captions.jsonl",
+    )
+    to.add_argument("--num_prompts", type=positive_int, default=None, help="only the first prompts of --prompts")
+    to.add_argument("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="which metrics")
+    to.add_argument(
+        "--embedding_config",
+        type=Path,
+        default=None,
+        help="model config whose CLAP and MERT embed, not the model's own",
+    )
+    to.add_argument("--seconds", type=positive_float, default=None, help="use the first seconds of every clip only")
+    to.add_argument("--max_clips", type=positive_int, default=None, help="use so many clips of a folder, at random")
+    to.add_argument("--bootstrap", type=positive_int, default=100, help="resamplings for the intervals of distances")
+    to.add_argument(
+        "--cache_folder", type=Path, default=Path("results/evaluation_cache"), help="where measurements are kept"
+    )
+
+
+def options_from(
+    arguments: argparse.Namespace, folders: Sequence[Path], checkpoint: Mapping[str, str]
+) -> "EvaluationOptions":
+    """What the command line says is compared. Raises UserError."""
+    from open_musiclm.evaluation.distances import Resampling
+    from open_musiclm.evaluation.options import EvaluationOptions
+
+    if arguments.seed is not None and arguments.seed < 0:
+        raise UserError(f"--seed {arguments.seed}: expected at least 0")
+    return EvaluationOptions(
+        folders,
+        arguments.reference,
+        list(dict.fromkeys(arguments.metrics)),
+        arguments.results_folder,
+        arguments.cache_folder,
+        Resampling(arguments.seed or 0, arguments.bootstrap),
+        arguments.max_clips,
+        arguments.seconds,
+        checkpoint,
+    )
+
+
+def measures_from(arguments: argparse.Namespace) -> "dict[str, Measure]":
+    """The models that the command line names, loaded as measures. Raises UserError."""
+    from open_musiclm.checkpoints.bundle import open_bundle
+    from open_musiclm.devices import choose_device
+    from open_musiclm.evaluation.models import ModelChoice, load_measures
+
+    own = arguments.model_config
+    if own is None and arguments.checkpoint_dir is not None:
+        own = open_bundle(arguments.checkpoint_dir) / MODEL_CONFIG_NAME
+    if own is None and arguments.embedding_config is None and NEEDS_MODEL.intersection(arguments.metrics):
+        raise UserError(
+            "no model to embed with: give --checkpoint_dir, --model_config or --embedding_config, or ask for "
+            "--metrics tempo levels only"
+        )
+    choice = ModelChoice(arguments.embedding_config, own, choose_device(arguments.device), arguments.trust_remote_code)
+    return load_measures(arguments.metrics, choice)
+
+
+def check_folders(arguments: argparse.Namespace) -> None:
+    """Raises UserError where a folder holds no sound, or there is nothing to evaluate: before anything is generated."""
+    from open_musiclm.audio import find_sounds
+
+    if not arguments.folders and arguments.prompts is None:
+        raise UserError("nothing to evaluate: name a folder of sound, or give --prompts to generate for")
+    for folder in (arguments.reference, *arguments.folders):
+        find_sounds(folder)

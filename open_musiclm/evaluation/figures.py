@@ -1,0 +1,75 @@
+"""A figure of an evaluation: a value with its interval, the numbers of clips behind it, and what limits it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from open_musiclm.metrics.intervals import Estimate
+
+Better = Literal["lower", "higher", "neither"]
+PerClip = dict[str, Float[Tensor, "clips"]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`value` is None where there is none, for the reason in `note`; else `note` tells the convention.
+
+    `low` and `high` are the ends of the 95 % interval. `warning` says why the value is to be taken with care.
+    """
+
+    key: str
+    title: str
+    value: float | None
+    low: float | None
+    high: float | None
+    better: Better
+    clips: int
+    reference_clips: int | None
+    note: str
+    warning: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the key."""
+        return {name: value for name, value in asdict(self).items() if name != "key"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a figure is, whatever its value."""
+
+    key: str
+    title: str
+    better: Better
+    note: str
+
+    def figure(
+        self, estimate: Estimate, clips: int, reference_clips: int | None = None, warning: str | None = None
+    ) -> Figure:
+        """The figure of this kind with a value."""
+        ends = (estimate.value, estimate.low, estimate.high)
+        return Figure(self.key, self.title, *ends, self.better, clips, reference_clips, self.note, warning)
+
+    def absent(self, reason: str, clips: int, reference_clips: int | None = None) -> Figure:
+        """The figure of this kind without a value, and why."""
+        return Figure(self.key, self.title, None, None, None, self.better, clips, reference_clips, reason)
+
+    def try_to(
+        self, make: Callable[[], Estimate], clips: int, reference_clips: int | None = None, warning: str | None = None
+    ) -> Figure:
+        """The figure of what `make` gives; absent where it raises ValueError: the sets are too small."""
+        try:
+            return self.figure(make(), clips, reference_clips, warning)
+        except ValueError as error:
+            return self.absent(f"none: {error}", clips, reference_clips)
+
+
+def median(values: Float[Tensor, "_"]) -> Float[Tensor, ""]:
+    """The median, the mean of the two middle values where their number is even."""
+    return torch.quantile(values.double(), 0.5) if len(values) <= _LARGEST_QUANTILE else values.double().median()
+
+
+_LARGEST_QUANTILE = 1 << 24  # torch.quantile takes no more

@@ -1,0 +1,146 @@
+"""All clips of a set, measured: vectors in temporary files, so that memory is bounded however many clips there are."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from open_musiclm.audio import Sound, read_sound, samples_of
+from open_musiclm.errors import UserError
+from open_musiclm.evaluation.cache import MeasureCache, content_key
+from open_musiclm.evaluation.clips import EvaluationClip
+from open_musiclm.evaluation.measure import Measure, Measured
+from open_musiclm.terminal import tell
+
+
+@dataclass(frozen=True)
+class ClipVectors:
+    """The vectors of all clips of a set, and the clip (its number in the set) that each vector is of."""
+
+    vectors: Float[Tensor, "vectors dim"]
+    clips: Int[Tensor, "vectors"]
+
+    def of_each(self) -> list[Float[Tensor, "_ dim"]]:
+        """The vectors of every clip."""
+        return list(self.vectors.split(torch.bincount(self.clips).tolist()))
+
+
+@dataclass(frozen=True)
+class MeasuredSet:
+    """The clips of a folder that could be read, what was measured of them by names of measure and vectors, and why
+    others were left out."""
+
+    folder: Path
+    clips: Sequence[EvaluationClip]
+    vectors: dict[tuple[str, str], ClipVectors]
+    left_out: Sequence[str]
+
+    def get(self, measure: str, name: str) -> ClipVectors | None:
+        """Some vectors of a measure; None where that was not measured."""
+        return self.vectors.get((measure, name))
+
+
+@dataclass
+class _Column:
+    """Vectors of clips, one after the other, in a file that goes when nobody uses it any more."""
+
+    file: BinaryIO
+    dim: int
+    counts: list[int] = field(default_factory=list)
+
+    def finish(self) -> ClipVectors:
+        self.file.flush()
+        rows = sum(self.counts)
+        mapped = np.memmap(self.file, np.float32, "r+", shape=(rows, self.dim))
+        clips = torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
+        return ClipVectors(torch.from_numpy(mapped), clips)
+
+
+def measure_set(
+    folder: Path,
+    clips: Sequence[EvaluationClip],
+    measures: dict[str, Measure],
+    cache: MeasureCache,
+    seconds: float | None = None,
+) -> MeasuredSet:
+    """Measures all clips, of each the first `seconds`; what is in the cache is taken from there.
+
+    Files that cannot be read are told of and left out. Raises UserError where none is left, and where what was
+    measured is not finite.
+    """
+    columns: dict[tuple[str, str], _Column] = {}
+    kept: list[EvaluationClip] = []
+    left_out: list[str] = []
+    batch = max((measure.batch for measure in measures.values()), default=1)
+    with tqdm(total=len(clips), desc=folder.name, unit="clip") as bar:
+        for first in range(0, len(clips), batch):
+            some = clips[first : first + batch]
+            for clip, measured in _measured(some, measures, cache, seconds, left_out):
+                kept.append(clip)
+                for name, vectors in measured.items():
+                    _append(columns, name, vectors)
+            bar.update(len(some))
+    if not kept:
+        raise UserError(f"{folder}: none of its {len(clips)} sounds can be read; the first: {left_out[0]}")
+    return MeasuredSet(folder, kept, {name: column.finish() for name, column in columns.items()}, left_out)
+
+
+def _measured(
+    clips: Sequence[EvaluationClip],
+    measures: dict[str, Measure],
+    cache: MeasureCache,
+    seconds: float | None,
+    left_out: list[str],
+) -> Iterator[tuple[EvaluationClip, dict[tuple[str, str], Tensor]]]:
+    """What is measured of each clip that can be read."""
+    results: dict[int, dict[str, Measured]] = {}
+    sounds: dict[int, Sound] = {}
+    keys: dict[int, str] = {}
+    for place, clip in enumerate(clips):
+        try:
+            keys[place] = content_key(clip.path, seconds)
+            found = {name: cache.find(measure.identity, keys[place]) for name, measure in measures.items()}
+            results[place] = {name: measured for name, measured in found.items() if measured is not None}
+            if len(results[place]) < len(measures):
+                sounds[place] = _read(clip.path, seconds)
+        except UserError as error:
+            left_out.append(str(error))
+            tell(f"left out: {error}")
+            results.pop(place, None)
+    for name, measure in measures.items():
+        missing = [place for place in results if name not in results[place]]
+        for first in range(0, len(missing), measure.batch):
+            places = missing[first : first + measure.batch]
+            for place, measured in zip(places, measure.measure([sounds[place] for place in places]), strict=True):
+                _check(clips[place].path, measure, measured)
+                cache.keep(measure.identity, keys[place], measured)
+                results[place][name] = measured
+    for place in sorted(results):
+        named = results[place].items()
+        yield clips[place], {(name, part): vectors for name, own in named for part, vectors in own.items()}
+
+
+def _read(path: Path, seconds: float | None) -> Sound:
+    sound = read_sound(path)
+    if seconds is None:
+        return sound
+    return Sound(sound.wave[: samples_of(seconds, sound.sample_hz)], sound.sample_hz)
+
+
+def _check(path: Path, measure: Measure, measured: Measured) -> None:
+    if measure.finite and not all(bool(vectors.isfinite().all()) for vectors in measured.values()):
+        raise UserError(f"{path}: what {measure.name} makes of it is not finite; are the weights damaged?")
+
+
+def _append(columns: dict[tuple[str, str], _Column], name: tuple[str, str], vectors: Tensor) -> None:
+    if name not in columns:
+        columns[name] = _Column(tempfile.TemporaryFile(), vectors.shape[1])  # noqa: SIM115 (its column closes it)
+    columns[name].file.write(vectors.float().contiguous().numpy().tobytes())
+    columns[name].counts.append(len(vectors))

@@ -1,0 +1,137 @@
+"""Memorization as in MusicLM (Agostinelli et al. 2023, section 6), for any semantic stage and token store.
+
+The semantic stage is given the CLAP tokens of a stretch of music and its first T seconds of semantic tokens, and goes
+on greedily for five seconds. A match is exact where these tokens are those of the music, approximate where the cost of
+matching both sequences is below a threshold that wrong pairs hardly ever reach.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from open_musiclm.data.token_store import TokenStore
+from open_musiclm.errors import UserError
+from open_musiclm.evaluation.greedy import continue_greedily
+from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.metrics.transport import centroid_distances, matching_cost
+
+CONTINUATION_SECONDS = 5
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class MemorizationOptions:
+    """Seconds of music that the stage is given, how many stretches at most, the share of wrong pairs that may match,
+    how many wrong pairs there are for each right one, and the seed of all draws."""
+
+    prompt_seconds: Sequence[int]
+    examples: int
+    false_positives: float
+    permutations: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PromptLength:
+    """What came of prompts of one length: the cost of each right pair and of wrong pairs, and the exact matches."""
+
+    seconds: int
+    costs: Float[Tensor, "examples"]
+    wrong_costs: Float[Tensor, "wrong"]
+    exact: Float[Tensor, "examples"]
+    different_tokens: float
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches of a store, each of another sound file as far as there are so many: CLAP and semantic tokens."""
+
+    clap: Int[Tensor, "examples 1 quantizers"]
+    semantic: Int[Tensor, "examples time 1"]
+    files: int
+
+
+def draw_stretches(store: TokenStore, seconds: int, count: int, seed: int) -> Stretches:
+    """`count` stretches of `seconds` at random whole seconds of rows that are long enough, no file twice.
+
+    Raises UserError where no row is.
+    """
+    hz = store.description.model_config.hubert_kmeans_cfg.output_hz
+    rng = np.random.default_rng(seed)
+    clap: list[Tensor] = []
+    semantic: list[Tensor] = []
+    seen: set[int] = set()
+    paths = store.path_numbers()
+    for row in rng.permutation(len(store)).tolist():
+        if len(clap) == count:
+            break
+        if int(paths[row]) in seen:
+            continue
+        tokens, windows = store.tokens(row, "semantic"), store.tokens(row, "clap")
+        starts = min((len(tokens) - seconds * hz + 1) // hz, len(windows) - 1)
+        if len(tokens) < seconds * hz - 1 or starts < 0:
+            continue
+        start = int(rng.integers(starts + 1))
+        seen.add(int(paths[row]))
+        clap.append(windows[start : start + 1])
+        semantic.append(tokens[start * hz : (start + seconds) * hz - 1])
+    if not clap:
+        raise UserError(
+            f"{store.folder}: no crop of {seconds} s or more; ask for shorter --prompt_seconds (the longest prompt and "
+            f"{CONTINUATION_SECONDS} s have to fit), or preprocess with a longer max_audio_length_seconds"
+        )
+    return Stretches(torch.stack(clap), torch.stack(semantic), len(seen))
+
+
+def measure_memorization(
+    stage: StageGenerator, centroids: Float[Tensor, "codes dim"], store: TokenStore, options: MemorizationOptions
+) -> list[PromptLength]:
+    """What comes of each prompt length, on the same stretches. Raises UserError."""
+    longest = max(options.prompt_seconds) + CONTINUATION_SECONDS
+    stretches = draw_stretches(store, longest, options.examples, options.seed)
+    if len(stretches.clap) < 2:
+        raise UserError(f"{store.folder}: only one sound file is long enough; wrong pairs take two")
+    distances = centroid_distances(centroids)
+    config, found = store.description.model_config, []
+    hz = config.hubert_kmeans_cfg.output_hz
+    for seconds in sorted(set(options.prompt_seconds)):
+        target = stretches.semantic[:, seconds * hz : (seconds + CONTINUATION_SECONDS) * hz - 1, 0]
+        prompts = stretches.semantic[:, : seconds * hz]
+        made = []
+        parts = list(zip(stretches.clap.split(_BATCH), prompts.split(_BATCH), strict=True))
+        for clap, prompt in tqdm(parts, desc=f"{seconds} s given", unit="batch"):
+            made.append(continue_greedily(stage, config, clap, prompt, CONTINUATION_SECONDS))
+        found.append(_compared(seconds, torch.cat(made), target, distances, options))
+    return found
+
+
+def threshold_of(wrong_costs: Float[Tensor, "wrong"], false_positives: float) -> float:
+    """The largest cost below which at most that share of wrong pairs lies."""
+    ordered = wrong_costs.sort().values
+    return float(ordered[min(math.floor(false_positives * len(ordered)), len(ordered) - 1)])
+
+
+def _compared(
+    seconds: int,
+    made: Int[Tensor, "examples time"],
+    target: Int[Tensor, "examples time"],
+    distances: Float[np.ndarray, "codes codes"],
+    options: MemorizationOptions,
+) -> PromptLength:
+    costs = [matching_cost(left, right, distances) for left, right in zip(made, target, strict=True)]
+    rng, count = np.random.default_rng(options.seed), len(made)
+    shifts = rng.permutation(np.arange(1, count))[: options.permutations]
+    wrong = [
+        matching_cost(made[place], target[(place + int(shift)) % count], distances)
+        for shift in shifts
+        for place in range(count)
+    ]
+    different = sum(len(tokens.unique()) for tokens in made) / count
+    exact = (made == target).all(dim=1).double()
+    return PromptLength(seconds, torch.tensor(costs).double(), torch.tensor(wrong).double(), exact, different)

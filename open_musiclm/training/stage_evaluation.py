@@ -1,0 +1,103 @@
+"""Evaluates a stage in training by what it generates: CLAP score and FAD of validation examples."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm.config import ModelConfig, StageTrainerConfig
+from open_musiclm.errors import UserError
+from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.generation.generators import stage_generator
+from open_musiclm.generation.sampling import Sampling, sample_rng
+from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.metrics.adherence import cosines
+from open_musiclm.metrics.frechet import frechet_distance
+from open_musiclm.models.stages import Ids, Stage, load_stage
+from open_musiclm.tokenizers.clap import Clap
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.tokenizers.rvq import ClapQuantizer
+from open_musiclm.tokens import token_streams
+from open_musiclm.training.stage_examples import acoustic_ids
+
+
+@dataclass(frozen=True)
+class StageEvaluator:
+    """Generates the last sequence of `samples` examples from the others, sampled and not teacher-forced, and embeds the
+    sound by the model's own CLAP. A semantic stage has a `coarse` stage that turns its tokens into sound."""
+
+    model_config: ModelConfig
+    embedder: ClapEmbedder
+    quantizer: ClapQuantizer
+    codec: Codec
+    coarse: StageGenerator | None
+    samples: int
+    seed: int
+
+    @classmethod
+    def load(
+        cls, model_config: ModelConfig, config: StageTrainerConfig, rvq_path: Path, device: torch.device
+    ) -> "StageEvaluator":
+        """The evaluator that a trainer's section asks for. Raises UserError."""
+        coarse = None
+        if config.stage == "semantic":
+            assert config.evaluate_coarse_path is not None
+            coarse = stage_generator(load_stage(Path(config.evaluate_coarse_path), "coarse", model_config, device))
+        quantizer = ClapQuantizer.load(rvq_path, model_config, device)
+        codec, clap = Codec.load(model_config, device), Clap.load(model_config, device)
+        embedder = ClapEmbedder(clap, model_config.global_cfg.clap_audio_length_seconds, codec.sample_hz)
+        return cls(
+            model_config, embedder, quantizer, codec, coarse, config.evaluate_samples, config.seed
+        )  # fmt: skip
+
+    def evaluate(self, stage: Stage, batches: Iterable[list[Ids]]) -> dict[str, float]:
+        """`clap_score`: the mean cosine of a generated sound and the embedding that its CLAP tokens stand for.
+        `clap_score_of_true`: the same of the examples' own tokens. `fad`: the Fréchet distance between both sets, one
+        embedding a sound, biased upwards as in every small set.
+
+        Raises UserError where there are fewer than two examples.
+        """
+        generator, left = stage_generator(stage), self.samples
+        generated, true, wanted = [], [], []
+        for ids in batches:
+            own = [sequence[:left] for sequence in ids]
+            left -= len(own[0])
+            generated.append(self._embedded(stage, [*own[:-1], self._generate(generator, own, self.samples - left)]))
+            true.append(self._embedded(stage, own))
+            wanted.append(self.quantizer.decode(own[0][:, 0]).cpu())
+            if left == 0:
+                break
+        if sum(map(len, true)) < 2:
+            raise UserError("evaluate_every: the validation set has fewer than two examples in this process")
+        made, real, asked = torch.cat(generated), torch.cat(true), torch.cat(wanted)
+        return {
+            "clap_score": float(cosines(made, asked).mean()),
+            "clap_score_of_true": float(cosines(real, asked).mean()),
+            "fad": frechet_distance(made, real),
+        }
+
+    def _generate(self, generator: StageGenerator, ids: list[Ids], number: int) -> Ids:
+        """The last sequence, sampled anew at temperature 1 from the others; `number` is that of the batch's last."""
+        rngs = [sample_rng(self.seed, "", number - place, generator.name) for place in range(len(ids[0]))]
+        empty, frames = ids[-1][:, :0], ids[-1].shape[1]
+        return generator.generate(ids[:-1], empty, frames, Sampling(), rngs, lambda frames: None)
+
+    def _embedded(self, stage: Stage, ids: list[Ids]) -> Float[Tensor, "batch dim"]:
+        acoustic = acoustic_ids(stage.sequences, ids)
+        if acoustic is None:
+            acoustic = self._coarse(ids)
+        return self.embedder.embed_waves(self.codec.decode(acoustic)).cpu()
+
+    def _coarse(self, ids: list[Ids]) -> Int[Tensor, "batch time quantizers"]:
+        """Coarse tokens for the beginning of semantic ones, as much as the coarse stage's window."""
+        assert self.coarse is not None
+        streams, seconds = token_streams(self.model_config), self.model_config.window_seconds("coarse")
+        clap, semantic = ids
+        conditioning = [clap, semantic[:, : streams["semantic"].frames(seconds)]]
+        rngs = [sample_rng(self.seed, "", place, "coarse") for place in range(len(clap))]
+        empty = clap.new_zeros(len(clap), 0, streams["coarse"].quantizers)
+        frames = streams["coarse"].frames(seconds)
+        return self.coarse.generate(conditioning, empty, frames, Sampling(), rngs, lambda frames: None)

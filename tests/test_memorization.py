@@ -1,0 +1,173 @@
+"""Memorization measured on stages whose answer is known: one that knows its music by heart, one that does not."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.paths import SCRIPTS
+from helpers.small_stack import Stack
+
+from open_musiclm.data.shards import StoredTokens
+from open_musiclm.data.store_description import StoreDescription
+from open_musiclm.data.token_store import TokenStore
+from open_musiclm.data.token_store_writer import TokenStoreWriter
+from open_musiclm.errors import UserError
+from open_musiclm.evaluation.memorization import (
+    MemorizationOptions,
+    draw_stretches,
+    measure_memorization,
+    threshold_of,
+)
+from open_musiclm.evaluation.memorization_report import memorization_card
+from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.sampling import Sampling
+
+HZ, ROWS, SECONDS = 50, 6, 9
+EXTRA = importlib.util.find_spec("matplotlib") is not None and importlib.util.find_spec("librosa") is not None
+
+
+class KnowsByHeart(FlatGenerator):
+    """Finds the context in music that it has seen, and goes on as the music does; `slips` changes every tenth token."""
+
+    music: dict[tuple[int, ...], list[int]]
+    slips = False
+
+    def generate(
+        self,
+        conditioning: Sequence[torch.Tensor],
+        context: torch.Tensor,
+        frames: int,
+        sampling: Sampling,
+        rngs: Sequence[torch.Generator],
+        advanced: Callable[[int], None],
+    ) -> torch.Tensor:
+        assert sampling.temperature == 0
+        made = []
+        for clap, given in zip(conditioning[0], context[..., 0].tolist(), strict=True):
+            start, known = self.music[tuple(clap.flatten().tolist())]
+            last = given[-8:]
+            place = start
+            if given:
+                places = range(start, len(known) - len(last) + 1)
+                place = len(last) + next(at for at in places if self._same(known[at : at + len(last)], last))
+            tokens = known[place : place + frames]
+            if self.slips:
+                tokens = [(token + 1) % 40 if at % 10 == 0 else token for at, token in enumerate(tokens)]
+            made.append(tokens + [0] * (frames - len(tokens)))
+        return torch.tensor(made).unsqueeze(-1)
+
+    def _same(self, left: list[int], right: list[int]) -> bool:
+        return sum(a != b for a, b in zip(left, right, strict=True)) <= (1 if self.slips else 0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> TokenStore:
+    """Six files of nine seconds with random tokens."""
+    folder = tmp_path_factory.mktemp("long_tokens")
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(codes: int, time: int, quantizers: int) -> torch.Tensor:
+        return torch.randint(codes, (time, quantizers), generator=generator)
+
+    with TokenStoreWriter(folder, StoreDescription(stack.config, {})) as writer:
+        for number in range(ROWS):
+            coarse, fine = (draw(64, SECONDS * 15, count) for count in (3, 5))
+            clap, semantic = draw(40, SECONDS - 1, 3), draw(40, SECONDS * HZ - 1, 1)
+            writer.add([StoredTokens(f"{number}.wav", 0.0, float(SECONDS), clap, semantic, coarse, fine)])
+    return TokenStore(folder, stack.config)
+
+
+@pytest.fixture
+def memorizer(stack: Stack, store: TokenStore) -> KnowsByHeart:
+    generator = KnowsByHeart(stack.stages(["semantic"])["semantic"])
+    generator.music = {
+        tuple(clap.tolist()): (second * HZ, store.tokens(row, "semantic").flatten().tolist())
+        for row in range(ROWS)
+        for second, clap in enumerate(store.tokens(row, "clap"))
+    }
+    return generator
+
+
+def options(**changes: object) -> MemorizationOptions:
+    values = {"prompt_seconds": [0, 1, 3], "examples": 6, "false_positives": 1e-4, "permutations": 3, "seed": 0}
+    return MemorizationOptions(**{**values, **changes})  # type: ignore[arg-type]
+
+
+CENTROIDS = torch.randn(40, 8, generator=torch.Generator().manual_seed(2))
+
+
+def test_what_is_known_by_heart_matches_exactly(memorizer: KnowsByHeart, store: TokenStore) -> None:
+    found = measure_memorization(memorizer, CENTROIDS, store, options())
+    assert [length.seconds for length in found] == [0, 1, 3]
+    for length in found:
+        assert length.exact.tolist() == [1.0] * 6
+        assert length.costs.tolist() == [0.0] * 6
+        assert len(length.wrong_costs) == 18
+        assert float(length.wrong_costs.min()) > 0
+    rows = memorization_card({"training": found}, options(), {})["stores"]["training"]
+    assert all(row["exact"][0] == row["approximate"][0] == 1 for row in rows)
+
+
+def test_slips_match_approximately(memorizer: KnowsByHeart, store: TokenStore) -> None:
+    memorizer.slips = True
+    found = measure_memorization(memorizer, CENTROIDS, store, options(prompt_seconds=[2]))
+    card = memorization_card({"training": found}, options(), {})
+    (row,) = card["stores"]["training"]
+    assert row["exact"][0] == 0
+    assert row["approximate"][0] == 1
+    assert card["wrong_pairs_below_threshold"] == 0
+    assert "18 wrong pairs are too few" in card["warnings"][0]
+
+
+def test_a_stage_that_knows_nothing_matches_nothing(stack: Stack, store: TokenStore) -> None:
+    stage = FlatGenerator(stack.stages(["semantic"])["semantic"])
+    (length,) = measure_memorization(stage, CENTROIDS, store, options(prompt_seconds=[1]))
+    assert length.exact.sum() == 0
+    card = memorization_card({"training": [length]}, options(), {})
+    assert card["stores"]["training"][0]["approximate"][0] <= 0.5
+
+
+def test_the_threshold_lets_no_more_wrong_pairs_through_than_allowed() -> None:
+    costs = torch.arange(1000).double()
+    assert threshold_of(costs, 0.01) == 10
+    assert float((costs < threshold_of(costs, 0.01)).double().mean()) == 0.01
+    assert threshold_of(costs, 1e-6) == 0
+    assert threshold_of(costs, 1.0) == 999
+
+
+def test_stretches_are_of_different_files_and_of_one_moment(store: TokenStore) -> None:
+    stretches = draw_stretches(store, 8, 10, seed=3)
+    assert len(stretches.clap) == stretches.files == ROWS
+    assert stretches.semantic.shape == (ROWS, 8 * HZ - 1, 1)
+    rows = [store.tokens(row, "semantic").flatten().tolist() for row in range(ROWS)]
+    for clap, semantic in zip(stretches.clap, stretches.semantic[..., 0].tolist(), strict=True):
+        (row, start), *_ = [
+            (row, second)
+            for row in range(ROWS)
+            for second in range(2)
+            if rows[row][second * HZ : second * HZ + 8 * HZ - 1] == semantic
+        ]
+        assert clap.tolist() == store.tokens(row, "clap", start, 1).tolist()
+    with pytest.raises(UserError, match=r"no crop of 15 s or more; ask for shorter --prompt_seconds"):
+        draw_stretches(store, 15, 10, seed=0)
+
+
+@pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
+def test_the_script_writes_a_card_and_a_page(stack: Stack, store: TokenStore, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("memorization_script", SCRIPTS / "measure_memorization.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    words = ["--tokens", store.folder, "--unseen_tokens", store.folder, "--num_examples", 3, "--prompt_seconds", 0, 2]
+    words += ["--permutations", 2, "--results_folder", tmp_path / "results", "--device", "cpu"]
+    module.main(module.arguments().parse_args(list(map(str, [*words, "--checkpoint_dir", stack.folder]))))
+    card = json.loads((tmp_path / "results/memorization.json").read_text())
+    assert card["stores"].keys() == {"training", "unseen"}
+    assert [row["stretches"] for row in card["stores"]["training"]] == [3, 3]
+    assert card["wrong_pairs"] == 12
+    page = (tmp_path / "results/memorization.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
