@@ -9,6 +9,7 @@ setup(
     license="MIT",
     classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     packages=find_packages(include=["open_musiclm", "open_musiclm.*", "demo", "demo.*"]),
+    package_data={"open_musiclm.analysis": ["page.html"]},
     python_requires=">=3.10,<3.13",
     install_requires=[
         "torch>=2.6",
@@ -36,6 +37,8 @@ setup(
         # and without dependencies: pip install --no-deps tinysoundfont pretty_midi (whose wheel carries a soundfont)
         "demo": ["music21>=9.3"],
         "laion": ["laion-clap>=1.1.7", "torchvision>=0.21"],
+        "analyze": ["umap-learn>=0.5.12"],
+        "browser": ["playwright>=1.50"],
         "wandb": ["wandb>=0.17"],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
         "lint": ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.15"],
