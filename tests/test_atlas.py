@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
 
@@ -47,8 +48,7 @@ def models(stack: Stack) -> Models:
 
 
 def script(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, REPOSITORY / "scripts" / "analyze_clap.py", *map(str, words), "--device", "cpu"]
-    return subprocess.run(command, capture_output=True, text=True)
+    return forks.run([REPOSITORY / "scripts" / "analyze_clap.py", *words, "--device", "cpu"])
 
 
 def test_the_script_measures_everything(corpus: Path, stack: Stack, tmp_path: Path) -> None:
@@ -115,7 +115,10 @@ def test_one_short_clip_is_an_atlas_of_one(models: Models, tmp_path: Path) -> No
     assert '"file":"a.wav"' in (tmp_path / "results" / "atlas.html").read_text()
 
 
-def test_files_that_cannot_be_used_are_told_once(corpus: Path, models: Models, tmp_path: Path) -> None:
+def test_files_that_cannot_be_used_are_told_once(
+    corpus: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)  # its import takes long
     lines = [json.loads(line) for line in (corpus / "captions.jsonl").read_text().splitlines()]
     folder = labelled(tmp_path, *lines, {"file": "gone.wav", "caption": "lost"}, {"file": "bad.wav", "caption": "x"})
     for line in lines:

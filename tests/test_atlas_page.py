@@ -43,7 +43,7 @@ def page(tmp_path: Path) -> Path:
 
 def test_the_page_holds_all_it_needs(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"(src|href)\s*=|@import|url\(|https?:", text)
+    assert not re.search(r"<[^>]*(src|href)=|@import|url\(|https?:", text)
     assert text.count("<script") == 2  # nothing of a tag or a table became one
     data = json.loads(re.search(r'<script id="data".*?>(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     assert data["tags"] == ["mode", "instruments", "title"]
@@ -97,9 +97,8 @@ def test_colours_marks_and_movement(opened: Any) -> None:
 
     def ink() -> int:
         """How many pixels of the map are not empty."""
-        return opened.evaluate(
-            "[...context.getImageData(0, 0, canvas.width, canvas.height).data].filter((v, n) => n % 4 === 3 && v).length"
-        )
+        pixels = "context.getImageData(0, 0, canvas.width, canvas.height).data"
+        return opened.evaluate(f"[...{pixels}].filter((value, n) => n % 4 === 3 && value).length")
 
     everything = ink()
     opened.locator("#legend button").nth(1).click()
@@ -117,6 +116,6 @@ def test_colours_marks_and_movement(opened: Any) -> None:
     assert opened.text_content("#tip").startswith("2.wav · caption 2")
     opened.mouse.wheel(0, -300)
     opened.wait_for_function("() => view.scale > 1.5")
-    assert opened.evaluate("screen(2)") == pytest.approx([x, y])  # the wheel keeps what is under it
+    assert opened.evaluate("screen(2)") == pytest.approx([x, y], abs=1)  # the wheel keeps what is under it
     opened.click("#reset")
     assert opened.evaluate("screen(2)") == pytest.approx([x, y])

@@ -44,7 +44,7 @@ def probe_table(
     for line, tag in zip(lines, tags, strict=True):
         line.insert(4, guesses[tag.name])
     note = (
-        "Ridge classification (accuracy; guessing: the most frequent value) or ridge regression (R squared) of "
+        "Logistic regression (accuracy; guessing: the most frequent value) or ridge regression (R squared) of "
         f"standardized embeddings, five folds; at most {MOST_SOUNDS} sounds of a tag. MERT: the mean over time of each "
         "layer, 0 is the input of the first. CLAP tokens: the sum of the codes. Intervals: 95 %, over the groups that "
         "folds keep whole."
