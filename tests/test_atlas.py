@@ -111,7 +111,7 @@ def test_one_short_clip_is_an_atlas_of_one(models: Models, tmp_path: Path) -> No
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(800)), 8000)
     card = atlas(labelled(tmp_path, {"file": "a.wav", "caption": "short"}), models, tmp_path / "results")
     assert card["tables"] == []
-    assert card["skipped"]["retrieval"] == "1 sounds have captions; at least 10 are needed"
+    assert card["skipped"]["retrieval"] == "sounds with captions: 1; at least 10 are needed"
     assert '"file":"a.wav"' in (tmp_path / "results" / "atlas.html").read_text()
 
 

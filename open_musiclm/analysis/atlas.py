@@ -112,13 +112,13 @@ def _lacking(part: str, space: Space, tags: Sequence[Tag]) -> str | None:
     """Why a part cannot be measured on these sounds."""
     captioned = len(np.unique(space.pairs[:, 0]))
     if part in ("retrieval", "tokens", "gap", "corrections") and captioned < FEWEST_SOUNDS:
-        return f"{captioned} sounds have captions; at least {FEWEST_SOUNDS} are needed"
+        return f"sounds with captions: {captioned}; at least {FEWEST_SOUNDS} are needed"
     if part == "tokens" and space.levels == 0:
         return "there is no RVQ; give --rvq_path"
     if part == "corrections" and len(np.unique(split_pairs(space)[1][:, 1])) < FEWEST_SOUNDS // 2:
         return "hardly a caption belongs to one half of the sounds only, so none is left to measure on"
     if part in ("probes", "arithmetic") and len(space.sounds) < FEWEST_SOUNDS:
-        return f"{len(space.sounds)} sounds; at least {FEWEST_SOUNDS} are needed"
+        return f"sounds: {len(space.sounds)}; at least {FEWEST_SOUNDS} are needed"
     if part == "probes" and not tags:
         return "no tag can be probed"
     if part == "arithmetic" and sum(not tag.is_number for tag in tags) < 2:

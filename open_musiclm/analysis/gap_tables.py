@@ -10,23 +10,24 @@ from open_musiclm.analysis.modality_gap import Correction, cca, distance_of_mean
 from open_musiclm.analysis.report import Cell, Table
 from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
-from open_musiclm.analysis.token_statistics import agreement, reconstructions
+from open_musiclm.analysis.token_statistics import agreement, said_by
 
 _COMPONENTS = 32
 _PAIRS_OF_A_COMPONENT = 4
+MOST_FITTED, MOST_HELD_OUT = 20_000, 10_000
 _COLUMNS = ("correction", "cosine of pairs", "overlap", "recall at 10", "mAP at 10")
 _TOKEN_COLUMNS = ("equal tokens, level 1", "equal tokens, all", "text tokens changed", "recall at 10 by tokens")
+Correct = Callable[[Float[np.ndarray, "texts dim"]], Float[np.ndarray, "texts dim"]]
 Encode = Callable[[Float[np.ndarray, "vectors dim"]], Int[np.ndarray, "vectors levels"]]
 
 
 def gap_table(space: Space) -> Table:
     """How far sounds and texts lie apart."""
-    sounds, texts = space.pairs.T
-    cosines = (space.sound_vectors[sounds] * space.text_vectors[texts]).sum(axis=1)
+    cosines, sounds = space.cosines(), space.pairs[:, 0]
     means = [vectors.mean(axis=0, dtype=np.float64) for vectors in (space.sound_vectors, space.text_vectors)]
     lines: list[list[Cell]] = [
         ["distance of the means of sounds and texts", distance_of_means(space.sound_vectors, space.text_vectors)],
-        ["mean cosine of a sound and its caption", mean_estimate(cosines.astype(np.float64), sounds)],
+        ["mean cosine of a sound and its caption", mean_estimate(cosines, sounds)],
         ["mean cosine of any sound and any caption", float(means[0] @ means[1])],
         ["mean cosine of any two sounds", float(means[0] @ means[0])],
         ["mean cosine of any two captions", float(means[1] @ means[1])],
@@ -36,12 +37,18 @@ def gap_table(space: Space) -> Table:
     return Table("The modality gap", note, ("measure", "value"), lines)
 
 
-def split_pairs(space: Space) -> tuple[Int[np.ndarray, "fitted 2"], Int[np.ndarray, "held_out 2"]]:
-    """The pairs of half the sounds, and those of the other half whose captions the first does not have."""
-    fitted_to = np.random.default_rng(0).permutation(len(space.sounds))[: len(space.sounds) // 2]
+def split_pairs(space: Space, seed: int = 0) -> tuple[Int[np.ndarray, "fitted 2"], Int[np.ndarray, "held_out 2"]]:
+    """Pairs of half the sounds, and pairs of the other half whose captions the first does not have.
+
+    At most 20,000 and 10,000 pairs, taken at random.
+    """
+    rng = np.random.default_rng(seed)
+    fitted_to = rng.permutation(len(space.sounds))[: len(space.sounds) // 2]
     is_fitted = np.isin(space.pairs[:, 0], fitted_to)
     seen = np.isin(space.pairs[:, 1], space.pairs[is_fitted, 1])
-    return space.pairs[is_fitted], space.pairs[~is_fitted & ~seen]
+    fitted, held_out = np.flatnonzero(is_fitted), np.flatnonzero(~is_fitted & ~seen)
+    chosen = (rng.permutation(fitted)[:MOST_FITTED], rng.permutation(held_out)[:MOST_HELD_OUT])
+    return space.pairs[np.sort(chosen[0])], space.pairs[np.sort(chosen[1])]
 
 
 def fit_corrections(space: Space, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Correction]:
@@ -59,9 +66,9 @@ def corrections_table(
     space: Space, fitted: Int[np.ndarray, "fitted 2"], held_out: Int[np.ndarray, "held_out 2"], encode: Encode | None
 ) -> Table:
     """What corrections that are fitted to some pairs change on others; `encode` gives the tokens of texts, if any."""
-    lines: list[list[Cell]] = [["none", *_measures(space, held_out, space.text_vectors, encode)]]
+    lines: list[list[Cell]] = [["none", *_measures(space, held_out, lambda texts: texts, encode)]]
     for name, correct in fit_corrections(space, fitted).items():
-        lines.append([name, *_measures(space, held_out, correct(space.text_vectors), encode)])
+        lines.append([name, *_measures(space, held_out, correct, encode)])
     note = (
         f"Fitted to {len(np.unique(fitted[:, 0]))} sounds; measured on {len(np.unique(held_out[:, 0]))} others and "
         f"{len(np.unique(held_out[:, 1]))} captions that the fitted half does not have. Recall and mAP: text to sound. "
@@ -72,31 +79,29 @@ def corrections_table(
 
 
 def _measures(
-    space: Space, pairs: Int[np.ndarray, "pairs 2"], texts: Float[np.ndarray, "texts dim"], encode: Encode | None
+    space: Space, pairs: Int[np.ndarray, "pairs 2"], correct: Correct, encode: Encode | None
 ) -> Sequence[Cell]:
-    """The cells of a line, of these pairs, with other embeddings of the texts."""
+    """The cells of a line: these pairs with corrected texts."""
     items, sounds = np.unique(pairs[:, 0], return_inverse=True)
-    queries, first = np.unique(pairs[:, 1], return_index=True)
-    relevant = [sounds[pairs[:, 1] == query] for query in queries]
-    owners = sounds[first]
-    ranking = rank(texts[queries], space.sound_vectors[items], relevant)
-    cosines = (texts[pairs[:, 1]] * space.sound_vectors[pairs[:, 0]]).sum(axis=1).astype(np.float64)
+    queries, first, texts = np.unique(pairs[:, 1], return_index=True, return_inverse=True)
+    relevant = [sounds[texts == query] for query in range(len(queries))]
+    corrected, vectors, owners = correct(space.text_vectors[queries]), space.sound_vectors[items], sounds[first]
+    ranking = rank(corrected, vectors, relevant)
     cells: list[Cell] = [
-        mean_estimate(cosines, sounds),
-        mean_estimate(overlap(space.sound_vectors[items], texts[queries])),
+        mean_estimate((corrected[texts] * vectors[sounds]).sum(axis=1).astype(np.float64), sounds),
+        mean_estimate(overlap(vectors, corrected)),
         mean_estimate(ranking.recall(10), owners),
         mean_estimate(ranking.average_precision, owners),
     ]
     if encode is None:
         return cells
-    tokens = encode(texts)
-    agreed = agreement(space.sound_tokens[pairs[:, 0]], tokens[pairs[:, 1]])
-    said = [*reconstructions(tokens[queries], space.codebooks)][-1]
-    ranking = rank(normalized(said), space.quantized(space.levels).sound_vectors[items], relevant)
+    of_sounds, of_texts = space.sound_tokens[items], encode(corrected)
+    agreed = agreement(of_sounds[sounds], of_texts[texts])
+    said = [normalized(said_by(tokens, space.codebooks)) for tokens in (of_texts, of_sounds)]
     return [
         *cells,
         mean_estimate(agreed.equal[:, 0], sounds),
         mean_estimate(agreed.equal.mean(axis=1), sounds),
-        float((tokens != space.text_tokens)[pairs[:, 1]].mean()),
-        mean_estimate(ranking.recall(10), owners),
+        float((of_texts != space.text_tokens[queries]).mean()),
+        mean_estimate(rank(said[0], said[1], relevant).recall(10), owners),
     ]

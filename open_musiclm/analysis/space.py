@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from open_musiclm.analysis.labels import LabelledSound
-from open_musiclm.analysis.token_statistics import reconstructions
+from open_musiclm.analysis.token_statistics import said_by
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 _BLOCK = 1024
@@ -51,10 +51,17 @@ class Space:
         if levels == 0:
             return self
         sounds, texts = (
-            [said for _, said in zip(range(levels), reconstructions(tokens, self.codebooks), strict=False)][-1]
-            for tokens in (self.sound_tokens, self.text_tokens)
+            said_by(tokens[:, :levels], self.codebooks) for tokens in (self.sound_tokens, self.text_tokens)
         )
         return replace(self, sound_vectors=normalized(sounds), text_vectors=normalized(texts))
+
+    def cosines(self) -> Float[np.ndarray, "pairs"]:
+        """The cosine of every pair, in blocks."""
+        blocks = (self.pairs[first : first + _BLOCK].T for first in range(0, len(self.pairs), _BLOCK))
+        found = [
+            np.einsum("nd,nd->n", self.sound_vectors[sounds], self.text_vectors[texts]) for sounds, texts in blocks
+        ]
+        return np.concatenate(found).astype(np.float64)
 
 
 def caption_pairs(sounds: Sequence[LabelledSound], most: int) -> tuple[list[str], Int[np.ndarray, "pairs 2"]]:

@@ -42,6 +42,16 @@ def reconstructions(
         yield so_far
 
 
+def said_by(
+    tokens: Int[np.ndarray, "vectors levels"], codebooks: Float[np.ndarray, "all_levels codes dim"]
+) -> Float[np.ndarray, "vectors dim"]:
+    """What all of the tokens say of each vector: the sum of their codes."""
+    return sum(
+        (codebook[own] for own, codebook in zip(tokens.T, codebooks, strict=False)),
+        np.zeros((len(tokens), codebooks.shape[2]), codebooks.dtype),
+    )
+
+
 def energy_left(
     vectors: Float[np.ndarray, "vectors dim"],
     tokens: Int[np.ndarray, "vectors levels"],
