@@ -38,7 +38,7 @@ $(RENDERING): $(INSTALLED)
 	touch $@
 
 $(TESTABLE): $(RENDERING)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[laion,evaluate,test,lint]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[analyze,laion,evaluate,test,lint]"
 	touch $@
 
 demo: $(INSTALLED)

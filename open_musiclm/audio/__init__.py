@@ -31,7 +31,7 @@ from open_musiclm.audio.waves import (
     to_int16_and_back,
     windows_of,
 )
-from open_musiclm.audio.writing import write_blocks, write_wave
+from open_musiclm.audio.writing import mp3_of, write_blocks, write_wave
 
 __all__ = [
     "SILENCE_STANDARD_DEVIATION",
@@ -50,6 +50,7 @@ __all__ = [
     "fit_length",
     "header_info",
     "levels_of",
+    "mp3_of",
     "normalize",
     "read_samples",
     "read_sound",

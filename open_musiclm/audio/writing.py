@@ -11,6 +11,8 @@ from torch import Tensor
 
 from open_musiclm.files import atomic_write
 
+_MP3_COMPRESSION = 0.8  # 3 kB a second of mono at 16 kHz
+
 
 class _Target(io.FileIO):
     """A file that remembers why it cannot be written: libsndfile says no more than "System error."."""
@@ -32,6 +34,14 @@ def write_wave(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> No
     """Writes 16-bit sound atomically, as wav or flac by the suffix. Raises UserError."""
     with atomic_write(path) as temporary:
         write_blocks(temporary, [wave], sample_hz, path.suffix[1:].upper())
+
+
+def mp3_of(wave: Float[Tensor, "samples"], sample_hz: int) -> bytes:
+    """The wave as a small mp3, for a web page; `sample_hz` is one of mp3's rates, such as 16000."""
+    target = io.BytesIO()
+    samples = wave.detach().to("cpu", torch.float32).clamp(-1, 1).numpy()
+    soundfile.write(target, samples, sample_hz, format="MP3", compression_level=_MP3_COMPRESSION)
+    return target.getvalue()
 
 
 def write_blocks(path: Path, blocks: Iterable[Float[Tensor, "_"]], sample_hz: int, kind: str) -> None:

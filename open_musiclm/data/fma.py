@@ -1,7 +1,8 @@
 """The FMA data set's metadata (Defferrard et al. 2017): leaving out unpopular experimental tracks."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from open_musiclm.config.json_files import parse_json
@@ -33,22 +34,36 @@ def _tracks_csv(metadata_folder: str | None) -> Path:
     return path
 
 
-def _unwanted_tracks(path: Path) -> set[int]:
-    """Ids out of tracks.csv, whose header has three rows: group, column, and the name of the index."""
+def read_tracks(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[str]]]:
+    """The id of every track of tracks.csv and its values of `columns`, each named by group and column.
+
+    The header has three lines: group, column, and the name of the index. Raises UserError.
+    """
     csv.field_size_limit(_LONGEST_FIELD)
+    with _reading(path), path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        header = list(zip(next(lines), next(lines), strict=True))
+        next(lines)
+        wanted = [header.index(column) for column in columns]
+        for line in lines:
+            yield int(line[0]), [line[number] for number in wanted]
+
+
+def _unwanted_tracks(path: Path) -> set[int]:
+    columns = [("track", name) for name in ("genres_all", "listens", "favorites")]
+    with _reading(path):
+        return {
+            track
+            for track, (genres, listens, favorites) in read_tracks(path, columns)
+            if EXPERIMENTAL_GENRE in parse_json(genres, f"{path}: genres_all")
+            and (int(listens) <= FEWEST_LISTENS or int(favorites) <= FEWEST_FAVORITES)
+        }
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises UserError in place of what a file of another kind leads to."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file)
-            columns = list(zip(next(rows), next(rows), strict=True))
-            next(rows)
-            genres, listens, favorites = (
-                columns.index(("track", name)) for name in ("genres_all", "listens", "favorites")
-            )
-            return {
-                int(row[0])
-                for row in rows
-                if EXPERIMENTAL_GENRE in parse_json(row[genres], f"{path}: genres_all")
-                and (int(row[listens]) <= FEWEST_LISTENS or int(row[favorites]) <= FEWEST_FAVORITES)
-            }
+        yield
     except (OSError, ValueError, StopIteration, IndexError, TypeError, csv.Error) as error:
         raise UserError(f"{path}: not FMA's tracks.csv ({error!r}); download {METADATA_URL} again") from error

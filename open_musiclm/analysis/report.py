@@ -1,0 +1,51 @@
+"""Tables of measurements: as JSON, as text and as HTML."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from open_musiclm.analysis.confidence import Estimate
+
+Cell = str | int | float | Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the atlas; `note` says what the numbers mean and what they are over."""
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence[Cell]]
+
+    def json(self) -> dict[str, object]:
+        lines = [
+            dict(
+                zip(self.columns, (asdict(cell) if isinstance(cell, Estimate) else cell for cell in line), strict=True)
+            )
+            for line in self.lines
+        ]
+        return {"title": self.title, "note": self.note, "lines": lines}
+
+    def text(self) -> list[str]:
+        """Lines for a terminal, columns under each other."""
+        cells = [list(self.columns), *([_shown(cell) for cell in line] for line in self.lines)]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(self.columns))]
+        padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+        return [self.title, *(f"  {line.rstrip()}" for line in padded)]
+
+    def html(self) -> str:
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in line) + "</tr>" for line in self.lines
+        )
+        return (
+            f"<section><h2>{html.escape(self.title)}</h2><p>{html.escape(self.note)}</p>"
+            f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+        )
+
+
+def _shown(cell: Cell) -> str:
+    if isinstance(cell, Estimate):
+        return cell.shown()
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)

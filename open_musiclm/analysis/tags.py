@@ -1,0 +1,77 @@
+"""Tags as probes and arithmetic take them: categories or numbers of those sounds that have one value."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from open_musiclm.analysis.labels import LabelledSound
+from open_musiclm.errors import UserError
+
+FEWEST_OF_A_VALUE = 5
+MOST_VALUES = 100
+_MOST_NUMERIC_CATEGORIES = 12
+_JOIN = "+"
+
+
+@dataclass(frozen=True)
+class Tag:
+    """The values of a tag, floats or texts, of the sounds that `members` numbers."""
+
+    name: str
+    members: Int[np.ndarray, "sounds"]
+    values: Shaped[np.ndarray, "sounds"]
+
+    @property
+    def is_number(self) -> bool:
+        return bool(np.issubdtype(self.values.dtype, np.floating))
+
+
+def usable_tags(sounds: Sequence[LabelledSound], names: Sequence[str] | None) -> tuple[list[Tag], dict[str, str]]:
+    """The tags that a probe can be fitted to, and of the others why not; "a+b" is a tag of both values.
+
+    A sound counts where it has one value. Values of fewer than 5 sounds are left out. Numbers of more than 12 values
+    are numbers, all others categories. Without `names` every tag is looked at. Raises UserError for an unknown name.
+    """
+    known = list(dict.fromkeys(name for sound in sounds for name in sound.tags))
+    for name in names or ():
+        unknown = [part for part in name.split(_JOIN) if part not in known]
+        if unknown and name not in known:
+            raise UserError(f"--tags {name}: no sound has {unknown[0]!r}; there are {', '.join(known) or 'no tags'}")
+    usable, refused = [], {}
+    for name in known if names is None else names:
+        tag = _tag(sounds, name, name.split(_JOIN) if name not in known else [name])
+        if isinstance(tag, str):
+            refused[name] = tag
+        else:
+            usable.append(tag)
+    return usable, refused
+
+
+def _tag(sounds: Sequence[LabelledSound], name: str, parts: Sequence[str]) -> Tag | str:
+    """The tag, or why it is of no use."""
+    single = {
+        number: " ".join(sound.tags[part][0] for part in parts)
+        for number, sound in enumerate(sounds)
+        if all(len(sound.tags.get(part, ())) == 1 for part in parts)
+    }
+    counts = Counter(single.values())
+    if len(counts) > _MOST_NUMERIC_CATEGORIES and all(_is_number(value) for value in counts):
+        members = np.array(list(single))
+        return Tag(name, members, np.array([float(value) for value in single.values()]))
+    kept = {number: value for number, value in single.items() if counts[value] >= FEWEST_OF_A_VALUE}
+    values = len(set(kept.values()))
+    if values < 2:
+        return f"no two values that {FEWEST_OF_A_VALUE} sounds have"
+    if values > MOST_VALUES:
+        return f"{values} values, more than {MOST_VALUES}"
+    return Tag(name, np.array(list(kept)), np.array(list(kept.values())))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
