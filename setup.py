@@ -38,7 +38,7 @@ setup(
         # laion-clap needs numpy 1, which Python 3.13 does not have
         "laion": ['laion-clap>=1.1.7; python_version < "3.13"', 'torchvision>=0.21; python_version < "3.13"'],
         "wandb": ["wandb>=0.17"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "pandas>=2.2"],
         "lint": ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.15"],
     },
 )
