@@ -46,7 +46,7 @@ setup(
         "wandb": ["wandb>=0.17"],
         "evaluate": ["librosa>=0.10", "matplotlib>=3.9"],
         "passt": ["hear21passt>=0.0.26"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "pandas>=2.2"],
         "lint": ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.15"],
     },
 )

@@ -278,7 +278,7 @@ def test_demo_configs_are_valid():
     load_section(DEMO / "configs/train_mert.json", MertTrainingConfig)
     load_section(DEMO / "configs/train_spectral_codec.json", SpectralCodecTrainingConfig)
     load_section(DEMO / "configs/train_vocos.json", VocosTrainingConfig)
-    load_section(DEMO.parent / "configs/training/train_vocos.json", VocosTrainingConfig)
+    load_section(DEMO.parent / "configs/backbones/train_vocos.json", VocosTrainingConfig)
 
 
 @pytest.fixture

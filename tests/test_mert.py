@@ -1,7 +1,6 @@
 """MERT features and semantic tokens from a small model in the layout of the real ones."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.mert import Mert, SemanticTokenizer
 
 CODEBOOK = 8
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_modules_in_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
 
 
 def _config(folder: Path, **keys: object) -> ModelConfig:

@@ -43,6 +43,16 @@ def test_the_package_imports_no_heavy_library(without_libraries: dict[str, str])
     assert subprocess.run(command, timeout=120, check=False, env=without_libraries).returncode == 0
 
 
+@pytest.mark.slow
+def test_generation_starts_without_what_it_does_not_need() -> None:
+    """In a new process: what nothing imports there is not missed."""
+    command = "import sys\nfrom open_musiclm import cli\nwith cli.hidden(cli.UNUSED_PACKAGES):\n"
+    command += " import open_musiclm.generation.loading, open_musiclm.generation.inference\n"
+    command += "assert not [name for name in cli.UNUSED_PACKAGES if name in sys.modules]"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_generation_leaves_out_what_it_does_not_need() -> None:
     """A library that is imported where it is there is not, while the model is loaded; what is imported stays."""
     command = "import sys, json\nfrom open_musiclm import cli\nwith cli.hidden(('colorsys', 'json')):\n import json"

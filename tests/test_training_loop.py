@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader
 
 from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageTrainerConfig
@@ -347,6 +348,7 @@ def test_worker_that_dies_does_not_disturb_a_step(tmp_path: Path) -> None:
     failures = FailureList(tmp_path / "f", accelerator)
     expected = list(TrainingStream(training_data(trainer_config()), accelerator, failures, 0).take(16))
     stream = TrainingStream(training_data(trainer_config(num_workers=2)), accelerator, failures, 0)
+    assert len(list(DataLoader(range(2), num_workers=1))) == 2  # sets PyTorch's handler of dead workers, for good
     found = list(stream.take(1))
     multiprocessing.active_children()[0].kill()
     time.sleep(0.3)  # a step's work

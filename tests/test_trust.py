@@ -38,7 +38,7 @@ def test_every_script_that_may_load_a_mert_has_the_flag(script: str) -> None:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bundle(tmp_path: Path, stack: Stack) -> Path:
     """A bundle whose MERT brings code that leaves a file behind, and whose config says that this is fine."""
     folder = Path(shutil.copytree(stack.folder, tmp_path / "bundle"))
     config = folder / "mert" / "config.json"
@@ -48,8 +48,6 @@ def bundle(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Pat
         witness = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
         file.write_text(witness + file.read_text())
     (folder / "generation_config.json").write_text("{}")
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     return folder
 
 

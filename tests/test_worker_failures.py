@@ -106,7 +106,7 @@ def test_all_files_fail() -> None:
         raise MemoryError
 
     with pytest.raises(UserError, match=r"none of the 2 sound files can be used; the first one is a\.wav: needs more"):
-        first_usable([Path("a.wav"), Path("b.wav")], fail)
+        first_usable([Path("a.wav"), Path("b.wav")], fail, lambda path: path)
 
 
 def test_a_failure_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def config_files() -> list[ConfigFile]:
         ),
         ConfigFile(
             "Backbone training: Vocos decoder",
-            "`--config` of `scripts/train_vocos.py`; an example is `configs/training/train_vocos.json`.",
+            "`--config` of `scripts/train_vocos.py`; an example is `configs/backbones/train_vocos.json`.",
             {"architecture": VocosShape, "trainer": VocosTrainerConfig},
         ),
         ConfigFile(

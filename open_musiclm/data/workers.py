@@ -37,5 +37,6 @@ def opened(loader: DataLoader) -> Iterator[Any]:
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
-    signal.signal(signal.SIGCHLD, before)
+    is_pytorchs = str(getattr(before, "__module__", "")).startswith("torch.")  # of a loader that was opened otherwise
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_pytorchs else before)
     return batches

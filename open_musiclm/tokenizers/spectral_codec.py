@@ -14,7 +14,6 @@ from encodec.quantization import ResidualVectorQuantizer
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from vocos.modules import ConvNeXtBlock
 
 from open_musiclm.config.json_files import Section
 from open_musiclm.errors import UserError
@@ -156,6 +155,8 @@ class _ChannelNorm(nn.Module):
 
 
 def _blocks(architecture: SpectralArchitecture, layers: int) -> nn.Sequential:
+    from vocos.modules import ConvNeXtBlock  # here, for it imports scipy, which other codecs do not need
+
     dim = architecture.dim
     return nn.Sequential(*(ConvNeXtBlock(dim, dim * architecture.expansion, 1 / layers) for _ in range(layers)))
 

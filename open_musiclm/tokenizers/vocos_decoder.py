@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from vocos.heads import ISTFTHead
-from vocos.models import VocosBackbone
 
 from open_musiclm.config.json_files import Section
 
@@ -57,6 +55,9 @@ class VocosDecoder(nn.Module):
     """Sums of code vectors to sound, `hop` samples for each."""
 
     def __init__(self, architecture: VocosArchitecture) -> None:
+        from vocos.heads import ISTFTHead  # here, for it imports scipy, which other decoders do not need
+        from vocos.models import VocosBackbone
+
         super().__init__()
         self.spread = architecture.hop // architecture.head_hop
         dim = architecture.latent_dim
