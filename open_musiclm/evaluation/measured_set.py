@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from open_musiclm.audio import Sound, read_sound, samples_of
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.measure import Measure, Measured
+from open_musiclm.progress_bar import progress_bar
 from open_musiclm.terminal import tell
 
 
@@ -79,7 +79,7 @@ def measure_set(
     kept: list[EvaluationClip] = []
     left_out: list[str] = []
     batch = max((measure.batch for measure in measures.values()), default=1)
-    with tqdm(total=len(clips), desc=folder.name, unit="clip") as bar:
+    with progress_bar(len(clips), folder.name, "clips") as bar:
         for first in range(0, len(clips), batch):
             some = clips[first : first + batch]
             for clip, measured in _measured(some, measures, cache, seconds, left_out):

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.greedy import continue_greedily
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.metrics.transport import centroid_distances, matching_cost
+from open_musiclm.progress_bar import with_progress
 
 CONTINUATION_SECONDS = 5
 _BATCH = 32
@@ -105,7 +105,7 @@ def measure_memorization(
         prompts = stretches.semantic[:, : seconds * hz]
         made = []
         parts = list(zip(stretches.clap.split(_BATCH), prompts.split(_BATCH), strict=True))
-        for clap, prompt in tqdm(parts, desc=f"{seconds} s given", unit="batch"):
+        for clap, prompt in with_progress(parts, len(parts), f"{seconds} s given", "batches"):
             made.append(continue_greedily(stage, config, clap, prompt, CONTINUATION_SECONDS))
         found.append(_compared(seconds, torch.cat(made), target, distances, options))
     return found
