@@ -25,6 +25,7 @@ from open_musiclm.training.step_memory import LiveBytes, StepPlan, cpu_step, fak
 
 MEASURED = """
 import resource, sys
+from pathlib import Path
 import psutil, torch
 sys.path.insert(0, "tests")
 from test_preflight import plan_of, train_two_steps
@@ -37,6 +38,8 @@ estimate = cpu_step(plan, bfloat16=False)
 held = psutil.Process().memory_info().rss
 train_two_steps(plan)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+if Path("/proc/self/status").exists():  # on Linux ru_maxrss begins with that of the process which started this one
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 print(held + estimate.weights + estimate.training + round(estimate.activations * RESIDENT), peak)
 """
 
