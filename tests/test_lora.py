@@ -202,5 +202,5 @@ def test_two_processes_train_the_same_adapter(
     train(frames_stack, tokens, tmp_path / "one", *base, **lora, batch_size=4, num_train_steps=4)
     train(frames_stack, tokens, tmp_path / "two", *base, processes=2, **lora, batch_size=2, num_train_steps=4)
     for key in ("loss", "validation_loss"):
-        assert curve(tmp_path / "two", key) == pytest.approx(curve(tmp_path / "one", key), abs=1e-4)
+        assert curve(tmp_path / "two", key) == pytest.approx(curve(tmp_path / "one", key), abs=1e-3)
     assert (step_folder(tmp_path / "two", 4) / "coarse_adapter.safetensors").exists()

@@ -55,7 +55,9 @@ def lines_of(output: Path) -> list[dict]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files but what a killed process left unfinished, whose names begin with a dot."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_tree_of_music_becomes_clips(tmp_path: Path, music: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,9 @@ def test_captions_come_beside_or_in_a_list(captioned: Path) -> None:
     found = captions_of(paths, captioned)
     assert found[captioned / "0.wav"] == ("fast", "quick")
     assert found[captioned / "1.wav"] == ("slow sad tune",)
+    (captioned / "2.txt").unlink()
+    (captioned / "2.json").write_text('{"prompt": "a tune that was generated", "seed": 0}')
+    assert captions_of(paths, captioned)[captioned / "2.wav"] == ("a tune that was generated",)
 
 
 def test_captions_give_a_share_of_the_clap_tokens(

@@ -1,15 +1,17 @@
-"""Captions of sound files: a text file beside each, or a captions.jsonl in a folder.
+"""Captions of sound files: a text file beside each, the JSON of a generated wave, or a captions.jsonl in a folder.
 
-`song.txt` beside `song.flac` has a caption on each line. A `captions.jsonl` has lines of {"file": ..., "caption": ...},
+`song.txt` beside `song.flac` has a caption on each line; the `prompt` in the JSON that generation writes beside a wave
+is its caption, where there is no such text. A `captions.jsonl` has lines of {"file": ..., "caption": ...},
 files relative to its folder; "captions" may list several. Both may be there: their captions add up.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from open_musiclm.config.json_files import read_json_lines, shown
+from open_musiclm.config.json_files import read_json_lines, read_json_object, shown
 from open_musiclm.errors import UserError
 from open_musiclm.text_files import read_lines
 
@@ -40,13 +42,13 @@ def captions_of(paths: Sequence[Path], folder: Path) -> dict[Path, tuple[str, ..
 
 
 def sidecar_captions(path: Path) -> list[str]:
-    """The captions in the text file beside a sound, none where there is no such file.
+    """The captions in the text file beside a sound, or the prompt that it was generated for; none without such a file.
 
-    Raises UserError where it holds no text.
+    Raises UserError where the text file holds no text.
     """
     file = path.with_suffix(".txt")
     if not file.exists():
-        return []
+        return _prompt_of(path.with_suffix(".json"))
     captions = [line.strip() for _, line in read_lines(file) if line.strip()]
     if not captions:
         raise UserError(f"{file}: holds no caption; write a sentence that describes {path.name}, or remove this file")
@@ -89,9 +91,13 @@ def read_captions(path: Path) -> list[CaptionedSound]:
     return [CaptionedSound(sound, tuple(dict.fromkeys(sentences))) for sound, sentences in captions.items()]
 
 
-def all_captions(captions: Iterable[Sequence[str]]) -> list[str]:
-    """Every caption once, sorted."""
-    return sorted({caption for several in captions for caption in several})
+def _prompt_of(file: Path) -> list[str]:
+    """The prompt in the JSON beside a generated wave, if it is such a file."""
+    with suppress(UserError, OSError):
+        prompt = read_json_object(file).get("prompt")
+        if isinstance(prompt, str) and prompt.strip():
+            return [prompt]
+    return []
 
 
 def _key(path: Path) -> str:
