@@ -79,7 +79,7 @@ class Manifest:
 
     def begin(self, groups: Mapping[str, Side]) -> None:
         """Writes the first line anew, with further groups, and drops what a kill cut short."""
-        self.groups = {**groups, **self.groups}
+        self.groups = dict(sorted({**groups, **self.groups}.items()))
         making = Making(options=self._options, groups=self.groups)
         with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write(making.model_dump_json() + "\n")
