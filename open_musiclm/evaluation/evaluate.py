@@ -72,9 +72,13 @@ def _names(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _warnings(reference: Comparison, sets: Mapping[str, Comparison]) -> Iterator[str]:
+    """What holds of several sets is said once."""
+    names: dict[str, list[str]] = {}
     for name, own in sets.items():
         unlike = length_warning(own, reference)
-        yield from (f"{name}: {line}" for line in [*([unlike] if unlike else []), *own.warnings()])
+        for line in [*([unlike] if unlike else []), *own.warnings()]:
+            names.setdefault(line, []).append(name)
+    yield from (f"{', '.join(of)}: {line}" for line, of in names.items())
     for name, own in (("reference", reference), *sets.items()):
         if own.measured.left_out:
             yield f"{name}: {len(own.measured.left_out)} sounds left out, such as {own.measured.left_out[0]}"

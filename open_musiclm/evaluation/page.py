@@ -14,8 +14,10 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; } th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid #d5dae0; }
-th { text-align: left; min-width: 5rem; } .figures th:first-child { min-width: 17rem; max-width: 22rem; }
+th { text-align: left; vertical-align: top; } .figures tr > th:first-child { max-width: 20rem; }
 td { text-align: right; white-space: nowrap; vertical-align: top; } tr:first-child > th { text-align: right; }
+tr > :first-child, tr:first-child > th:first-child { text-align: left; }
+.figures tr > th:first-child { position: sticky; left: 0; background: #fff; min-width: 9rem; }
 small { color: #5a6672; font-weight: normal; } .warning { color: #9a4b00; } .none { color: #8a949e; }
 img { max-width: 100%; height: auto; } code { overflow-wrap: anywhere; }
 """
@@ -28,7 +30,7 @@ def evaluation_page(
     body = [
         "<h1>Evaluation</h1>",
         f"<p>{_said(reference, sets)}</p>",
-        "<p>In brackets the 95 % interval, below it the number of clips. ↓: lower is better, ↑: higher is.</p>",
+        "<p>In brackets the 95 % interval, then the number of clips. ↓: lower is better, ↑: higher is.</p>",
         _table({REFERENCE: reference, **sets}),
         html_list("Warnings", warnings, "warning"),
         *_plots(reference, sets),
@@ -83,12 +85,11 @@ def _cell(figure: Figure | None) -> str:
         return ""
     if figure.value is None:
         return f'<span class="none" title="{html.escape(figure.note)}">none</span>'
-    value = number(figure.value)
+    warning = f' <span class="warning" title="{html.escape(figure.warning)}">⚠</span>' if figure.warning else ""
+    interval = ""
     if figure.low is not None and figure.high is not None:
-        value += f" <small>[{number(figure.low)}, {number(figure.high)}]</small>"
-    if figure.warning:
-        value += f' <span class="warning" title="{html.escape(figure.warning)}">⚠</span>'
-    return f"{value}<br><small>{figure.clips}</small>"
+        interval = f"[{number(figure.low)}, {number(figure.high)}]<br>"
+    return f"{number(figure.value)}{warning}<br><small>{interval}{figure.clips}</small>"
 
 
 def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
