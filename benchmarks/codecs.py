@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from code_prediction import nats_per_frame
 from jaxtyping import Float
-from note_tracker import NoteTracker, confident_share, note_lengths
+from note_tracker import NoteTracker, confident_share, notes_of
 from torch import Tensor
 
 from open_musiclm import audio, cli
@@ -110,7 +110,7 @@ class Notes:
         both = [self.tracker.activations(some, sample_hz) for some in (decoded, wave)]
         self.shares.append((confident_share(both[0]), confident_share(both[1])))
         for lengths, activations in zip(self.lengths, both, strict=True):
-            lengths += note_lengths(activations)
+            lengths += [note.seconds for note in notes_of(activations)]
 
     def __str__(self) -> str:
         if not self.shares or not all(self.lengths):

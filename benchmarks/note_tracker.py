@@ -3,6 +3,7 @@
 Needs onnxruntime, and the model file `nmp.onnx` of the basic-pitch package (basic_pitch/saved_models/icassp_2022).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from open_musiclm.errors import UserError
 _SAMPLE_HZ, _HOP = 22050, 256
 _WINDOW = 2 * _SAMPLE_HZ - _HOP
 _NOTES = "StatefulPartitionedCall:1"  # the model's names are numbers: 2 is onsets, 0 contours
+_LOWEST_KEY = 21  # A0, as a MIDI number
 _TRIMMED = 15  # frames at both ends of a window, which overlap
 _CONFIDENT, _SOUNDING, _SHORTEST = 0.5, 0.3, 5  # activations, and the frames of the shortest note
 
@@ -48,12 +50,21 @@ def confident_share(activations: Float[np.ndarray, "time keys"]) -> float:
     return float((activations.max(1) > _CONFIDENT).mean())
 
 
-def note_lengths(activations: Float[np.ndarray, "time keys"]) -> list[float]:
-    """Seconds of every note: a key above 0.3 for five frames or more, with a frame above 0.5 among them."""
-    lengths = []
-    for key in activations.T:
+def notes_of(activations: Float[np.ndarray, "time keys"]) -> list["Note"]:
+    """Every note: a key above 0.3 for five frames or more, with a frame above 0.5 among them; in order of begin."""
+    notes = []
+    for number, key in enumerate(activations.T):
         edges = np.flatnonzero(np.diff(np.pad((key > _SOUNDING).astype(np.int8), 1)))
         for start, end in edges.reshape(-1, 2):
             if end - start >= _SHORTEST and key[start:end].max() > _CONFIDENT:
-                lengths.append((end - start) * _HOP / _SAMPLE_HZ)
-    return lengths
+                notes.append(Note(start * _HOP / _SAMPLE_HZ, (end - start) * _HOP / _SAMPLE_HZ, _LOWEST_KEY + number))
+    return sorted(notes)
+
+
+@dataclass(frozen=True, order=True)
+class Note:
+    """Begin and length in seconds, and the MIDI number of its key."""
+
+    start: float
+    seconds: float
+    key: int
