@@ -1,7 +1,4 @@
-"""An atlas of CLAP's space for a folder of sound with captions or tags: tables, and a map that plays.
-
-Measures retrieval, CLAP tokens, the gap between sounds and texts, linear probes beside MERT's layers, and arithmetic.
-"""
+"""An atlas of CLAP's space, of a folder of sound with captions or tags: tables, and a map that plays."""
 
 import argparse
 from pathlib import Path

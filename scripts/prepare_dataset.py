@@ -1,8 +1,4 @@
-"""Turn any tree of music into a folder that trains well. Run again, it goes on where it stopped.
-
-Every file is decoded, mixed to mono, cut between silences, and written as flac below train/ or valid/; the same
-recording in two files is taken once. manifest.jsonl says what became of each file. The music itself is not touched.
-"""
+"""Cut any tree of music into clips that train well, each recording once. Run again, it goes on where it stopped."""
 
 import argparse
 import os
@@ -20,9 +16,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sample_hz", type=cli.sample_rate, default=48000, help="rate of the clips")
     parser.add_argument("--seconds", type=cli.positive_float, default=30.0, help="longest clip")
     parser.add_argument("--loudness", type=cli.loudness, default=None, help="LUFS that each file is brought to")
-    parser.add_argument(
-        "--split_by", choices=("artist", "folder", "file"), default="folder", help="what stays together"
-    )
+    parser.add_argument("--split_by", choices=("artist", "folder", "file"), default="folder", help="never parted")
     parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of these for validation")
     parser.add_argument("--seed", type=int, default=0, help="of that choice")
     parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
