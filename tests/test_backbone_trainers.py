@@ -254,6 +254,7 @@ def test_any_script_has_tokens_of_its_own():
         ids = tokenizer(text)["input_ids"]
         assert (ids[0], ids[-1], tokenizer.unk_token_id in ids) == (0, 2, False)
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert tokenizer("A CELLO")["input_ids"] == tokenizer("a cello")["input_ids"]
 
 
 @pytest.mark.parametrize(

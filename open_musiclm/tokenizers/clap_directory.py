@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NoReturn
 
 import torch
 from pydantic import Field
+from tokenizers.normalizers import Lowercase
 from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, Description, ForeignDirectory
@@ -148,7 +149,7 @@ class ClapDirectory:
 
     def tokenizer(self, architecture: ClapConfig) -> RobertaTokenizer:
         """RoBERTa's tokenizer, whose ids must be those of the text tower."""
-        vocabulary, merges = self._vocabulary()
+        vocabulary, merges, ignores_case = self._vocabulary()
         text: _Text = architecture.text_config  # type: ignore[assignment]
         ids = [vocabulary.get(token) for token in ("<pad>", "<s>", "</s>")]
         expected = [text.pad_token_id, text.bos_token_id, text.eos_token_id]
@@ -159,7 +160,10 @@ class ClapDirectory:
                 f"{VOCABULARY_NAME} and {MERGES_NAME}, or {TOKENIZER_NAME}"
             )
         with self.files.reading(TOKENIZER_NAME):
-            return RobertaTokenizer(vocab=vocabulary, merges=merges, model_max_length=LONGEST_PROMPT_TOKENS)  # type: ignore[arg-type]
+            tokenizer = RobertaTokenizer(vocab=vocabulary, merges=merges, model_max_length=LONGEST_PROMPT_TOKENS)  # type: ignore[arg-type]
+            if ignores_case:
+                tokenizer.backend_tokenizer.normalizer = Lowercase()
+            return tokenizer
 
     def load(self) -> ClapParts:
         """All parts, which must fit each other."""
@@ -181,12 +185,13 @@ class ClapDirectory:
         whole = self.files.find(TOKENIZER_NAME)
         return [whole] if whole else [self.files.need(VOCABULARY_NAME), self.files.need(MERGES_NAME)]
 
-    def _vocabulary(self) -> tuple[dict[str, int], list[tuple[str, str]]]:
-        """The ids of the tokens, and what is merged to a token, in this order."""
+    def _vocabulary(self) -> tuple[dict[str, int], list[tuple[str, str]], bool]:
+        """The ids of the tokens, what is merged to a token, in this order, and whether letters are made small first."""
         path = self.files.need(TOKENIZER_NAME, VOCABULARY_NAME)
         with self.files.reading(path.name):
-            content = read_json_object(path)
+            content, ignores_case = read_json_object(path), False
             if path.name == TOKENIZER_NAME:
+                ignores_case = content.get("normalizer") == {"type": "Lowercase"}
                 vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
                 added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
                 vocabulary = added | vocabulary
@@ -199,7 +204,7 @@ class ClapDirectory:
             for pair in pairs:
                 if len(pair) != 2 or not {*pair, "".join(pair)} <= vocabulary.keys():
                     self._refuse(f"{path.name}: it merges to a token that it does not have")
-            return vocabulary, pairs  # type: ignore[return-value]
+            return vocabulary, pairs, ignores_case  # type: ignore[return-value]
 
     def _check_geometry(self, config: ClapConfig, extractor: ClapFeatureExtractor) -> None:
         """Whether the audio tower takes the front end's spectrograms."""

@@ -45,6 +45,13 @@ def test_paraphrases_land_on_their_captions(clap):
     assert dict(zip(PARAPHRASES, nearest(clap, list(PARAPHRASES)), strict=True)) == PARAPHRASES
 
 
+def test_case_means_nothing(clap):
+    prompts = ["Slow Piano", "slow piano", "FAST Violin Tune", "fast violin tune"]
+    embeddings = clap.embed_text(prompts)
+    assert torch.equal(embeddings[0], embeddings[1])
+    assert torch.equal(embeddings[2], embeddings[3])
+
+
 def test_the_prompts_of_the_evaluation_land_on_captions_of_their_family_and_pace(clap):
     prompts = control_prompts(200, seed=0)
     found = [CAPTIONS[caption] for caption in nearest(clap, [prompt.text for prompt in prompts])]
