@@ -1,0 +1,34 @@
+"""What the demo says of prompts that it cannot follow."""
+
+import pytest
+from helpers.paths import DEMO
+
+from demo.known_world import outside_remark
+from demo.prompts import control_prompts
+from open_musiclm import MusicLM
+
+
+@pytest.fixture(scope="module")
+def model() -> MusicLM:
+    return MusicLM.from_pretrained(DEMO / "bundle", "cpu")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["something sad on a cello", "quiet slow piano before sleep", "piano", "80s synth", "a fast tune", "Violin!"],
+)
+def test_what_it_knows_needs_no_remark(model: MusicLM, prompt: str) -> None:
+    assert outside_remark(model, prompt) is None
+
+
+def test_nor_do_the_prompts_of_the_evaluation(model: MusicLM) -> None:
+    remarks = [outside_remark(model, prompt.text) for prompt in control_prompts(60, seed=3)]
+    assert remarks == [None] * 60
+
+
+@pytest.mark.parametrize("prompt", ["langsame Musik auf dem Klavier", "느린 첼로", "heavy metal", "a dog", "🎻"])
+def test_what_it_does_not_know_is_said(model: MusicLM, prompt: str) -> None:
+    remark = outside_remark(model, prompt)
+    assert remark is not None
+    assert "knows nothing like it" in remark
+    assert "\n" not in remark
