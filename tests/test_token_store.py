@@ -61,6 +61,16 @@ def test_rows_come_back(tmp_path: Path) -> None:
             store[beyond]
 
 
+def test_rows_of_one_acoustic_stage_come_back(tmp_path: Path) -> None:
+    windows = CONFIG.global_cfg.model_copy(update={"num_fine_quantizers": 0})
+    config = CONFIG.model_copy(update={"global_cfg": windows})
+    row = time_row(config, 3)
+    _fill(tmp_path, [row], config)
+    found = TokenStore(tmp_path, config)[0]
+    assert torch.equal(found.coarse, row.coarse)
+    assert found.fine.numel() == 0
+
+
 def test_pandas_reads_a_shard(tmp_path: Path) -> None:
     _fill(tmp_path, [time_row(CONFIG, 3)])
     with pa.memory_map(str(_shards(tmp_path)[0])) as file:
