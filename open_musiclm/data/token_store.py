@@ -63,12 +63,12 @@ class TokenStore:
     ) -> Int[Tensor, "time quantizers"]:
         """`count` time steps of a row's stream from step `first` on; without `count`, up to its end.
 
-        Reads only these; a stream without codebooks has no steps. Raises UserError where the row's shard is damaged.
+        Reads only these. Raises UserError where the row's shard is damaged.
         """
-        columns, place = self._find(row)
         stream = self._streams[name]
-        if not stream.quantizers:
-            return torch.zeros(0, 0, dtype=torch.int64)
+        if not stream.quantizers:  # no fine stage: as many steps as the coarse tokens, without a codebook
+            return self.tokens(row, "coarse", first, count)[:, :0]
+        columns, place = self._find(row)
         tokens = columns.tokens(name, place)[first * stream.quantizers :]
         tokens = tokens[: None if count is None else count * stream.quantizers]
         if len(tokens) and int(tokens.max()) >= stream.codebook_size:
