@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     def lines(written: "list[Written]") -> Iterator[str]:
         yield from lines_of(written)
-        page = write_sample_page(written[0].candidate.prompt, LABEL, written, model.sample_hz)
+        page = write_sample_page(str(written[0].candidate.prompt), LABEL, written, model.sample_hz)
         yield f"  hear them: {page}"
 
     cli.tell_each(found, len(arguments.prompts), folder, lines)

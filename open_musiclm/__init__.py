@@ -5,6 +5,7 @@ model = MusicLM.from_pretrained("demo/bundle")
 wave, = model.generate("fast violin tune", duration=8)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from open_musiclm.environment import complete_environment
@@ -14,9 +15,10 @@ complete_environment()
 if TYPE_CHECKING:
     from open_musiclm.config import GenerationConfig
     from open_musiclm.generation.musiclm import MusicLM
+    from open_musiclm.generation.prompting import Mixture, Prompt
 
 __version__ = "0.3.0"
-__all__ = ["GenerationConfig", "MusicLM", "__version__"]
+__all__ = ["GenerationConfig", "Mixture", "MusicLM", "Prompt", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -29,4 +31,6 @@ def __getattr__(name: str) -> object:
         from open_musiclm.config import GenerationConfig
 
         return GenerationConfig
+    if name in ("Mixture", "Prompt"):
+        return getattr(import_module("open_musiclm.generation.prompting"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from open_musiclm import cli
 from open_musiclm.generation.prompts import VARIED_PROMPTS, read_prompts
+from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -13,6 +14,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts_file", type=Path, default=None, help="text file with a prompt on each line; default: a varied list"
     )
+    add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("duration", *cli.SAMPLING_FIELDS))
@@ -21,7 +23,8 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    prompts = read_prompts(arguments.prompts_file) if arguments.prompts_file else list(VARIED_PROMPTS)
+    texts = read_prompts(arguments.prompts_file) if arguments.prompts_file else VARIED_PROMPTS
+    prompts = prompts_from(arguments, texts)
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from demo.rhythm.arguments import add_arguments, rhythm_scorer_path, wants_rhythm
 from open_musiclm import cli
+from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.set_defaults(results_folder=Path("results/infer_top_match"))
-    parser.add_argument("prompts", nargs="+", type=cli.prompt, metavar="prompt", help="a description of the music")
+    parser.add_argument("prompts", nargs="*", type=cli.prompt, metavar="prompt", help="a description of the music")
+    add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("duration", *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
@@ -19,10 +21,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    prompts = prompts_from(arguments, arguments.prompts)
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files, lines_of
 
-    request = (model, arguments.prompts, arguments.results_folder, parts, arguments.input_audio)
+    request = (model, prompts, arguments.results_folder, parts, arguments.input_audio)
     if wants_rhythm(arguments):
         from demo.rhythm import combined, search
 
@@ -30,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         found = search.generate_files(*request, scorer, arguments.num_semantic_candidates)
     else:
         found = generate_files(*request)
-    cli.tell_each(found, len(arguments.prompts), arguments.results_folder, lines_of)
+    cli.tell_each(found, len(prompts), arguments.results_folder, lines_of)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,8 @@ WRONG_WORDS = {
     "--top_p": ("0", "-1", "1.5", "nan", "x"),
     "--cfg_scale": ("-1", "1e40", "3", "1,2", "1,2,x", "nan", ","),
     "--max_batch_size": ("0", "-1", "x", str(10**9)),
+    "--negative_prompt": ("", " ", "noise", "x" * 20_000),
+    "--style_audio": ("", ":", ":2", "nowhere.wav", "/", "/dev/null:1", "a\0b:1", "x" * 5000),
     "--precision": ("float8", "", "FLOAT32"),
     "--device": ("abacus", "cuda:99", "", "cpu:-1", "meta"),
     "--input_audio": ("", "nowhere.wav", "/", "/dev/null", "a\x01b", "a\0b"),
@@ -155,6 +157,9 @@ def arguments(world: World) -> Iterator[Trial]:
             yield f"{flag} {value[:20]!r}", world.infer(flag, value)
     for prompt in WRONG_PROMPTS:
         yield f"prompt {prompt[:20]!r}", world.infer(prompt=prompt)
+    for weight in ("-1", "nan", "inf", "1e7", "0", "9" * 5000):
+        yield f"mixture of weight {weight[:9]}", world.infer("--mix", prompt=f"slow tune:{weight}")
+        yield f"style of weight {weight[:9]}", world.infer("--style_audio", f"{world.sound}:{weight}")
     for script in sorted((REPOSITORY / "scripts").glob("*.py")):
         yield f"{script.name} without words", [f"scripts/{script.name}"]
         yield f"{script.name} --nothing", [f"scripts/{script.name}", "--nothing"]
@@ -246,6 +251,7 @@ def sounds(world: World) -> Iterator[Trial]:
     for name, (make, _) in BAD.items():
         path = make(world.new(name))
         yield f"{name} as a prompt", world.infer("--input_audio", path)
+        yield f"{name} as a style", world.infer("--style_audio", path)
         for stage in ("coarse", "fine"):
             yield f"{name} from {stage}", _regenerate(world, path, stage)
     for samples in (0, 1, 2, 100):

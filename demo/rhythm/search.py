@@ -23,6 +23,7 @@ from open_musiclm.files import prepare_folder
 from open_musiclm.generation.inference import Written, check_ranked_length, write_candidates
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress, stage_progress
+from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, Search, resample, surviving
 from open_musiclm.generation.session import Request, requests_of
@@ -40,7 +41,7 @@ class RhythmCandidate(Candidate):
 
 def best_of_n(
     model: MusicLM,
-    prompts: Sequence[str],
+    prompts: Sequence[AnyPrompt],
     scorer: ClapRhythmScorer,
     num_semantic_candidates: int | None = None,
     audio_prompt: Sound | None = None,
@@ -66,7 +67,7 @@ def best_of_n(
 
 def generate_files(
     model: MusicLM,
-    prompts: Sequence[str],
+    prompts: Sequence[AnyPrompt],
     results_folder: Path,
     paths: Mapping[str, str],
     input_audio: Path | None,
@@ -112,7 +113,10 @@ def choose_semantic(
 
 
 def ranked(
-    model: MusicLM, prompts: Sequence[str], batches: Iterable[Float[Tensor, "batch samples"]], scorer: ClapRhythmScorer
+    model: MusicLM,
+    prompts: Sequence[AnyPrompt],
+    batches: Iterable[Float[Tensor, "batch samples"]],
+    scorer: ClapRhythmScorer,
 ) -> Iterator[list[RhythmCandidate]]:
     """`num_samples` waves of each prompt in turn as candidates, the best first; only the new music is scored."""
     config = model.generation_config
@@ -139,7 +143,7 @@ def numbered(samples: Sequence[Request], count: int) -> list[Request]:
 
 
 def _search_from_candidates(
-    search: Search, prompts: Sequence[str], scorer: ClapRhythmScorer, num_candidates: int
+    search: Search, prompts: Sequence[AnyPrompt], scorer: ClapRhythmScorer, num_candidates: int
 ) -> Iterator[Float[Tensor, "batch samples"]]:
     """Core's particle search with semantic tokens chosen beforehand."""
     config = search.config

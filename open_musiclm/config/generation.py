@@ -16,6 +16,7 @@ from open_musiclm.config.fields import (
     StageName,
 )
 from open_musiclm.config.json_files import Section, load_section, problems_of, section_from_content
+from open_musiclm.config.prompt_text import prompt_problem
 from open_musiclm.errors import UserError
 
 GENERATION_CONFIG_NAME = "generation_config.json"
@@ -56,6 +57,10 @@ class GenerationConfig(Section):
         description="guidance: above 1 a stage follows what it is given more closely; one number, or one each for the "
         "semantic, coarse and fine stage, from 0 to 100; only for stages trained with condition_dropout",
     )
+    negative_prompt: str | None = Field(
+        default=None,
+        description="a text that guidance leads away from; needs a cfg_scale above 1",
+    )
     return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher sound")
     precision: Precision = Field(
         default="float32",
@@ -91,6 +96,22 @@ class GenerationConfig(Section):
             if not 0 <= number <= _MOST_GUIDANCE:  # beyond it nothing but the difference would be left
                 raise ValueError(f"{number} is not from 0 to {_MOST_GUIDANCE}")
         return scale
+
+    @field_validator("negative_prompt")
+    @classmethod
+    def _is_a_prompt(cls, text: str | None) -> str | None:
+        problem = None if text is None else prompt_problem(text)
+        if problem is not None:
+            raise ValueError(problem)
+        return text
+
+    @model_validator(mode="after")
+    def _negative_prompt_is_heard(self) -> "GenerationConfig":
+        if self.negative_prompt is not None and all(self.guidance(stage) <= 1 for stage in _STAGES):
+            raise ValueError(
+                f"negative_prompt {self.negative_prompt[:40]!r} needs guidance: set a cfg_scale above 1 (3 is usual)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _search_fits(self) -> "GenerationConfig":

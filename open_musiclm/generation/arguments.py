@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from typing import Any
 
 import torch
@@ -14,31 +14,7 @@ from open_musiclm.errors import UserError
 
 SHORTEST_SOUND_SECONDS = 0.005
 MOST_SAMPLES = 100_000
-MOST_PROMPT_CHARACTERS = 10_000  # CLAP reads 77 tokens
 _PLAUSIBLE_HZ = (1000, 1_000_000)
-
-
-def check_prompts(prompts: Any) -> list[str]:
-    """One prompt or several as a list. Raises UserError."""
-    if isinstance(prompts, str):
-        prompts = [prompts]
-    if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, Mapping)):
-        raise UserError(f"prompts: expected a text or a list of texts, found {_kind(prompts)}")
-    checked = list(prompts)
-    if not checked:
-        raise UserError("prompts: an empty list; give at least one prompt")
-    for prompt in checked:
-        if not isinstance(prompt, str):
-            raise UserError(f"prompts: expected texts, found {_kind(prompt)}")
-        if not prompt.strip():
-            raise UserError("a prompt is empty; describe the music in a few words")
-        if len(prompt) > MOST_PROMPT_CHARACTERS:
-            raise UserError(
-                f"prompt {prompt[:40]!r}...: {len(prompt)} characters, at most {MOST_PROMPT_CHARACTERS} are taken"
-            )
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise UserError(f"prompt {prompt[:40]!r}: not valid text (it holds half of a surrogate pair)")
-    return checked
 
 
 def check_count(name: str, value: Any, most: int = MOST_SAMPLES) -> int:
@@ -46,7 +22,7 @@ def check_count(name: str, value: Any, most: int = MOST_SAMPLES) -> int:
     try:
         number = operator.index(value)
     except TypeError as error:
-        raise UserError(f"{name}: expected a whole number, found {_kind(value)}") from error
+        raise UserError(f"{name}: expected a whole number, found {kind_of(value)}") from error
     if isinstance(value, bool) or not 1 <= number <= most:
         shown = value if isinstance(value, bool) or number.bit_length() < 100 else "a longer one"
         raise UserError(f"{name} {shown}: expected at least 1, at most {most}")
@@ -57,11 +33,11 @@ def check_config(config: Any, duration: Any, default: GenerationConfig) -> Gener
     """The generation config, with `duration` if that is given. Raises UserError."""
     config = default if config is None else config
     if not isinstance(config, GenerationConfig):
-        raise UserError(f"config: expected a GenerationConfig, found {_kind(config)}")
+        raise UserError(f"config: expected a GenerationConfig, found {kind_of(config)}")
     if duration is None:
         return config
     if isinstance(duration, bool) or not isinstance(duration, numbers.Real):
-        raise UserError(f"duration: expected a number of seconds, found {_kind(duration)}")
+        raise UserError(f"duration: expected a number of seconds, found {kind_of(duration)}")
     try:
         seconds = float(duration)
     except OverflowError:
@@ -74,10 +50,10 @@ def check_config(config: Any, duration: Any, default: GenerationConfig) -> Gener
 def check_sound(name: str, sound: Any) -> Sound:
     """A mono wave of finite numbers at a plausible rate. Raises UserError."""
     if not isinstance(sound, Sound):
-        raise UserError(f"{name}: expected a Sound (see open_musiclm.audio.read_sound), found {_kind(sound)}")
+        raise UserError(f"{name}: expected a Sound (see open_musiclm.audio.read_sound), found {kind_of(sound)}")
     wave = sound.wave
     if not isinstance(wave, torch.Tensor) or not wave.is_floating_point():
-        raise UserError(f"{name}: wave: expected a tensor of floats, found {_kind(wave)}")
+        raise UserError(f"{name}: wave: expected a tensor of floats, found {kind_of(wave)}")
     if wave.ndim != 1:
         raise UserError(f"{name}: wave: expected a mono wave [samples], found the shape {list(wave.shape)}")
     low, high = _PLAUSIBLE_HZ
@@ -102,7 +78,7 @@ def check_stages(needed: Iterable[StageName], loaded: Container[StageName]) -> N
         )
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """A value's type; of numbers and texts the value too."""
     try:
         shown = f" {value!r}" if isinstance(value, (int, float, str, bytes)) else ""

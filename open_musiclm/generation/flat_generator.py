@@ -9,7 +9,7 @@ from torch import Tensor
 
 from open_musiclm.generation.linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_unconditional
+from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_contrast
 from open_musiclm.models.flat_layout import (
     FlatLayout,
     append_end,
@@ -47,13 +47,15 @@ class FlatGenerator(StageGenerator[FlatState]):
         sampling: Sampling,
         rngs: Sequence[torch.Generator],
         advanced: Callable[[int], None],
+        negative: Ids | None = None,
     ) -> Int[Tensor, "batch frames quantizers"]:
         """See `StageGenerator.generate`. As in training, the end ids of the conditioning are present and masked."""
         quantizers = self.predicted.quantizers
         fixed = [append_end(flatten_ids(t), kind) for t, kind in zip(conditioning, self.sequences[:-1], strict=True)]
         tokens = flatten_ids(context)
         if sampling.cfg_scale != 1:
-            fixed, tokens = with_unconditional(fixed), torch.cat((tokens, tokens))
+            away = None if negative is None else append_end(flatten_ids(negative), self.sequences[0])
+            fixed, tokens = with_contrast(fixed, away), torch.cat((tokens, tokens))
         noise = gumbel_noise(rngs, frames * quantizers, self.predicted.codebook_size + 1, context.device)
         length = sum(ids.shape[1] + 1 for ids in (*fixed, tokens)) + frames * quantizers
         state, decode_frame = self.prepare(context.shape[0], tokens.shape[0], length, sampling)

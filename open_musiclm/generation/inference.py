@@ -15,6 +15,7 @@ from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
+from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer, Scorer
 from open_musiclm.generation.search import Candidate, Search
 from open_musiclm.generation.session import requests_of
@@ -39,13 +40,13 @@ class Written:
 
 def lines_of(written: Sequence[Written]) -> Iterator[str]:
     """What a person is told of the waves of one prompt."""
-    yield f"{written[0].candidate.prompt!r}:"
+    yield f"{str(written[0].candidate.prompt)!r}:"
     yield from (f"  {sample}" for sample in written)
 
 
 def generate_files(
     model: MusicLM,
-    prompts: Sequence[str],
+    prompts: Sequence[AnyPrompt],
     results_folder: Path | str,
     paths: Mapping[str, str],
     input_audio: Path | str | None = None,
@@ -125,7 +126,7 @@ def _streamed(config: GenerationConfig) -> bool:
 
 def _stream_files(
     model: MusicLM,
-    prompts: Sequence[str],
+    prompts: Sequence[AnyPrompt],
     folder: Path,
     paths: Mapping[str, str],
     audio_prompt: Sound | None,
@@ -150,12 +151,12 @@ def _stream_files(
                 yield Written(Candidate(request.prompt, 0, torch.zeros(0), similarity), path)
 
 
-def _similarity(model: MusicLM, prompt: str, spool: SpooledWave, config: GenerationConfig) -> float:
+def _similarity(model: MusicLM, prompt: AnyPrompt, spool: SpooledWave, config: GenerationConfig) -> float:
     """As `ClapScorer` scores a wave, of the new music only."""
     new = round(config.duration * model.sample_hz)
     wave = model.embedder.embed_stretch(spool.stretch, len(spool) - new, len(spool))
-    return float(wave @ model.embed_text([prompt])[0])
+    return float(wave @ model.embed_prompts([prompt])[0])
 
 
-def _name(prompt: str, config: GenerationConfig, rank: int) -> str:
-    return f"{slug(prompt)}_seed{config.seed}_{rank}"
+def _name(prompt: AnyPrompt, config: GenerationConfig, rank: int) -> str:
+    return f"{slug(str(prompt))}_seed{config.seed}_{rank}"

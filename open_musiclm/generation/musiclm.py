@@ -19,6 +19,9 @@ from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
+from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompt_embedder import PromptEmbedder
+from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, requests_of
 from open_musiclm.models.stages import Stage
@@ -45,6 +48,7 @@ class MusicLM:
         self.stages = {name: stage_generator(stage, dtype) for name, stage in stages.items()}
         self.sample_hz = config.encodec_cfg.sample_hz
         self.embedder = ClapEmbedder(tokenizer.clap, config.global_cfg.clap_audio_length_seconds, self.sample_hz)
+        self.prompt_embedder = PromptEmbedder(self.embedder)
 
     @classmethod
     def from_pretrained(
@@ -71,7 +75,7 @@ class MusicLM:
 
     def generate(
         self,
-        prompts: str | Sequence[str],
+        prompts: AnyPrompt | Sequence[AnyPrompt],
         duration: float | None = None,
         num_samples: int = 1,
         config: GenerationConfig | None = None,
@@ -80,6 +84,8 @@ class MusicLM:
     ) -> list[Float[Tensor, "samples"]]:
         """Waves of exactly `duration` seconds at `sample_hz`: all samples of the first prompt, then of the next.
 
+        A prompt is a text, a `Prompt` of text, sound or both, or a `Mixture` of several; every item of a list is a
+        prompt of its own: `[Prompt("a"), Prompt("b")]` gives two waves, `Mixture([Prompt("a"), Prompt("b")])` one.
         With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
         see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
         """
@@ -89,7 +95,7 @@ class MusicLM:
 
     def stream(
         self,
-        prompts: str | Sequence[str],
+        prompts: AnyPrompt | Sequence[AnyPrompt],
         duration: float | None = None,
         num_samples: int = 1,
         config: GenerationConfig | None = None,
@@ -133,7 +139,10 @@ class MusicLM:
             stage.check(sampling_of(config, name))
         if clap_tokens is None:
             clap_tokens = self.clap_tokens([request.prompt for request in requests])
-        return GenerationSession(self.config, self.stages, self.tokenizer, requests, clap_tokens, config, progress)
+        negative = None if config.negative_prompt is None else self.clap_tokens([config.negative_prompt])
+        return GenerationSession(
+            self.config, self.stages, self.tokenizer, requests, clap_tokens, config, progress, negative
+        )
 
     def regenerate(
         self,
@@ -158,9 +167,13 @@ class MusicLM:
         session = self.session([Request(name, 0)], config, progress, tokens)
         return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
 
-    def clap_tokens(self, prompts: Sequence[str]) -> Int[Tensor, "batch 1 quantizers"]:
-        """CLAP tokens of prompts, through the text tower."""
-        return self.tokenizer.quantizer.encode(self.embed_text(prompts)).unsqueeze(1)
+    def clap_tokens(self, prompts: Sequence[AnyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
+        """CLAP tokens of prompts. Raises UserError."""
+        return self.tokenizer.quantizer.encode(self.embed_prompts(prompts)).unsqueeze(1)
+
+    def embed_prompts(self, prompts: Sequence[AnyPrompt]) -> Float[Tensor, "batch dim"]:
+        """CLAP embeddings of prompts, of length 1; each text and each sound is embedded once. Raises UserError."""
+        return self.prompt_embedder.embed(check_prompts(prompts))
 
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of prompts, of length 1; each text is embedded once."""

@@ -20,6 +20,7 @@ from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark
 from open_musiclm.files import atomic_write, write_json
+from open_musiclm.generation.prompting import AnyPrompt, description
 from open_musiclm.generation.spool import SpooledWave
 
 MAX_SLUG_BYTES = 80
@@ -33,7 +34,7 @@ _MOST_WAV_SAMPLES = (1 << 31) - 1024  # of two bytes; RF64 is the same with 64-b
 class Provenance:
     """How a wave was made: its prompt, sample number, scores by their names, settings and the paths of all parts."""
 
-    prompt: str
+    prompt: AnyPrompt
     number: int
     scores: Mapping[str, float]
     config: GenerationConfig
@@ -80,7 +81,8 @@ def write_generated(
         rms, gain = levels.rms, levels.gain_to(provenance.config.loudness)
         settings["gain_db"] = round(20 * math.log10(gain), 2)
     story = {
-        "prompt": provenance.prompt,
+        "prompt": str(provenance.prompt),
+        **description(provenance.prompt),
         "seed": settings.pop("seed"),
         "sample": provenance.number,
         **{name: round(score, 6) for name, score in provenance.scores.items()},

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.prompting import AnyPrompt
 
 
 @runtime_checkable
@@ -15,7 +16,7 @@ class Scorer(Protocol):
 
     name: str
 
-    def score(self, prompts: Sequence[str], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
+    def score(self, prompts: Sequence[AnyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
         """One number for each prompt and its wave, at the codec's sample rate; higher is better."""
 
 
@@ -27,6 +28,6 @@ class ClapScorer:
     def __init__(self, model: MusicLM) -> None:
         self.model = model
 
-    def score(self, prompts: Sequence[str], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
+    def score(self, prompts: Sequence[AnyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
         """Cosines, from -1 to 1."""
-        return (self.model.embed_waves(waves) * self.model.embed_text(prompts)).sum(dim=1)
+        return (self.model.embed_waves(waves) * self.model.embed_prompts(prompts)).sum(dim=1)

@@ -20,6 +20,7 @@ from open_musiclm.config import GenerationConfig
 from open_musiclm.generation.audio_prompt import PromptTokens
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress
+from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import Scorer
 from open_musiclm.generation.session import GenerationSession, Request, requests_of
 from open_musiclm.generation.tracks import GeneratedTrack
@@ -31,7 +32,7 @@ SURVIVING_SHARE = 1 / 4
 class Candidate:
     """One sample of a prompt, and its score by the scorer of that name."""
 
-    prompt: str
+    prompt: AnyPrompt
     number: int
     wave: Float[Tensor, "samples"]
     score: float
@@ -51,18 +52,18 @@ class Search:
     audio_prompt: Sound | None = None
     progress: Progress | None = None
 
-    def best_of_each(self, prompts: Sequence[str]) -> Iterator[list[Candidate]]:
+    def best_of_each(self, prompts: Sequence[AnyPrompt]) -> Iterator[list[Candidate]]:
         """As `best_of_n`, but yields the samples of each prompt as soon as all of them are there."""
         batches = self.sampled(prompts) if self.config.num_particles is None else self.particles(prompts)
         return self._ranked(prompts, batches)
 
-    def sampled(self, prompts: Sequence[str]) -> Iterator[Float[Tensor, "batch samples"]]:
+    def sampled(self, prompts: Sequence[AnyPrompt]) -> Iterator[Float[Tensor, "batch samples"]]:
         """`config.num_samples` waves of each prompt in turn, batch by batch, none of them searched for."""
         requests = requests_of(prompts, self.config.num_samples)
         sessions = self.model.sessions(requests, self.config, self.audio_prompt, self.progress)
         return (session.waves(self.audio_prompt) for session in sessions)
 
-    def particles(self, prompts: Sequence[str]) -> Iterator[Float[Tensor, "batch samples"]]:
+    def particles(self, prompts: Sequence[AnyPrompt]) -> Iterator[Float[Tensor, "batch samples"]]:
         """As `particle_search`, batch by batch."""
         particles = self.config.num_particles or 1
         requests = requests_of(prompts, self.config.num_samples * particles)
@@ -84,7 +85,7 @@ class Search:
         return torch.cat(list(winners.finish(coarse, given, self.audio_prompt)), dim=1).cpu()
 
     def _ranked(
-        self, prompts: Sequence[str], batches: Iterable[Float[Tensor, "batch samples"]]
+        self, prompts: Sequence[AnyPrompt], batches: Iterable[Float[Tensor, "batch samples"]]
     ) -> Iterator[list[Candidate]]:
         """`config.num_samples` waves of each prompt in turn, as candidates, those that score best first."""
         requests = iter(requests_of(prompts, self.config.num_samples))
@@ -104,7 +105,7 @@ class Search:
 
 def best_of_n(
     model: MusicLM,
-    prompts: Sequence[str],
+    prompts: Sequence[AnyPrompt],
     scorer: Scorer,
     config: GenerationConfig | None = None,
     audio_prompt: Sound | None = None,
@@ -118,7 +119,7 @@ def best_of_n(
 
 def particle_search(
     model: MusicLM,
-    prompts: Sequence[str],
+    prompts: Sequence[AnyPrompt],
     scorer: Scorer,
     config: GenerationConfig | None = None,
     audio_prompt: Sound | None = None,

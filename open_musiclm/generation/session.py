@@ -15,10 +15,12 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import check_count, check_prompts
+from open_musiclm.generation.arguments import check_count
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
 from open_musiclm.generation.progress import Progress
+from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.sampling import sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import (
@@ -41,11 +43,11 @@ DECODER_WARM_UP_SECONDS = 1.0
 class Request:
     """One sample of one prompt: what its random numbers depend on, besides the seed."""
 
-    prompt: str
+    prompt: AnyPrompt
     number: int
 
 
-def requests_of(prompts: str | Sequence[str], num_samples: int) -> list[Request]:
+def requests_of(prompts: AnyPrompt | Sequence[AnyPrompt], num_samples: int) -> list[Request]:
     """All samples of the first prompt, then of the next. Raises UserError."""
     count = check_count("num_samples", num_samples)
     return [Request(prompt, number) for prompt in check_prompts(prompts) for number in range(count)]
@@ -54,7 +56,7 @@ def requests_of(prompts: str | Sequence[str], num_samples: int) -> list[Request]
 class GenerationSession:
     """One batch of requests for `config.duration` seconds of new music.
 
-    `stages` may lack those that are not asked for.
+    `stages` may lack those that are not asked for. `negative_tokens` are the negative prompt's CLAP tokens.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class GenerationSession:
         clap_tokens: Int[Tensor, "batch 1 quantizers"],
         config: GenerationConfig,
         progress: Progress | None = None,
+        negative_tokens: Int[Tensor, "1 1 quantizers"] | None = None,
     ) -> None:
         self.model_config, self.stages, self.tokenizer = model_config, stages, tokenizer
         self.requests, self.clap_tokens, self.config = list(requests), clap_tokens, config
-        self.progress = progress or Progress()
+        self.progress, self.negative_tokens = progress or Progress(), negative_tokens
         self.grid = TickGrid(model_config.token_grid)
         self.streams = token_streams(model_config)
         self.sample_hz = model_config.encodec_cfg.sample_hz
@@ -201,7 +204,8 @@ class GenerationSession:
         if windows is None:
             windows = plan_windows(given.ticks, end, length, length - advance(name, length))
         self.progress.begin(name, float(self.grid.seconds(end - given.ticks)))
-        rngs = [sample_rng(self.config.seed, request.prompt, request.number, name) for request in self.requests]
-        inputs = StageInputs(sampling_of(self.config, name), rngs, self.clap_tokens, source, length)
+        rngs = [sample_rng(self.config.seed, str(request.prompt), request.number, name) for request in self.requests]
+        negative = None if self.negative_tokens is None else self.negative_tokens.expand_as(self.clap_tokens)
+        inputs = StageInputs(sampling_of(self.config, name), rngs, self.clap_tokens, source, length, negative)
         tokens: Tokens = given.tokens[name].expand(len(self.requests), -1, -1)
         return GeneratedTrack(self.stages[name], inputs, self.grid, windows, tokens, self.progress)

@@ -76,10 +76,12 @@ class StageGenerator(ABC, Generic[State]):
         sampling: Sampling,
         rngs: Sequence[torch.Generator],
         advanced: Callable[[int], None],
+        negative: Ids | None = None,
     ) -> Int[Tensor, "batch frames quantizers"]:
         """The `frames` frames that follow `context`, in a window that starts where `context` starts.
 
-        Request b uses `rngs[b]`, whatever the batch. Calls `advanced(1)` after every frame.
+        Request b uses `rngs[b]`, whatever the batch. Calls `advanced(1)` after every frame. Guidance leads away from
+        the CLAP tokens `negative`; without them, from no conditioning.
         """
 
     @abstractmethod
@@ -103,6 +105,14 @@ class StageGenerator(ABC, Generic[State]):
         )
 
 
-def with_unconditional(conditioning: Sequence[Tensor]) -> list[Tensor]:
-    """Every row once more with its conditioning hidden, as condition dropout hides it in training."""
-    return [torch.cat((ids, torch.full_like(ids, PADDING))) for ids in conditioning]
+def with_contrast(conditioning: Sequence[Tensor], negative: Tensor | None) -> list[Tensor]:
+    """Every row once more, for guidance: with its conditioning hidden, as condition dropout hides it in training.
+
+    With a negative prompt's tokens it is those that take the place of its own, and all else stays: so the rows differ
+    in nothing where the negative prompt is the prompt.
+    """
+    if negative is None:
+        others = [torch.full_like(ids, PADDING) for ids in conditioning]
+    else:
+        others = [negative, *conditioning[1:]]
+    return [torch.cat(pair) for pair in zip(conditioning, others, strict=True)]

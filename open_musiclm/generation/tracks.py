@@ -57,13 +57,14 @@ class FinishedTrack:
 @dataclass(frozen=True)
 class StageInputs:
     """What a stage generates with: how it samples, the rng of each request, CLAP tokens, and the track of the stage
-    before, of which it gets the tokens of its whole `window` in ticks."""
+    before, of which it gets the tokens of its whole `window` in ticks; `negative` are CLAP tokens to lead away from."""
 
     sampling: Sampling
     rngs: Sequence[torch.Generator]
     clap_tokens: Int[Tensor, "batch 1 quantizers"]
     source: Track | None
     window: int
+    negative: Int[Tensor, "batch 1 quantizers"] | None = None
 
 
 class GeneratedTrack:
@@ -108,7 +109,9 @@ class GeneratedTrack:
             conditioning: list[Tensor] = [inputs.clap_tokens]
             if inputs.source is not None:
                 conditioning.append(inputs.source.tokens(window.start, window.start + inputs.window))
-            made = self.generator.generate(conditioning, context, frames, inputs.sampling, inputs.rngs, self._advanced)
+            made = self.generator.generate(
+                conditioning, context, frames, inputs.sampling, inputs.rngs, self._advanced, inputs.negative
+            )
             self._made = torch.cat((self._made, made.cpu()), dim=1)
         return self._made[:, first:last].to(self._device)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from open_musiclm import GenerationConfig, MusicLM
+from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt
 from open_musiclm.audio import Sound
 from open_musiclm.errors import UserError
 
@@ -100,6 +100,27 @@ TRIALS: dict[str, Callable[[], Any]] = {
     "sound rate huge": lambda: sound(torch.rand(24000), 10**12),
     "audio prompt a tensor": lambda: generate("a", audio_prompt=torch.rand(24000)),
     "audio prompt a path": lambda: generate("a", audio_prompt="a.wav"),
+    "prompt of nothing": lambda: generate(Prompt()),
+    "prompt text a number": lambda: generate(Prompt(1)),
+    "prompt audio a number": lambda: generate(Prompt(audio=1)),
+    "prompt audio absent": lambda: generate(Prompt(audio="nowhere.wav")),
+    "prompt audio NUL": lambda: generate(Prompt(audio="a\0b")),
+    "prompt audio NaN": lambda: generate(Prompt(audio=Sound(torch.full((24000,), float("nan")), 24000))),
+    "prompt audio a tensor": lambda: generate(Prompt(audio=torch.rand(24000))),
+    "prompt weight a text": lambda: generate(Prompt("a", weight="2")),
+    "prompt weight None": lambda: generate(Mixture([Prompt("a", weight=None), "b"])),
+    "prompt weight true": lambda: generate(Mixture([Prompt("a", weight=True), "b"])),
+    "prompt weight huge": lambda: generate(Mixture([Prompt("a", weight=10**400), "b"])),
+    "prompt weight complex": lambda: generate(Mixture([Prompt("a", weight=1j), "b"])),
+    "mixture a text": lambda: generate(Mixture("a tune")),
+    "mixture None": lambda: generate(Mixture(None)),
+    "mixture of None": lambda: generate(Mixture([None])),
+    "mixture of a list": lambda: generate(Mixture([["a", "b"]])),
+    "mixture a dictionary": lambda: generate(Mixture({"a": 2})),
+    "embed prompts of a number": lambda: model().embed_prompts([1]),
+    "negative prompt a number": lambda: GenerationConfig(negative_prompt=1, cfg_scale=3.0),
+    "negative prompt empty": lambda: GenerationConfig(negative_prompt="", cfg_scale=3.0),
+    "negative prompt unguided": lambda: GenerationConfig(negative_prompt="noise"),
     "model None": lambda: MusicLM.from_pretrained(None),
     "model a number": lambda: MusicLM.from_pretrained(7),
     "model empty": lambda: MusicLM.from_pretrained(""),

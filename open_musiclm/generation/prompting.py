@@ -1,0 +1,81 @@
+"""What music is asked for: a text, a sound whose style is meant, or a weighted mixture of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from open_musiclm.audio import Sound
+
+
+@dataclass(frozen=True)
+class StyleSound(Sound):
+    """A sound whose style is asked for. Its name has a hash of its samples; `path` is that of its file, if any."""
+
+    name: str
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text, a sound whose style is asked for, or both: then it is the mean of their CLAP embeddings.
+
+    `audio` is a Sound, or the path of a sound file. `weight` counts within a `Mixture` only. `generate` and `stream`
+    check the fields, and raise UserError.
+    """
+
+    text: str | None = None
+    audio: Sound | Path | str | None = None
+    weight: float = 1.0
+
+    def __str__(self) -> str:
+        """Its name: what random numbers, names of files and JSONs say in the place of a text."""
+        sound = self.audio.name if isinstance(self.audio, StyleSound) else self.audio
+        return " with ".join(str(half) for half in (self.text, sound) if half is not None)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One prompt of several: sum(weight * embedding) / sum(weight) of CLAP embeddings of length 1, made of length 1.
+
+    Parts of weight 0 do not count, equal ones count together, and their order does not matter. `weight` counts within
+    another mixture only.
+    """
+
+    parts: "Sequence[str | Prompt | Mixture]"
+    weight: float = 1.0
+
+    def __str__(self) -> str:
+        """Its name, as `Prompt`'s: every part and its weight."""
+        return " + ".join(f"{_bracketed(part)}:{_number(getattr(part, 'weight', 1.0))}" for part in self.parts)
+
+
+AnyPrompt: TypeAlias = str | Prompt | Mixture
+
+
+def description(prompt: AnyPrompt) -> dict[str, Any]:
+    """What the JSON beside a wave says of a prompt that `check_prompts` gave, besides its name; of a text nothing."""
+    if isinstance(prompt, str):
+        return {}
+    parts = prompt.parts if isinstance(prompt, Mixture) else [prompt]
+    return {"parts": [_part_description(part) for part in parts]}
+
+
+def _part_description(part: AnyPrompt) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"text": part, "weight": 1.0}
+    if isinstance(part, Mixture):
+        return {**description(part), "weight": part.weight}
+    found: dict[str, Any] = {} if part.text is None else {"text": part.text}
+    if isinstance(part.audio, StyleSound):
+        found["audio"] = part.audio.name if part.audio.path is None else str(part.audio.path)
+    return {**found, "weight": part.weight}
+
+
+def _bracketed(part: AnyPrompt) -> str:
+    return f"({part})" if isinstance(part, Mixture) else str(part)
+
+
+def _number(value: float) -> str:
+    """A number that reads back as the same."""
+    return repr(float(value)).removesuffix(".0")
