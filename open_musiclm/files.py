@@ -65,6 +65,12 @@ def write_json(path: Path, content: object) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a surrogate as JSON escapes it
 
 
+def write_html(path: Path, page: str) -> None:
+    """Writes a page, where text that is not UTF-8 (some file names) becomes character references. Raises UserError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+
+
 def temporary_path(path: Path) -> Path:
     """The name under which this process writes `path` until it is whole."""
     return path.with_name(f".{os.getpid()}-{_MACHINE}.{path.name}")

@@ -20,6 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.evaluation.clips import read_prompts
     from open_musiclm.evaluation.evaluate import CARD_NAME, PAGE_NAME, check_packages, evaluate
     from open_musiclm.evaluation.generated import generate_set
+    from open_musiclm.evaluation.set_names import GENERATED
     from open_musiclm.evaluation.summary import summary
 
     check_packages()
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.prompts is not None:
         prompts = read_prompts(arguments.prompts, arguments.num_prompts)
         model, parts = cli.load_model(arguments)
-        folders = [generate_set(model, prompts, arguments.results_folder / "generated", parts), *folders]
+        folders = [generate_set(model, prompts, arguments.results_folder / GENERATED, parts), *folders]
         del model
     evaluation = evaluate(measures_from(arguments), options_from(arguments, folders, parts))
     for line in summary(evaluation):

@@ -1,7 +1,9 @@
 """scripts/analyze_clap.py as its user runs it: whole atlases of small corpora, and what is wrong with others."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +15,15 @@ import torch
 from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
+from safetensors.torch import load, save
 
 from open_musiclm.analysis.atlas import analyze
+from open_musiclm.analysis.embeddings import embed_sounds
 from open_musiclm.analysis.models import Models, load_models
 from open_musiclm.analysis.options import AtlasOptions
+from open_musiclm.audio import Sound
 from open_musiclm.errors import Remark, UserError
+from open_musiclm.generation.clap_embedder import ClapEmbedder
 
 SAMPLE_HZ = 16000
 COUNT = 24
@@ -79,20 +85,110 @@ def atlas(corpus: Path, models: Models, results: Path, **options: object) -> dic
     return json.loads((results / "atlas.json").read_text())
 
 
-def test_embeddings_are_kept_and_only_changed_files_are_read_again(
+@pytest.fixture
+def copy(corpus: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(corpus, tmp_path / "copy"))
+
+
+def test_embeddings_are_kept_by_content(
+    copy: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = embed_sounds(sorted(copy.glob("*.wav")), models.clap, models.mert, tmp_path / "kept")
+    (copy / "0.wav").rename(copy / "99.wav")
+    embedded: list[int] = []
+    embed = models.clap.embed_sound
+    monkeypatch.setattr(models.clap, "embed_sound", lambda sound: [embedded.append(1), embed(sound)][1])
+    moved = [*sorted(copy.glob("*.wav")), copy / "99.wav"]
+    second = embed_sounds(moved, models.clap, models.mert, tmp_path / "kept")
+    assert embedded == []
+    np.testing.assert_array_equal(second.clap[-1], first.clap[0])
+    np.testing.assert_array_equal(second.layer(1)[-1], first.layer(1)[0])
+    (copy / "99.wav").write_bytes((copy / "1.wav").read_bytes()[:-2000])
+    changed = embed_sounds(moved, models.clap, models.mert, tmp_path / "kept")
+    assert embedded == [1]
+    assert not np.array_equal(changed.clap[-1], first.clap[0])
+
+
+def test_embeddings_of_other_models_and_settings_are_not_mixed_up(
+    corpus: Path, stack: Stack, models: Models, tmp_path: Path
+) -> None:
+    """The weights are the same: what differs is the window, CLAP's front end, MERT's rate, and an activation."""
+    path = [corpus / "0.wav"]
+    first = embed_sounds(path, models.clap, models.mert, tmp_path / "kept")
+    others = [load_models(str(stack.folder), None, None, "cpu", with_mert=True) for _ in range(4)]
+    others[0] = Models(ClapEmbedder(others[0].clap.clap, 1.0, 48000), None, models.mert)
+    others[1].clap.clap.mel._filters.mul_(2)
+    assert others[2].mert is not None
+    assert others[3].mert is not None
+    others[2].mert.sample_hz, others[2].mert.window = 8000, 16000
+    others[3].mert.model.config.layer_norm_eps = 0.1
+    for layer in others[3].mert.model.encoder.layers:
+        layer.layer_norm.eps = 0.1
+    for number, other in enumerate(others):
+        found = embed_sounds(path, other.clap, other.mert, tmp_path / "kept")
+        assert np.array_equal(found.clap, first.clap) == (number >= 2)
+        assert np.array_equal(found.layer(2), first.layer(2)) == (number < 2)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "bytes", "edited", "foreign", "pipe"])
+def test_damaged_embeddings_are_computed_again(corpus: Path, models: Models, tmp_path: Path, damage: str) -> None:
+    paths = sorted(corpus.glob("*.wav"))[:2]
+    first = embed_sounds(paths, models.clap, models.mert, tmp_path)
+    for kept in tmp_path.rglob("*.safetensors"):
+        content = kept.read_bytes()
+        kept.unlink()
+        if damage == "pipe":
+            os.mkfifo(kept)
+        elif damage in ("edited", "foreign"):
+            vectors = load(content)
+            kept.write_bytes(save({**vectors, "vectors": vectors["vectors"] * 2} if damage == "edited" else {}))
+        else:
+            damaged = {"text": b"no vectors", "cut": content[:-7], "bytes": content[:-5] + b"\x01" + content[-4:]}
+            kept.write_bytes(damaged[damage])
+    again = embed_sounds(paths, models.clap, models.mert, tmp_path)
+    np.testing.assert_array_equal(again.clap, first.clap)
+    np.testing.assert_array_equal(again.layer(2), first.layer(2))
+
+
+def test_what_failed_is_tried_again(
     corpus: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = atlas(corpus, models, tmp_path, parts=("probes",))
-    monkeypatch.setattr(type(models.clap), "embed_sound", None)  # nothing is embedded any more
-    assert atlas(corpus, models, tmp_path, parts=("probes",))["tables"] == first["tables"]
+    paths = [corpus / "0.wav", corpus / "1.wav"]
+
+    def lacks_memory(sound: Sound) -> torch.Tensor:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models.clap, "embed_sound", lacks_memory)
+        with pytest.raises(UserError, match=r"none of the 2 sound files can be used; .* more memory than there is"):
+            embed_sounds(paths, models.clap, None, tmp_path)
+    found = embed_sounds([*paths, corpus / "none.wav"], models.clap, None, tmp_path)
+    assert list(found.numbers) == [0, 1]
+    assert [failure.path.name for failure in found.failures] == ["none.wav"]
 
 
 def test_groups_stay_in_one_fold(corpus: Path, models: Models, tmp_path: Path) -> None:
     card = atlas(corpus, models, tmp_path, parts=("probes",), group_by="album", tags=("pitch+pulse",))
     (line,) = card["tables"][0]["lines"]
     assert line["CLAP"]["groups"] == COUNT // 4
-    with pytest.raises(UserError, match="--group_by artist: no sound has this tag"):
+    with pytest.raises(UserError, match="--group_by artist: no sound has this tag; there are 'pitch', 'pulse', 'sec"):
         atlas(corpus, models, tmp_path, group_by="artist")
+
+
+def test_groups_that_leave_nothing_to_learn_from(copy: Path, models: Models, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (copy / "captions.jsonl").read_text().splitlines()]
+    labelled(copy, *({**line, "label": "one"} for line in lines))
+    names = ("pulse", "pitch", "seconds")
+    card = atlas(copy, models, tmp_path, parts=("probes",), group_by="label", tags=names)
+    assert card["tables"] == []
+    reason = "folds by label hold out all sounds of each value at once"
+    assert card["skipped"] == {"probes": "no tag can be probed", **{f"tag {name}": reason for name in names}}
+    card = atlas(copy, models, tmp_path, parts=("probes",), group_by="pitch", tags=names)
+    assert [line["tag"] for line in card["tables"][0]["lines"]] == ["pulse", "seconds"]
+    labelled(copy, {**lines[0], "label": "one"}, *lines[1:])
+    with pytest.warns(Remark, match="--group_by label: 23 of 24 sounds lack it; each of them is a group of its own"):
+        card = atlas(copy, models, tmp_path, parts=("probes",), group_by="label", tags=("pulse",))
+    assert card["tables"][0]["lines"][0]["CLAP"]["groups"] == COUNT
 
 
 def test_without_an_rvq(corpus: Path, models: Models, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from open_musiclm.analysis.labels import LabelledSound, read_labels
+from open_musiclm.analysis.tag_tables import groups_of
 from open_musiclm.analysis.tags import usable_tags
 from open_musiclm.errors import UserError
 
@@ -118,5 +119,11 @@ def test_a_tag_of_two_values_and_an_unknown_one() -> None:
     sounds = sounds_with(tempo=[["slow"]] * 10 + [["fast"]] * 10, mode=[["major"], ["minor"]] * 10)
     ((tag,), _) = usable_tags(sounds, ["tempo+mode"])
     assert np.unique(tag.values, return_counts=True)[1].tolist() == [5, 5, 5, 5]
-    with pytest.raises(UserError, match="--tags tempo\\+genre: no sound has 'genre'; there are tempo, mode"):
+    with pytest.raises(UserError, match="--tags tempo\\+genre: no sound has 'genre'; there are 'tempo', 'mode'"):
         usable_tags(sounds, ["tempo+genre"])
+
+
+def test_sounds_that_share_a_value_are_one_group() -> None:
+    sounds = sounds_with(artist=[["a"], ["a", "b"], ["b"], ["c"], [], [], ["b", "c"], ["d"]])
+    assert list(groups_of(sounds, "artist")) == [0, 0, 0, 0, 1, 2, 0, 3]
+    assert list(groups_of(sounds, None)) == list(range(8))

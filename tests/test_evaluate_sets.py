@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import math
+import os
 import re
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,12 +204,50 @@ def test_one_clip_and_clips_shorter_than_a_second(tmp_path: Path, stack: Stack) 
     words = ["--checkpoint_dir", stack.folder, "--bootstrap", 2, "--cache_folder", tmp_path / "cache"]
     words += ["--metrics", "fad", "kad", "density", "prompts", "mert", "levels"]
     run(one, one, "--reference", short, *words, "--results_folder", tmp_path / "results")
-    figures = json.loads((tmp_path / "results/card.json").read_text())["sets"][str(one)]["figures"]
+    figures = json.loads((tmp_path / "results/card.json").read_text())["sets"]["one"]["figures"]
     for key in ("fad", "fad_inf", "fad_per_song", "kad", "density", "mert_mauve", "clap_score"):
         assert figures[key]["value"] is None
         assert figures[key]["note"].startswith("none: ")
     assert figures["loudness"]["value"] < -10
     assert figures["loudness"]["low"] is None
+
+
+@needs_extra
+def test_folders_of_one_name_and_names_that_plots_would_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = os.fsdecode(b"_$a$ <b>\xff")
+    names = ["one/same", "other/same", "reference", odd]
+    for name in (*names[:3], "odd"):
+        write_noises(tmp_path / name, 3, 0.5, seed=5)
+    (tmp_path / "odd").rename(tmp_path / odd)
+    shutil.copytree(tmp_path / "one/same", tmp_path / "truth")
+    monkeypatch.chdir(tmp_path)
+    words = ["--metrics", "levels", "--cache_folder", "cache", "--results_folder", "results"]
+    run(*names, "./one/../one/same", "truth", "--reference", "truth", *words)
+    card = json.loads((tmp_path / "results/card.json").read_text())
+    expected = [str(tmp_path / name) for name in names[:3]] + [odd, "truth"]
+    assert list(card["sets"]) == expected
+    assert card["reference"]["folder"] == "truth"
+    assert "truth: this is the reference itself, so distances say nothing" in card["warnings"]
+    page = (tmp_path / "results/evaluation.html").read_text()
+    assert re.findall(r"<th>([^<]+)</th>", page)[:4] == ["reference", *expected[:3]]
+    assert "_$a$ &lt;b&gt;&#56575;" in page
+    assert "data:image/png;base64," in page
+
+
+@needs_extra
+@pytest.mark.parametrize(("folder", "reference"), [("all", "all/reference"), ("all/reference", "all"), ("all", "link")])
+def test_a_reference_inside_what_is_evaluated_is_refused(folder: str, reference: str, tmp_path: Path) -> None:
+    write_noises(tmp_path / "all/reference", 1, 0.5, seed=5)
+    write_noises(tmp_path / "all/generated", 1, 0.5, seed=6)
+    (tmp_path / "link").symlink_to(tmp_path / "all/reference")
+    words = ["--metrics", "levels", "--cache_folder", tmp_path / "cache", "--results_folder", tmp_path / "results"]
+    with pytest.raises(UserError, match=r"holds .*, whose clips would be compared with themselves"):
+        run(tmp_path / folder, "--reference", tmp_path / reference, *words)
+    prompts = ["--prompts", tmp_path / "prompts.txt", "--results_folder", tmp_path / "all/results"]
+    with pytest.raises(UserError, match=r"all: holds .*results.generated, whose clips would be compared"):
+        run("--reference", tmp_path / "all", *words, *prompts)
 
 
 @needs_extra

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from open_musiclm.metrics import density, frechet, kernel_distance
+from open_musiclm.metrics import adherence, density, frechet, kernel_distance
 from open_musiclm.metrics.adherence import cosines, prompt_ranks, sound_ranks
 from open_musiclm.metrics.classes import EPSILON, kl_divergence
 from open_musiclm.metrics.intervals import (
@@ -163,8 +163,28 @@ def test_ranks_and_cosines():
     own = [0, 1, 2, 0]
     assert prompt_ranks(sounds, prompts, own).tolist() == [1, 1, 2, 3]  # equal to all: the worst rank
     assert sound_ranks(sounds, prompts, own).tolist() == [1, 1, 2]
+    assert sound_ranks(sounds, prompts, own, torch.tensor([2, 0])).tolist() == [2, 1]
     expected = [float(s @ p / s.norm()) for s, p in zip(sounds.double(), prompts.double()[own], strict=True)]
     assert cosines(sounds, prompts[own]).tolist() == pytest.approx(expected)
+
+
+def test_ranks_in_blocks_are_those_of_sorting(monkeypatch):
+    monkeypatch.setattr(adherence, "ROWS_AT_ONCE", 7)
+    rng = torch.Generator().manual_seed(0)
+    prompts, own = torch.randn(23, 5, generator=rng), torch.arange(50) % 23
+    sounds = prompts[own] + torch.randn(50, 5, generator=rng)
+    prompts[1] = 3 * prompts[0]  # two prompts that CLAP does not tell apart
+    unit = [torch.nn.functional.normalize(vectors.double(), dim=1) for vectors in (sounds, prompts)]
+    similarities = unit[0] @ unit[1].T
+    expected = [
+        1 + sum(row[n] >= row[mine] - 1e-6 for n in range(23) if n != mine)
+        for row, mine in zip(similarities, own, strict=True)
+    ]
+    assert prompt_ranks(sounds, prompts, own.tolist()).tolist() == expected
+    best = [max(similarities[n, prompt] for n in range(50) if own[n] == prompt) for prompt in range(23)]
+    foreign = [[similarities[n, prompt] for n in range(50) if own[n] != prompt] for prompt in range(23)]
+    expected = [1 + sum(other >= most - 1e-6 for other in others) for most, others in zip(best, foreign, strict=True)]
+    assert sound_ranks(sounds, prompts, own.tolist()).tolist() == expected
 
 
 def test_kl_has_a_direction():

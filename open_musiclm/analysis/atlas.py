@@ -16,8 +16,8 @@ from open_musiclm.analysis.page import MapData, write_page
 from open_musiclm.analysis.projection import pca_map, umap_map
 from open_musiclm.analysis.report import Table
 from open_musiclm.analysis.space import Space, caption_pairs, normalized, tokens_of
-from open_musiclm.analysis.tag_tables import arithmetic_table, groups_of, probe_table
-from open_musiclm.analysis.tags import Tag, usable_tags
+from open_musiclm.analysis.tag_tables import arithmetic_table, can_be_held_out, groups_of, probe_table
+from open_musiclm.analysis.tags import Tag, check_group_by, usable_tags
 from open_musiclm.analysis.text_tables import retrieval_table, token_tables
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.files import prepare_folder, write_json
@@ -30,8 +30,7 @@ def analyze(models: Models, options: AtlasOptions) -> list[Table]:
     """All tables; writes atlas.json and atlas.html into the results folder. Raises UserError."""
     sounds = _existing(read_labels(options.folder, options.labels))
     tags, refused = usable_tags(sounds, options.tags)  # so that a wrong name is found before the work
-    if options.group_by is not None and not any(options.group_by in sound.tags for sound in sounds):
-        raise UserError(f"--group_by {options.group_by}: no sound has this tag")
+    check_group_by(sounds, options.group_by)
     prepare_folder(options.results_folder)
     mert = models.mert if "probes" in options.parts else None
     folder = options.results_folder / "embeddings"
@@ -82,19 +81,24 @@ def _tables(
 ) -> tuple[list[Table], dict[str, str]]:
     """The tables of the parts that are asked for, and why the others are left out."""
     groups = groups_of(space.sounds, options.group_by)
+    probed = [tag for tag in tags if can_be_held_out(tag, groups)]
     makers: dict[str, Callable[[], list[Table]]] = {
         "retrieval": lambda: [retrieval_table(space)],
         "tokens": lambda: token_tables(space),
         "gap": lambda: [gap_table(space)],
         "corrections": lambda: [_corrections(space, models)],
-        "probes": lambda: [probe_table(space, embeddings, tags, groups)],
+        "probes": lambda: [probe_table(space, embeddings, probed, groups)],
         "arithmetic": lambda: [arithmetic_table(space, tags, lambda texts: embed_texts(texts, models.clap))],
     }
     tables: list[Table] = []
-    skipped: dict[str, str] = {}
+    skipped = {
+        f"tag {tag.name}": f"folds by {options.group_by} hold out all sounds of each value at once"
+        for tag in (tags if "probes" in options.parts else ())
+        if not can_be_held_out(tag, groups)
+    }
     asked = {*options.parts, *(["corrections"] if "gap" in options.parts else [])}
     for part in (part for part in makers if part in asked):
-        reason = _lacking(part, space, tags)
+        reason = _lacking(part, space, probed if part == "probes" else tags)
         if reason:
             skipped[part] = reason
         else:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from open_musiclm.analysis.labels import LabelledSound
 from open_musiclm.analysis.report import Table
 from open_musiclm.audio import Sound, SoundError, mp3_of, read_window, resampled, sound_info
-from open_musiclm.files import atomic_write
+from open_musiclm.files import write_html
 
 _PREVIEW_SECONDS, _PREVIEW_HZ = 4.0, 16000
 _DIGITS = 4
@@ -41,8 +41,7 @@ def write_page(path: Path, title: str, summary: Sequence[str], data: MapData, ta
     }
     before, *rest = template.split("@@")
     page = before + "".join(parts[name] + after for name, after in zip(rest[::2], rest[1::2], strict=True))
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_html(path, page)
 
 
 def _content(data: MapData) -> dict[str, object]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from open_musiclm.analysis.arithmetic import Steps, cell_means, means_of_other_contexts, take_steps
 from open_musiclm.analysis.confidence import mean_estimate
@@ -20,11 +22,27 @@ EmbedTexts = Callable[[Sequence[str]], Float[np.ndarray, "texts dim"]]
 
 
 def groups_of(sounds: Sequence[LabelledSound], tag: str | None) -> Int[np.ndarray, "sounds"]:
-    """A number for each sound that those share which have the same values of `tag`."""
-    if tag is None:
-        return np.arange(len(sounds))
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(sound.tags.get(tag, n), len(numbers)) for n, sound in enumerate(sounds)])
+    """A number for each sound that those share which have a value of `tag` in common, directly or by others between
+    them; a sound without the tag is alone."""
+    values: dict[str, int] = {}
+    pairs = [
+        (number, values.setdefault(value, len(values)))
+        for number, sound in enumerate(sounds)
+        for value in (sound.tags.get(tag, ()) if tag is not None else ())
+    ]
+    of_sounds, of_values = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    count = len(sounds) + len(values)
+    links = coo_array((np.ones(len(pairs)), (of_sounds, len(sounds) + of_values)), (count, count))
+    return connected_components(links, directed=False)[1][: len(sounds)].astype(np.int64)
+
+
+def can_be_held_out(tag: Tag, groups: Int[np.ndarray, "sounds"]) -> bool:
+    """Whether a fold can hold out whole groups and still know the tag: numbers take two groups, categories a value
+    that occurs in two."""
+    of_members = groups[tag.members]
+    if tag.is_number:
+        return len(np.unique(of_members)) > 1
+    return any(len(np.unique(of_members[tag.values == value])) > 1 for value in np.unique(tag.values))
 
 
 def probe_table(

@@ -1,5 +1,6 @@
 """Tags as probes and arithmetic take them: categories or numbers of those sounds that have one value."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from open_musiclm.analysis.labels import LabelledSound
-from open_musiclm.errors import UserError
+from open_musiclm.errors import Remark, UserError
 
 FEWEST_OF_A_VALUE = 5
 MOST_VALUES = 100
 _MOST_NUMERIC_CATEGORIES = 12
 _JOIN = "+"
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,40 @@ def usable_tags(sounds: Sequence[LabelledSound], names: Sequence[str] | None) ->
     A sound counts where it has one value. Values of fewer than 5 sounds are left out. Numbers of more than 12 values
     are numbers, all others categories. Without `names` every tag is looked at. Raises UserError for an unknown name.
     """
-    known = list(dict.fromkeys(name for sound in sounds for name in sound.tags))
+    known = _names(sounds)
     for name in names or ():
         unknown = [part for part in name.split(_JOIN) if part not in known]
         if unknown and name not in known:
-            raise UserError(f"--tags {name}: no sound has {unknown[0]!r}; there are {', '.join(known) or 'no tags'}")
+            raise UserError(f"--tags {name}: no sound has {unknown[0]!r}; there are {_listed(known)}")
     usable, refused = [], {}
-    for name in known if names is None else names:
+    for name in known if names is None else dict.fromkeys(names):
         tag = _tag(sounds, name, name.split(_JOIN) if name not in known else [name])
         if isinstance(tag, str):
             refused[name] = tag
         else:
             usable.append(tag)
     return usable, refused
+
+
+def check_group_by(sounds: Sequence[LabelledSound], name: str | None) -> None:
+    """Warns with a Remark of sounds without the tag that groups them; raises UserError where all are."""
+    if name is None:
+        return
+    without = sum(name not in sound.tags for sound in sounds)
+    if without == len(sounds):
+        raise UserError(f"--group_by {name}: no sound has this tag; there are {_listed(_names(sounds))}")
+    if without:
+        told = f"--group_by {name}: {without} of {len(sounds)} sounds lack it; each of them is a group of its own"
+        warnings.warn(Remark(told), stacklevel=2)
+
+
+def _names(sounds: Sequence[LabelledSound]) -> list[str]:
+    return list(dict.fromkeys(name for sound in sounds for name in sound.tags))
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = [f"and {len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
+    return ", ".join([*map(repr, names[:_MOST_LISTED]), *rest]) or "no tags"
 
 
 def _tag(sounds: Sequence[LabelledSound], name: str, parts: Sequence[str]) -> Tag | str:

@@ -9,6 +9,7 @@ from open_musiclm.argument_types import positive_float, positive_int
 from open_musiclm.config import MODEL_CONFIG_NAME
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.metric_names import DEFAULT_METRICS, METRICS, NEEDS_MODEL
+from open_musiclm.evaluation.set_names import GENERATED, named_sets
 
 if TYPE_CHECKING:
     from open_musiclm.evaluation.measure import Measure
@@ -87,5 +88,7 @@ def check_folders(arguments: argparse.Namespace) -> None:
 
     if not arguments.folders and arguments.prompts is None:
         raise UserError("nothing to evaluate: name a folder of sound, or give --prompts to generate for")
+    generated = [] if arguments.prompts is None else [arguments.results_folder / GENERATED]
+    named_sets([*generated, *arguments.folders], arguments.reference)
     for folder in (arguments.reference, *arguments.folders):
         find_sounds(folder)

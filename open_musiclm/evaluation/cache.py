@@ -4,21 +4,26 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+from jaxtyping import UInt8
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
+from torch import Tensor
 
+from open_musiclm.errors import UserError
 from open_musiclm.evaluation.measure import Measured
 from open_musiclm.files import atomic_write, prepare_folder
 from open_musiclm.text_files import open_regular
 
 _BLOCK_BYTES = 1 << 20
+_DIGEST = "digest"  # the tensor beside the measured ones: what was kept can be told from what was damaged or edited
 
 
 class MeasureCache:
     """One file for each sound and measure: `identity/ab/abcdef....safetensors`.
 
-    Runs and processes share the folder. A damaged file is as if it were not there. Raises UserError where the folder
-    cannot be written to.
+    Runs and processes share the folder. A file that was damaged or edited is as if it were not there. Raises UserError
+    where the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,15 +32,20 @@ class MeasureCache:
 
     def find(self, identity: str, key: str) -> Measured | None:
         """What is kept, if anything."""
-        path = self._path(identity, key)
-        with suppress(OSError, SafetensorError, ValueError):
-            return load_file(path)
+        with (
+            suppress(UserError, SafetensorError, ValueError, KeyError),
+            open_regular(self._path(identity, key)) as file,
+        ):
+            found = load(file.read())
+            digest = found.pop(_DIGEST, None)
+            return found if digest is not None and torch.equal(digest, _digest_of(found, identity, key)) else None
         return None
 
     def keep(self, identity: str, key: str, measured: Measured) -> None:
         """Keeps what was measured. Raises UserError."""
+        tensors = {name: vectors.contiguous() for name, vectors in measured.items()}
         with atomic_write(self._path(identity, key)) as temporary:
-            save_file({name: vectors.contiguous() for name, vectors in measured.items()}, temporary)
+            temporary.write_bytes(save({**tensors, _DIGEST: _digest_of(tensors, identity, key)}))
 
     def _path(self, identity: str, key: str) -> Path:
         return self.folder / identity / key[:2] / f"{key}.safetensors"
@@ -48,3 +58,11 @@ def content_key(path: Path, seconds: float | None) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _digest_of(measured: Measured, identity: str, key: str) -> UInt8[Tensor, "32"]:
+    digest = hashlib.sha256(f"{identity} {key}".encode())
+    for name, vectors in sorted(measured.items()):
+        digest.update(f"{name} {list(vectors.shape)} {vectors.dtype}".encode())
+        digest.update(vectors.reshape(-1).view(torch.uint8).numpy().data)
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """Finding the clips of a set, with the prompts or captions that are known of them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,6 @@ def read_prompts(path: Path, most: int | None = None) -> list[str]:
     if not prompts:
         raise UserError(f"{path}: holds no prompt; write one a line")
     return list(dict.fromkeys(prompts))[:most]
-
-
-def texts_of(clips: Sequence[EvaluationClip]) -> list[str]:
-    """The different prompts of clips, in order."""
-    return list(dict.fromkeys(clip.prompt for clip in clips if clip.prompt is not None))
 
 
 def _clip(path: Path, folder: Path, captions: Mapping[str, Mapping[str, Any]]) -> EvaluationClip:

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Int
 
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
-from open_musiclm.evaluation.measured_set import ClipVectors
+from open_musiclm.evaluation.samples import sample_note, some_vectors
+from open_musiclm.evaluation.vectors import ClipVectors
 from open_musiclm.metrics import frechet, kernel_distance
 from open_musiclm.metrics.density import NEAREST, covered, density_of_each
 from open_musiclm.metrics.intervals import (
@@ -20,6 +21,7 @@ from open_musiclm.metrics.intervals import (
 from open_musiclm.metrics.mauve import Buckets, cluster, mauve_divergence
 
 MOST_VECTORS = 20_000  # of a set, where the work grows with its square
+MOST_CLUSTERED = 5000  # of a set: the paper on MAUVE takes so many; the work grows with the square, times a hundred
 FEW_VECTORS, FEW_CLIPS, FEW_FOR_MEANS = 1000, 100, 30
 REPLICATES_OF_MEANS = 1000
 
@@ -101,7 +103,7 @@ def kernel_figures(evaluated: ClipVectors, reference: ClipVectors, resampling: R
     """KAD with the bandwidth of either set, clips of both sets resampled for the intervals."""
     sizes, rng = _clip_counts(evaluated, reference), resampling.rng()
     sets = (_grouped(evaluated, rng), _grouped(reference, rng))
-    warning = few_clips(*sizes)
+    warning, note = few_clips(*sizes), _sampled("vectors", MOST_VECTORS, evaluated, reference)
 
     def estimate(bandwidth_of: int) -> Estimate:
         bandwidth = kernel_distance.median_distance(sets[bandwidth_of].vectors, rng)
@@ -115,8 +117,8 @@ def kernel_figures(evaluated: ClipVectors, reference: ClipVectors, resampling: R
         return normal_interval(sums.distance(), replicates)
 
     return [
-        KAD.try_to(lambda: estimate(1), *sizes, warning),
-        KADTK.try_to(lambda: estimate(0), *sizes, warning),
+        KAD.noted(note).try_to(lambda: estimate(1), *sizes, warning),
+        KADTK.noted(note).try_to(lambda: estimate(0), *sizes, warning),
     ]
 
 
@@ -125,7 +127,7 @@ def density_figures(
 ) -> tuple[list[Figure], PerClip]:
     """Density, evaluated clips resampled; coverage, reference clips resampled; the density of each clip."""
     sizes, rng = _clip_counts(evaluated, reference), resampling.rng()
-    left, right = (_some(own, rng).vectors for own in (evaluated, reference))
+    left, right = (some_vectors(own, MOST_VECTORS, rng).vectors for own in (evaluated, reference))
     warning = few_clips(*sizes)
     if max(sizes) > 2 * min(sizes):
         warning = f"{sizes[0]} clips against {sizes[1]}: coverage grows with the set, compare sets of one size"
@@ -133,9 +135,10 @@ def density_figures(
         densities, is_covered = density_of_each(left, right), covered(left, right).double()
     except ValueError as error:
         return [kind.absent(f"none: {error}", *sizes) for kind in (DENSITY, COVERAGE)], {}
+    note = _sampled("clips", MOST_VECTORS, evaluated, reference)
     figures = [
-        DENSITY.figure(percentile_interval(densities, torch.mean, REPLICATES_OF_MEANS, rng), *sizes, warning),
-        COVERAGE.figure(percentile_interval(is_covered, torch.mean, REPLICATES_OF_MEANS, rng), *sizes, warning),
+        kind.noted(note).figure(percentile_interval(values, torch.mean, REPLICATES_OF_MEANS, rng), *sizes, warning)
+        for kind, values in ((DENSITY, densities), (COVERAGE, is_covered))
     ]
     return figures, {DENSITY.key: densities} if len(left) == len(evaluated.vectors) else {}
 
@@ -146,7 +149,7 @@ def divergence_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors
     warning = f"{max(2, round(min(sizes) / 10))} clusters only" if min(sizes) < FEW_CLIPS else None
 
     def estimate() -> Estimate:
-        left, right = (_some(own, rng).vectors for own in (evaluated, reference))
+        left, right = (some_vectors(own, MOST_CLUSTERED, rng).vectors for own in (evaluated, reference))
         buckets = cluster(left, right, resampling.seed)
         replicates = []
         for _ in range(resampling.replicates):
@@ -154,7 +157,8 @@ def divergence_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors
             replicates.append(mauve_divergence(drawn))
         return normal_interval(mauve_divergence(buckets), replicates, least=0.0)
 
-    return kind.try_to(estimate, *sizes, warning)
+    note = _sampled("clips", MOST_CLUSTERED, evaluated, reference)
+    return kind.noted(note).try_to(estimate, *sizes, warning)
 
 
 def few_vectors(evaluated: ClipVectors, reference: ClipVectors) -> str | None:
@@ -184,16 +188,13 @@ def _moments(own: ClipVectors, rng: np.random.Generator) -> frechet.Moments:
     return frechet.Moments.of(own.vectors, groups[own.clips], int(groups.max()) + 1)
 
 
-def _some(own: ClipVectors, rng: np.random.Generator) -> ClipVectors:
-    """`MOST_VECTORS` at random where there are more."""
-    if len(own.vectors) <= MOST_VECTORS:
-        return own
-    drawn = torch.from_numpy(np.sort(rng.choice(len(own.vectors), MOST_VECTORS, replace=False)))
-    return ClipVectors(own.vectors[drawn], own.clips[drawn])
+def _sampled(what: str, most: int, *sets: ClipVectors) -> str:
+    return sample_note(what, most, *(len(own.vectors) for own in sets))
 
 
 def _grouped(own: ClipVectors, rng: np.random.Generator) -> kernel_distance.GroupedSet:
-    groups, some = groups_of(int(own.clips[-1]) + 1, rng), _some(own, rng)
+    groups = groups_of(int(own.clips[-1]) + 1, rng)
+    some = some_vectors(own, MOST_VECTORS, rng)
     return kernel_distance.GroupedSet(some.vectors, groups[some.clips], int(groups.max()) + 1)
 
 

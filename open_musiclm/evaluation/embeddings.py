@@ -34,7 +34,7 @@ class ClapMeasure:
     def __init__(self, clap: Clap, window_seconds: float, name: str) -> None:
         self.clap, self.name = clap, name
         self.embedder = ClapEmbedder(clap, window_seconds, clap.sample_hz)
-        what = f"clap 1, windows of {WINDOW_SECONDS} s, whole of {window_seconds} s, fusion {clap.mel.fusion}"
+        what = f"clap 2, windows of {WINDOW_SECONDS} s, whole of {window_seconds} s, {clap.sample_hz} Hz"
         self.identity = identity_of(what, clap)
 
     def measure(self, sounds: Sequence[Sound]) -> list[Measured]:
@@ -77,7 +77,8 @@ class MertMeasure:
         self.mert, self._per_second = mert, config.output_hz
         self.name = f"{config.model_name}, layer {config.embed_layer}"
         self.is_mad = config.model_name == MAD_MODEL and config.embed_layer == MAD_LAYER and not config.normalize_embeds
-        self.identity = identity_of(f"mert 1, {config.embed_layer}, {config.normalize_embeds}", mert)
+        decisive = config.model_dump_json(exclude={"model_name", "codebook_size", "trust_remote_code"})
+        self.identity = identity_of(f"mert 2, {decisive}", mert)
 
     def measure(self, sounds: Sequence[Sound]) -> list[Measured]:
         """See the class; sounds of one length are one batch."""

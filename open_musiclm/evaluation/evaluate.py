@@ -16,7 +16,8 @@ from open_musiclm.evaluation.measure import Measure
 from open_musiclm.evaluation.measured_set import measure_set
 from open_musiclm.evaluation.options import EvaluationOptions
 from open_musiclm.evaluation.page import evaluation_page
-from open_musiclm.files import atomic_write, prepare_folder, write_json
+from open_musiclm.evaluation.set_names import REFERENCE, named_sets
+from open_musiclm.files import atomic_write, prepare_folder, write_html, write_json
 
 CARD_NAME, PAGE_NAME, CLIPS_NAME = "card.json", "evaluation.html", "clips.jsonl"
 
@@ -41,11 +42,12 @@ def evaluate(measures: Mapping[str, Measure], options: EvaluationOptions) -> Eva
     """Measures all folders and writes card.json, clips.jsonl and evaluation.html. Raises UserError."""
     if not options.folders:
         raise UserError("nothing to evaluate: name a folder of sound, or give --prompts to generate")
+    names = named_sets(options.folders, options.reference)
     prepare_folder(options.results_folder)
     cache = MeasureCache(options.cache_folder)
     clips = {
         folder: find_clips(folder, options.most_clips, options.resampling.seed)
-        for folder in dict.fromkeys((options.reference, *options.folders))
+        for folder in dict.fromkeys((options.reference, *names.values()))
     }
     # the model's own CLAP, where it is the one that embeds, is not asked twice
     asked = {name: own for name, own in measures.items() if name != "own_clap" or own is not measures.get("clap")}
@@ -53,22 +55,14 @@ def evaluate(measures: Mapping[str, Measure], options: EvaluationOptions) -> Eva
     reference = describe(measured[options.reference], measures, options.metrics, options.resampling)
     sets = {
         name: compare(measured[folder], measured[options.reference], measures, options.metrics, options.resampling)
-        for name, folder in _names(options.folders)
+        for name, folder in names.items()
     }
     evaluation = Evaluation(reference, sets, list(_warnings(reference, sets)))
     card = evaluation_card(reference, sets, evaluation.warnings, measures, options)
     write_json(options.results_folder / CARD_NAME, card)
     _write_clips(options.results_folder / CLIPS_NAME, sets)
-    with atomic_write(options.results_folder / PAGE_NAME) as temporary:
-        temporary.write_text(evaluation_page(reference, sets, evaluation.warnings, card), encoding="utf-8")
+    write_html(options.results_folder / PAGE_NAME, evaluation_page(reference, sets, evaluation.warnings, card))
     return evaluation
-
-
-def _names(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """A name for each folder: its own, or its path where two have the same."""
-    own = [folder.resolve().name for folder in folders]
-    for folder, name in zip(folders, own, strict=True):
-        yield (name if own.count(name) == 1 else str(folder)), folder
 
 
 def _warnings(reference: Comparison, sets: Mapping[str, Comparison]) -> Iterator[str]:
@@ -79,7 +73,10 @@ def _warnings(reference: Comparison, sets: Mapping[str, Comparison]) -> Iterator
         for line in [*([unlike] if unlike else []), *own.warnings()]:
             names.setdefault(line, []).append(name)
     yield from (f"{', '.join(of)}: {line}" for line, of in names.items())
-    for name, own in (("reference", reference), *sets.items()):
+    for name, own in sets.items():
+        if own.measured.folder.resolve() == reference.measured.folder.resolve():
+            yield f"{name}: this is the reference itself, so distances say nothing"
+    for name, own in ((REFERENCE, reference), *sets.items()):
         if own.measured.left_out:
             yield f"{name}: {len(own.measured.left_out)} sounds left out, such as {own.measured.left_out[0]}"
 

@@ -1,7 +1,7 @@
 """A figure of an evaluation: a value with its interval, the numbers of clips behind it, and what limits it."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -45,6 +45,10 @@ class Kind:
     title: str
     better: Better
     note: str
+
+    def noted(self, more: str) -> "Kind":
+        """The same with more in its note."""
+        return replace(self, note=self.note + more)
 
     def figure(
         self, estimate: Estimate, clips: int, reference_clips: int | None = None, warning: str | None = None

@@ -1,17 +1,20 @@
 """The interface of what is computed from a sound file once and kept."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from open_musiclm.audio import Sound
 
 Vectors = Float[Tensor, "_ _"]
 Measured = Mapping[str, Vectors]
+_NO_MATTER = {"_name_or_path": "", "transformers_version": ""}
 
 
 @runtime_checkable
@@ -31,10 +34,15 @@ class Measure(Protocol):
 
 
 def identity_of(what: str, module: nn.Module | None = None) -> str:
-    """A name for a folder: 16 characters that depend on `what` and on all weights of a module."""
+    """A name for a folder: 16 characters that depend on `what` and on all of a module: its weights and other tensors,
+    its architecture and, of a pretrained model, its config. Where it lies does not matter."""
     digest = hashlib.sha256(what.encode())
     if module is not None:
-        for name, tensor in sorted(module.state_dict().items()):
+        digest.update(repr(module).encode())
+        for part in module.modules():
+            if isinstance(config := getattr(part, "config", None), PretrainedConfig):
+                digest.update(json.dumps(config.to_dict() | _NO_MATTER, sort_keys=True, default=str).encode())
+        for name, tensor in sorted({**dict(module.named_buffers()), **dict(module.named_parameters())}.items()):
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -1,14 +1,10 @@
-"""All clips of a set, measured: vectors in temporary files, so that memory is bounded however many clips there are."""
+"""All clips of a set, measured, in bounded memory however many clips there are."""
 
-import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.audio import Sound, read_sound, samples_of
@@ -16,20 +12,9 @@ from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.measure import Measure, Measured
+from open_musiclm.evaluation.vectors import ClipVectors, VectorFile
 from open_musiclm.progress_bar import progress_bar
 from open_musiclm.terminal import tell
-
-
-@dataclass(frozen=True)
-class ClipVectors:
-    """The vectors of all clips of a set, and the clip (its number in the set) that each vector is of."""
-
-    vectors: Float[Tensor, "vectors dim"]
-    clips: Int[Tensor, "vectors"]
-
-    def of_each(self) -> list[Float[Tensor, "_ dim"]]:
-        """The vectors of every clip."""
-        return list(self.vectors.split(torch.bincount(self.clips).tolist()))
 
 
 @dataclass(frozen=True)
@@ -47,22 +32,6 @@ class MeasuredSet:
         return self.vectors.get((measure, name))
 
 
-@dataclass
-class _Column:
-    """Vectors of clips, one after the other, in a file that goes when nobody uses it any more."""
-
-    file: BinaryIO
-    dim: int
-    counts: list[int] = field(default_factory=list)
-
-    def finish(self) -> ClipVectors:
-        self.file.flush()
-        rows = sum(self.counts)
-        mapped = np.memmap(self.file, np.float32, "r+", shape=(rows, self.dim))
-        clips = torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
-        return ClipVectors(torch.from_numpy(mapped), clips)
-
-
 def measure_set(
     folder: Path,
     clips: Sequence[EvaluationClip],
@@ -75,7 +44,7 @@ def measure_set(
     Files that cannot be read are told of and left out. Raises UserError where none is left, and where what was
     measured is not finite.
     """
-    columns: dict[tuple[str, str], _Column] = {}
+    columns: defaultdict[tuple[str, str], VectorFile] = defaultdict(VectorFile)
     kept: list[EvaluationClip] = []
     left_out: list[str] = []
     batch = max((measure.batch for measure in measures.values()), default=1)
@@ -85,11 +54,11 @@ def measure_set(
             for clip, measured in _measured(some, measures, cache, seconds, left_out):
                 kept.append(clip)
                 for name, vectors in measured.items():
-                    _append(columns, name, vectors)
+                    columns[name].append(vectors)
             bar.update(len(some))
     if not kept:
         raise UserError(f"{folder}: none of its {len(clips)} sounds can be read; the first: {left_out[0]}")
-    return MeasuredSet(folder, kept, {name: column.finish() for name, column in columns.items()}, left_out)
+    return MeasuredSet(folder, kept, {name: column.read() for name, column in columns.items()}, left_out)
 
 
 def _measured(
@@ -137,10 +106,3 @@ def _read(path: Path, seconds: float | None) -> Sound:
 def _check(path: Path, measure: Measure, measured: Measured) -> None:
     if measure.finite and not all(bool(vectors.isfinite().all()) for vectors in measured.values()):
         raise UserError(f"{path}: what {measure.name} makes of it is not finite; are the weights damaged?")
-
-
-def _append(columns: dict[tuple[str, str], _Column], name: tuple[str, str], vectors: Tensor) -> None:
-    if name not in columns:
-        columns[name] = _Column(tempfile.TemporaryFile(), vectors.shape[1])  # noqa: SIM115 (its column closes it)
-    columns[name].file.write(vectors.float().contiguous().numpy().tobytes())
-    columns[name].counts.append(len(vectors))

@@ -12,7 +12,7 @@ import torch
 from open_musiclm.evaluation.memorization import CONTINUATION_SECONDS, MemorizationOptions, PromptLength, threshold_of
 from open_musiclm.evaluation.page import html_list, html_table, page
 from open_musiclm.evaluation.plots import new_drawing, png_url
-from open_musiclm.files import atomic_write, write_json
+from open_musiclm.files import write_html, write_json
 from open_musiclm.generation.output import versions
 from open_musiclm.metrics.intervals import Estimate, percentile_interval
 
@@ -71,8 +71,7 @@ def write_report(folder: Path, card: Mapping[str, Any], stores: Mapping[str, Seq
         *(f'<h2>{title}</h2>\n<img alt="{title}" src="{png_url(drawing)}">' for title, drawing in plots.items()),
         html_list("How", ["command: " + " ".join(map(str, card["command"])), f"seed: {card['seed']}"], ""),
     ]
-    with atomic_write(folder / PAGE_NAME) as temporary:
-        temporary.write_text(page("Memorization", body), encoding="utf-8")
+    write_html(folder / PAGE_NAME, page("Memorization", body))
 
 
 def _row(length: PromptLength, threshold: float) -> dict[str, Any]:

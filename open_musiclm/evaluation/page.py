@@ -6,7 +6,8 @@ from typing import Any
 
 from open_musiclm.evaluation.compare import Comparison
 from open_musiclm.evaluation.figures import Figure
-from open_musiclm.evaluation.plots import REFERENCE, evaluation_plots
+from open_musiclm.evaluation.plots import evaluation_plots
+from open_musiclm.evaluation.set_names import REFERENCE
 
 _ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
 STYLE = """

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,12 @@ from jaxtyping import Float
 from open_musiclm.evaluation.compare import Comparison
 from open_musiclm.evaluation.distances import PER_SONG
 from open_musiclm.evaluation.prompt_figures import CLAP_SCORE
+from open_musiclm.evaluation.set_names import REFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-REFERENCE = "reference"
 MOST_POINTS = 2000
 _WIDE, _HIGH, _DPI = 7.0, 3.6, 110
 _BINS = 30
@@ -46,10 +47,19 @@ def new_drawing() -> "tuple[Drawing, Axes]":
     return drawing, drawing.subplots()
 
 
+def legend_text(name: str) -> str:
+    """A name for a legend, as it is: matplotlib would take $ for mathematics, leave out what begins with _, and fail
+    where text is not UTF-8."""
+    text = name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def png_url(drawing: "Drawing") -> str:
     """The image within an address: a page that has it needs no other file."""
     content = io.BytesIO()
-    drawing.savefig(content, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # names in letters that the font lacks
+        drawing.savefig(content, format="png")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
@@ -60,7 +70,7 @@ def _extrapolations(sets: Mapping[str, Comparison]) -> "Drawing | None":
     drawing, axes = new_drawing()
     for name, line in found.items():
         x = 1 / np.array(line.sizes)
-        (points,) = axes.plot(x, line.distances, ".", label=name)
+        (points,) = axes.plot(x, line.distances, ".", label=legend_text(name))
         ends = np.array([0, x.max()])
         axes.plot(ends, line.intercept + line.slope * ends, color=points.get_color(), linewidth=1)
     axes.set(xlabel="1 / windows", ylabel="FAD", xlim=(0, None))
@@ -79,7 +89,12 @@ def _histogram(sets: Mapping[str, Comparison], key: str, label: str) -> "Drawing
     drawing, axes = new_drawing()
     for name, own in values.items():
         axes.hist(
-            own, edges.tolist(), weights=np.full(len(own), 100 / len(own)), histtype="step", label=name, linewidth=1.5
+            own,
+            edges.tolist(),
+            weights=np.full(len(own), 100 / len(own)),
+            histtype="step",
+            label=legend_text(name),
+            linewidth=1.5,
         )
     axes.set(xlabel=label, ylabel="% of clips")
     axes.legend()
@@ -97,7 +112,7 @@ def _map(sets: Mapping[str, Comparison]) -> "Drawing | None":
     drawing, axes = new_drawing()
     for name, own in some.items():
         x, y = ((own - centre) @ axes_of_variance).T.numpy()
-        axes.plot(x, y, ".", label=name, markersize=5, alpha=0.7)
+        axes.plot(x, y, ".", label=legend_text(name), markersize=5, alpha=0.7)
     axes.set(xlabel="first axis", ylabel="second axis")
     axes.legend()
     return drawing

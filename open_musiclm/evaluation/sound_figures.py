@@ -9,8 +9,8 @@ from torch import Tensor
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
-from open_musiclm.evaluation.measured_set import ClipVectors
 from open_musiclm.evaluation.sound_measures import LevelMeasure
+from open_musiclm.evaluation.vectors import ClipVectors
 from open_musiclm.metrics import tempo
 from open_musiclm.metrics.intervals import percentile_interval
 

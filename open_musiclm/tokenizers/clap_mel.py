@@ -71,6 +71,10 @@ class ClapMel(nn.Module):
         self._filters: Tensor
         self._neighbours = _bands_and_their_rows(self._filters)
 
+    def extra_repr(self) -> str:
+        """What decides the features, beside the filters."""
+        return f"samples={self.samples}, fft={self._fft_samples}, hop={self._hop}, fusion={self.fusion}"
+
     def forward(self, waves: Float[Tensor, "batch samples"]) -> ClapFeatures:
         """Features of waves of any length: shorter ones are repeated as often as they fit, then followed by silence.
 

@@ -1,0 +1,45 @@
+"""Vectors of many clips: written to a temporary file, so that memory is bounded, and read from it as one tensor."""
+
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipVectors:
+    """The vectors of all clips of a set, and the clip (its number in the set) that each vector is of."""
+
+    vectors: Float[Tensor, "vectors dim"]
+    clips: Int[Tensor, "vectors"]
+
+    def of_each(self) -> list[Float[Tensor, "_ dim"]]:
+        """The vectors of every clip."""
+        return list(self.vectors.split(torch.bincount(self.clips).tolist()))
+
+
+class VectorFile:
+    """Vectors of clips, one after the other, in a file that goes when nobody uses it any more."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (whoever maps it keeps it)
+        self._dim = 0
+        self._counts: list[int] = []
+
+    def append(self, vectors: Float[Tensor, "_ dim"]) -> None:
+        """The vectors of the next clip, one or more, all of one size."""
+        if vectors.shape[1] != self._dim and self._counts:
+            raise ValueError(f"vectors of {vectors.shape[1]} numbers after those of {self._dim}")
+        self._dim = vectors.shape[1]
+        self._file.write(vectors.float().contiguous().numpy().tobytes())
+        self._counts.append(len(vectors))
+
+    def read(self) -> ClipVectors:
+        """All of them; the tensor is the mapped file."""
+        self._file.flush()
+        mapped = np.memmap(self._file, np.float32, "r+", shape=(sum(self._counts), self._dim))
+        clips = torch.repeat_interleave(torch.arange(len(self._counts)), torch.tensor(self._counts))
+        return ClipVectors(torch.from_numpy(mapped), clips)
