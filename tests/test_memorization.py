@@ -43,6 +43,7 @@ class KnowsByHeart(FlatGenerator):
         sampling: Sampling,
         rngs: Sequence[torch.Generator],
         advanced: Callable[[int], None],
+        negative: torch.Tensor | None = None,
     ) -> torch.Tensor:
         assert sampling.temperature == 0
         made = []
