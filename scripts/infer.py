@@ -1,9 +1,9 @@
-"""Generate one sample for each of a list of prompts: a quick listen to a model."""
+"""Generate one sample for each prompt: a quick listen to a model. Or edit a sound: make seconds of it anew."""
 
 import argparse
 from pathlib import Path
 
-from open_musiclm import cli
+from open_musiclm import cli, edit_arguments
 from open_musiclm.generation.prompts import VARIED_PROMPTS, read_prompts
 from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
 
@@ -11,11 +11,11 @@ from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.set_defaults(results_folder=Path("results/infer"))
-    parser.add_argument(
-        "--prompts_file", type=Path, default=None, help="text file with a prompt on each line; default: a varied list"
-    )
+    parser.add_argument("prompts", nargs="*", type=cli.prompt, metavar="prompt", help="default: a varied list")
+    parser.add_argument("--prompts_file", type=Path, default=None, help="text file with a prompt on each line")
     add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
+    edit_arguments.add_edit_arguments(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("duration", *cli.SAMPLING_FIELDS))
     parser.set_defaults(num_samples=1, num_top_matches=1)
@@ -23,13 +23,19 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    texts = read_prompts(arguments.prompts_file) if arguments.prompts_file else VARIED_PROMPTS
-    prompts = prompts_from(arguments, texts)
+    edit = edit_arguments.edit_from(arguments)
+    texts = read_prompts(arguments.prompts_file, arguments.prompts) or ([] if edit else VARIED_PROMPTS)
+    prompts = prompts_from(arguments, texts) if texts or arguments.style_audio or arguments.mix else []
     model, parts = cli.load_model(arguments)
-    from open_musiclm.generation.inference import generate_files
+    from open_musiclm.generation import editing, inference
 
-    written = generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio)
-    cli.tell_each(written, len(prompts), arguments.results_folder, lambda samples: map(str, samples))
+    folder = arguments.results_folder
+    if edit is not None:
+        written = editing.edit_files(model, edit, prompts, folder, parts)
+        cli.tell_each(written, edit.total(prompts), folder, lambda sample: [str(sample)])
+        return
+    found = inference.generate_files(model, prompts, folder, parts, arguments.input_audio)
+    cli.tell_each(found, len(prompts), folder, lambda samples: map(str, samples))
 
 
 if __name__ == "__main__":

@@ -155,6 +155,10 @@ def arguments(world: World) -> Iterator[Trial]:
     for flag, values in WRONG_WORDS.items():
         for value in values:
             yield f"{flag} {value[:20]!r}", world.infer(flag, value)
+    for value in ("", "-", "2", "2-1", "0-9", "0.9-0.95", "nan-1", "5-", "1e3-", "9" * 5000 + "-", "0-0"):
+        yield f"--regenerate {value[:9]!r}", _edit(world, "--regenerate", value, "--input_audio", world.sound)
+    for words in (["0-0.5"], ["0-0.5", "--duration", "1"], ["0-0.5", "--num_candidates", "0"]):
+        yield f"--regenerate {words}", _edit(world, "--regenerate", *words)
     for prompt in WRONG_PROMPTS:
         yield f"prompt {prompt[:20]!r}", world.infer(prompt=prompt)
     for weight in ("-1", "nan", "inf", "1e7", "0", "9" * 5000):
@@ -252,6 +256,7 @@ def sounds(world: World) -> Iterator[Trial]:
         path = make(world.new(name))
         yield f"{name} as a prompt", world.infer("--input_audio", path)
         yield f"{name} as a style", world.infer("--style_audio", path)
+        yield f"{name} to infill", _edit(world, "--input_audio", path, "--regenerate", "0.2-0.4")
         for stage in ("coarse", "fine"):
             yield f"{name} from {stage}", _regenerate(world, path, stage)
     for samples in (0, 1, 2, 100):
@@ -401,6 +406,10 @@ def _regenerate(world: World, sound: Path, stage: str) -> list[str]:
     first = parts.index(f"--{stage}_path")
     out = ["--results_folder", str(world.new("out")), "--device", "cpu"]
     return [f"scripts/infer_{stage}.py", str(sound), *parts[first:], *out]
+
+
+def _edit(world: World, *words: object) -> list[str]:
+    return world.infer(*words, "--return_coarse_wave", "--device", "cpu", script="infer.py")
 
 
 def _from_bundle(world: World, bundle: Path) -> list[str]:

@@ -9,6 +9,7 @@ from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.finding import SOUND_EXTENSIONS, find_foreign_sounds, find_sounds
 from open_musiclm.audio.info import SoundInfo, check_length, header_info
 from open_musiclm.audio.loudness import Levels, levels_of
+from open_musiclm.audio.patching import Patch, crossfaded, write_patched
 from open_musiclm.audio.reading import (
     count_frames,
     read_samples,
@@ -38,6 +39,7 @@ __all__ = [
     "SOUND_EXTENSIONS",
     "TOLERATED_SHORTFALL_SECONDS",
     "Levels",
+    "Patch",
     "Sound",
     "SoundError",
     "SoundInfo",
@@ -45,6 +47,7 @@ __all__ = [
     "artist_of",
     "check_length",
     "count_frames",
+    "crossfaded",
     "find_foreign_sounds",
     "find_sounds",
     "fit_length",
@@ -66,5 +69,6 @@ __all__ = [
     "wave_statistics",
     "windows_of",
     "write_blocks",
+    "write_patched",
     "write_wave",
 ]

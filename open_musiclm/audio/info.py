@@ -15,7 +15,7 @@ _RATES_SHOWN = 8
 
 @dataclass(frozen=True)
 class SoundInfo:
-    """A sound file's length (samples per channel), rate, channels and format.
+    """A sound file's length (samples per channel), rate, channels, format and kind of samples, as libsndfile names it.
 
     `estimated` says that the length is a guess, which decoding must replace: that of an mp3 without a length tag, or
     of a file whose header does not fit what follows it.
@@ -26,6 +26,7 @@ class SoundInfo:
     channels: int
     format: str
     estimated: bool = False
+    subtype: str = "PCM_16"
 
     @property
     def seconds(self) -> float:
@@ -43,6 +44,7 @@ def header_info(path: Path) -> SoundInfo:
         frames=sum(info.frames for info in infos),
         channels=max(info.channels for info in infos),
         estimated=any(info.estimated for info in infos),
+        subtype=infos[0].subtype if len({info.subtype for info in infos}) == 1 else "FLOAT",
     )
 
 
@@ -50,7 +52,8 @@ def part_info(path: Path, part: Part) -> SoundInfo:
     """What the header of one part says. Raises SoundError."""
     with opened(path, part) as file:
         is_possible = file.frames <= _MOST_FRAMES_PER_BYTE * path.stat().st_size
-        return SoundInfo(file.frames, file.samplerate, file.channels, file.format, part.measured or not is_possible)
+        estimated = part.measured or not is_possible
+        return SoundInfo(file.frames, file.samplerate, file.channels, file.format, estimated, file.subtype)
 
 
 def check_length(path: Path, info: SoundInfo) -> None:

@@ -36,7 +36,7 @@ def sound_info(path: Path) -> SoundInfo:
 
 def count_frames(path: Path) -> int:
     """Samples per channel that a file holds, found by decoding all of it. Raises SoundError."""
-    return sum(len(block) for block in _blocks(path))
+    return sum(len(block) for block in blocks_of(path))
 
 
 def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float[Tensor, "samples"]:
@@ -84,7 +84,7 @@ def read_sound(path: Path | str) -> Sound:
 def wave_statistics(path: Path) -> WaveStatistics:
     """Mean and deviation of the whole file, read in blocks. Raises SoundError, also where the file is silent."""
     count, total, total_of_squares = 0, 0.0, 0.0
-    for block in _blocks(path):
+    for block in blocks_of(path):
         samples = mono(path, block)
         count += len(samples)
         total += float(samples.sum())
@@ -98,13 +98,14 @@ def wave_statistics(path: Path) -> WaveStatistics:
     return statistics
 
 
-def _blocks(path: Path) -> Iterator[Float[np.ndarray, "samples channels"]]:
+def blocks_of(path: Path) -> Iterator[Float[np.ndarray, "samples channels"]]:
+    """All samples of a file, float64, in blocks. Raises SoundError where they end before they should."""
     return chain.from_iterable(part_blocks(path, part) for part in layout(path).parts)
 
 
 def _channels_sound(path: Path) -> bool:
     """Whether any channel is not silent."""
-    return any(float(block.std(axis=0).max()) >= SILENCE_STANDARD_DEVIATION for block in _blocks(path))
+    return any(float(block.std(axis=0).max()) >= SILENCE_STANDARD_DEVIATION for block in blocks_of(path))
 
 
 def _parts_from(path: Path, start: int) -> Iterator[tuple[Part, int]]:

@@ -13,6 +13,8 @@ from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 
 SHORTEST_SOUND_SECONDS = 0.005
+SHORTEST_STRETCH_SECONDS = 0.1
+_ROUNDED_SECONDS = 0.005  # by which a length that somebody read off a player may be too large
 MOST_SAMPLES = 100_000
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
@@ -66,6 +68,20 @@ def check_sound(name: str, sound: Any) -> Sound:
     if not wave.isfinite().all():
         raise UserError(f"{name}: wave: holds NaN or infinity")
     return sound
+
+
+def check_stretch(sound: Sound, start: Any, end: Any) -> None:
+    """Seconds of a sound, at least `SHORTEST_STRETCH_SECONDS` of them. Raises UserError."""
+    for name, value in (("start", start), ("end", end)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise UserError(f"{name}: expected a number of seconds, found {kind_of(value)}")
+    asked = f"seconds {start:g} to {end:g}"
+    if not 0 <= start < end:
+        raise UserError(f"{asked}: expected a start of at least 0 and an end after it")
+    if end > sound.seconds + _ROUNDED_SECONDS:
+        raise UserError(f"{asked}: the sound ends after {sound.seconds:.2f} s")
+    if end - start < SHORTEST_STRETCH_SECONDS:
+        raise UserError(f"{asked}: at least {SHORTEST_STRETCH_SECONDS:g} s can be made anew")
 
 
 def check_stages(needed: Iterable[StageName], loaded: Container[StageName]) -> None:

@@ -41,7 +41,7 @@ def encode_audio_prompt(
 
 
 class SoundTokens:
-    """Semantic and coarse tokens of any stretch of a sound, which is repeated up to `ticks`."""
+    """Tokens of any stretch of a sound, which is repeated up to `ticks`."""
 
     def __init__(
         self, sound: Sound, ticks: int, grid: TickGrid, tokenizer: MusicTokenizer, coarse_quantizers: int
@@ -60,8 +60,16 @@ class SoundTokens:
 
     def coarse(self, start: int, end: int) -> Int[Tensor, "1 time quantizers"]:
         """The coarse tokens of ticks [start, end)."""
-        tokens = self.tokenizer.acoustic_ids(self._stretch(self._acoustic, self._acoustic_hz, start, end))
-        return tokens[..., : self.coarse_quantizers]
+        return self._acoustic_ids(start, end)[..., : self.coarse_quantizers]
+
+    def given(self, start: int, end: int) -> PromptTokens:
+        """The tokens of ticks [start, end), for a session that goes on from there."""
+        acoustic = self._acoustic_ids(start, end)
+        coarse, fine = acoustic[..., : self.coarse_quantizers], acoustic[..., self.coarse_quantizers :]
+        return PromptTokens(end - start, {"semantic": self.semantic(start, end), "coarse": coarse, "fine": fine})
+
+    def _acoustic_ids(self, start: int, end: int) -> Int[Tensor, "1 time quantizers"]:
+        return self.tokenizer.acoustic_ids(self._stretch(self._acoustic, self._acoustic_hz, start, end))
 
     def _stretch(self, wave: Float[Tensor, "samples"], hz: int, start: int, end: int) -> Float[Tensor, "1 stretch"]:
         per_tick = self.grid.seconds_per_tick * hz

@@ -103,6 +103,25 @@ class CachedTransformer:
 
         Keys are attended to where `key_mask` is true, now and in all later steps. `times` covers the whole capacity.
         """
+        return self._normalized(self._run_first(x, key_mask, times, cache)[:, -1])
+
+    def outputs(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        key_mask: Bool[Tensor, "batch time"],
+        times: PositionTimes,
+        cache: KVCache,
+    ) -> Float[Tensor, "batch time dim"]:
+        """As `prefill`, but the outputs of all these positions."""
+        return self._normalized(self._run_first(x, key_mask, times, cache))
+
+    def _run_first(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        key_mask: Bool[Tensor, "batch time"],
+        times: PositionTimes,
+        cache: KVCache,
+    ) -> Float[Tensor, "batch time dim"]:
         time = x.shape[1]
         for old, new in zip(cache.times, times, strict=True):
             old.copy_(new)
@@ -114,7 +133,7 @@ class CachedTransformer:
             layer.recent.zero_()
         x = self._run_blocks(x, bias, cache, positions, time)
         cache.position.fill_(time)
-        return self._normalized(x[:, -1])
+        return x
 
     def decode_step(self, x: Float[Tensor, "batch dim"], cache: KVCache, attended: int) -> Float[Tensor, "batch dim"]:
         """The output at the next position, equal to `Transformer.forward`'s; not within the non-causal prefix.
@@ -138,7 +157,7 @@ class CachedTransformer:
             x = x + feedforward(x, layer)
         return x
 
-    def _normalized(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    def _normalized(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return functional.layer_norm(x, self.norm.shape, self.norm)
 
     def _step_bias(self, cache: KVCache, attended: int) -> Float[Tensor, "batch heads attended"]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from open_musiclm.generation.linear import PackedLinear
@@ -17,6 +17,7 @@ from open_musiclm.models.flat_layout import (
     flatten_ids,
     position_times,
 )
+from open_musiclm.models.position_bias import PositionTimes
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import Ids
 
@@ -86,17 +87,40 @@ class FlatGenerator(StageGenerator[FlatState]):
             attended=capacity,
         )
 
+    @torch.inference_mode()
+    def log_likelihood(
+        self, conditioning: Sequence[Ids], tokens: Int[Tensor, "batch frames quantizers"], known: int
+    ) -> Float[Tensor, "batch"]:
+        """The mean log probability, in nats, of the tokens of a window from frame `known` on, each given all before it.
+
+        As in sampling, the end id is left out; the temperature is 1, and there is no guidance.
+        """
+        fixed = [append_end(flatten_ids(t), kind) for t, kind in zip(conditioning, self.sequences[:-1], strict=True)]
+        ids, quantizers = flatten_ids(tokens), self.predicted.quantizers
+        length = sum(sequence.shape[1] + 1 for sequence in (*fixed, ids))
+        state = self.empty_state(len(ids), len(ids), length)
+        hidden = self.transformer.outputs(*self._embedded(state, fixed, ids), state.cache)
+        predicting = hidden[:, -ids.shape[1] - 1 : -1].unflatten(1, (-1, quantizers))[:, known:]
+        by_quantizer = [to_logits(predicting[:, :, place]) for place, to_logits in enumerate(self.to_logits)]
+        log_probabilities = torch.stack(by_quantizer, dim=2).float()[..., :-1].log_softmax(dim=-1)
+        return log_probabilities.gather(-1, tokens[:, known:].unsqueeze(-1)).flatten(1).mean(dim=1)
+
     def _prefill(self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"]) -> None:
         """Runs all that is given through the transformer."""
+        state.hidden.copy_(self.transformer.prefill(*self._embedded(state, fixed, tokens), state.cache))
+        state.token.fill_(tokens.shape[1])
+
+    def _embedded(
+        self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"]
+    ) -> tuple[Float[Tensor, "rows time dim"], Bool[Tensor, "rows time"], PositionTimes]:
+        """All that is given: embeddings, which positions are seen as keys, and the times of the whole cache."""
         ids = [*fixed, tokens]
         embedded = [embedding.all(sequence) for embedding, sequence in zip(self.embeddings, ids, strict=True)]
-        mask: Bool[Tensor, "rows time"] = conditioning_mask(self.sequences, ids)
+        mask = conditioning_mask(self.sequences, ids)
         x = torch.cat(embedded, dim=1).to(self.precision)
         others = [sequence.shape[1] for sequence in fixed]
         room = state.cache.capacity - sum(others) - len(ids)
-        times = position_times(self.sequences, [*others, room], x.device)
-        state.hidden.copy_(self.transformer.prefill(x, mask, times, state.cache))
-        state.token.fill_(tokens.shape[1])
+        return x, mask, position_times(self.sequences, [*others, room], x.device)
 
     def decode_frame(self, state: FlatState, sampling: Sampling) -> None:
         """Samples the ids of the next frame, one quantizer after the other, with a decode step each."""

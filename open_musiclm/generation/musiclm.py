@@ -13,9 +13,17 @@ from torch import Tensor
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig, ModelConfig, Precision, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import check_config, check_sound, check_stages
+from open_musiclm.generation.arguments import (
+    check_config,
+    check_count,
+    check_sound,
+    check_stages,
+    check_stretch,
+)
 from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.generation.edits import DEFAULT_CANDIDATES
 from open_musiclm.generation.generators import stage_generator
+from open_musiclm.generation.infilling import Infilled, Infilling
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
@@ -166,6 +174,51 @@ class MusicLM:
         tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
         session = self.session([Request(name, 0)], config, progress, tokens)
         return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
+
+    def infill(
+        self,
+        sound: Sound,
+        start: float,
+        end: float,
+        prompt: AnyPrompt | None = None,
+        num_candidates: int = DEFAULT_CANDIDATES,
+        config: GenerationConfig | None = None,
+        progress: Progress | None = None,
+    ) -> Infilled:
+        """A sound whose seconds from `start` to `end` are made anew; without a prompt in the style around them.
+
+        Of the candidates the one is kept that what follows fits best. Raises UserError.
+        """
+        config = check_config(config, None, self.generation_config)
+        check_sound("sound", sound)
+        check_stretch(sound, start, end)
+        count = check_count("num_candidates", num_candidates)
+        check_stages(needed_stages(self.config, config, "semantic"), self.stages)
+        infilling = Infilling(self.config, self.tokenizer, sound, start, end)
+        (name,) = [""] if prompt is None else check_prompts([prompt])
+        clap = self._style_around(sound, start, end) if prompt is None else self.clap_tokens([name])
+        settings = config.updated({"duration": infilling.new_seconds})
+
+        def session(numbers: Sequence[int]) -> GenerationSession:
+            requests = [Request(name, number) for number in numbers]
+            return self.session(requests, settings, progress, clap.expand(len(requests), -1, -1))
+
+        candidates, scores = [], []
+        for numbers in torch.arange(count if infilling.is_followed else 1).split(config.max_batch_size):
+            batch = session(numbers.tolist())
+            candidates.append(infilling.candidates(batch))
+            if infilling.is_followed:
+                scores += infilling.log_likelihoods(batch, candidates[-1]).tolist()
+        chosen = scores.index(max(scores)) if scores else 0
+        best = torch.cat(candidates)[chosen : chosen + 1]
+        return Infilled(sound, infilling.patch(session([chosen]), best), chosen, scores)
+
+    def _style_around(self, sound: Sound, start: float, end: float) -> Int[Tensor, "1 1 quantizers"]:
+        """The CLAP tokens of the sound itself, as much of it around the stretch as a window of CLAP's holds."""
+        more = max(self.config.global_cfg.clap_audio_length_seconds - (end - start), 0) / 2
+        first, last = (round(seconds * sound.sample_hz) for seconds in (max(start - more, 0), end + more))
+        around = Sound(sound.wave[first:last], sound.sample_hz)
+        return self.tokenizer.quantizer.encode(self.embed_sound(around).unsqueeze(0)).unsqueeze(1)
 
     def clap_tokens(self, prompts: Sequence[AnyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of prompts. Raises UserError."""

@@ -8,7 +8,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,13 +32,17 @@ _MOST_WAV_SAMPLES = (1 << 31) - 1024  # of two bytes; RF64 is the same with 64-b
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a wave was made: its prompt, sample number, scores by their names, settings and the paths of all parts."""
+    """How a wave was made: its prompt, sample number, scores by their names, settings and the paths of all parts.
+
+    `edit` says of what sound it is an edit, and which.
+    """
 
     prompt: AnyPrompt
     number: int
     scores: Mapping[str, float]
     config: GenerationConfig
     paths: Mapping[str, str]
+    edit: Mapping[str, object] = field(default_factory=dict)
 
 
 def slug(text: str) -> str:
@@ -72,38 +76,46 @@ def write_generated(
     Warns with a Remark where the wave is nearly silent. Raises UserError.
     """
     path = Path(folder) / f"{name}.wav"
-    settings = provenance.config.model_dump()
     gain = 1.0
     if provenance.config.loudness is None:
         rms = _rms(wave)
     else:
         levels = levels_of(wave.split(_BLOCK_SAMPLES), sample_hz)
         rms, gain = levels.rms, levels.gain_to(provenance.config.loudness)
-        settings["gain_db"] = round(20 * math.log10(gain), 2)
-    story = {
-        "prompt": str(provenance.prompt),
-        **description(provenance.prompt),
-        "seed": settings.pop("seed"),
-        "sample": provenance.number,
-        **{name: round(score, 6) for name, score in provenance.scores.items()},
-        "seconds": len(wave) / sample_hz,
-        "sample_hz": sample_hz,
-        "rms": round(rms, 6),
-        "gain_db": settings.pop("gain_db", 0.0),
-        "settings": settings,
-        "paths": provenance.paths,
-        "versions": versions(),
-    }
+    gain_db = round(20 * math.log10(gain), 2)
+    story = story_of(provenance, len(wave), sample_hz, rms, gain_db)
     with atomic_write(path) as temporary:
         blocks = (block * gain for block in wave.split(_BLOCK_SAMPLES))
         write_blocks(temporary, blocks, sample_hz, "WAV" if len(wave) < _MOST_WAV_SAMPLES else "RF64")
         write_json(path.with_suffix(".json"), story)
     if rms < NEARLY_SILENT_RMS:
-        raised = f", before its gain of {story['gain_db']:.0f} dB" if gain > 1 else ""
+        raised = f", before its gain of {gain_db:.0f} dB" if gain > 1 else ""
         warnings.warn(
             Remark(f"{path} is nearly silent: RMS {rms:.4f}{raised}; try another --seed or prompt"), stacklevel=2
         )
     return path
+
+
+def story_of(
+    provenance: Provenance, samples: int, sample_hz: int, rms: float, gain_db: float = 0.0
+) -> dict[str, object]:
+    """What the JSON beside a wave says."""
+    settings = provenance.config.model_dump()
+    return {
+        "prompt": str(provenance.prompt),
+        **description(provenance.prompt),
+        "seed": settings.pop("seed"),
+        "sample": provenance.number,
+        **provenance.edit,
+        **{name: round(score, 6) for name, score in provenance.scores.items()},
+        "seconds": samples / sample_hz,
+        "sample_hz": sample_hz,
+        "rms": round(rms, 6),
+        "gain_db": gain_db,
+        "settings": settings,
+        "paths": provenance.paths,
+        "versions": versions(),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -84,3 +84,25 @@ def plan_steps(start: int, end: int, window: int, step: int) -> list[Window]:
 def advance(stage: StageName, window: int) -> int:
     """The ticks by which a stage advances over its window of `window` ticks."""
     return max(int(window * STEP_FRACTION[stage]), 1)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Ticks [start, end) of a sound that are made anew, from what is known in [origin, start) and in [end, known_end).
+
+    The sound that follows the gap may end with it: then nothing is known there.
+    """
+
+    origin: int
+    start: int
+    end: int
+    known_end: int
+
+
+def plan_gap(start: int, end: int, sound: int, window: int, context: int, following: int) -> Gap:
+    """The gap of ticks [start, end) in a sound of `sound` whole ticks.
+
+    Before it as much is known as a window holds beside the gap, and at least `context`; after it up to `following`.
+    """
+    before = max(context, window - (end - start) - following)
+    return Gap(max(start - before, 0), start, end, max(min(end + following, sound), end))

@@ -1,5 +1,6 @@
 """Prompts to try a model with: those of a text file, or a varied list (no torch in here)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from open_musiclm.errors import UserError
@@ -19,12 +20,19 @@ VARIED_PROMPTS = (
 )
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of the text file that --prompts_file names, one on each line. Raises UserError."""
+def read_prompts(path: Path | None, prompts: Sequence[str] = ()) -> list[str]:
+    """The prompts of the text file that --prompts_file names, one on each line; without one `prompts`.
+
+    Raises UserError, also where both are given.
+    """
+    if path is None:
+        return list(prompts)
+    if prompts:
+        raise UserError(f"--prompts_file {path}: given beside a prompt; leave one of them out")
     try:
-        prompts = [line for _, line in read_lines(path)]
+        found = [line for _, line in read_lines(path)]
     except UserError as error:
         raise UserError(f"--prompts_file {error}") from error
-    if not prompts:
+    if not found:
         raise UserError(f"--prompts_file {path}: holds no prompt; write one on each line")
-    return prompts
+    return found

@@ -87,6 +87,16 @@ class GenerationSession:
         coarse = self._track("coarse", semantic, given, self._coarse_end(given))
         yield from self.finish(coarse, given, audio_prompt)
 
+    def stream_from(
+        self, given: PromptTokens, semantic: Int[Tensor, "batch time 1"], ticks: int
+    ) -> Iterator[Float[Tensor, "batch samples"]]:
+        """Chunks of new music that follows `given`: its first `ticks` have these semantic tokens, those of `given`
+        among them."""
+        known = PromptTokens(ticks, {**given.tokens, "semantic": semantic})
+        track = self._track("semantic", None, known, self._semantic_end(given))
+        coarse = self._track("coarse", track, given, self._coarse_end(given))
+        yield from self.finish(coarse, given, None)
+
     def waves(self, audio_prompt: Sound | None = None) -> Float[Tensor, "batch samples"]:
         """All of `stream`, on the CPU."""
         return torch.cat([chunk.cpu() for chunk in self.stream(audio_prompt)], dim=1)
@@ -203,7 +213,7 @@ class GenerationSession:
         length = self.window[name]
         if windows is None:
             windows = plan_windows(given.ticks, end, length, length - advance(name, length))
-        self.progress.begin(name, float(self.grid.seconds(end - given.ticks)))
+        self.progress.begin(name, float(self.grid.seconds(max(end - given.ticks, 0))))
         rngs = [sample_rng(self.config.seed, str(request.prompt), request.number, name) for request in self.requests]
         negative = None if self.negative_tokens is None else self.negative_tokens.expand_as(self.clap_tokens)
         inputs = StageInputs(sampling_of(self.config, name), rngs, self.clap_tokens, source, length, negative)

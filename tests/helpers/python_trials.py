@@ -30,6 +30,10 @@ def sound(wave: Any, sample_hz: Any = 24000) -> None:
     generate("a tune", audio_prompt=Sound(wave, sample_hz))
 
 
+def infill(*arguments: Any, **named: Any) -> None:
+    model().infill(Sound(torch.rand(24000), 24000), *arguments, **named)
+
+
 TRIALS: dict[str, Callable[[], Any]] = {
     "prompt number": lambda: generate(1),
     "prompts of a number": lambda: generate([1]),
@@ -135,6 +139,16 @@ TRIALS: dict[str, Callable[[], Any]] = {
     "embed nothing": lambda: model().embed_text([]),
     "embed a number": lambda: model().embed_text([1]),
     "stream": lambda: list(model().stream([1], duration=0.4)),
+    "infill backwards": lambda: infill(0.5, 0.2),
+    "infill beyond": lambda: infill(0.5, 7),
+    "infill texts": lambda: infill("0.2", "0.5"),
+    "infill NaN": lambda: infill(float("nan"), 0.5),
+    "infill nothing": lambda: infill(0.5, 0.5),
+    "infill no candidate": lambda: infill(0.2, 0.5, num_candidates=0),
+    "infill an empty prompt": lambda: infill(0.2, 0.5, ""),
+    "infill a number": lambda: infill(0.2, 0.5, 7),
+    "infill a path": lambda: model().infill("a.wav", 0.2, 0.5),
+    "infill two channels": lambda: model().infill(Sound(torch.rand(2, 24000), 24000), 0.2, 0.5),
     "regenerate a stage": lambda: model().regenerate(Sound(torch.rand(24000), 24000), "semantics", "a"),
 }
 

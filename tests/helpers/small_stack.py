@@ -86,12 +86,13 @@ def build_backbones(folder: Path, mert_hz: int = 16000) -> Path:
     return path
 
 
-def build_stack(folder: Path, token_layout: str = "flat") -> Stack:
-    """Writes a whole model with random weights."""
+def build_stack(folder: Path, token_layout: str = "flat", coarse_quantizers: int = 3) -> Stack:
+    """Writes a whole model with random weights; with 8 coarse quantizers there is no fine stage."""
     path = build_backbones(folder)
     content = json.loads(path.read_text())
     for section in ("coarse_cfg", "fine_cfg"):
         content[section] = {**content[section], "token_layout": token_layout}
+    content["global_cfg"] |= {"num_coarse_quantizers": coarse_quantizers, "num_fine_quantizers": 8 - coarse_quantizers}
     path.write_text(json.dumps(content))
     return build_weights(path)
 

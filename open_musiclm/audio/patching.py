@@ -1,0 +1,73 @@
+"""A stretch of a sound replaced by another: everything outside of it stays as it is, to the last bit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from open_musiclm.audio.info import header_info
+from open_musiclm.audio.reading import blocks_of
+from open_musiclm.audio.writing import write_exactly
+
+CROSSFADE_SECONDS = 0.02
+_LARGEST_FADE_SHARE = 0.25  # of a short stretch, at each end
+
+
+@dataclass(frozen=True)
+class Patch:
+    """New samples in the place of those from `first` on. Where `weight` is below 1, at the ends, both are mixed."""
+
+    first: int
+    wave: Float[np.ndarray, "samples"]
+    weight: Float[np.ndarray, "samples"]
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.wave)
+
+    def onto(self, block: Float[np.ndarray, "samples channels"], first: int) -> Float[np.ndarray, "samples channels"]:
+        """A block of the sound, which begins with its sample `first`, with what the patch replaces of it."""
+        start, end = max(self.first, first), min(self.end, first + len(block))
+        if start >= end:
+            return block
+        inside, own = slice(start - first, end - first), slice(start - self.first, end - self.first)
+        weight, new = (values[own, None].astype(block.dtype) for values in (self.weight, self.wave))
+        patched = block.copy()
+        patched[inside] = (1 - weight) * block[inside] + weight * new
+        return patched
+
+
+def crossfaded(wave: Float[np.ndarray, "samples"], first: int, sound_samples: int, sample_hz: int) -> Patch:
+    """A patch that fades linearly, within its own stretch, from the sound before it and to the sound after it.
+
+    At a sound's own begin or end there is nothing to fade from or to. A linear fade is never louder than the louder of
+    both.
+    """
+    fade = round(min(CROSSFADE_SECONDS * sample_hz, _LARGEST_FADE_SHARE * len(wave)))
+    rise = np.arange(fade) / max(fade, 1)
+    weight = np.ones(len(wave))
+    if first > 0:
+        weight[:fade] = rise
+    if first + len(wave) < sound_samples:
+        weight[len(wave) - fade :] = rise[::-1]
+    return Patch(first, wave, weight)
+
+
+def write_patched(path: Path, source: Path, patch: Patch) -> None:
+    """Writes a sound file with the patch in all its channels, as a wav that holds every sample of `source` exactly.
+
+    Not atomic. Raises SoundError, OSError.
+    """
+    info = header_info(source)
+    write_exactly(path, _patched(source, info.channels, patch), info)
+
+
+def _patched(source: Path, channels: int, patch: Patch) -> Iterator[Float[np.ndarray, "samples channels"]]:
+    first = 0
+    for block in blocks_of(source):
+        if block.shape[1] != channels:  # joined files, some of them mono
+            block = np.repeat(block.mean(axis=1, keepdims=True), channels, axis=1)
+        yield patch.onto(block, first)
+        first += len(block)

@@ -1,0 +1,79 @@
+"""Edits of sound files: each is written beside a JSON that says what was edited, as soon as it is made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from open_musiclm.audio import Sound, read_sound, write_patched
+from open_musiclm.errors import UserError
+from open_musiclm.files import atomic_write, prepare_folder, write_json
+from open_musiclm.generation.arguments import check_stretch
+from open_musiclm.generation.edits import Infill
+from open_musiclm.generation.infilling import Infilled
+from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of
+from open_musiclm.generation.progress import stage_progress
+from open_musiclm.generation.prompting import AnyPrompt
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited sound: its scores by their names, and its path."""
+
+    scores: Mapping[str, float]
+    path: Path
+
+    def __str__(self) -> str:
+        return "  ".join([*(f"{name} {score:.3f}" for name, score in self.scores.items()), str(self.path)])
+
+
+def edit_files(
+    model: MusicLM, edit: Infill, prompts: Sequence[AnyPrompt], results_folder: Path | str, paths: Mapping[str, str]
+) -> Iterator[Edited]:
+    """Writes an edit of a sound file for each prompt, without prompts one in the sound's own style.
+
+    A wave has the rate, the channels and the kind of samples of its source, whose other samples it keeps exactly.
+    `paths` is what the JSONs say about where the model comes from. Raises UserError.
+    """
+    folder, config = Path(results_folder), model.generation_config
+    prepare_folder(folder)
+    sound = read_sound(edit.source)
+    end = sound.seconds if edit.end is None else edit.end
+    try:
+        check_stretch(sound, edit.start, end)
+    except UserError as error:
+        raise UserError(f"{edit.source}: {error}") from error
+    asked: Sequence[AnyPrompt | None] = prompts or [None]
+    for prompt in asked:
+        with stage_progress() as progress:
+            infilled = model.infill(sound, edit.start, end, prompt, edit.num_candidates, config, progress)
+        names = [*slugs_of_files([edit.source]), f"{edit.start:g}-{end:g}", *([slug(str(prompt))] if prompt else [])]
+        path = folder / f"{'_'.join(names)}_seed{config.seed}.wav"
+        scores = _scores(model, infilled, prompt)
+        told = {"infilling_of": str(edit.source), "regenerated_seconds": [edit.start, end]}
+        if infilled.log_likelihoods:
+            told["log_likelihoods"] = [round(score, 6) for score in infilled.log_likelihoods]
+        settings = config.updated({"loudness": None, "duration": end - edit.start})
+        provenance = Provenance(prompt or edit.source.name, infilled.chosen, scores, settings, paths, told)
+        _write(path, edit.source, infilled, provenance)
+        yield Edited(scores, path)
+
+
+def _scores(model: MusicLM, infilled: Infilled, prompt: AnyPrompt | None) -> dict[str, float]:
+    scores = {}
+    if prompt is not None:
+        new = Sound(torch.from_numpy(infilled.patch.wave), infilled.sound.sample_hz)
+        scores["similarity"] = float(model.embed_sound(new) @ model.embed_prompts([prompt])[0])
+    if infilled.log_likelihoods:
+        scores["log_likelihood"] = infilled.log_likelihoods[infilled.chosen]
+    return scores
+
+
+def _write(path: Path, source: Path, infilled: Infilled, provenance: Provenance) -> None:
+    wave, sample_hz = infilled.wave, infilled.sound.sample_hz
+    story = story_of(provenance, len(wave), sample_hz, float(wave.double().square().mean().sqrt()))
+    with atomic_write(path) as temporary:
+        write_patched(temporary, source, infilled.patch)
+        write_json(path.with_suffix(".json"), story)

@@ -1,0 +1,112 @@
+"""Infilling: seconds of a sound made anew, between what is before them and what follows.
+
+The stages go on from the tokens before the gap, as with an audio prompt. They are causal, so what follows cannot guide
+them: instead the semantic stage makes several candidates, and the one after which it finds the true tokens that follow
+likeliest is kept. The coarse stage is then given those true tokens too, and so sees where it has to arrive.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from open_musiclm import audio
+from open_musiclm.audio import Patch, Sound
+from open_musiclm.config import ModelConfig
+from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens
+from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.planner import TickGrid, advance, plan_gap
+from open_musiclm.generation.session import GenerationSession
+from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.tokens import token_streams
+
+# The share of the semantic window that what follows the gap has in choosing: the first moments after a join tell most.
+FOLLOWING_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Infilled:
+    """A sound with seconds made anew. `patch` is what is new, at the sound's own rate.
+
+    `log_likelihoods` has the score of every candidate, in nats per token, where something follows the gap; candidate
+    number `chosen` has the best.
+    """
+
+    sound: Sound
+    patch: Patch
+    chosen: int
+    log_likelihoods: list[float]
+
+    @property
+    def wave(self) -> Float[Tensor, "samples"]:
+        """The whole sound: outside of the new seconds as it was, to the last bit."""
+        return torch.from_numpy(self.patch.onto(self.sound.wave.cpu().numpy()[:, None], 0)[:, 0])
+
+
+class Infilling:
+    """Seconds [start, end) of a sound, and the tokens around them."""
+
+    def __init__(self, config: ModelConfig, tokenizer: MusicTokenizer, sound: Sound, start: float, end: float) -> None:
+        self.grid, self.streams, self.sound = TickGrid(config.token_grid), token_streams(config), sound
+        window = self.grid.ticks(config.window_seconds("semantic"))
+        codec = tokenizer.codec
+        # What the decoder has to know beyond the gap, and the one semantic token that a stretch loses at its end.
+        beyond = self.grid.ticks(codec.lookahead_frames * codec.hop / codec.sample_hz) + 1
+        self.gap = plan_gap(
+            self.grid.whole_ticks(start),
+            self.grid.ticks(end),
+            self.grid.whole_ticks(sound.seconds),
+            window,
+            context=window - advance("semantic", window),
+            following=max(int(window * FOLLOWING_SHARE), beyond),
+        )
+        self.first = max(self.gap.known_end - window, self.gap.origin)  # of the window in which candidates are scored
+        self.new_seconds = float(self.grid.seconds(self.gap.end - self.gap.start + beyond))
+        self._samples = [min(audio.samples_of(seconds, sound.sample_hz), len(sound.wave)) for seconds in (start, end)]
+        coarse = self.streams["coarse"].quantizers
+        self._tokens = SoundTokens(sound, self.gap.known_end, self.grid, tokenizer, coarse)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the sound goes on after the gap, so that candidates can be told apart."""
+        return self.gap.known_end > self.gap.end
+
+    def candidates(self, session: GenerationSession) -> Int[Tensor, "batch time 1"]:
+        """The semantic tokens of every request: what is given before the gap, then what is new up to its end."""
+        tokens = session.semantic_tokens(self._given(session))
+        return tokens[:, : self.grid.first_frame(self.streams["semantic"], self.gap.end - self.gap.origin)]
+
+    def with_following(self, candidates: Int[Tensor, "batch time 1"]) -> Int[Tensor, "batch longer 1"]:
+        """The candidates and the true tokens that follow the gap."""
+        following = self._tokens.semantic(self.gap.end, self.gap.known_end)
+        return torch.cat((candidates, following.expand(len(candidates), -1, -1)), dim=1)
+
+    def log_likelihoods(
+        self, session: GenerationSession, candidates: Int[Tensor, "batch time 1"]
+    ) -> Float[Tensor, "batch"]:
+        """The mean log probability of the true tokens that follow, after each of the session's candidates."""
+        generator = session.stages["semantic"]
+        assert isinstance(generator, FlatGenerator)  # as the semantic stage always is
+        skipped = self.grid.first_frame(self.streams["semantic"], self.first - self.gap.origin)
+        window = self.with_following(candidates)[:, skipped:]
+        return generator.log_likelihood([session.clap_tokens], window, candidates.shape[1] - skipped).cpu()
+
+    def patch(self, session: GenerationSession, candidate: Int[Tensor, "1 time 1"]) -> Patch:
+        """The new sound of one candidate, at the sound's rate."""
+        semantic, known = candidate, self.gap.end
+        if self.is_followed:
+            semantic, known = self.with_following(candidate), self.gap.known_end
+        else:  # the last token of a stretch is lost
+            semantic = candidate[:, : self.grid.frames(self.streams["semantic"], known - self.gap.origin)]
+        chunks = session.stream_from(self._given(session), semantic, known - self.gap.origin)
+        new = Sound(torch.cat([chunk.cpu() for chunk in chunks], dim=1)[0], session.sample_hz)
+        first, end = self._samples
+        skipped = first - audio.samples_of(float(self.grid.seconds(self.gap.start)), self.sound.sample_hz)
+        wave = audio.resampled(new, self.sound.sample_hz)[skipped : skipped + end - first]
+        return audio.crossfaded(wave.numpy(), first, len(self.sound.wave), self.sound.sample_hz)
+
+    def _given(self, session: GenerationSession) -> PromptTokens:
+        if self.gap.start == self.gap.origin:
+            return session.prompt_tokens(None)
+        return self._tokens.given(self.gap.origin, self.gap.start)
