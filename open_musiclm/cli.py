@@ -22,6 +22,7 @@ from open_musiclm.adapter_arguments import adapter_paths_from, add_adapter_argum
 from open_musiclm.argument_types import (
     OFF,
     STAGES,
+    fraction,
     guidance,
     loudness,
     non_negative_float,
@@ -29,8 +30,7 @@ from open_musiclm.argument_types import (
     positive_int,
     share,
 )
-from open_musiclm.argument_types import fraction as fraction  # for the scripts, as those below
-from open_musiclm.argument_types import prompt as prompt
+from open_musiclm.argument_types import prompt as prompt  # for the scripts, as the next
 from open_musiclm.argument_types import sample_rate as sample_rate
 from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
@@ -64,6 +64,7 @@ SAMPLING_FIELDS = (
     "return_coarse_wave",
     "loudness",
 )
+LENGTH_FIELDS = ("duration", "semantic_advance")
 SEARCH_FIELDS = ("num_samples", "num_top_matches", "num_particles")
 _OLD_FLAGS = {"num_particles": ("--num_drafts",)}
 
@@ -313,6 +314,7 @@ def _end_process_group() -> None:
 _FLAG_TYPES: dict[str, Callable[[str], object]] = {
     "seed": int,
     "duration": positive_float,
+    "semantic_advance": fraction,
     "semantic_temperature": non_negative_float,
     "coarse_temperature": non_negative_float,
     "fine_temperature": non_negative_float,

@@ -2,16 +2,27 @@
 
 import argparse
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
-from open_musiclm.argument_types import positive_int
+from open_musiclm.argument_types import OFF, STAGES, positive_int
 from open_musiclm.errors import UserError
-from open_musiclm.generation.edits import DEFAULT_CANDIDATES, Infill
+from open_musiclm.generation.edits import DEFAULT_CANDIDATES, Edit, Infill, Variation
 
 _RANGE = re.compile(r"(\d{1,9}(?:\.\d*)?)-(\d{1,9}(?:\.\d*)?)?")
+# What an argument belongs to, and what leaves no room for which other arguments.
+_PARTS = {"num_candidates": "regenerate", "first_stage": "variation_of", "num_variations": "variation_of"}
+_REGENERATE = {"duration": "the sound keeps its length", "loudness": "the rest stays as it is"}
+_VARIATION = {
+    "regenerate": "it makes a part of --input_audio anew",
+    "input_audio": "music that goes on from a sound is no variation of another",
+    "duration": "a variation is as long as its sound",
+    **dict.fromkeys(("prompts", "prompts_file", "style_audio", "mix"), "the style is that of the sound"),
+}
 
 
 def add_edit_arguments(to: argparse.ArgumentParser) -> None:
-    """`--regenerate` and `--num_candidates`."""
+    """`--regenerate` with `--num_candidates`, and `--variation_of` with `--first_stage` and `--num_variations`."""
     to.add_argument(
         "--regenerate",
         type=time_range,
@@ -24,6 +35,17 @@ def add_edit_arguments(to: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=None,
         help=f"of --regenerate: of so many the one is kept that what follows fits best (default: {DEFAULT_CANDIDATES})",
+    )
+    to.add_argument("--variation_of", type=Path, default=None, help="a sound file to make anew, in its own style")
+    to.add_argument(
+        "--first_stage",
+        choices=STAGES,
+        default=None,
+        help="of --variation_of: made anew from this stage on; semantic keeps the style alone, coarse the melody and "
+        "rhythm too, fine all but details (default: semantic)",
+    )
+    to.add_argument(
+        "--num_variations", type=positive_int, default=None, help="of --variation_of: how many (default: 1)"
     )
 
 
@@ -38,23 +60,26 @@ def time_range(text: str) -> tuple[float, float | None]:
     return start, end
 
 
-def edit_from(arguments: argparse.Namespace) -> Infill | None:
+def edit_from(arguments: argparse.Namespace) -> Edit | None:
     """The edit that the command line asks for, None where it asks for new music. Raises UserError."""
+    for name, whole in _PARTS.items():
+        if getattr(arguments, name) is not None and getattr(arguments, whole) is None:
+            raise UserError(f"--{name}: belongs to --{whole}, which is not given")
+    if arguments.variation_of is not None:
+        _refuse(arguments, "variation_of", _VARIATION)
+        return Variation(arguments.variation_of, arguments.first_stage or "semantic", arguments.num_variations or 1)
     if arguments.regenerate is None:
-        if arguments.num_candidates is not None:
-            raise UserError("--num_candidates: belongs to --regenerate, which is not given")
         return None
     if arguments.input_audio is None:
         raise UserError("--regenerate: seconds of which sound? name it with --input_audio")
-    _refuse(
-        arguments, "--regenerate", {"duration": "the sound keeps its length", "loudness": "the rest stays as it is"}
-    )
+    _refuse(arguments, "regenerate", _REGENERATE)
     start, end = arguments.regenerate
     return Infill(arguments.input_audio, start, end, arguments.num_candidates or DEFAULT_CANDIDATES)
 
 
-def _refuse(arguments: argparse.Namespace, flag: str, reasons: dict[str, str]) -> None:
+def _refuse(arguments: argparse.Namespace, edit: str, reasons: Mapping[str, str]) -> None:
     """Raises UserError where an argument is given that an edit leaves no room for."""
     for name, reason in reasons.items():
-        if getattr(arguments, name) is not None:
-            raise UserError(f"--{name}: cannot be given beside {flag}: {reason}")
+        if getattr(arguments, name) not in (None, [], OFF) and getattr(arguments, name) is not False:
+            flag = "a prompt" if name == "prompts" else f"--{name}"
+            raise UserError(f"{flag}: cannot be given beside --{edit}: {reason}")

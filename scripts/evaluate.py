@@ -12,7 +12,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.set_defaults(results_folder=Path("results/evaluation"))
     add_evaluation_arguments(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
     return parser
 
 

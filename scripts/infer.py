@@ -1,4 +1,4 @@
-"""Generate one sample for each prompt: a quick listen to a model. Or edit a sound: make seconds of it anew."""
+"""Generate one sample for each prompt: a quick listen to a model. Or edit a sound: infilling, and variations of it."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_audio_prompt_argument(parser)
     edit_arguments.add_edit_arguments(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS))
     parser.set_defaults(num_samples=1, num_top_matches=1)
     return parser
 
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     edit = edit_arguments.edit_from(arguments)
     texts = read_prompts(arguments.prompts_file, arguments.prompts) or ([] if edit else VARIED_PROMPTS)
     prompts = prompts_from(arguments, texts) if texts or arguments.style_audio or arguments.mix else []
-    model, parts = cli.load_model(arguments)
+    model, parts = cli.load_model(arguments, edit.first_stage if edit else "semantic")
     from open_musiclm.generation import editing, inference
 
     folder = arguments.results_folder

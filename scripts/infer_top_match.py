@@ -15,7 +15,7 @@ def arguments() -> argparse.ArgumentParser:
     add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
     add_arguments(parser)
     return parser
 

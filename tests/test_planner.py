@@ -16,7 +16,7 @@ from open_musiclm.config import (
     ModelConfig,
     SemanticConfig,
 )
-from open_musiclm.generation.planner import TickGrid, Window, plan_steps, plan_windows
+from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
 from open_musiclm.generation.stage_generator import StageGenerator
@@ -106,7 +106,7 @@ class TimeGenerator(StageGenerator[None]):
     def decode_frame(self, state: None, sampling: Sampling) -> None:
         raise AssertionError("nothing is decoded here")
 
-    def generate(self, conditioning, context, frames, sampling, rngs, advanced) -> torch.Tensor:
+    def generate(self, conditioning, context, frames, sampling, rngs, advanced, negative=None) -> torch.Tensor:
         start = int(conditioning[1])
         first = GRID.first_frame(self.predicted, start)
         assert context.flatten().tolist() == list(range(first, first + context.shape[1]))
@@ -128,9 +128,10 @@ GRID = TickGrid(Fraction(1, 25))
 def test_tokens_stay_aligned_however_many_windows_came_before(
     prompt: int, new: int, window: int, data: st.DataObject
 ) -> None:
+    step = advance("semantic", window, data.draw(st.floats(0.001, 0.999)))
     for stream in (TokenStream("semantic", 9, 1, 50, 1), TokenStream("coarse", 9, 1, 75)):
         per_tick, total = stream.frame_hz // 25, prompt + new
-        windows = plan_windows(prompt, total, window, window // 2)
+        windows = plan_windows(prompt, total, window, window - step)
         generator = TimeGenerator(stream)
         track = generator.track(windows, torch.arange(GRID.frames(stream, prompt)).view(1, -1, 1))
         start = data.draw(st.integers(0, total - 1))
@@ -139,6 +140,13 @@ def test_tokens_stay_aligned_however_many_windows_came_before(
         assert ids == list(range(per_tick * start, per_tick * start + GRID.frames(stream, end - start)))
         assert track.tokens(0, total).flatten().tolist() == list(range(GRID.frames(stream, total)))
         assert generator.windows == [(w.start, GRID.frames(stream, w.end - w.start)) for w in windows]
+
+
+@given(window=st.integers(2, 1000), share=st.floats(1e-6, 1, exclude_max=True))
+def test_a_share_of_the_window_is_advanced_and_some_context_stays(window: int, share: float) -> None:
+    assert 1 <= advance("semantic", window, share) <= max(share * window + 1e-6, 1)
+    assert [advance(stage, 250) for stage in ("semantic", "coarse", "fine")] == [125, 125, 250]
+    assert advance("semantic", 100, 0.29) == 29
 
 
 def test_nothing_is_generated_before_it_is_needed() -> None:

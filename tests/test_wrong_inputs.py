@@ -133,6 +133,7 @@ WRONG_WORDS = {
     "--num_particles": ("0", "17", "x"),
     "--seed": ("x", "1.5", str(10**30), "9" * 5000, "-" * 3),
     "--semantic_temperature": ("-1", "nan", "inf", "1e-45", "1e40", "x"),
+    "--semantic_advance": ("0", "1", "-0.5", "nan", "x"),
     "--top_k": ("0", "-1", "1.5", str(10**30), "x"),
     "--top_p": ("0", "-1", "1.5", "nan", "x"),
     "--cfg_scale": ("-1", "1e40", "3", "1,2", "1,2,x", "nan", ","),
@@ -157,6 +158,8 @@ def arguments(world: World) -> Iterator[Trial]:
             yield f"{flag} {value[:20]!r}", world.infer(flag, value)
     for value in ("", "-", "2", "2-1", "0-9", "0.9-0.95", "nan-1", "5-", "1e3-", "9" * 5000 + "-", "0-0"):
         yield f"--regenerate {value[:9]!r}", _edit(world, "--regenerate", value, "--input_audio", world.sound)
+    for words in (["--first_stage", "fine"], ["--duration", "1"], ["--mix"], ["--num_variations", "0"], ["a tune"]):
+        yield f"--variation_of {words}", _edit(world, "--variation_of", world.sound, *words)
     for words in (["0-0.5"], ["0-0.5", "--duration", "1"], ["0-0.5", "--num_candidates", "0"]):
         yield f"--regenerate {words}", _edit(world, "--regenerate", *words)
     for prompt in WRONG_PROMPTS:
@@ -256,6 +259,7 @@ def sounds(world: World) -> Iterator[Trial]:
         path = make(world.new(name))
         yield f"{name} as a prompt", world.infer("--input_audio", path)
         yield f"{name} as a style", world.infer("--style_audio", path)
+        yield f"{name} to vary", _edit(world, "--variation_of", path)
         yield f"{name} to infill", _edit(world, "--input_audio", path, "--regenerate", "0.2-0.4")
         for stage in ("coarse", "fine"):
             yield f"{name} from {stage}", _regenerate(world, path, stage)

@@ -37,6 +37,11 @@ class GenerationConfig(Section):
 
     seed: Seed = Field(default=0, description="the same seed, prompt and sample number give the same music")
     duration: Duration = Field(default=4.0, description="seconds of new music")
+    semantic_advance: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5,
+        description="the share of its window by which the semantic stage goes on at a time in music longer than that; "
+        "the rest is context: less is slower, and remembers more",
+    )
     semantic_temperature: Temperature = Field(
         default=1.0, description="temperature of the semantic stage; 0: the likeliest token"
     )

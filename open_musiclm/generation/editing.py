@@ -10,10 +10,10 @@ from open_musiclm.audio import Sound, read_sound, write_patched
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
 from open_musiclm.generation.arguments import check_stretch
-from open_musiclm.generation.edits import Infill
+from open_musiclm.generation.edits import Edit, Infill, Variation
 from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of
+from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of, write_generated
 from open_musiclm.generation.progress import stage_progress
 from open_musiclm.generation.prompting import AnyPrompt
 
@@ -30,9 +30,18 @@ class Edited:
 
 
 def edit_files(
+    model: MusicLM, edit: Edit, prompts: Sequence[AnyPrompt], results_folder: Path | str, paths: Mapping[str, str]
+) -> Iterator[Edited]:
+    """Writes what `infill_files` or `vary_files` does. Raises UserError."""
+    if isinstance(edit, Variation):
+        return vary_files(model, edit, results_folder, paths)
+    return infill_files(model, edit, prompts, results_folder, paths)
+
+
+def infill_files(
     model: MusicLM, edit: Infill, prompts: Sequence[AnyPrompt], results_folder: Path | str, paths: Mapping[str, str]
 ) -> Iterator[Edited]:
-    """Writes an edit of a sound file for each prompt, without prompts one in the sound's own style.
+    """Writes a sound file with seconds made anew for each prompt, without prompts one in the sound's own style.
 
     A wave has the rate, the channels and the kind of samples of its source, whose other samples it keeps exactly.
     `paths` is what the JSONs say about where the model comes from. Raises UserError.
@@ -59,6 +68,25 @@ def edit_files(
         provenance = Provenance(prompt or edit.source.name, infilled.chosen, scores, settings, paths, told)
         _write(path, edit.source, infilled, provenance)
         yield Edited(scores, path)
+
+
+def vary_files(
+    model: MusicLM, edit: Variation, results_folder: Path | str, paths: Mapping[str, str]
+) -> Iterator[Edited]:
+    """Writes the variations of a sound file, each with its similarity to it. Raises UserError."""
+    folder = Path(results_folder)
+    prepare_folder(folder)
+    sound = read_sound(edit.source)
+    config = model.generation_config.updated({"duration": sound.seconds})
+    own, (short,) = model.embed_sound(sound), slugs_of_files([edit.source])
+    told = {"variation_of": str(edit.source), "first_stage": edit.first_stage}
+    with stage_progress() as progress:
+        waves = model.vary(sound, edit.first_stage, edit.number, edit.source.name, config, progress)
+        for number, wave in enumerate(waves):
+            scores = {"similarity": float(own @ model.embed_sound(Sound(wave, model.sample_hz)))}
+            provenance = Provenance(edit.source.name, number, scores, config, paths, told)
+            name = f"{short}_{edit.first_stage}_variation_seed{config.seed}_{number + 1}"
+            yield Edited(scores, write_generated(folder, name, wave, model.sample_hz, provenance))
 
 
 def _scores(model: MusicLM, infilled: Infilled, prompt: AnyPrompt | None) -> dict[str, float]:

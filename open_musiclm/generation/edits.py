@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from open_musiclm.config import StageName
 
 DEFAULT_CANDIDATES = 8
 
@@ -11,6 +14,7 @@ DEFAULT_CANDIDATES = 8
 class Infill:
     """Seconds [start, end) of a sound file made anew, up to its end where `end` is None, once for each prompt."""
 
+    first_stage: ClassVar[StageName] = "semantic"
     source: Path
     start: float
     end: float | None = None
@@ -19,3 +23,19 @@ class Infill:
     def total(self, prompts: Sequence[object]) -> int:
         """How many sounds this gives."""
         return max(len(prompts), 1)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A sound file made anew from a stage on, `number` times; without prompts."""
+
+    source: Path
+    first_stage: StageName = "semantic"
+    number: int = 1
+
+    def total(self, prompts: Sequence[str]) -> int:
+        """How many sounds this gives."""
+        return self.number
+
+
+Edit = Infill | Variation

@@ -22,7 +22,7 @@ from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
 
 # One sample of a prompt needs no ranking: where it is long, it goes to the disk as it is made.
-STREAMED_SECONDS = 600.0
+STREAMED_SECONDS = 60.0
 # What has to be ranked waits in memory, 0.35 GB an hour at 24 kHz, and as much again while it is scored.
 MOST_RANKED_SECONDS = 3 * 3600.0
 

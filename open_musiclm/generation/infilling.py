@@ -5,6 +5,7 @@ them: instead the semantic stage makes several candidates, and the one after whi
 likeliest is kept. The coarse stage is then given those true tokens too, and so sees where it has to arrive.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,20 @@ class Infilling:
     def is_followed(self) -> bool:
         """Whether the sound goes on after the gap, so that candidates can be told apart."""
         return self.gap.known_end > self.gap.end
+
+    def best_of(self, count: int, at_once: int, session_of: Callable[[Sequence[int]], GenerationSession]) -> Infilled:
+        """The best of `count` candidates, which are compared `at_once` at a time; `session_of` gives the session of
+        candidates with these numbers."""
+        numbers = range(count if self.is_followed else 1)
+        candidates, scores = [], []
+        for first in range(0, len(numbers), at_once):
+            session = session_of(numbers[first : first + at_once])
+            candidates.append(self.candidates(session))
+            if self.is_followed:
+                scores += self.log_likelihoods(session, candidates[-1]).tolist()
+        chosen = scores.index(max(scores)) if scores else 0
+        best = torch.cat(candidates)[chosen : chosen + 1]
+        return Infilled(self.sound, self.patch(session_of([chosen]), best), chosen, scores)
 
     def candidates(self, session: GenerationSession) -> Int[Tensor, "batch time 1"]:
         """The semantic tokens of every request: what is given before the gap, then what is new up to its end."""

@@ -31,8 +31,8 @@ from open_musiclm.generation.prompt_checks import check_prompts
 from open_musiclm.generation.prompt_embedder import PromptEmbedder
 from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.sampling import sampling_of
-from open_musiclm.generation.session import GenerationSession, Request, requests_of
-from open_musiclm.models.stages import Stage
+from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
+from open_musiclm.models.stages import STAGE_NAMES, Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 
@@ -128,9 +128,8 @@ class MusicLM:
         if progress is not None and not isinstance(progress, Progress):
             raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
         check_stages(needed_stages(self.config, config, "semantic"), self.stages)
-        batch = config.max_batch_size
-        firsts = range(0, len(requests), batch)
-        return (self.session(requests[first : first + batch], config, progress) for first in firsts)
+        batches = batches_of(requests, config.max_batch_size)
+        return (self.session(batch, config, progress) for batch in batches)
 
     def session(
         self,
@@ -164,16 +163,39 @@ class MusicLM:
 
         The random numbers depend on `name` (of its file) and on the seed. Raises UserError.
         """
-        check_sound(name, sound)
-        config = check_config(config, sound.seconds, self.generation_config)
         if first_stage not in ("coarse", "fine"):
             raise UserError(f"first_stage {first_stage!r}: expected coarse or fine")
+        (wave,) = self.vary(sound, first_stage, 1, name, config, progress)
+        return wave
+
+    def vary(
+        self,
+        sound: Sound,
+        first_stage: StageName = "semantic",
+        num_samples: int = 1,
+        name: str = "sound",
+        config: GenerationConfig | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Float[Tensor, "samples"]]:
+        """Variations of a sound, as long as it is: made anew from `first_stage` on, with its own earlier tokens.
+
+        From the semantic stage on these are its CLAP tokens alone. The random numbers depend on `name` (of its file),
+        the seed and the number of the sample. Raises UserError.
+        """
+        check_sound(name, sound)
+        config = check_config(config, sound.seconds, self.generation_config)
+        requests = [Request(name, number) for number in range(check_count("num_samples", num_samples))]
+        if first_stage not in STAGE_NAMES:
+            raise UserError(f"first_stage {first_stage!r}: expected one of {', '.join(STAGE_NAMES)}")
         check_stages(needed_stages(self.config, config, first_stage), self.stages)
         if first_stage == "fine":
             config = config.updated({"return_coarse_wave": False})
-        tokens = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
-        session = self.session([Request(name, 0)], config, progress, tokens)
-        return torch.cat(list(session.regenerate(sound, first_stage)), dim=1)[0].cpu()
+        clap = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
+        sessions = (
+            self.session(batch, config, progress, clap.expand(len(batch), -1, -1))
+            for batch in batches_of(requests, config.max_batch_size)
+        )
+        return (wave for session in sessions for wave in session.variations(sound, first_stage))
 
     def infill(
         self,
@@ -203,15 +225,7 @@ class MusicLM:
             requests = [Request(name, number) for number in numbers]
             return self.session(requests, settings, progress, clap.expand(len(requests), -1, -1))
 
-        candidates, scores = [], []
-        for numbers in torch.arange(count if infilling.is_followed else 1).split(config.max_batch_size):
-            batch = session(numbers.tolist())
-            candidates.append(infilling.candidates(batch))
-            if infilling.is_followed:
-                scores += infilling.log_likelihoods(batch, candidates[-1]).tolist()
-        chosen = scores.index(max(scores)) if scores else 0
-        best = torch.cat(candidates)[chosen : chosen + 1]
-        return Infilled(sound, infilling.patch(session([chosen]), best), chosen, scores)
+        return infilling.best_of(count, config.max_batch_size, session)
 
     def _style_around(self, sound: Sound, start: float, end: float) -> Int[Tensor, "1 1 quantizers"]:
         """The CLAP tokens of the sound itself, as much of it around the stretch as a window of CLAP's holds."""

@@ -12,12 +12,14 @@ from fractions import Fraction
 from open_musiclm.config import StageName
 from open_musiclm.tokens import TokenStream
 
-# The share of its window by which each stage advances; the rest is context from its own last tokens.
+# The share of its window by which each stage advances; the rest is context from its own last tokens. That of the
+# semantic stage is the default of the generation config's semantic_advance.
 STEP_FRACTION: dict[StageName, Fraction] = {
     "semantic": Fraction(1, 2),
     "coarse": Fraction(1, 2),
     "fine": Fraction(1),
 }
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ def plan_steps(start: int, end: int, window: int, step: int) -> list[Window]:
     return [Window(max(last - window, 0), first, last) for first, last in zip(starts, ends, strict=False)]
 
 
-def advance(stage: StageName, window: int) -> int:
-    """The ticks by which a stage advances over its window of `window` ticks."""
-    return max(int(window * STEP_FRACTION[stage]), 1)
+def advance(stage: StageName, window: int, share: float | None = None) -> int:
+    """The ticks by which a stage advances over its window of `window` ticks: a `share` of it, if that is given."""
+    return max(int(window * (STEP_FRACTION[stage] if share is None else share) + _ROUNDING), 1)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ def requests_of(prompts: AnyPrompt | Sequence[AnyPrompt], num_samples: int) -> l
     return [Request(prompt, number) for prompt in check_prompts(prompts) for number in range(count)]
 
 
+def batches_of(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
+    """The requests in batches of `size`, of which the last may be smaller."""
+    return [requests[first : first + size] for first in range(0, len(requests), size)]
+
+
 class GenerationSession:
     """One batch of requests for `config.duration` seconds of new music.
 
@@ -80,6 +85,10 @@ class GenerationSession:
         self.new_ticks = self.grid.ticks(config.duration)
         self.window = {name: self.grid.ticks(model_config.window_seconds(name)) for name in STAGE_NAMES}
 
+    def advance(self, name: StageName) -> int:
+        """The ticks by which a stage advances over its window."""
+        return advance(name, self.window[name], self.config.semantic_advance if name == "semantic" else None)
+
     def stream(self, audio_prompt: Sound | None = None) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of new music; with an audio prompt, that sound first and then music that goes on from it."""
         given = self.prompt_tokens(audio_prompt)
@@ -101,18 +110,24 @@ class GenerationSession:
         """All of `stream`, on the CPU."""
         return torch.cat([chunk.cpu() for chunk in self.stream(audio_prompt)], dim=1)
 
+    def variations(self, sound: Sound, first_stage: StageName) -> Float[Tensor, "batch samples"]:
+        """The sound made anew from a stage on, on the CPU; from the semantic one on, nothing is left of its tokens."""
+        chunks = self.stream() if first_stage == "semantic" else self.regenerate(sound, first_stage)
+        return torch.cat([chunk.cpu() for chunk in chunks], dim=1)
+
     def regenerate(self, sound: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of the sound made anew from the coarse or from the fine stage on."""
         nothing, ticks = self.prompt_tokens(None), max(self.new_ticks, self.window["coarse"])
         tokens = SoundTokens(sound, ticks, self.grid, self.tokenizer, self.streams["coarse"].quantizers)
-        coarse: Track = EncodedTrack(tokens.coarse)
+        coarse: Track = EncodedTrack(tokens.coarse, len(self.requests))
         if first_stage == "coarse":
-            coarse = self._track("coarse", EncodedTrack(tokens.semantic), nothing, self._coarse_end(nothing))
+            semantic = EncodedTrack(tokens.semantic, len(self.requests))
+            coarse = self._track("coarse", semantic, nothing, self._coarse_end(nothing))
         yield from self.finish(coarse, nothing, None)
 
     def prompt_tokens(self, audio_prompt: Sound | None) -> PromptTokens:
         """The tokens of a given sound's last seconds, as many as leave the semantic window its advance."""
-        context = self.window["semantic"] - advance("semantic", self.window["semantic"])
+        context = self.window["semantic"] - self.advance("semantic")
         ticks = 0 if audio_prompt is None else min(context, self.grid.whole_ticks(audio_prompt.seconds))
         if audio_prompt is None or ticks == 0:
             empty = {name: self.clap_tokens.new_zeros(1, 0, self.streams[name].quantizers) for name in STAGE_NAMES}
@@ -136,7 +151,7 @@ class GenerationSession:
         if semantic is not None:
             semantic_track = FinishedTrack(self.streams["semantic"], self.grid, semantic)
         else:
-            end, step = self._semantic_end(given), advance("coarse", self.window["coarse"])
+            end, step = self._semantic_end(given), self.advance("coarse")
             windows = plan_steps(given.ticks, end, self.window["semantic"], step)
             semantic_track = self._track("semantic", None, given, end, windows)
         return semantic_track, self._track("coarse", semantic_track, given, self._coarse_end(given))
@@ -150,7 +165,7 @@ class GenerationSession:
         A chunk is as long as the fine stage's window; without a fine stage, as the coarse one's advance.
         """
         tracks, end = [coarse], given.ticks + self.new_ticks
-        chunk = advance("coarse", self.window["coarse"])
+        chunk = self.advance("coarse")
         if "fine" in self.model_config.stage_names:
             chunk = self.window["fine"]
             if not self.config.return_coarse_wave:
@@ -212,7 +227,7 @@ class GenerationSession:
             raise UserError(f"the {name} stage is not loaded, and this generation config asks for it")
         length = self.window[name]
         if windows is None:
-            windows = plan_windows(given.ticks, end, length, length - advance(name, length))
+            windows = plan_windows(given.ticks, end, length, length - self.advance(name))
         self.progress.begin(name, float(self.grid.seconds(max(end - given.ticks, 0))))
         rngs = [sample_rng(self.config.seed, str(request.prompt), request.number, name) for request in self.requests]
         negative = None if self.negative_tokens is None else self.negative_tokens.expand_as(self.clap_tokens)

@@ -29,12 +29,14 @@ class Track(Protocol):
 
 @dataclass(frozen=True)
 class EncodedTrack:
-    """Tokens of a given sound: each stretch is tokenized on its own, as training does with its crops."""
+    """Tokens of a given sound, the same for each of `batch` requests: each stretch is tokenized on its own, as training
+    does with its crops."""
 
     encode: Callable[[int, int], Tokens]
+    batch: int = 1
 
     def tokens(self, start: int, end: int) -> Tokens:
-        return self.encode(start, end)
+        return self.encode(start, end).expand(self.batch, -1, -1)
 
 
 @dataclass

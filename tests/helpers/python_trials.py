@@ -149,6 +149,9 @@ TRIALS: dict[str, Callable[[], Any]] = {
     "infill a number": lambda: infill(0.2, 0.5, 7),
     "infill a path": lambda: model().infill("a.wav", 0.2, 0.5),
     "infill two channels": lambda: model().infill(Sound(torch.rand(2, 24000), 24000), 0.2, 0.5),
+    "vary from a stage": lambda: model().vary(Sound(torch.rand(24000), 24000), "semantics"),
+    "vary no time": lambda: model().vary(Sound(torch.rand(24000), 24000), num_samples=0),
+    "vary a path": lambda: model().vary("a.wav"),
     "regenerate a stage": lambda: model().regenerate(Sound(torch.rand(24000), 24000), "semantics", "a"),
 }
 
