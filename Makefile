@@ -1,4 +1,5 @@
 # make demo [PROMPT="..."]         install, generate with the small model of the repository, write a page to hear it on
+# make app                         install, open a web page to generate with the same model
 # make train-demo [PROMPT="..."]   install, train small models on rendered music, generate with them
 # make test                        install, lint, type-check, check the imports, run the tests
 
@@ -11,6 +12,7 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
+APP = $(VENV)/app
 RENDERING = $(VENV)/rendering
 TESTABLE = $(VENV)/testable
 DEMO = results/demo
@@ -20,7 +22,7 @@ TRAINING = demo/configs/training.json
 TRAIN = --model_config $(MODEL) --training_config $(TRAINING) --overwrite
 TOKENIZERS = --rvq_path $(DEMO)/clap_rvq --kmeans_path $(DEMO)/hubert_kmeans
 
-.PHONY: install demo train-demo test lint clean
+.PHONY: install demo app train-demo test lint clean
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -32,17 +34,24 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	touch $@
 
+$(APP): $(INSTALLED)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[app]"
+	touch $@
+
 $(RENDERING): $(INSTALLED)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[demo]"
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps tinysoundfont pretty_midi
 	touch $@
 
 $(TESTABLE): $(RENDERING)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[analyze,laion,evaluate,test,lint]"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[analyze,app,laion,evaluate,test,lint]"
 	touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/python demo/generate.py "$$PROMPT" --results_folder $(DEMO)/generated
+
+app: $(APP)
+	$(BIN)/python scripts/app.py --checkpoint_dir demo/bundle
 
 train-demo: $(DEMO)/fine/done
 	$(BIN)/python scripts/infer_top_match.py "$$PROMPT" --num_samples 4 --num_top_matches 2 --duration 4 \

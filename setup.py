@@ -9,7 +9,7 @@ setup(
     license="MIT",
     classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     packages=find_packages(include=["open_musiclm", "open_musiclm.*", "demo", "demo.*"]),
-    package_data={"open_musiclm.analysis": ["page.html"]},
+    package_data={"open_musiclm.analysis": ["page.html"], "open_musiclm.app": ["live.js"]},
     python_requires=">=3.10,<3.14",
     install_requires=[
         "torch>=2.6",
@@ -42,6 +42,7 @@ setup(
         # laion-clap needs numpy 1, which Python 3.13 does not have
         "laion": ['laion-clap>=1.1.7; python_version < "3.13"', 'torchvision>=0.21; python_version < "3.13"'],
         "analyze": ["umap-learn>=0.5.12"],
+        "app": ["gradio>=6.20"],
         "browser": ["playwright>=1.50"],
         "wandb": ["wandb>=0.17"],
         "evaluate": ["librosa>=0.10", "matplotlib>=3.9"],

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
-from demo.pitch_bands import pitch_bands
+from open_musiclm.audio.pitch_bands import pitch_bands
 
 SAMPLE_HZ = 24000
 _FRAME_HZ = 100

@@ -1,0 +1,1 @@
+"""A web page, and the same over HTTP, to generate with: gradio's, as the extra `app`."""

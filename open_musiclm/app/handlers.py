@@ -1,0 +1,104 @@
+"""What the page and the HTTP API do when they are asked."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import gradio
+
+from open_musiclm.app import markup
+from open_musiclm.app.files import address
+from open_musiclm.app.jobs import Cancelled, Job, JobRunner
+from open_musiclm.argument_types import guidance as guidance_of
+from open_musiclm.errors import UserError
+
+_SECONDS_BETWEEN_UPDATES = 0.3
+
+
+class Handlers:
+    """One set for all sessions; what a session remembers are the ids of its finished jobs."""
+
+    def __init__(self, runner: JobRunner) -> None:
+        self.runner = runner
+
+    async def generate_on_page(
+        self, prompt: str, seed: float, duration: float, num_samples: float, guidance: str, ids: list[str]
+    ) -> AsyncGenerator[tuple[object, ...], None]:
+        """Updates of the status, the live sound, the results, the history and the ids of this session."""
+        unchanged = gradio.skip()
+        changes: dict[str, object] = {"seed": int(seed or 0), "duration": duration, "num_samples": num_samples}
+        if guidance.strip():
+            changes["cfg_scale"] = _guidance(guidance)
+        first = True
+        async with aclosing(self._follow(prompt, changes)) as updates:
+            async for job, finished in updates:
+                if finished:
+                    ids = [*ids, job.id]
+                    yield markup.said("finished"), unchanged, markup.results(job), self.history(ids), ids
+                else:
+                    shown = (address(job, 1, "wav"), "") if first else (unchanged, unchanged)
+                    yield markup.progress(job), *shown, unchanged, unchanged
+                first = False
+
+    async def generate(
+        self,
+        prompt: str,  # over HTTP it may be anything, as all others
+        seed: int | None = None,
+        duration: float | None = None,
+        num_samples: int | None = None,
+        guidance: float | list[float] | None = None,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Generates music for a prompt; what is left out is the model's own default.
+
+        Answers while it generates, and at last with the finished results. Every sample has the addresses of its sound
+        (a wav that can be read while it is made), and in the end of its spectrogram and its JSON.
+        """
+        given = {"seed": seed, "duration": duration, "num_samples": num_samples, "cfg_scale": guidance}
+        changes = {name: value for name, value in given.items() if value is not None}
+        last = None
+        async with aclosing(self._follow(prompt, changes)) as updates:
+            async for job, finished in updates:
+                now = _described(job, finished)
+                if now != last:
+                    yield now
+                last = now
+
+    def history(self, ids: list[str]) -> str:
+        """The finished jobs of a session that are still kept."""
+        return markup.history([job for job in map(self.runner.history.find, ids) if job is not None])
+
+    async def _follow(self, prompt: object, changes: Mapping[str, object]) -> AsyncGenerator[tuple[Job, bool], None]:
+        """The job, again and again, and whether it is finished; whoever stops listening stops the job."""
+        try:
+            job = self.runner.start(prompt, changes)
+            try:
+                while not job.finished():
+                    yield job, False
+                    await asyncio.sleep(_SECONDS_BETWEEN_UPDATES)
+                yield job, True
+            finally:
+                job.cancel()
+        except UserError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+        except Cancelled as error:
+            raise gradio.Error("cancelled", print_exception=False) from error
+
+
+def _guidance(text: str) -> float | list[float]:
+    """Guidance as it is typed: one number, or one for each stage. Raises gradio.Error."""
+    try:
+        return guidance_of(text.replace(" ", ""))
+    except Exception as error:
+        raise gradio.Error(f"guidance {text!r}: expected one number, or three, as 4, 2.5, 1") from error
+
+
+def _described(job: Job, finished: bool) -> dict[str, Any]:
+    samples = []
+    for number, sound in enumerate(job.sounds, start=1):
+        sample: dict[str, Any] = {"sound": address(job, number, "wav"), "seconds": round(sound.seconds, 3)}
+        if finished:
+            sample["spectrogram"], sample["json"] = (address(job, number, kind) for kind in ("png", "json"))
+            sample["similarity"] = round(job.results[number - 1].similarity, 6)
+        samples.append(sample)
+    return {"finished": finished, "samples": samples}

@@ -1,0 +1,28 @@
+"""What one request may ask for, and what all of them may keep: they keep a small machine alive."""
+
+from dataclasses import dataclass
+
+from open_musiclm.config import GenerationConfig
+from open_musiclm.errors import UserError
+
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most of everything: seconds and samples of a request, requests that wait, results and bytes that are kept."""
+
+    duration: float = 30.0
+    samples: int = 4
+    waiting: int = 8
+    results: int = 40  # of all sessions; the files of older ones are removed
+    upload_bytes: int = 20 * MEGABYTE
+    uploads_bytes: int = 200 * MEGABYTE  # of all uploads together; older ones are removed
+    request_bytes: int = MEGABYTE  # of a request that is no upload
+
+    def check(self, config: GenerationConfig) -> None:
+        """Raises UserError where a request asks for more."""
+        if config.duration > self.duration:
+            raise UserError(f"duration {config.duration:g}: at most {self.duration:g} s can be asked for here")
+        if config.num_samples > self.samples:
+            raise UserError(f"num_samples {config.num_samples}: at most {self.samples} can be asked for here")

@@ -1,0 +1,54 @@
+"""A wave that is heard while it is made."""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_BYTES = 2
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class LiveSound:
+    """A 16-bit wav file in memory: its header says from the start how long it will be.
+
+    One thread appends; any number of readers follow.
+    """
+
+    def __init__(self, samples: int, sample_hz: int) -> None:
+        size = samples * _BYTES
+        layout = struct.pack("<IHHIIHH", 16, 1, 1, sample_hz, sample_hz * _BYTES, _BYTES, 8 * _BYTES)
+        header = b"RIFF" + struct.pack("<I", size + 36) + b"WAVEfmt " + layout + b"data" + struct.pack("<I", size)
+        self.sample_hz, self.ended = sample_hz, False
+        self._content = bytearray(header)
+        self._header_bytes = len(header)
+
+    @property
+    def seconds(self) -> float:
+        """How much there is so far."""
+        return (len(self._content) - self._header_bytes) / _BYTES / self.sample_hz
+
+    def append(self, wave: Float[Tensor, "samples"]) -> None:
+        """Adds samples at the end."""
+        self._content += (wave.detach().to("cpu", torch.float32).clamp(-1, 1) * 32767).to(torch.int16).numpy().tobytes()
+
+    def end(self) -> None:
+        """Nothing more comes: readers leave, also where the sound is shorter than it was to be."""
+        self.ended = True
+
+    async def follow(self) -> AsyncIterator[bytes]:
+        """The file as it grows, until its end."""
+        position = 0
+        while True:
+            ended = self.ended  # looked up first: what comes in between is still read
+            block = bytes(self._content[position:])
+            if block:
+                position += len(block)
+                yield block
+            elif ended:
+                return
+            else:
+                await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)

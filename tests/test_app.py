@@ -1,0 +1,186 @@
+"""The page without a browser: its API over HTTP, what it refuses, and what it keeps."""
+
+import io
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import forks
+from helpers.app_serving import LIMITS, ServedApp, free_port, served_app
+from helpers.small_stack import Stack
+
+pytest.importorskip("gradio", reason="gradio is not installed")
+
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from open_musiclm.app.server import check_server, served
+from open_musiclm.errors import UserError
+
+
+class App:
+    """A page that is served, and how the tests talk to it."""
+
+    def __init__(self, behind: ServedApp) -> None:
+        self.address, self.model, self.gate, self.folder = behind.address, behind.model, behind.gate, behind.folder
+        self.client = Client(self.address, verbose=False)
+
+    def generate(self, prompt: Any, **named: Any) -> Any:
+        return self.client.predict(prompt, **named, api_name="/generate")
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.address + path)
+
+    def post(self, path: str, **named: Any) -> httpx.Response:
+        return httpx.post(f"{self.address}gradio_api/{path}", **named)
+
+
+@pytest.fixture(scope="module")
+def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    with served_app(stack, tmp_path_factory.mktemp("results")) as behind:
+        yield App(behind)
+
+
+def test_what_is_asked_for_is_generated(app: App) -> None:
+    answer = app.generate("slow piano", seed=5, duration=1.5, num_samples=2)
+    assert answer["finished"]
+    config = app.model.generation_config.updated({"seed": 5})
+    waves = app.model.generate("slow piano", 1.5, 2, config)
+    for number, (sample, wave) in enumerate(zip(answer["samples"], waves, strict=True)):
+        heard, sample_hz = soundfile.read(io.BytesIO(app.get(sample["sound"]).content), dtype="float32")
+        assert sample_hz == app.model.sample_hz
+        torch.testing.assert_close(torch.from_numpy(heard), wave.clamp(-1, 1), rtol=0, atol=1e-4)
+        story = app.get(sample["json"]).json()
+        assert (story["prompt"], story["seed"], story["sample"]) == ("slow piano", 5, number)
+        assert story["similarity"] == sample["similarity"]
+        assert app.get(sample["spectrogram"]).content.startswith(b"\x89PNG")
+
+
+def test_sound_is_heard_while_it_is_made(app: App) -> None:
+    app.gate.opened.clear()
+    job = app.client.submit("fast flute", duration=2.4, num_samples=1, api_name="/generate")
+    first = next(job)
+    whole = 44 + 2 * round(2.4 * app.model.sample_hz)
+    with httpx.stream("GET", app.address + first["samples"][0]["sound"], timeout=60) as response:
+        blocks = response.iter_bytes()
+        heard = b""
+        while len(heard) <= 44:
+            heard += next(blocks)
+        assert len(heard) < whole
+        app.gate.opened.set()
+        heard += b"".join(blocks)
+    assert len(heard) == whole
+    played, _ = soundfile.read(io.BytesIO(heard))
+    written, _ = soundfile.read(io.BytesIO(app.get(job.result()["samples"][0]["sound"]).content))
+    np.testing.assert_allclose(played, written, atol=1e-4)
+
+
+def test_cancelling_stops_the_generation(app: App) -> None:
+    app.gate.opened.clear()
+    before = app.gate.chunks
+    job = app.client.submit("slow organ", duration=4, num_samples=1, api_name="/generate")
+    sound = next(job)["samples"][0]["sound"]
+    with httpx.stream("GET", app.address + sound, timeout=60) as response:
+        blocks = response.iter_bytes()
+        while app.gate.chunks == before:
+            next(blocks)
+        job.cancel()
+        while not job.done():
+            next(job, None)
+        app.gate.opened.set()
+        assert sum(map(len, blocks)) < 2 * 4 * app.model.sample_hz  # its end, for nothing more comes
+    assert app.gate.chunks == before + 1
+    assert app.get(sound).status_code == 404
+    assert app.generate("slow organ", duration=0.5, num_samples=1)["finished"]  # the next one runs
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"duration": 5}, r"duration 5: at most 4 s can be asked for here"),
+        ({"num_samples": 3}, r"num_samples 3: at most 2 can be asked for here"),
+        ({"num_samples": "many"}, r"num_samples"),
+        ({"seed": 2**70}, r"seed"),
+        ({"guidance": [1, 2]}, r"expected one number, or one for each of semantic, coarse, fine"),
+        ({"prompt": " "}, r"a prompt is empty"),
+        ({"prompt": ["a", "b"]}, r"expected texts"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_asked_for(app: App, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(AppError, match=said):
+        app.generate(**{"prompt": "slow piano", **given})
+
+
+def test_only_so_many_wait(app: App) -> None:
+    app.gate.opened.clear()
+    body = {"data": ["slow piano", 0, 0.5, 1, None]}
+    codes = [app.post("call/generate", json=body).status_code for _ in range(LIMITS.waiting + 4)]
+    app.gate.opened.set()
+    assert codes[: LIMITS.waiting] == [200] * LIMITS.waiting
+    assert codes[-1] == 503
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "http://example.com/a.wav", "../setup.py", 7])
+def test_files_that_were_not_uploaded_are_refused(app: App, path: Any) -> None:
+    named = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    for data in (named, [[named]], {"a": named}):
+        answer = app.post("call/generate", json={"data": [data, 0, 0.5, 1, None]})
+        assert (answer.status_code, answer.text) == (400, "a file is named that was not uploaded here")
+
+
+def test_nothing_else_is_given_or_fetched(app: App) -> None:
+    for path in ("/etc/passwd", str(Path(__file__).resolve()), str(app.folder)):
+        assert app.get(f"gradio_api/file={path}").status_code == 403
+    assert app.get("gradio_api/file=http://example.com/").status_code == 403
+    for path in ("results/../../etc/passwd", "results/x/1.wav", "results/x/..%2F1.wav"):
+        assert app.get(path).status_code == 404
+    assert httpx.get(app.address, headers={"host": "example.com"}).status_code == 400
+
+
+def test_large_requests_are_refused(app: App) -> None:
+    assert app.post("call/generate", json={"data": ["a" * LIMITS.request_bytes]}).status_code == 413
+    endless = (b"a" * 1000 for _ in range(LIMITS.request_bytes))
+    assert app.post("call/generate", content=endless).status_code == 413
+    large = {"files": ("large.wav", b"\0" * LIMITS.upload_bytes)}
+    assert app.post("upload", files=large).status_code == 413
+
+
+def test_older_results_are_removed(app: App) -> None:
+    sounds = [app.generate("slow piano", duration=0.5, num_samples=1)["samples"][0]["sound"] for _ in range(3)]
+    assert [app.get(sound).status_code for sound in sounds] == [404, 200, 200]
+    assert {path.name for path in app.folder.iterdir()} == {sound.split("/")[1] for sound in sounds[1:]}
+
+
+def test_the_end_removes_what_is_temporary(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with served(stack.musiclm(), {}, LIMITS, "127.0.0.1", free_port()) as address:
+        job = Client(address, verbose=False).submit("a", duration=2, num_samples=1, api_name="/generate")
+        next(job)
+        assert list(tmp_path.glob("open_musiclm_app_*"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = forks.run(["scripts/app.py", "--checkpoint_dir", tmp_path, "--port", port])
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: --host 127.0.0.1 --port {port}: cannot listen there: Address already in use; choose another\n"
+    )
+
+
+def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs gradio, the extra app: pip install .*'\.\[app\]'"):
+        check_server("127.0.0.1", 7860)
