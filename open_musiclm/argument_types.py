@@ -1,10 +1,13 @@
 """Argparse types: text of the command line to checked values (no torch in here)."""
 
 import argparse
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 STAGES = ("semantic", "coarse", "fine")
 OFF = "off"
+LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
+Number = TypeVar("Number", int, float)
 
 
 def positive_int(text: str) -> int:
@@ -29,6 +32,18 @@ def positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def number_in(kind: type[Number], least: Number, most: Number) -> Callable[[str], Number]:
+    """An argparse type: a number from `least` to `most`."""
+
+    def number(text: str) -> Number:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least} to {most}")
+        return value
+
+    return number
 
 
 def sample_rate(text: str) -> int:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.evaluation.arguments import add_evaluation_arguments, check_folders, measures_from, options_from
+from open_musiclm.evaluation.arguments import add_evaluation_arguments, check_arguments, measures_from, options_from
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.evaluation.summary import summary
 
     check_packages()
-    check_folders(arguments)
+    check_arguments(arguments)
     folders, parts = arguments.folders, {"checkpoint_dir": str(arguments.checkpoint_dir)}
     if arguments.prompts is not None:
         prompts = read_prompts(arguments.prompts, arguments.num_prompts)

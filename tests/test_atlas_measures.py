@@ -1,6 +1,7 @@
 """The atlas's measures against direct formulas, and on planted structures whose answer is known."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,22 @@ def test_regressions_find_a_linear_map(fit) -> None:
     assert (corrected[200:] * sounds[200:]).sum(1).min() > 0.99
     worse = fit(texts[:200], sounds_of[:200], 1)(texts)
     assert (worse[200:] * sounds[200:]).sum(1).mean() < (corrected[200:] * sounds[200:]).sum(1).mean()
+
+
+@pytest.mark.parametrize("fit", [pls, cca])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_texts_of_less_than_full_rank(fit, rank: int) -> None:
+    """Few different captions: the means agree afterwards, nothing is NaN, and scikit-learn says nothing."""
+    texts, sounds = (
+        np.full((60, 16), 0.25) + normal(60, rank) @ normal(rank, 16),
+        normalized(normal(60, 16, seed=1) + 1),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        correction = fit(texts, sounds, 15)
+    moved = texts @ correction.matrix.T + correction.shift
+    np.testing.assert_allclose(moved.mean(axis=0), sounds.mean(axis=0), atol=1e-6)
+    assert np.isfinite(correction(texts)).all()
 
 
 def test_canonical_correlations_are_scikit_learns() -> None:

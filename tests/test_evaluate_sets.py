@@ -26,6 +26,7 @@ from open_musiclm.evaluation.clips import find_clips, read_prompts
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure, MertMeasure
 from open_musiclm.evaluation.measured_set import measure_set
+from open_musiclm.evaluation.options import EvaluationOptions
 from open_musiclm.evaluation.passt import PasstMeasure, divergence_figures
 from open_musiclm.evaluation.sound_measures import LevelMeasure
 from open_musiclm.tokenizers.clap import Clap
@@ -259,7 +260,8 @@ def test_a_reference_inside_what_is_evaluated_is_refused(folder: str, reference:
         (["{sounds}", "--reference", "{missing}"], r"missing: no such folder of sound"),
         (["--reference", "{sounds}"], r"nothing to evaluate: name a folder of sound, or give --prompts"),
         (["{sounds}", "--reference", "{sounds}"], r"no model to embed with: give --checkpoint_dir"),
-        (["{sounds}", "--reference", "{sounds}", "--seed", "-1"], r"--seed -1"),
+        (["{sounds}", "--reference", "{sounds}", "--seed", "-1"], r"--seed -1: expected 0 to 4294967295"),
+        (["{sounds}", "--reference", "{sounds}", "--seed", "4294967296"], r"--seed 4294967296: expected 0 to"),
         (["{sounds}", "--reference", "{sounds}", "--metrics", "kl"], r"PaSST is not installed; pip install"),
         (["--reference", "{sounds}", "--prompts", "{empty}/none.txt"], r"none\.txt: cannot read: No such file"),
         (
@@ -282,11 +284,23 @@ def test_bad_input_is_one_clear_line(
 
     monkeypatch.setattr(importlib.util, "find_spec", without_passt)
     filled = [word.format(sounds=sounds, **places) for word in words]
-    if "--metrics" not in filled and "-1" in filled:
-        filled += ["--metrics", "levels"]
     with pytest.raises(UserError, match=message) as raised:
         run(*filled, "--cache_folder", tmp_path / "cache", "--results_folder", tmp_path / "results")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seconds", "1e-9"), ("seconds", "1e308"), ("seconds", "nan"), ("bootstrap", "1"), ("bootstrap", "1000000000"),
+     ("max_clips", "0"), ("num_prompts", "9" * 5000)],
+)  # fmt: skip
+def test_numbers_without_sense(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("clips", "--reference", "others", f"--{name}", value)
+    assert f"error: argument --{name}: " in capsys.readouterr().err
+    if name == "seconds":
+        with pytest.raises(UserError, match=r"seconds: expected 0\.1 to 86400, found"):
+            EvaluationOptions([], Path(), [], Path(), Path(), Resampling(0, 2), seconds=float(value))
 
 
 def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, stack: Stack) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -92,6 +93,15 @@ def memorizer(stack: Stack, store: TokenStore) -> KnowsByHeart:
     return generator
 
 
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("memorization_script", SCRIPTS / "measure_memorization.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def options(**changes: object) -> MemorizationOptions:
     values = {"prompt_seconds": [0, 1, 3], "examples": 6, "false_positives": 1e-4, "permutations": 3, "seed": 0}
     return MemorizationOptions(**{**values, **changes})  # type: ignore[arg-type]
@@ -156,13 +166,21 @@ def test_stretches_are_of_different_files_and_of_one_moment(store: TokenStore) -
         draw_stretches(store, 15, 10, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_examples", "1"), ("prompt_seconds", "-1"), ("seed", "4294967296"), ("false_positives", "0")],
+)
+def test_numbers_without_sense(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        script().arguments().parse_args(["--tokens", "tokens", f"--{name}", value])
+    assert f"error: argument --{name}: {value} is not " in capsys.readouterr().err
+    with pytest.raises(UserError, match="examples: expected at least 2, for wrong pairs take two; found 1"):
+        options(examples=1)
+
+
 @pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
 def test_the_script_writes_a_card_and_a_page(stack: Stack, store: TokenStore, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("memorization_script", SCRIPTS / "measure_memorization.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script()
     words = ["--tokens", store.folder, "--unseen_tokens", store.folder, "--num_examples", 3, "--prompt_seconds", 0, 2]
     words += ["--permutations", 2, "--results_folder", tmp_path / "results", "--device", "cpu"]
     module.main(module.arguments().parse_args(list(map(str, [*words, "--checkpoint_dir", stack.folder]))))

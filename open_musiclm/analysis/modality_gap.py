@@ -1,5 +1,6 @@
 """The gap between the embeddings of sounds and texts (Liang et al. 2022), and affine corrections of the texts."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from sklearn.cross_decomposition import PLSRegression
 
 _NEIGHBOURS = 10
 _MOST_POINTS = 4000  # of either kind, for the overlap, whose work grows with the square
+_ROUNDING = 1e-6  # of float32 embeddings of length 1
 _RIDGE = 1e-3  # of the mean variance
 
 
@@ -61,9 +63,19 @@ def mean_shift(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, 
 
 
 def pls(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"], components: int) -> Correction:
-    """Partial least squares regression of the sound's embedding on the text's (scikit-learn's PLSRegression)."""
-    fitted = PLSRegression(components, scale=False).fit(texts.astype(np.float64), sounds.astype(np.float64))
+    """Partial least squares regression of the sound's embedding on the text's (scikit-learn's PLSRegression).
+
+    Of few different texts no more components are taken than they have directions: the next would be rounding errors.
+    Texts that are all the same are moved to the mean of the sounds.
+    """
     mean = texts.mean(axis=0, dtype=np.float64)
+    spread = np.linalg.svd(texts - mean, compute_uv=False)
+    components = min(components, int((spread > _ROUNDING * np.sqrt(len(texts))).sum()))
+    if components == 0:
+        return Correction(np.zeros((texts.shape[1],) * 2), sounds.mean(axis=0, dtype=np.float64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sounds whose remainder does not vary: fewer components are enough
+        fitted = PLSRegression(components, scale=False).fit(texts.astype(np.float64), sounds.astype(np.float64))
     return Correction(fitted.coef_, fitted.intercept_ - fitted.coef_ @ mean)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_musiclm.argument_types import positive_float, positive_int
+from open_musiclm.argument_types import LARGEST_SEED, number_in, positive_int
 from open_musiclm.config import MODEL_CONFIG_NAME
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.metric_names import DEFAULT_METRICS, METRICS, NEEDS_MODEL
+from open_musiclm.evaluation.metric_names import CLIP_SECONDS, DEFAULT_METRICS, METRICS, NEEDS_MODEL
 from open_musiclm.evaluation.set_names import GENERATED, named_sets
 
 if TYPE_CHECKING:
@@ -34,9 +34,13 @@ def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
         default=None,
         help="model config whose CLAP and MERT embed, not the model's own",
     )
-    to.add_argument("--seconds", type=positive_float, default=None, help="use the first seconds of every clip only")
+    to.add_argument(
+        "--seconds", type=number_in(float, *CLIP_SECONDS), default=None, help="use the first seconds of every clip only"
+    )
     to.add_argument("--max_clips", type=positive_int, default=None, help="use so many clips of a folder, at random")
-    to.add_argument("--bootstrap", type=positive_int, default=100, help="resamplings for the intervals of distances")
+    to.add_argument(
+        "--bootstrap", type=number_in(int, 2, 100_000), default=100, help="resamplings for the intervals of distances"
+    )
     to.add_argument(
         "--cache_folder", type=Path, default=Path("results/evaluation_cache"), help="where measurements are kept"
     )
@@ -45,12 +49,10 @@ def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
 def options_from(
     arguments: argparse.Namespace, folders: Sequence[Path], checkpoint: Mapping[str, str]
 ) -> "EvaluationOptions":
-    """What the command line says is compared. Raises UserError."""
+    """What the command line says is compared."""
     from open_musiclm.evaluation.distances import Resampling
     from open_musiclm.evaluation.options import EvaluationOptions
 
-    if arguments.seed is not None and arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: expected at least 0")
     return EvaluationOptions(
         folders,
         arguments.reference,
@@ -82,10 +84,12 @@ def measures_from(arguments: argparse.Namespace) -> "dict[str, Measure]":
     return load_measures(arguments.metrics, choice)
 
 
-def check_folders(arguments: argparse.Namespace) -> None:
+def check_arguments(arguments: argparse.Namespace) -> None:
     """Raises UserError where a folder holds no sound, or there is nothing to evaluate: before anything is generated."""
     from open_musiclm.audio import find_sounds
 
+    if not 0 <= (arguments.seed or 0) <= LARGEST_SEED:
+        raise UserError(f"--seed {arguments.seed}: expected 0 to {LARGEST_SEED}")
     if not arguments.folders and arguments.prompts is None:
         raise UserError("nothing to evaluate: name a folder of sound, or give --prompts to generate for")
     generated = [] if arguments.prompts is None else [arguments.results_folder / GENERATED]

@@ -28,13 +28,20 @@ _BATCH = 32
 @dataclass(frozen=True)
 class MemorizationOptions:
     """Seconds of music that the stage is given, how many stretches at most, the share of wrong pairs that may match,
-    how many wrong pairs there are for each right one, and the seed of all draws."""
+    how many wrong pairs there are for each right one, and the seed of all draws.
+
+    Raises UserError for a single stretch: wrong pairs take two.
+    """
 
     prompt_seconds: Sequence[int]
     examples: int
     false_positives: float
     permutations: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.examples < 2:
+            raise UserError(f"examples: expected at least 2, for wrong pairs take two; found {self.examples}")
 
 
 @dataclass(frozen=True)

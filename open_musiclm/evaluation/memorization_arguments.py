@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_musiclm.argument_types import positive_int, share
+from open_musiclm.argument_types import LARGEST_SEED, number_in, positive_int, share
 from open_musiclm.config import ModelConfig
-from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import ModelPaths
 
 if TYPE_CHECKING:
@@ -35,30 +34,26 @@ def add_memorization_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--tokens", type=Path, required=True, help="token store of the training")
     to.add_argument("--unseen_tokens", type=Path, default=None, help="token store of other music, to compare with")
     to.add_argument(
-        "--prompt_seconds", type=seconds, nargs="+", default=list(PROMPT_SECONDS), help="seconds that are given"
+        "--prompt_seconds",
+        type=number_in(int, 0, 600),
+        nargs="+",
+        default=list(PROMPT_SECONDS),
+        help="seconds that are given",
     )
-    to.add_argument("--num_examples", type=positive_int, default=200, help="stretches of music, of one file each")
+    to.add_argument(
+        "--num_examples", type=number_in(int, 2, 1_000_000), default=200, help="stretches of music, of one file each"
+    )
     to.add_argument(
         "--false_positives", type=share, default=1e-4, help="share of wrong pairs that may match approximately"
     )
     to.add_argument("--permutations", type=positive_int, default=20, help="wrong pairs for each right one")
-    to.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
-
-
-def seconds(text: str) -> int:
-    """An argparse type: a whole number of seconds, 0 to 600."""
-    value = int(text)
-    if not 0 <= value <= 600:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 600")
-    return value
+    to.add_argument("--seed", type=number_in(int, 0, LARGEST_SEED), default=0, help="seed of what is drawn")
 
 
 def options_from(arguments: argparse.Namespace) -> "MemorizationOptions":
-    """What the command line says is measured. Raises UserError."""
+    """What the command line says is measured."""
     from open_musiclm.evaluation.memorization import MemorizationOptions
 
-    if arguments.seed < 0:
-        raise UserError(f"--seed {arguments.seed}: expected at least 0")
     return MemorizationOptions(
         arguments.prompt_seconds,
         arguments.num_examples,

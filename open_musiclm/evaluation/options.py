@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from open_musiclm.errors import UserError
 from open_musiclm.evaluation.distances import Resampling
-from open_musiclm.evaluation.metric_names import MetricName
+from open_musiclm.evaluation.metric_names import CLIP_SECONDS, MetricName
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class EvaluationOptions:
     """What is compared: folders, the metrics, how many clips of each folder and how much of each clip at most, and how
     intervals are made. Results are written to `results_folder`, measurements of files kept in `cache_folder`.
 
-    `checkpoint` is what the card says about the model that was evaluated.
+    `checkpoint` is what the card says about the model that was evaluated. Raises UserError for `seconds` that no clip
+    has.
     """
 
     folders: Sequence[Path]
@@ -25,3 +27,8 @@ class EvaluationOptions:
     most_clips: int | None = None
     seconds: float | None = None
     checkpoint: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        least, most = CLIP_SECONDS
+        if self.seconds is not None and not least <= self.seconds <= most:
+            raise UserError(f"seconds: expected {least:g} to {most:g}, found {self.seconds:g}")
