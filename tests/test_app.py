@@ -18,10 +18,12 @@ from helpers.small_stack import Stack
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 
-from gradio_client import Client
+from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from open_musiclm import Prompt
 from open_musiclm.app.server import check_server, served
+from open_musiclm.audio import is_longer, read_sound
 from open_musiclm.errors import UserError
 
 
@@ -101,6 +103,27 @@ def test_cancelling_stops_the_generation(app: App) -> None:
     assert app.generate("slow organ", duration=0.5, num_samples=1)["finished"]  # the next one runs
 
 
+def test_style_sounds(app: App, sounds: Path, tmp_path: Path) -> None:
+    style = tmp_path / "style.wav"
+    soundfile.write(style, soundfile.read(sounds / "0.wav")[0][:24000], 16000)
+    asked = {"duration": 0.8, "num_samples": 1}
+    for text, prompt in ((None, Prompt(audio=read_sound(style))), ("a", Prompt("a", read_sound(style)))):
+        answer = app.generate(text, style_sound=handle_file(style), **asked)
+        (wave,) = app.model.generate(prompt, 0.8, 1)
+        heard, _ = soundfile.read(io.BytesIO(app.get(answer["samples"][0]["sound"]).content), dtype="float32")
+        torch.testing.assert_close(torch.from_numpy(heard), wave.clamp(-1, 1), rtol=0, atol=1e-4)
+
+
+def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"no sound at all")
+    soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 3), 8000)
+    for name, said in (("broken.wav", "not a sound file"), ("long.wav", "longer than 2 s")):
+        with pytest.raises(AppError, match=rf"^style sound: {name}: {said}"):
+            app.generate("slow piano", style_sound=handle_file(tmp_path / name))
+    with pytest.raises(AppError, match="not uploaded here"):
+        app.generate("slow piano", style_sound=[7])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -109,6 +132,8 @@ def test_cancelling_stops_the_generation(app: App) -> None:
         ({"num_samples": "many"}, r"num_samples"),
         ({"seed": 2**70}, r"seed"),
         ({"guidance": [1, 2]}, r"expected one number, or one for each of semantic, coarse, fine"),
+        ({"guidance": 3, "num_samples": 1}, r"condition_dropout"),
+        ({"negative_prompt": "choir"}, r"negative_prompt 'choir' needs guidance"),
         ({"prompt": " "}, r"a prompt is empty"),
         ({"prompt": ["a", "b"]}, r"expected texts"),
     ],
@@ -121,7 +146,7 @@ def test_what_cannot_be_asked_for(app: App, given: dict[str, Any], said: str) ->
 
 def test_only_so_many_wait(app: App) -> None:
     app.gate.opened.clear()
-    body = {"data": ["slow piano", 0, 0.5, 1, None]}
+    body = {"data": ["slow piano", 0, 0.5, 1, None, None, None]}
     codes = [app.post("call/generate", json=body).status_code for _ in range(LIMITS.waiting + 4)]
     app.gate.opened.set()
     assert codes[: LIMITS.waiting] == [200] * LIMITS.waiting
@@ -132,7 +157,7 @@ def test_only_so_many_wait(app: App) -> None:
 def test_files_that_were_not_uploaded_are_refused(app: App, path: Any) -> None:
     named = {"path": path, "meta": {"_type": "gradio.FileData"}}
     for data in (named, [[named]], {"a": named}):
-        answer = app.post("call/generate", json={"data": [data, 0, 0.5, 1, None]})
+        answer = app.post("call/generate", json={"data": [data, 0, 0.5, 1, None, None, None]})
         assert (answer.status_code, answer.text) == (400, "a file is named that was not uploaded here")
 
 
@@ -184,3 +209,14 @@ def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs gradio, the extra app: pip install .*'\.\[app\]'"):
         check_server("127.0.0.1", 7860)
+
+
+def test_a_long_sound_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=16000), 16000)
+    whole = path.read_bytes()
+    assert is_longer(path, 0.5)
+    assert not is_longer(path, 1.5)
+    path.write_bytes(whole[: len(whole) * 3 // 4])  # its length has to be counted
+    assert is_longer(path, 0.5)
+    assert not is_longer(path, 0.9)

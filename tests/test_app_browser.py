@@ -1,4 +1,4 @@
-"""The page in a real browser (with playwright and chromium): type, hear, download, cancel; no other host is asked."""
+"""The page in a real browser (playwright and chromium): type, hear, download, cancel, upload; all from this machine."""
 
 import shutil
 from collections.abc import Iterator
@@ -98,3 +98,13 @@ def test_cancel(app: ServedApp, tab: Any) -> None:
 def test_what_is_wrong_is_said(tab: Any) -> None:
     ask(tab, " ")
     tab.get_by_text("a prompt is empty; describe the music in a few words").wait_for()
+
+
+@pytest.mark.slow
+def test_a_bad_file_is_refused(tab: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"no sound at all")
+    with tab.expect_response("**/upload*"):
+        tab.locator("input[type=file]").set_input_files(bad)
+    ask(tab, "slow piano")
+    tab.get_by_text("style sound: bad.wav: not a sound file").wait_for()

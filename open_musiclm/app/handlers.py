@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import gradio
@@ -10,8 +11,10 @@ import gradio
 from open_musiclm.app import markup
 from open_musiclm.app.files import address
 from open_musiclm.app.jobs import Cancelled, Job, JobRunner
+from open_musiclm.app.uploads import read_upload
 from open_musiclm.argument_types import guidance as guidance_of
 from open_musiclm.errors import UserError
+from open_musiclm.generation.prompting import Prompt
 
 _SECONDS_BETWEEN_UPDATES = 0.3
 
@@ -19,19 +22,30 @@ _SECONDS_BETWEEN_UPDATES = 0.3
 class Handlers:
     """One set for all sessions; what a session remembers are the ids of its finished jobs."""
 
-    def __init__(self, runner: JobRunner) -> None:
-        self.runner = runner
+    def __init__(self, runner: JobRunner, uploads: Path) -> None:
+        self.runner, self.uploads = runner, uploads
 
     async def generate_on_page(
-        self, prompt: str, seed: float, duration: float, num_samples: float, guidance: str, ids: list[str]
+        self,
+        prompt: str,
+        style: str | None,
+        negative: str,
+        seed: float,
+        duration: float,
+        num_samples: float,
+        guidance: str,
+        ids: list[str],
     ) -> AsyncGenerator[tuple[object, ...], None]:
         """Updates of the status, the live sound, the results, the history and the ids of this session."""
         unchanged = gradio.skip()
         changes: dict[str, object] = {"seed": int(seed or 0), "duration": duration, "num_samples": num_samples}
         if guidance.strip():
             changes["cfg_scale"] = _guidance(guidance)
+        if negative.strip():
+            changes["negative_prompt"] = negative
+        asked = prompt if prompt.strip() or style is None else None
         first = True
-        async with aclosing(self._follow(prompt, changes)) as updates:
+        async with aclosing(self._follow(asked, style, changes)) as updates:
             async for job, finished in updates:
                 if finished:
                     ids = [*ids, job.id]
@@ -43,21 +57,25 @@ class Handlers:
 
     async def generate(
         self,
-        prompt: str,  # over HTTP it may be anything, as all others
+        prompt: str | None,  # over HTTP it may be anything, as all others
         seed: int | None = None,
         duration: float | None = None,
         num_samples: int | None = None,
         guidance: float | list[float] | None = None,
+        negative_prompt: str | None = None,
+        style_sound: dict[str, Any] | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Generates music for a prompt; what is left out is the model's own default.
+        """Generates music for a prompt, an uploaded style sound, or both; what is left out is the model's own default.
 
         Answers while it generates, and at last with the finished results. Every sample has the addresses of its sound
         (a wav that can be read while it is made), and in the end of its spectrogram and its JSON.
         """
-        given = {"seed": seed, "duration": duration, "num_samples": num_samples, "cfg_scale": guidance}
+        given: dict[str, object] = {"seed": seed, "duration": duration, "num_samples": num_samples}
+        given |= {"cfg_scale": guidance, "negative_prompt": negative_prompt}
+        style = style_sound.get("path") if isinstance(style_sound, dict) else style_sound
         changes = {name: value for name, value in given.items() if value is not None}
         last = None
-        async with aclosing(self._follow(prompt, changes)) as updates:
+        async with aclosing(self._follow(prompt, style, changes)) as updates:
             async for job, finished in updates:
                 now = _described(job, finished)
                 if now != last:
@@ -68,9 +86,14 @@ class Handlers:
         """The finished jobs of a session that are still kept."""
         return markup.history([job for job in map(self.runner.history.find, ids) if job is not None])
 
-    async def _follow(self, prompt: object, changes: Mapping[str, object]) -> AsyncGenerator[tuple[Job, bool], None]:
+    async def _follow(
+        self, prompt: Any, style: object, changes: Mapping[str, object]
+    ) -> AsyncGenerator[tuple[Job, bool], None]:
         """The job, again and again, and whether it is finished; whoever stops listening stops the job."""
         try:
+            if style is not None:
+                most = self.runner.limits.upload_seconds
+                prompt = Prompt(prompt, await asyncio.to_thread(read_upload, self.uploads, style, most))
             job = self.runner.start(prompt, changes)
             try:
                 while not job.finished():

@@ -22,7 +22,7 @@ def launch(
 ) -> tuple[gradio.Blocks, str]:
     """The running page and its address. Requests for other hosts than `known_hosts` are refused: a site of the web may
     lead its own name to this machine."""
-    page = build_page(Handlers(runner))
+    page = build_page(Handlers(runner, uploads))
     around = [
         Middleware(TrustedHostMiddleware, allowed_hosts=list(known_hosts)),
         Middleware(Guard, uploads=uploads, limits=runner.limits),

@@ -17,6 +17,7 @@ class Limits:
     waiting: int = 8
     results: int = 40  # of all sessions; the files of older ones are removed
     upload_bytes: int = 20 * MEGABYTE
+    upload_seconds: float = 300.0
     uploads_bytes: int = 200 * MEGABYTE  # of all uploads together; older ones are removed
     request_bytes: int = MEGABYTE  # of a request that is no upload
 

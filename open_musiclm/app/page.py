@@ -53,10 +53,12 @@ def build_page(handlers: Handlers) -> gradio.Blocks:
 
 
 def _inputs(config: GenerationConfig, most_seconds: float, most_samples: int) -> list[Any]:
-    """Prompt, seed, duration, samples and guidance, with the model's own defaults."""
+    """Prompt, style sound, negative prompt, seed, duration, samples and guidance, with the model's own defaults."""
     scales = config.cfg_scale if isinstance(config.cfg_scale, list) else [config.cfg_scale]
     return [
         gradio.Textbox(label="Prompt", placeholder="slow and gentle piano", max_length=1000),
+        gradio.Audio(label="Style sound", sources=["upload"], type="filepath", editable=False, buttons=[]),
+        gradio.Textbox(label="Negative prompt", info="what guidance leads away from", max_length=1000),
         gradio.Number(config.seed, label="Seed", precision=0, info="the same seed gives the same music"),
         gradio.Slider(1, most_seconds, min(config.duration, most_seconds), step=0.5, label="Duration (seconds)"),
         gradio.Slider(1, most_samples, min(config.num_samples, most_samples), step=1, label="Samples"),

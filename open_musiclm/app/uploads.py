@@ -1,8 +1,11 @@
-"""Uploaded files: what counts as one, and how many bytes of them are kept."""
+"""Uploaded files: what counts as one, how it is read, and how many bytes of them are kept."""
 
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from open_musiclm.audio import Sound, SoundError, is_longer, read_sound
+from open_musiclm.errors import UserError
 
 
 def is_upload(uploads: Path, path: Any) -> bool:
@@ -11,6 +14,19 @@ def is_upload(uploads: Path, path: Any) -> bool:
         return False
     found = Path(path).resolve()
     return found.is_relative_to(uploads.resolve()) and found.is_file()
+
+
+def read_upload(uploads: Path, path: Any, most_seconds: float) -> Sound:
+    """An uploaded sound, read only where it is no longer than that. Raises UserError, which names the file alone."""
+    if not is_upload(uploads, path):
+        raise UserError("style sound: a file is named that was not uploaded here, or is not kept any more")
+    found = Path(path).resolve()
+    try:
+        if is_longer(found, most_seconds):
+            raise SoundError(f"{found}: longer than {most_seconds:g} s, which are the most that are taken; cut it")
+        return read_sound(found)
+    except SoundError as error:
+        raise UserError(f"style sound: {str(error).replace(str(found), found.name)}") from error
 
 
 def remove_oldest(uploads: Path, most_bytes: int) -> None:

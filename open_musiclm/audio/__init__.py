@@ -12,6 +12,7 @@ from open_musiclm.audio.loudness import Levels, levels_of
 from open_musiclm.audio.patching import Patch, crossfaded, write_patched
 from open_musiclm.audio.reading import (
     count_frames,
+    is_longer,
     read_samples,
     read_sound,
     read_window,
@@ -52,6 +53,7 @@ __all__ = [
     "find_sounds",
     "fit_length",
     "header_info",
+    "is_longer",
     "levels_of",
     "mp3_of",
     "normalize",

@@ -39,6 +39,22 @@ def count_frames(path: Path) -> int:
     return sum(len(block) for block in blocks_of(path))
 
 
+def is_longer(path: Path, seconds: float) -> bool:
+    """Whether a sound file lasts longer; where its header cannot say it, no more than that is decoded.
+
+    Raises SoundError.
+    """
+    info, frames = header_info(path), 0
+    most = seconds * info.sample_hz
+    if not info.estimated:
+        return info.frames > most
+    for block in blocks_of(path):
+        frames += len(block)
+        if frames > most:
+            return True
+    return False
+
+
 def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float[Tensor, "samples"]:
     """Mono samples [start, start + frames) at the file's own rate; without `frames`, to its end.
 

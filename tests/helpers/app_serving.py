@@ -14,7 +14,9 @@ from open_musiclm.app.limits import Limits
 from open_musiclm.app.server import served
 from open_musiclm.generation.musiclm import MusicLM
 
-LIMITS = Limits(duration=4, samples=2, waiting=2, results=2, upload_bytes=100_000, request_bytes=50_000)
+LIMITS = Limits(
+    duration=4, samples=2, waiting=2, results=2, upload_bytes=100_000, upload_seconds=2, request_bytes=50_000
+)
 
 
 class Gate:
