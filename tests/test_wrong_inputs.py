@@ -468,6 +468,8 @@ def process(world: World) -> Iterator[TrialProcess]:
         lambda world: world.infer(),
         lambda world: world.infer("--input_audio", world.sound),
         lambda world: world.infer("--prompts_file", world.file("p.txt", b"a tune"), script="infer.py"),
+        lambda world: _edit(world, "--input_audio", world.sound, "--regenerate", "0.2-0.4"),
+        lambda world: _edit(world, "--variation_of", world.sound),
         lambda world: world.train(),
         lambda world: world.train(script="preprocess_data.py"),
         lambda world: _from_bundle(world, world.copy(world.bundle)),

@@ -76,10 +76,10 @@ def check_stretch(sound: Sound, start: Any, end: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise UserError(f"{name}: expected a number of seconds, found {kind_of(value)}")
     asked = f"seconds {start:g} to {end:g}"
+    if max(start, end) > sound.seconds + _ROUNDED_SECONDS:
+        raise UserError(f"{asked}: the sound ends after {sound.seconds:.2f} s")
     if not 0 <= start < end:
         raise UserError(f"{asked}: expected a start of at least 0 and an end after it")
-    if end > sound.seconds + _ROUNDED_SECONDS:
-        raise UserError(f"{asked}: the sound ends after {sound.seconds:.2f} s")
     if end - start < SHORTEST_STRETCH_SECONDS:
         raise UserError(f"{asked}: at least {SHORTEST_STRETCH_SECONDS:g} s can be made anew")
 
