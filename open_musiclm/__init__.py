@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from open_musiclm.config import GenerationConfig
     from open_musiclm.generation.musiclm import MusicLM
     from open_musiclm.generation.prompting import Mixture, Prompt
+    from open_musiclm.generation.story import Story
 
 __version__ = "0.3.0"
-__all__ = ["GenerationConfig", "Mixture", "MusicLM", "Prompt", "__version__"]
+__all__ = ["GenerationConfig", "Mixture", "MusicLM", "Prompt", "Story", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -33,4 +34,6 @@ def __getattr__(name: str) -> object:
         return GenerationConfig
     if name in ("Mixture", "Prompt"):
         return getattr(import_module("open_musiclm.generation.prompting"), name)
+    if name == "Story":
+        return getattr(import_module("open_musiclm.generation.story"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

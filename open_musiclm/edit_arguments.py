@@ -17,7 +17,7 @@ _VARIATION = {
     "regenerate": "it makes a part of --input_audio anew",
     "input_audio": "music that goes on from a sound is no variation of another",
     "duration": "a variation is as long as its sound",
-    **dict.fromkeys(("prompts", "prompts_file", "style_audio", "mix"), "the style is that of the sound"),
+    **dict.fromkeys(("prompts", "prompts_file", "style_audio", "mix", "story"), "the style is that of the sound"),
 }
 
 

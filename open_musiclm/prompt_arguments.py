@@ -3,16 +3,18 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from open_musiclm.argument_types import non_negative_float
 from open_musiclm.errors import UserError
 
 if TYPE_CHECKING:
-    from open_musiclm.generation.prompting import AnyPrompt
+    from open_musiclm.generation.prompting import Prompt, SteadyPrompt
+    from open_musiclm.generation.story import AnyPrompt
 
 
 def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
-    """`--style_audio` and `--mix`."""
+    """`--style_audio`, `--mix`, `--story` and `--crossfade`."""
     to.add_argument(
         "--style_audio",
         action="append",
@@ -27,6 +29,32 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
         help="the prompts and the style sounds are one mixture; each prompt may end with its weight: "
         '"slow piano:2" "choir:1"',
     )
+    to.add_argument(
+        "--story",
+        type=story_parts,
+        default=None,
+        metavar="STORY",
+        help='prompts that follow each other, each with the second it begins at: "0:calm piano; 15:fast violins"',
+    )
+    to.add_argument(
+        "--crossfade",
+        type=non_negative_float,
+        default=None,
+        metavar="SECONDS",
+        help="how long the change from a prompt of the story to the next takes (default: 0)",
+    )
+
+
+def story_parts(words: str) -> list[tuple[float, str]]:
+    """An argparse type: SECONDS:PROMPT, as often as wanted, with semicolons between."""
+    parts = []
+    for part in words.split(";"):
+        seconds, _, text = part.partition(":")
+        try:
+            parts.append((float(seconds), text.strip()))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{part.strip()[:40]!r} is not SECONDS:PROMPT") from error
+    return parts
 
 
 def weighted_file(words: str) -> tuple[Path, float]:
@@ -46,20 +74,42 @@ def weighted(words: str) -> tuple[str, float]:
         return words, 1.0
 
 
-def prompts_from(arguments: argparse.Namespace, texts: Sequence[str]) -> "list[AnyPrompt]":
-    """The prompts that the command line asks for with these texts; their sound files are read. Raises UserError."""
+def prompts_from(
+    arguments: argparse.Namespace, texts: Sequence[str], otherwise: Sequence[str] = ()
+) -> "list[AnyPrompt]":
+    """The prompts that the command line asks for with these texts, or `otherwise` where it gives neither texts nor a
+    story; their sound files are read. Raises UserError."""
     from open_musiclm.generation.prompt_checks import check_prompts
     from open_musiclm.generation.prompting import Mixture, Prompt
+    from open_musiclm.generation.story import Story
 
     styles = [Prompt(audio=path, weight=weight) for path, weight in arguments.style_audio]
+    if arguments.story is not None:
+        if texts or arguments.mix:
+            raise UserError("--story: has all prompts in it; leave out other prompts and --mix")
+        parts = [(seconds, _styled(text, styles)) for seconds, text in arguments.story]
+        return check_prompts(Story(parts, arguments.crossfade or 0.0))
+    if arguments.crossfade is not None:
+        raise UserError("--crossfade: there is no --story whose prompts it could fade")
+    texts = texts or otherwise
     if not texts and not styles:
-        raise UserError("no prompt: describe the music in a few words, or give a --style_audio")
+        return []
     if arguments.mix:
-        parts = [Prompt(text, weight=weight) for text, weight in map(weighted, texts)]
-        return check_prompts([Mixture([*parts, *styles])])
-    if not styles:
-        return check_prompts(texts)
-    return check_prompts([Mixture([text, *styles]) for text in texts] or [Mixture(styles)])
+        weights = [weighted(text) for text in texts]
+        return check_prompts(Mixture([*(Prompt(text, weight=weight) for text, weight in weights), *styles]))
+    return check_prompts([_styled(text, styles) for text in texts] or Mixture(styles))
+
+
+def no_prompt() -> NoReturn:
+    """Raises the UserError of a command line that asks for nothing."""
+    raise UserError("no prompt: describe the music in a few words, or give a --style_audio or a --story")
+
+
+def _styled(text: str, styles: "Sequence[Prompt]") -> "SteadyPrompt":
+    """A text with the style sounds mixed into it."""
+    from open_musiclm.generation.prompting import Mixture
+
+    return Mixture([text, *styles]) if styles else text
 
 
 def _is_file(name: str) -> bool:

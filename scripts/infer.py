@@ -24,8 +24,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     edit = edit_arguments.edit_from(arguments)
-    texts = read_prompts(arguments.prompts_file, arguments.prompts) or ([] if edit else VARIED_PROMPTS)
-    prompts = prompts_from(arguments, texts) if texts or arguments.style_audio or arguments.mix else []
+    texts = read_prompts(arguments.prompts_file, arguments.prompts)
+    prompts = prompts_from(arguments, texts, () if edit else VARIED_PROMPTS)
     model, parts = cli.load_model(arguments, edit.first_stage if edit else "semantic")
     from open_musiclm.generation import editing, inference
 

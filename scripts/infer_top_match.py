@@ -5,7 +5,7 @@ from pathlib import Path
 
 from demo.rhythm.arguments import add_arguments, rhythm_scorer_path, wants_rhythm
 from open_musiclm import cli
-from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
+from open_musiclm.prompt_arguments import add_prompt_arguments, no_prompt, prompts_from
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    prompts = prompts_from(arguments, arguments.prompts)
+    prompts = prompts_from(arguments, arguments.prompts) or no_prompt()
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files, lines_of
 

@@ -18,7 +18,7 @@ from open_musiclm.generation.inference import generate_files, lines_of
 from open_musiclm.generation.prompt_checks import check_prompts
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import best_of_n
-from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
+from open_musiclm.prompt_arguments import add_prompt_arguments, no_prompt, prompts_from
 
 COARSE = GenerationConfig(return_coarse_wave=True, duration=0.4)
 PIANO, CHOIR = "slow piano", "a choir at 5:00"
@@ -191,6 +191,7 @@ def test_a_file_whose_name_ends_with_a_number_is_that_file(tone: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--mix"]])
-def test_nothing_at_all_is_told(words: list[str]) -> None:
+def test_of_nothing_there_is_no_prompt(words: list[str]) -> None:
+    assert asked(*words) == []
     with pytest.raises(UserError, match="no prompt"):
-        asked(*words)
+        no_prompt()

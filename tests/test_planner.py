@@ -16,6 +16,7 @@ from open_musiclm.config import (
     ModelConfig,
     SemanticConfig,
 )
+from open_musiclm.generation.clap_track import ClapTrack
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
@@ -97,7 +98,7 @@ class TimeGenerator(StageGenerator[None]):
     def track(self, windows: list[Window], prompt_tokens: torch.Tensor) -> GeneratedTrack:
         """A track whose source is the start of each window."""
         source = EncodedTrack(lambda start, end: torch.tensor([[[start]]]))
-        inputs = StageInputs(Sampling(), [], torch.zeros(1, 1, 1, dtype=torch.long), source, 1)
+        inputs = StageInputs(Sampling(), [], ClapTrack.constant(torch.zeros(1, 1, 1, dtype=torch.long)), source, 1)
         return GeneratedTrack(self, inputs, GRID, windows, prompt_tokens, Progress())
 
     def empty_state(self, batch: int, rows: int, capacity: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from demo.rhythm.scorer import RhythmScorer
 from open_musiclm import audio
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.prompting import AnyPrompt
+from open_musiclm.generation.prompting import SteadyPrompt
 
 SHORTEST_SECONDS = 4.0  # two seconds, the longest lag of the rhythm's descriptors, hardly repeat in less
 _WAVES_AT_ONCE = 8  # through MERT
@@ -52,11 +52,11 @@ class ClapRhythmScorer:
         """Whether there is a rhythm scorer, and music long enough for it."""
         return self.rhythm is not None and seconds >= SHORTEST_SECONDS
 
-    def score(self, prompts: Sequence[AnyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
+    def score(self, prompts: Sequence[SteadyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
         """One number for each prompt and its wave at the codec's rate; higher is better."""
         return self.combined(self.rate(prompts, waves))
 
-    def rate(self, prompts: Sequence[AnyPrompt], waves: Float[Tensor, "batch samples"]) -> Ratings:
+    def rate(self, prompts: Sequence[SteadyPrompt], waves: Float[Tensor, "batch samples"]) -> Ratings:
         """Both scores of each prompt and its wave at the codec's rate."""
         texts = self.model.embed_prompts(prompts)
         similarity = (self.model.embed_waves(waves) * texts).sum(dim=1)
@@ -72,7 +72,7 @@ class ClapRhythmScorer:
         return ratings.similarity + ratings.rhythm / self.model.tokenizer.clap.scale
 
     def score_semantic(
-        self, prompts: Sequence[AnyPrompt], semantic: Int[Tensor, "batch time"]
+        self, prompts: Sequence[SteadyPrompt], semantic: Int[Tensor, "batch time"]
     ) -> Float[Tensor, "batch"]:
         """How many nats likelier each prompt makes the rhythm of semantic tokens. There must be a rhythm scorer."""
         return self._score_tokens(self.model.embed_prompts(prompts), semantic)

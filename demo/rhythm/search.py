@@ -23,10 +23,10 @@ from open_musiclm.files import prepare_folder
 from open_musiclm.generation.inference import Written, check_ranked_length, write_candidates
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress, stage_progress
-from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, Search, resample, surviving
-from open_musiclm.generation.session import Request, requests_of
+from open_musiclm.generation.session import Request, batches_of, requests_of
+from open_musiclm.generation.story import AnyPrompt, during
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,13 @@ def choose_semantic(
     config = model.generation_config
     particles, at_once = config.num_particles or 1, config.max_batch_size // num_candidates
     chosen: list[Tensor] = []
-    for first in range(0, len(samples), at_once):
-        session = model.session(numbered(samples[first : first + at_once], num_candidates), config, progress)
+    for batch in batches_of(samples, at_once):
+        session = model.session(numbered(batch, num_candidates), config, progress)
         prompt = session.prompt_tokens(audio_prompt)
         semantic = session.semantic_tokens(prompt)
         new = semantic[:, session.grid.first_frame(session.streams["semantic"], prompt.ticks) :, 0]
-        scores = scorer.score_semantic([request.prompt for request in session.requests], new)
+        asked = [during(request.prompt, 0, config.duration) for request in session.requests]
+        scores = scorer.score_semantic(asked, new)
         by_sample = scores.cpu().unflatten(0, (-1, num_candidates))
         chosen.append(semantic[resample(by_sample, min(surviving(particles), num_candidates), particles)])
     return torch.cat(chosen)
@@ -125,7 +126,7 @@ def ranked(
     waiting: list[tuple[float, RhythmCandidate]] = []
     for batch in batches:
         own = list(islice(requests, len(batch)))
-        ratings = scorer.rate([request.prompt for request in own], batch[:, -new:])
+        ratings = scorer.rate([during(request.prompt, 0, config.duration) for request in own], batch[:, -new:])
         rhythms = [None] * len(batch) if ratings.rhythm is None else ratings.rhythm.tolist()
         candidates = [
             RhythmCandidate(request.prompt, request.number, wave, similarity, rhythm)
@@ -149,8 +150,7 @@ def _search_from_candidates(
     config = search.config
     particles = config.num_particles or 1
     samples, at_once = requests_of(prompts, config.num_samples), config.max_batch_size // particles
-    for first in range(0, len(samples), at_once):
-        batch = samples[first : first + at_once]
+    for batch in batches_of(samples, at_once):
         semantic = choose_semantic(search.model, batch, num_candidates, scorer, search.audio_prompt, search.progress)
         yield search.survivors(numbered(batch, particles), semantic)
 

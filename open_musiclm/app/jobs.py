@@ -20,8 +20,8 @@ from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.prompt_checks import check_prompts
-from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer
+from open_musiclm.generation.story import AnyPrompt, during
 
 
 class Cancelled(Exception):
@@ -137,7 +137,7 @@ class JobRunner:
     def _write(self, job: Job, waves: Float[Tensor, "batch samples"]) -> None:
         """Writes every sample with its picture and its JSON."""
         folder = self.history.folder_of(job)
-        scores = self._scorer.score([job.prompt] * len(waves), waves).tolist()
+        scores = self._scorer.score([during(job.prompt, 0, job.config.duration)] * len(waves), waves).tolist()
         for number, (wave, score) in enumerate(zip(waves, scores, strict=True)):
             provenance = Provenance(job.prompt, number, {self._scorer.name: score}, job.config, self.paths)
             sound = write_generated(folder, str(number + 1), wave, self.model.sample_hz, provenance)

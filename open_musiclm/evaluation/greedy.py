@@ -5,6 +5,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig
+from open_musiclm.generation.clap_track import ClapTrack
 from open_musiclm.generation.planner import TickGrid, advance, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
@@ -31,6 +32,6 @@ def continue_greedily(
     window = grid.ticks(config.window_seconds("semantic"))
     windows = plan_windows(start, end, window, window - advance("semantic", window))
     rngs = [torch.Generator().manual_seed(0) for _ in prompt]  # drawn from, and of no effect at temperature 0
-    inputs = StageInputs(Sampling(temperature=0.0), rngs, clap_tokens.to(device), None, window)
+    inputs = StageInputs(Sampling(temperature=0.0), rngs, ClapTrack.constant(clap_tokens.to(device)), None, window)
     track = GeneratedTrack(stage, inputs, grid, windows, prompt.to(device), Progress())
     return track.tokens(start, end)[..., 0].cpu()

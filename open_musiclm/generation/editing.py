@@ -15,7 +15,9 @@ from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of, write_generated
 from open_musiclm.generation.progress import stage_progress
-from open_musiclm.generation.prompting import AnyPrompt
+from open_musiclm.generation.prompt_checks import check_steady_prompts
+from open_musiclm.generation.prompting import SteadyPrompt
+from open_musiclm.generation.story import AnyPrompt
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def infill_files(
         check_stretch(sound, edit.start, end)
     except UserError as error:
         raise UserError(f"{edit.source}: {error}") from error
-    asked: Sequence[AnyPrompt | None] = prompts or [None]
+    asked: Sequence[SteadyPrompt | None] = check_steady_prompts(prompts) if prompts else [None]
     for prompt in asked:
         with stage_progress() as progress:
             infilled = model.infill(sound, edit.start, end, prompt, edit.num_candidates, config, progress)
@@ -89,7 +91,7 @@ def vary_files(
             yield Edited(scores, write_generated(folder, name, wave, model.sample_hz, provenance))
 
 
-def _scores(model: MusicLM, infilled: Infilled, prompt: AnyPrompt | None) -> dict[str, float]:
+def _scores(model: MusicLM, infilled: Infilled, prompt: SteadyPrompt | None) -> dict[str, float]:
     scores = {}
     if prompt is not None:
         new = Sound(torch.from_numpy(infilled.patch.wave), infilled.sound.sample_hz)

@@ -15,11 +15,11 @@ from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
-from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer, Scorer
 from open_musiclm.generation.search import Candidate, Search
 from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
+from open_musiclm.generation.story import AnyPrompt, during
 
 # One sample of a prompt needs no ranking: where it is long, it goes to the disk as it is made.
 STREAMED_SECONDS = 60.0
@@ -155,7 +155,7 @@ def _similarity(model: MusicLM, prompt: AnyPrompt, spool: SpooledWave, config: G
     """As `ClapScorer` scores a wave, of the new music only."""
     new = round(config.duration * model.sample_hz)
     wave = model.embedder.embed_stretch(spool.stretch, len(spool) - new, len(spool))
-    return float(wave @ model.embed_prompts([prompt])[0])
+    return float(wave @ model.embed_prompts([during(prompt, 0, config.duration)])[0])
 
 
 def _name(prompt: AnyPrompt, config: GenerationConfig, rank: int) -> str:

@@ -21,17 +21,19 @@ from open_musiclm.generation.arguments import (
     check_stretch,
 )
 from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.generation.clap_track import tokens_along
 from open_musiclm.generation.edits import DEFAULT_CANDIDATES
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.infilling import Infilled, Infilling
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompt_checks import check_steady_prompts, check_stories
 from open_musiclm.generation.prompt_embedder import PromptEmbedder
-from open_musiclm.generation.prompting import AnyPrompt
+from open_musiclm.generation.prompting import SteadyPrompt
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
+from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.models.stages import STAGE_NAMES, Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -92,8 +94,9 @@ class MusicLM:
     ) -> list[Float[Tensor, "samples"]]:
         """Waves of exactly `duration` seconds at `sample_hz`: all samples of the first prompt, then of the next.
 
-        A prompt is a text, a `Prompt` of text, sound or both, or a `Mixture` of several; every item of a list is a
-        prompt of its own: `[Prompt("a"), Prompt("b")]` gives two waves, `Mixture([Prompt("a"), Prompt("b")])` one.
+        A prompt is a text, a `Prompt` of text, sound or both, a `Mixture` of several, or a `Story` of several in turn.
+        Every item of a list is a prompt of its own: `[Prompt("a"), Prompt("b")]` gives two waves, and
+        `Mixture([Prompt("a"), Prompt("b")])` one.
         With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
         see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
         """
@@ -122,12 +125,13 @@ class MusicLM:
         audio_prompt: Sound | None,
         progress: Progress | None,
     ) -> Iterator[GenerationSession]:
-        """A session for every `max_batch_size` requests; everything is checked at once. Raises UserError."""
+        """A session for every batch of requests (see `batches_of`); everything is checked at once. Raises UserError."""
         if audio_prompt is not None:
             check_sound("audio_prompt", audio_prompt)
         if progress is not None and not isinstance(progress, Progress):
             raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
         check_stages(needed_stages(self.config, config, "semantic"), self.stages)
+        check_stories([request.prompt for request in requests], config.duration)
         batches = batches_of(requests, config.max_batch_size)
         return (self.session(batch, config, progress) for batch in batches)
 
@@ -140,16 +144,14 @@ class MusicLM:
     ) -> GenerationSession:
         """A session of one batch of requests; their CLAP tokens are those of their prompts unless given.
 
-        Raises UserError where a stage cannot sample as the config says.
+        Raises UserError where a stage cannot sample as the config says, or a story is longer than the music.
         """
+        check_stories([request.prompt for request in requests], config.duration)
         for name, stage in self.stages.items():
             stage.check(sampling_of(config, name))
-        if clap_tokens is None:
-            clap_tokens = self.clap_tokens([request.prompt for request in requests])
+        steps = self._clap_steps(requests) if clap_tokens is None else [(0.0, clap_tokens)]
         negative = None if config.negative_prompt is None else self.clap_tokens([config.negative_prompt])
-        return GenerationSession(
-            self.config, self.stages, self.tokenizer, requests, clap_tokens, config, progress, negative
-        )
+        return GenerationSession(self.config, self.stages, self.tokenizer, requests, steps, config, progress, negative)
 
     def regenerate(
         self,
@@ -202,7 +204,7 @@ class MusicLM:
         sound: Sound,
         start: float,
         end: float,
-        prompt: AnyPrompt | None = None,
+        prompt: SteadyPrompt | None = None,
         num_candidates: int = DEFAULT_CANDIDATES,
         config: GenerationConfig | None = None,
         progress: Progress | None = None,
@@ -217,7 +219,7 @@ class MusicLM:
         count = check_count("num_candidates", num_candidates)
         check_stages(needed_stages(self.config, config, "semantic"), self.stages)
         infilling = Infilling(self.config, self.tokenizer, sound, start, end)
-        (name,) = [""] if prompt is None else check_prompts([prompt])
+        (name,) = [""] if prompt is None else check_steady_prompts([prompt])
         clap = self._style_around(sound, start, end) if prompt is None else self.clap_tokens([name])
         settings = config.updated({"duration": infilling.new_seconds})
 
@@ -234,13 +236,19 @@ class MusicLM:
         around = Sound(sound.wave[first:last], sound.sample_hz)
         return self.tokenizer.quantizer.encode(self.embed_sound(around).unsqueeze(0)).unsqueeze(1)
 
-    def clap_tokens(self, prompts: Sequence[AnyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
+    def clap_tokens(self, prompts: Sequence[SteadyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of prompts. Raises UserError."""
         return self.tokenizer.quantizer.encode(self.embed_prompts(prompts)).unsqueeze(1)
 
-    def embed_prompts(self, prompts: Sequence[AnyPrompt]) -> Float[Tensor, "batch dim"]:
+    def _clap_steps(self, requests: Sequence[Request]) -> list[tuple[float, Int[Tensor, "batch 1 quantizers"]]]:
+        """The CLAP tokens of a batch, each from its second on."""
+        steps = [steps_of(request.prompt) for request in requests]
+        tokens = iter(self.clap_tokens([prompt for own in steps for _, prompt in own]))
+        return tokens_along([[(start, next(tokens)) for start, _ in own] for own in steps])
+
+    def embed_prompts(self, prompts: Sequence[SteadyPrompt]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of prompts, of length 1; each text and each sound is embedded once. Raises UserError."""
-        return self.prompt_embedder.embed(check_prompts(prompts))
+        return self.prompt_embedder.embed(check_steady_prompts(prompts))
 
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of prompts, of length 1; each text is embedded once."""

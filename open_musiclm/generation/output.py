@@ -20,8 +20,9 @@ from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark
 from open_musiclm.files import atomic_write, write_json
-from open_musiclm.generation.prompting import AnyPrompt, description
+from open_musiclm.generation.prompt_description import description
 from open_musiclm.generation.spool import SpooledWave
+from open_musiclm.generation.story import AnyPrompt
 
 MAX_SLUG_BYTES = 80
 NEARLY_SILENT_RMS = 0.003

@@ -6,8 +6,10 @@ windows came before.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from open_musiclm.config import StageName
 from open_musiclm.tokens import TokenStream
@@ -71,6 +73,16 @@ def plan_windows(start: int, end: int, window: int, context: int) -> list[Window
         planned.append(Window(first, reached, min(first + window, end)))
         reached = planned[-1].end
     return planned
+
+
+def split_windows(windows: Sequence[Window], ticks: Sequence[int]) -> list[Window]:
+    """The same windows, those in parts that one of `ticks` lies in: a part has all that its window has before it."""
+    parts = []
+    for window in windows:
+        cuts = sorted({tick for tick in ticks if window.context_end < tick < window.end})
+        bounds = [window.context_end, *cuts, window.end]
+        parts += [Window(window.start, reached, end) for reached, end in pairwise(bounds)]
+    return parts
 
 
 def plan_steps(start: int, end: int, window: int, step: int) -> list[Window]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from open_musiclm.errors import UserError
 from open_musiclm.generation.clap_embedder import ClapEmbedder
-from open_musiclm.generation.prompting import AnyPrompt, Mixture, Prompt, StyleSound
+from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 
 _MOST_SOUNDS = 64
 _SHORTEST_SUM = 1e-3
@@ -21,14 +21,14 @@ class PromptEmbedder:
         self.embedder = embedder
         self._sounds: dict[str, Float[Tensor, "dim"]] = {}
 
-    def embed(self, prompts: Sequence[AnyPrompt]) -> Float[Tensor, "batch dim"]:
+    def embed(self, prompts: Sequence[SteadyPrompt]) -> Float[Tensor, "batch dim"]:
         """Embeddings of length 1. Raises UserError where the parts of a mixture cancel each other."""
         texts = [text for prompt in prompts for text in _texts(prompt)]
         if texts:
             self.embedder.embed_text(texts)  # all at once, and kept
         return torch.stack([self._embed(prompt) for prompt in prompts])
 
-    def _embed(self, prompt: AnyPrompt) -> Float[Tensor, "dim"]:
+    def _embed(self, prompt: SteadyPrompt) -> Float[Tensor, "dim"]:
         if isinstance(prompt, str):
             return self.embedder.embed_text([prompt])[0]
         if isinstance(prompt, Mixture):
@@ -47,7 +47,7 @@ class PromptEmbedder:
         return self._sounds[sound.name]
 
 
-def _texts(prompt: AnyPrompt) -> Iterator[str]:
+def _texts(prompt: SteadyPrompt) -> Iterator[str]:
     """All texts within a prompt."""
     if isinstance(prompt, str):
         yield prompt

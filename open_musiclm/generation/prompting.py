@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from open_musiclm.audio import Sound
 
@@ -47,35 +47,16 @@ class Mixture:
 
     def __str__(self) -> str:
         """Its name, as `Prompt`'s: every part and its weight."""
-        return " + ".join(f"{_bracketed(part)}:{_number(getattr(part, 'weight', 1.0))}" for part in self.parts)
+        return " + ".join(f"{_bracketed(part)}:{number_text(getattr(part, 'weight', 1.0))}" for part in self.parts)
 
 
-AnyPrompt: TypeAlias = str | Prompt | Mixture
+SteadyPrompt: TypeAlias = str | Prompt | Mixture  # the same all the time
 
 
-def description(prompt: AnyPrompt) -> dict[str, Any]:
-    """What the JSON beside a wave says of a prompt that `check_prompts` gave, besides its name; of a text nothing."""
-    if isinstance(prompt, str):
-        return {}
-    parts = prompt.parts if isinstance(prompt, Mixture) else [prompt]
-    return {"parts": [_part_description(part) for part in parts]}
-
-
-def _part_description(part: AnyPrompt) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"text": part, "weight": 1.0}
-    if isinstance(part, Mixture):
-        return {**description(part), "weight": part.weight}
-    found: dict[str, Any] = {} if part.text is None else {"text": part.text}
-    if isinstance(part.audio, StyleSound):
-        found["audio"] = part.audio.name if part.audio.path is None else str(part.audio.path)
-    return {**found, "weight": part.weight}
-
-
-def _bracketed(part: AnyPrompt) -> str:
+def _bracketed(part: SteadyPrompt) -> str:
     return f"({part})" if isinstance(part, Mixture) else str(part)
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """A number that reads back as the same."""
     return repr(float(value)).removesuffix(".0")

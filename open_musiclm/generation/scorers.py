@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.prompting import AnyPrompt
+from open_musiclm.generation.prompting import SteadyPrompt
 
 
 @runtime_checkable
@@ -16,7 +16,7 @@ class Scorer(Protocol):
 
     name: str
 
-    def score(self, prompts: Sequence[AnyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
+    def score(self, prompts: Sequence[SteadyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
         """One number for each prompt and its wave, at the codec's sample rate; higher is better."""
 
 
@@ -28,6 +28,6 @@ class ClapScorer:
     def __init__(self, model: MusicLM) -> None:
         self.model = model
 
-    def score(self, prompts: Sequence[AnyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
+    def score(self, prompts: Sequence[SteadyPrompt], waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
         """Cosines, from -1 to 1."""
         return (self.model.embed_waves(waves) * self.model.embed_prompts(prompts)).sum(dim=1)

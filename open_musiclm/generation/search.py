@@ -20,9 +20,9 @@ from open_musiclm.config import GenerationConfig
 from open_musiclm.generation.audio_prompt import PromptTokens
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.scorers import Scorer
-from open_musiclm.generation.session import GenerationSession, Request, requests_of
+from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
+from open_musiclm.generation.story import AnyPrompt, during
 from open_musiclm.generation.tracks import GeneratedTrack
 
 SURVIVING_SHARE = 1 / 4
@@ -68,8 +68,8 @@ class Search:
         particles = self.config.num_particles or 1
         requests = requests_of(prompts, self.config.num_samples * particles)
         at_once = self.config.max_batch_size // particles * particles
-        for first in range(0, len(requests), at_once):
-            yield self.survivors(requests[first : first + at_once])
+        for batch in batches_of(requests, at_once):
+            yield self.survivors(batch)
 
     def survivors(
         self, requests: Sequence[Request], semantic: Int[Tensor, "batch time 1"] | None = None
@@ -93,7 +93,8 @@ class Search:
         waiting: list[Candidate] = []
         for batch in batches:
             own = list(islice(requests, len(batch)))
-            scores = self.scorer.score([request.prompt for request in own], batch[:, -new:]).tolist()
+            asked = [during(request.prompt, 0, self.config.duration) for request in own]
+            scores = self.scorer.score(asked, batch[:, -new:]).tolist()
             waiting += [
                 Candidate(request.prompt, request.number, wave, score, score_name=self.scorer.name)
                 for request, wave, score in zip(own, batch, scores, strict=True)
@@ -145,11 +146,13 @@ def run_particles(
     CLAP's window holds.
     """
     semantic_track, coarse = session.particle_tracks(given, semantic)
-    prompts = [request.prompt for request in session.requests]
     window = session.grid.ticks(session.model_config.global_cfg.clap_audio_length_seconds)
 
     def scores(end: int) -> Float[Tensor, "samples particles"]:
-        wave = session.decode([coarse], max(given.ticks, end - window), end, end)
+        start = max(given.ticks, end - window)
+        wave = session.decode([coarse], start, end, end)
+        heard = [float(session.grid.seconds(tick - given.ticks)) for tick in (start, end)]
+        prompts = [during(request.prompt, *heard) for request in session.requests]
         return scorer.score(prompts, wave).cpu().unflatten(0, (-1, num_particles))
 
     *earlier, last = coarse.window_ends()

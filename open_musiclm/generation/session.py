@@ -6,6 +6,7 @@ before it for its conditioning, and so every stage runs just as far as the next 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Float, Int
@@ -17,12 +18,13 @@ from open_musiclm.config import GenerationConfig, ModelConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.arguments import check_count
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
+from open_musiclm.generation.clap_track import ClapTrack
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.prompt_checks import check_prompts
-from open_musiclm.generation.prompting import AnyPrompt
 from open_musiclm.generation.sampling import sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import (
     EncodedTrack,
     FinishedTrack,
@@ -53,15 +55,22 @@ def requests_of(prompts: AnyPrompt | Sequence[AnyPrompt], num_samples: int) -> l
     return [Request(prompt, number) for prompt in check_prompts(prompts) for number in range(count)]
 
 
-def batches_of(requests: Sequence[Request], size: int) -> list[Sequence[Request]]:
-    """The requests in batches of `size`, of which the last may be smaller."""
-    return [requests[first : first + size] for first in range(0, len(requests), size)]
+def batches_of(requests: Sequence[Request], at_once: int) -> Iterator[Sequence[Request]]:
+    """Batches of at most `at_once` in their order; what is asked for changes at the same times for all of a batch.
+
+    Windows are split at those times, and in the frames layout the last frames before a split are made without those
+    that follow: so no prompt has splits of another.
+    """
+    for _, own in groupby(requests, lambda request: [second for second, _prompt in steps_of(request.prompt)]):
+        group = list(own)
+        yield from (group[first : first + at_once] for first in range(0, len(group), at_once))
 
 
 class GenerationSession:
     """One batch of requests for `config.duration` seconds of new music.
 
-    `stages` may lack those that are not asked for. `negative_tokens` are the negative prompt's CLAP tokens.
+    `stages` may lack those that are not asked for. `clap_steps` are the requests' CLAP tokens, each from its second of
+    new music on, the first from 0. `negative_tokens` are the negative prompt's CLAP tokens.
     """
 
     def __init__(
@@ -70,13 +79,14 @@ class GenerationSession:
         stages: Mapping[StageName, StageGenerator],
         tokenizer: MusicTokenizer,
         requests: Sequence[Request],
-        clap_tokens: Int[Tensor, "batch 1 quantizers"],
+        clap_steps: Sequence[tuple[float, Int[Tensor, "batch 1 quantizers"]]],
         config: GenerationConfig,
         progress: Progress | None = None,
         negative_tokens: Int[Tensor, "1 1 quantizers"] | None = None,
     ) -> None:
         self.model_config, self.stages, self.tokenizer = model_config, stages, tokenizer
-        self.requests, self.clap_tokens, self.config = list(requests), clap_tokens, config
+        self.requests, self.clap_steps, self.config = list(requests), list(clap_steps), config
+        self.clap_tokens = self.clap_steps[0][1]
         self.progress, self.negative_tokens = progress or Progress(), negative_tokens
         self.grid = TickGrid(model_config.token_grid)
         self.streams = token_streams(model_config)
@@ -231,6 +241,8 @@ class GenerationSession:
         self.progress.begin(name, float(self.grid.seconds(max(end - given.ticks, 0))))
         rngs = [sample_rng(self.config.seed, str(request.prompt), request.number, name) for request in self.requests]
         negative = None if self.negative_tokens is None else self.negative_tokens.expand_as(self.clap_tokens)
-        inputs = StageInputs(sampling_of(self.config, name), rngs, self.clap_tokens, source, length, negative)
+        starts = [given.ticks + self.grid.ticks(second) for second, _ in self.clap_steps]
+        clap = ClapTrack(starts, [tokens for _, tokens in self.clap_steps])
+        inputs = StageInputs(sampling_of(self.config, name), rngs, clap, source, length, negative)
         tokens: Tokens = given.tokens[name].expand(len(self.requests), -1, -1)
         return GeneratedTrack(self.stages[name], inputs, self.grid, windows, tokens, self.progress)

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from open_musiclm.config import StageName
-from open_musiclm.generation.planner import TickGrid, Window
+from open_musiclm.generation.clap_track import ClapTrack
+from open_musiclm.generation.planner import TickGrid, Window, split_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
 from open_musiclm.generation.stage_generator import StageGenerator
@@ -63,7 +64,7 @@ class StageInputs:
 
     sampling: Sampling
     rngs: Sequence[torch.Generator]
-    clap_tokens: Int[Tensor, "batch 1 quantizers"]
+    clap: ClapTrack
     source: Track | None
     window: int
     negative: Int[Tensor, "batch 1 quantizers"] | None = None
@@ -86,14 +87,15 @@ class GeneratedTrack:
     ) -> None:
         self.generator, self.inputs, self.grid = generator, inputs, grid
         self.stream: TokenStream = generator.predicted
-        self._planned = list(reversed(windows))
+        self._ends = {window.end for window in windows}
+        self._planned = list(reversed(split_windows(windows, inputs.clap.starts)))
         self._device = prompt_tokens.device
         self._made = prompt_tokens.cpu()
         self._advanced = partial(_advance, progress, generator.name, self.stream)
 
     def window_ends(self) -> list[int]:
-        """The ends, in ticks, of the windows that are still to be made."""
-        return [window.end for window in reversed(self._planned)]
+        """The ends, in ticks, of the windows that are still to be made, whatever they are split into."""
+        return [window.end for window in reversed(self._planned) if window.end in self._ends]
 
     def select(self, indices: Int[Tensor, "selected"]) -> None:
         """Keeps the tokens of these places of the batch, each as often as it is named."""
@@ -108,7 +110,7 @@ class GeneratedTrack:
             begin = self.grid.first_frame(self.stream, window.start)
             frames = begin + self.grid.frames(self.stream, window.end - window.start) - self._made.shape[1]
             context = self._made[:, begin:].to(self._device)
-            conditioning: list[Tensor] = [inputs.clap_tokens]
+            conditioning: list[Tensor] = [inputs.clap.at(window.context_end)]
             if inputs.source is not None:
                 conditioning.append(inputs.source.tokens(window.start, window.start + inputs.window))
             made = self.generator.generate(
