@@ -8,9 +8,9 @@ from demo.corpus.instruments import INSTRUMENTS
 from open_musiclm import MusicLM
 
 _NEAR = 0.9
-_TEMPI = ("slow", "mid-tempo", "fast")
+TEMPI = ("slow", "mid-tempo", "fast")
 _MOODS = ("slow and sad music", "calm music", "a cheerful fast tune")
-KNOWN = (*(f"{tempo} {instrument.name}" for instrument in INSTRUMENTS for tempo in _TEMPI), *_MOODS)
+KNOWN = (*(f"{tempo} {instrument.name}" for instrument in INSTRUMENTS for tempo in TEMPI), *_MOODS)
 
 
 def outside_remark(model: MusicLM, prompt: str) -> str | None:

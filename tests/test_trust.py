@@ -24,6 +24,7 @@ LOADERS = [
     *(f"scripts/train_{name}.py" for name in ("semantic_stage", "coarse_stage", "fine_stage", "hubert_kmeans")),
     "demo/generate.py",
     "demo/evaluate.py",
+    "demo/measure_prompting.py",
 ]
 
 

@@ -164,6 +164,13 @@ def arguments(world: World) -> Iterator[Trial]:
         yield f"--regenerate {words}", _edit(world, "--regenerate", *words)
     for prompt in WRONG_PROMPTS:
         yield f"prompt {prompt[:20]!r}", world.infer(prompt=prompt)
+    for story in ("", "a", "0:a;", "1:a", "0:a; 0:b", "0:a; 9:b", "0: ", "nan:a", "0:a; inf:b", "0:a;" * 5000 + "1:b"):
+        yield f"story {story[:9]}", world.infer("--story", story, script="infer.py")
+    for seconds in ("-1", "nan", "inf", "x", "0.3", "9" * 5000):
+        words = ("--duration", "0.4", "--story", "0:a; 0.2:b", "--crossfade", seconds)
+        yield f"crossfade {seconds[:9]}", world.infer(*words, script="infer.py")
+    yield "a story beside a prompt", world.infer("--story", "0:a")
+    yield "a crossfade of no story", world.infer("--crossfade", "1")
     for weight in ("-1", "nan", "inf", "1e7", "0", "9" * 5000):
         yield f"mixture of weight {weight[:9]}", world.infer("--mix", prompt=f"slow tune:{weight}")
         yield f"style of weight {weight[:9]}", world.infer("--style_audio", f"{world.sound}:{weight}")

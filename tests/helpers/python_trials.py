@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt
+from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt, Story
 from open_musiclm.audio import Sound
 from open_musiclm.errors import UserError
 
@@ -121,6 +121,20 @@ TRIALS: dict[str, Callable[[], Any]] = {
     "mixture of None": lambda: generate(Mixture([None])),
     "mixture of a list": lambda: generate(Mixture([["a", "b"]])),
     "mixture a dictionary": lambda: generate(Mixture({"a": 2})),
+    "story None": lambda: generate(Story(None)),
+    "story empty": lambda: generate(Story([])),
+    "story a text": lambda: generate(Story("0:a")),
+    "story of texts": lambda: generate(Story(["a", "b"])),
+    "story of threes": lambda: generate(Story([(0, "a", 1)])),
+    "story time a text": lambda: generate(Story([("0", "a")])),
+    "story time None": lambda: generate(Story([(None, "a")])),
+    "story time huge": lambda: generate(Story([(0, "a"), (10**400, "b")])),
+    "story beyond the music": lambda: generate(Story([(0, "a"), (9, "b")])),
+    "story in a story": lambda: generate(Story([(0, Story([(0, "a")]))])),
+    "story in a mixture": lambda: generate(Mixture([Story([(0, "a")])])),
+    "story crossfade a text": lambda: generate(Story([(0, "a"), (0.2, "b")], crossfade="1")),
+    "story crossfade None": lambda: generate(Story([(0, "a"), (0.2, "b")], crossfade=None)),
+    "embed a story": lambda: model().embed_prompts([Story([(0, "a"), (0.2, "b")])]),
     "embed prompts of a number": lambda: model().embed_prompts([1]),
     "negative prompt a number": lambda: GenerationConfig(negative_prompt=1, cfg_scale=3.0),
     "negative prompt empty": lambda: GenerationConfig(negative_prompt="", cfg_scale=3.0),
