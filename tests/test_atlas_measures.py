@@ -15,6 +15,7 @@ from open_musiclm.analysis.labels import LabelledSound
 from open_musiclm.analysis.modality_gap import cca, distance_of_means, mean_shift, overlap, pls
 from open_musiclm.analysis.probes import probe
 from open_musiclm.analysis.projection import pca_map, umap_map
+from open_musiclm.analysis.report import Table
 from open_musiclm.analysis.retrieval import guessed_recall, rank
 from open_musiclm.analysis.space import Space, normalized
 from open_musiclm.analysis.token_statistics import (
@@ -110,6 +111,15 @@ def test_energy_left_is_one_minus_r_squared() -> None:
     assert left[1] < 0.001 < left[0] < 0.5
     np.testing.assert_allclose(said_by(tokens, codebooks), codebooks[0][tokens[:, 0]] + codebooks[1][tokens[:, 1]])
     np.testing.assert_allclose(said_by(tokens[:, :1], codebooks), codebooks[0][tokens[:, 0]])
+
+
+def test_vectors_that_are_all_the_same_have_no_energy_to_be_left() -> None:
+    _, tokens, codebooks = planted_tokens()
+    left = energy_left(np.full((500, 5), 1 / 3, np.float32), tokens, codebooks)
+    assert np.isnan(left).all()
+    table = Table("", "", ("level", "energy left"), [[1, float(left[0])]])
+    assert table.json()["lines"] == [{"level": 1, "energy left": None}]
+    assert table.text()[-1].split() == ["1", "none"]
 
 
 def test_agreement_by_hand() -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from open_musiclm.evaluation.measured_set import measure_set
 from open_musiclm.evaluation.options import EvaluationOptions
 from open_musiclm.evaluation.passt import PasstMeasure, divergence_figures
 from open_musiclm.evaluation.sound_measures import LevelMeasure
+from open_musiclm.evaluation.vectors import VectorFile
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.mert import Mert
 
@@ -258,6 +260,8 @@ def test_a_reference_inside_what_is_evaluated_is_refused(folder: str, reference:
         (["{empty}", "--reference", "{sounds}"], r"empty: no sound file in this folder"),
         (["{sounds}", "--reference", "{empty}"], r"empty: no sound file in this folder"),
         (["{sounds}", "--reference", "{missing}"], r"missing: no such folder of sound"),
+        (["{sounds}", "--reference", "a\0b"], r"a\\0b: no such folder of sound"),
+        (["{sounds}", "--reference", "{loop}"], r"loop: no such folder of sound"),
         (["--reference", "{sounds}"], r"nothing to evaluate: name a folder of sound, or give --prompts"),
         (["{sounds}", "--reference", "{sounds}"], r"no model to embed with: give --checkpoint_dir"),
         (["{sounds}", "--reference", "{sounds}", "--seed", "-1"], r"--seed -1: expected 0 to 4294967295"),
@@ -275,6 +279,8 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     places = {"empty": tmp_path / "empty", "missing": tmp_path / "missing", "broken": tmp_path / "broken"}
     places["empty"].mkdir()
+    places["loop"] = tmp_path / "loop"
+    places["loop"].symlink_to("loop")
     places["broken"].mkdir()
     (places["broken"] / "a.wav").write_bytes(b"no sound")
     find_spec = importlib.util.find_spec
@@ -331,6 +337,25 @@ def test_captions_and_prompts_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n")
     with pytest.raises(UserError, match="holds no prompt"):
         read_prompts(tmp_path / "prompts.txt")
+
+
+def test_captions_name_files_in_any_way(tmp_path: Path) -> None:
+    folder = write_noises(tmp_path / "sounds", 2, 0.2, seed=8)
+    lines = [
+        {"file": "./0.wav", "caption": "one"},
+        {"file": "x" * 5000, "caption": "two"},
+        {"file": "a\0b", "caption": "3"},
+    ]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.warns(Remark, match="2 of 3 captions name files that are not there"):
+        clips = find_clips(folder)
+    assert [clip.prompt for clip in clips] == ["one", None]
+
+
+def test_a_full_disk_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
+    with pytest.raises(UserError, match=r"cannot write temporary files: No space left on device; name another folder"):
+        VectorFile().append(torch.ones(3, 4))
 
 
 def test_clips_are_drawn_and_cut(tmp_path: Path) -> None:

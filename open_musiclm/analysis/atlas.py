@@ -1,5 +1,6 @@
 """The whole analysis: reads labels, embeds sounds and captions, measures, and writes atlas.json and atlas.html."""
 
+import os
 import platform
 import warnings
 from collections.abc import Callable, Sequence
@@ -66,9 +67,9 @@ def make_space(sounds: Sequence[LabelledSound], embeddings: SoundEmbeddings, mod
 
 def _existing(sounds: Sequence[LabelledSound]) -> list[LabelledSound]:
     """The sounds whose files are there. Warns of others; raises UserError where none is."""
-    there = [sound for sound in sounds if sound.path.is_file()]
+    there = [sound for sound in sounds if os.path.isfile(sound.path)]  # False of any name that cannot be
     if len(there) < len(sounds):
-        first = next(sound.path for sound in sounds if not sound.path.is_file())
+        first = next(sound.path for sound in sounds if not os.path.isfile(sound.path))
         told = f"{len(sounds) - len(there)} of {len(sounds)} labelled files are not there, such as {first}"
         if not there:
             raise UserError(f"{told}; files are looked for relative to the folder of sound")

@@ -1,6 +1,7 @@
 """Tables of measurements: as JSON, as text and as HTML."""
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -19,12 +20,8 @@ class Table:
     lines: Sequence[Sequence[Cell]]
 
     def json(self) -> dict[str, object]:
-        lines = [
-            dict(
-                zip(self.columns, (asdict(cell) if isinstance(cell, Estimate) else cell for cell in line), strict=True)
-            )
-            for line in self.lines
-        ]
+        """The lines as objects; numbers that are not finite are null."""
+        lines = [dict(zip(self.columns, map(_as_json, line), strict=True)) for line in self.lines]
         return {"title": self.title, "note": self.note, "lines": lines}
 
     def text(self) -> list[str]:
@@ -45,7 +42,15 @@ class Table:
         )
 
 
+def _as_json(cell: Cell) -> object:
+    if isinstance(cell, Estimate):
+        return {name: _as_json(value) for name, value in asdict(cell).items()}
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
 def _shown(cell: Cell) -> str:
     if isinstance(cell, Estimate):
         return cell.shown()
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return "none"
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _BLOCK = 8192
+_NO_ENERGY = 1e-10  # of a vector of length 1: rounding errors
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def energy_left(
     codebooks: Float[np.ndarray, "levels codes dim"],
 ) -> Float[np.ndarray, "levels"]:
     """The share of the vectors' energy about their mean that is left after each level: 1 - R squared; summed in
-    blocks."""
+    blocks. NaN where all vectors are the same."""
     left, total = np.zeros(len(codebooks)), 0.0
     mean = vectors.mean(axis=0, dtype=np.float64)
     for first in range(0, len(vectors), _BLOCK):
@@ -66,7 +67,7 @@ def energy_left(
         total += float(np.square(block - mean).sum())
         for level, said in enumerate(reconstructions(tokens[first : first + _BLOCK], codebooks)):
             left[level] += np.square(block - said).sum()
-    return left / total
+    return left / total if total > _NO_ENERGY * len(vectors) else np.full(len(codebooks), np.nan)
 
 
 def frequencies(tokens: Int[np.ndarray, "vectors"], codes: int) -> Float[np.ndarray, "codes"]:

@@ -1,5 +1,6 @@
 """Finding the clips of a set, with the prompts or captions that are known of them."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
     """
     paths = find_sounds(folder)
     captions = read_captions(folder / CAPTIONS_NAME) if (folder / CAPTIONS_NAME).exists() else {}
-    missing = [name for name in captions if not (folder / name).is_file()]
+    missing = [name for name in captions if not os.path.isfile(folder / name)]  # False of any name that cannot be
     if missing:
         text = f"{folder / CAPTIONS_NAME}: {len(missing)} of {len(captions)} captions name files that are not there"
         warnings.warn(Remark(f"{text}, such as {missing[0]}; these captions are left out"), stacklevel=2)
@@ -45,7 +46,7 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
 
 
 def read_captions(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The lines of a captions file by "file"; each has a text as "caption". Raises UserError."""
+    """The lines of a captions file by "file" (without ./ and ..); each has a text as "caption". Raises UserError."""
     captions: dict[str, Mapping[str, Any]] = {}
     for place, line in read_json_lines(path):
         if not isinstance(line, dict) or not isinstance(line.get("file"), str):
@@ -55,7 +56,7 @@ def read_captions(path: Path) -> dict[str, Mapping[str, Any]]:
             raise UserError(f"{place}: caption: expected a text, found {shown(caption)}")
         if bpm is not None and (isinstance(bpm, bool) or not isinstance(bpm, int | float) or bpm <= 0):
             raise UserError(f"{place}: bpm: expected a number above 0, found {shown(bpm)}")
-        captions.setdefault(line["file"], line)
+        captions.setdefault(os.path.normpath(line["file"]), line)
     return captions
 
 

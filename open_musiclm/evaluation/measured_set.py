@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from open_musiclm.audio import Sound, read_sound, samples_of
+from open_musiclm.data.failures import named
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
@@ -97,7 +98,8 @@ def _measured(
 
 
 def _read(path: Path, seconds: float | None) -> Sound:
-    sound = read_sound(path)
+    with named(path):
+        sound = read_sound(path)
     if seconds is None:
         return sound
     return Sound(sound.wave[: samples_of(seconds, sound.sample_hz)], sound.sample_hz)

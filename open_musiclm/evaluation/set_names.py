@@ -1,5 +1,6 @@
 """Which folders an evaluation compares, and what they are called (no torch in here)."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +14,10 @@ def named_sets(folders: Sequence[Path], reference: Path) -> dict[str, Path]:
 
     Raises UserError where a folder and the reference lie inside each other: clips would be compared with themselves.
     """
-    whole = reference.resolve()
+    whole = _real(reference)
     different: dict[Path, Path] = {}
     for folder in folders:
-        different.setdefault(folder.resolve(), folder)
+        different.setdefault(_real(folder), folder)
     for real, folder in different.items():
         if whole in real.parents or real in whole.parents:
             inner, outer = (folder, reference) if whole in real.parents else (reference, folder)
@@ -28,3 +29,11 @@ def named_sets(folders: Sequence[Path], reference: Path) -> dict[str, Path]:
         real.name if names.count(real.name) == 1 and real.name else str(real): folder
         for real, folder in different.items()
     }
+
+
+def _real(folder: Path) -> Path:
+    """Where a folder really lies; a name that no folder can have is told where it is looked into."""
+    try:
+        return Path(os.path.realpath(folder))
+    except ValueError:
+        return folder

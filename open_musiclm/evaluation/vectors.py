@@ -1,12 +1,16 @@
 """Vectors of many clips: written to a temporary file, so that memory is bounded, and read from it as one tensor."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from open_musiclm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,33 @@ class VectorFile:
     """Vectors of clips, one after the other, in a file that goes when nobody uses it any more."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (whoever maps it keeps it)
+        with _told():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed when it is mapped)
         self._dim = 0
         self._counts: list[int] = []
 
     def append(self, vectors: Float[Tensor, "_ dim"]) -> None:
-        """The vectors of the next clip, one or more, all of one size."""
+        """The vectors of the next clip, one or more, all of one size. Raises UserError where the disk refuses."""
         if vectors.shape[1] != self._dim and self._counts:
             raise ValueError(f"vectors of {vectors.shape[1]} numbers after those of {self._dim}")
         self._dim = vectors.shape[1]
-        self._file.write(vectors.float().contiguous().numpy().tobytes())
+        with _told():
+            self._file.write(vectors.float().contiguous().numpy().tobytes())
         self._counts.append(len(vectors))
 
     def read(self) -> ClipVectors:
-        """All of them; the tensor is the mapped file."""
-        self._file.flush()
-        mapped = np.memmap(self._file, np.float32, "r+", shape=(sum(self._counts), self._dim))
+        """All of them, once; the tensor is the mapped file. Raises UserError where the disk refuses."""
+        with _told(), self._file:
+            self._file.flush()
+            mapped = np.memmap(self._file, np.float32, "r+", shape=(sum(self._counts), self._dim))
         clips = torch.repeat_interleave(torch.arange(len(self._counts)), torch.tensor(self._counts))
         return ClipVectors(torch.from_numpy(mapped), clips)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder, reason = tempfile.gettempdir(), error.strerror or error
+        raise UserError(f"{folder}: cannot write temporary files: {reason}; name another folder by TMPDIR") from error

@@ -6,6 +6,7 @@ differ a little where clusters are not clear.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,9 @@ def cluster(evaluated: Float[Tensor, "vectors dim"], reference: Float[Tensor, "o
     kept = int(np.argmax(np.cumsum(pca.explained_variance_ratio_) >= EXPLAINED_VARIANCE)) + 1
     reduced = pca.transform(vectors)[:, :kept].astype(np.float32)
     kmeans = KMeans(count, n_init=_RESTARTS, max_iter=_MOST_ITERATIONS, random_state=seed)
-    labels = kmeans.fit_predict(reduced).astype(np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fewer different vectors than clusters: some clusters stay empty
+        labels = kmeans.fit_predict(reduced).astype(np.int64)
     return Buckets(labels[len(reference) :], labels[: len(reference)], count)
 
 
