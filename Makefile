@@ -53,10 +53,10 @@ demo: $(INSTALLED)
 app: $(APP)
 	$(BIN)/python scripts/app.py --checkpoint_dir demo/bundle
 
-train-demo: $(DEMO)/fine/done
+train-demo: $(DEMO)/coarse/done
 	$(BIN)/python scripts/infer_top_match.py "$$PROMPT" --num_samples 4 --num_top_matches 2 --duration 4 \
 		--model_config $(MODEL) $(TOKENIZERS) --semantic_path $(DEMO)/semantic --coarse_path $(DEMO)/coarse \
-		--fine_path $(DEMO)/fine --results_folder $(DEMO)/generated_by_own
+		--results_folder $(DEMO)/generated_by_own
 
 $(DEMO)/corpus/done: | $(RENDERING)
 	$(BIN)/python scripts/make_demo_corpus.py --output $(DEMO)/corpus --hours $(DEMO_HOURS) --seed 0
@@ -81,10 +81,6 @@ $(DEMO)/semantic/done: $(DEMO)/tokens/done
 
 $(DEMO)/coarse/done: $(DEMO)/semantic/done
 	$(BIN)/python scripts/train_coarse_stage.py --results_folder $(DEMO)/coarse $(TRAIN) $(TOKENIZERS)
-	touch $@
-
-$(DEMO)/fine/done: $(DEMO)/coarse/done
-	$(BIN)/python scripts/train_fine_stage.py --results_folder $(DEMO)/fine $(TRAIN) $(TOKENIZERS)
 	touch $@
 
 lint: $(TESTABLE)

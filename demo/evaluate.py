@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from demo.defaults import BUNDLE
-from demo.rhythm.arguments import add_arguments, num_semantic_candidates, rhythm_scorer_path
 from open_musiclm import cli
 
 
@@ -16,8 +15,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
     parser.add_argument("--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for")
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", "num_samples", "num_particles", *cli.SAMPLING_FIELDS))
-    add_arguments(parser)
+    cli.add_generation_arguments(parser, ("duration", "num_samples", *cli.SAMPLING_FIELDS))
     parser.set_defaults(results_folder=Path("results/demo/evaluation"), checkpoint_dir=str(BUNDLE))
     return parser
 
@@ -25,14 +23,13 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     model, _ = cli.load_model(arguments)
     from demo.evaluation import EvaluationOptions, evaluate
-    from demo.rhythm.combined import ClapRhythmScorer
     from open_musiclm.files import write_json
 
     options = EvaluationOptions(
         arguments.classifier_corpus, arguments.held_out_corpus, arguments.training_tokens,
-        arguments.results_folder, arguments.num_prompts, num_semantic_candidates(arguments),
+        arguments.results_folder, arguments.num_prompts,
     )  # fmt: skip
-    report = evaluate(model, ClapRhythmScorer.load(model, rhythm_scorer_path(arguments)), options)
+    report = evaluate(model, options)
     path = arguments.results_folder / "evaluation.json"
     write_json(path, report)
     for section, values in report.items():

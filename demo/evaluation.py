@@ -22,12 +22,12 @@ from demo.classifier_training import (
 )
 from demo.modulated_noise import noise_modulated
 from demo.prompts import ControlPrompt, control_prompts
-from demo.rhythm.combined import ClapRhythmScorer
-from demo.rhythm.search import best_of_n
 from open_musiclm.audio import Sound, normalize, resampled, statistics_of, write_wave
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.scorers import ClapScorer
+from open_musiclm.generation.search import best_of_n
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.metrics.memorization import share_repeated
@@ -45,8 +45,7 @@ RUN_LENGTHS = (8, 16, 32)
 class EvaluationOptions:
     """What is measured with: corpora of labelled clips, the token store of the training, and the number of prompts.
 
-    `num_semantic_candidates` is that of demo/rhythm/search.py; the rest of how to generate is the model's generation
-    config. Generated waves are written to `results_folder`.
+    How to generate is the model's generation config. Generated waves are written to `results_folder`.
     """
 
     classifier_corpora: Sequence[Path]
@@ -54,10 +53,9 @@ class EvaluationOptions:
     training_tokens: Path
     results_folder: Path
     num_prompts: int
-    num_semantic_candidates: int | None
 
 
-def evaluate(model: MusicLM, scorer: ClapRhythmScorer, options: EvaluationOptions) -> Report:
+def evaluate(model: MusicLM, options: EvaluationOptions) -> Report:
     """All measurements of a model, by section. Raises UserError."""
     if model.sample_hz != SAMPLE_HZ:
         raise UserError(f"the model's codec has {model.sample_hz} Hz; the classifier needs {SAMPLE_HZ} Hz")
@@ -67,7 +65,7 @@ def evaluate(model: MusicLM, scorer: ClapRhythmScorer, options: EvaluationOption
     held_out = labelled_clips(options.held_out_corpus)
     waves = [clip.wave(config.duration) for clip in held_out]
     prompts = control_prompts(options.num_prompts, config.seed)
-    generated = _generate(model, scorer, prompts, options)
+    generated = _generate(model, prompts, options)
     codes = [encode(model.tokenizer, wave) for wave in waves]
     coarse = model.config.global_cfg.num_coarse_quantizers
     real = {
@@ -85,15 +83,13 @@ def evaluate(model: MusicLM, scorer: ClapRhythmScorer, options: EvaluationOption
     }
 
 
-def _generate(
-    model: MusicLM, scorer: ClapRhythmScorer, prompts: Sequence[ControlPrompt], options: EvaluationOptions
-) -> list[Wave]:
+def _generate(model: MusicLM, prompts: Sequence[ControlPrompt], options: EvaluationOptions) -> list[Wave]:
     """The best sample of each prompt, also written as a file."""
     best: list[Wave] = []
     batches = range(0, len(prompts), PROMPTS_AT_ONCE)
     for first in with_progress(batches, len(batches), "generating", "batches"):
         texts = [prompt.text for prompt in prompts[first : first + PROMPTS_AT_ONCE]]
-        for candidates in best_of_n(model, texts, scorer, options.num_semantic_candidates):
+        for candidates in best_of_n(model, texts, ClapScorer(model)):
             write_wave(options.results_folder / f"{len(best):03d}.flac", candidates[0].wave, model.sample_hz)
             best.append(candidates[0].wave)
     return best

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.defaults import BUNDLE
-from demo.rhythm.arguments import add_arguments, num_semantic_candidates, rhythm_scorer_path
 from open_musiclm import cli
 
 if TYPE_CHECKING:
@@ -23,31 +22,31 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("prompts", nargs="+", type=cli.prompt, metavar="prompt", help="a description of the music")
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", "num_samples", "num_particles", *cli.SAMPLING_FIELDS))
-    add_arguments(parser)
+    cli.add_generation_arguments(parser, ("duration", "num_samples", *cli.SAMPLING_FIELDS))
     parser.set_defaults(results_folder=Path("results/demo/generated"), checkpoint_dir=str(BUNDLE))
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments)
+    from demo.known_world import outside_remark
     from demo.page import write_sample_page
-    from demo.rhythm.combined import ClapRhythmScorer
-    from demo.rhythm.search import generate_files
-    from open_musiclm.generation.inference import lines_of
+    from open_musiclm.generation.inference import generate_files, lines_of
 
     config = model.generation_config
     model.generation_config = config.updated({"num_top_matches": config.num_samples})  # all are written
-    scorer = ClapRhythmScorer.load(model, rhythm_scorer_path(arguments))
-    folder, sound, count = arguments.results_folder, arguments.input_audio, num_semantic_candidates(arguments)
-    found = generate_files(model, arguments.prompts, folder, parts, sound, scorer, count)
+    found = generate_files(model, arguments.prompts, arguments.results_folder, parts, arguments.input_audio)
 
     def lines(written: "list[Written]") -> Iterator[str]:
         yield from lines_of(written)
-        page = write_sample_page(str(written[0].candidate.prompt), LABEL, written, model.sample_hz)
-        yield f"  hear them: {page}"
+        prompt = str(written[0].candidate.prompt)
+        remark = outside_remark(model, prompt)
+        if remark:
+            yield f"  {remark}"
+        label = LABEL if remark is None else f"{LABEL} Of this prompt, {remark}."
+        yield f"  hear them: {write_sample_page(prompt, label, written, model.sample_hz)}"
 
-    cli.tell_each(found, len(arguments.prompts), folder, lines)
+    cli.tell_each(found, len(arguments.prompts), arguments.results_folder, lines)
 
 
 if __name__ == "__main__":

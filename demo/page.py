@@ -30,7 +30,7 @@ audio {{ width: 100%; margin-top: .5rem; }}
 <h1>{title}</h1>
 <p class="label">{label}</p>
 <p class="label">The best match comes first. Similarity: the cosine of the prompt's and the sound's CLAP embeddings, at
-most 1. Rhythm: by how many nats the prompt makes the measured rhythm likelier.</p>
+most 1.</p>
 {samples}
 </body>
 </html>

@@ -1,12 +1,11 @@
 #!/bin/sh
-# Makes demo/bundle from nothing: the corpus, the three backbones, the quantizer, the k-means, the tokens, the rhythm
-# scorer, the three stages. Run it from the repository's root; run again, it continues where it was interrupted.
+# Makes demo/bundle from nothing: the corpus, the backbones, the quantizer, the k-means, the tokens, the two stages. Run it from the repository's root; run again, it continues where it was interrupted.
 # An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
 set -e
 PYTHON=${PYTHON:-python}
 BEGIN_WITH=
 OUT=results/demo_model # the configs beside this script name it too
-HOURS=${HOURS:-20}
+HOURS=${HOURS:-7}
 MODEL=demo/configs/model.json
 TRAINING=demo/configs/training_bundle.json
 TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
@@ -27,25 +26,28 @@ train() {
     touch "$OUT/$name/done"
 }
 
-# backbone NAME ARGUMENTS...: trained, and in half precision where the model config looks for it
+# backbone NAME PLACE ARGUMENTS...: trained, and in half precision at the place in the bundle where the model config
+# looks for it
 backbone() {
     name=$1
-    shift
+    place=demo/bundle/$2
+    shift 2
     train "$name" "train_$name" --config "demo/configs/train_$name.json" "$@"
     newest=$(find "$OUT/$name/checkpoints" -name 'step_*' | sort | tail -n 1)
-    "$PYTHON" demo/halve_weights.py "$newest/$name" "demo/bundle/$name"
+    "$PYTHON" demo/halve_weights.py "$newest/$name" "$place"
 }
 
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
-backbone encodec
-backbone clap
+backbone spectral_codec encodec
+backbone vocos decoder --model_config "$MODEL"
+backbone clap clap
 newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
 "$PYTHON" demo/train_instrument_matching.py "$newest/clap" "$OUT/clap/matching" --config demo/configs/train_clap.json \
     --model_config "$MODEL"
 newest=$(find "$OUT/clap/matching" -name 'step_*' | sort | tail -n 1)
 "$PYTHON" demo/halve_weights.py "$newest" demo/bundle/clap
 "$PYTHON" demo/initial_mert.py onset_bank "$OUT/initial_mert" --config demo/configs/train_mert.json
-backbone mert --model_config "$MODEL"
+backbone mert mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then
         "$PYTHON" "scripts/train_$name.py" --results_folder "$OUT/$name" --model_config "$MODEL" \
@@ -56,14 +58,12 @@ for name in clap_rvq hubert_kmeans; do
 done
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
-"$PYTHON" demo/train_rhythm_scorer.py --results_folder "$OUT/rhythm_scorer" --model_config "$MODEL" --overwrite \
-    --tokens_folder "$OUT/tokens" --captions "$OUT/corpus/captions.jsonl" --kmeans_path "$OUT/hubert_kmeans"
 # Short windows first: they begin more often, and where a window begins only the condition says what is to come.
 # shellcheck disable=SC2086
 train semantic_short train_semantic_stage --model_config demo/configs/model_short_windows.json \
     --training_config demo/configs/training_short_windows.json $TOKENIZERS
 BEGIN_WITH=$OUT/semantic_short
-for name in semantic coarse fine; do
+for name in semantic coarse; do
     # shellcheck disable=SC2086
     train "$name" "train_${name}_stage" --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
     BEGIN_WITH=
@@ -71,7 +71,5 @@ done
 rm -rf "$OUT/bundle"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
-    --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --fine_path "$OUT/fine" \
-    --generation_config demo/bundle/generation_config.json
+    --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --generation_config demo/bundle/generation_config.json
 "$PYTHON" demo/halve_weights.py "$OUT/bundle" demo/bundle
-cp "$OUT/rhythm_scorer/rhythm_scorer.safetensors" demo/

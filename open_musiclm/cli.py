@@ -65,8 +65,7 @@ SAMPLING_FIELDS = (
     "loudness",
 )
 LENGTH_FIELDS = ("duration", "semantic_advance")
-SEARCH_FIELDS = ("num_samples", "num_top_matches", "num_particles")
-_OLD_FLAGS = {"num_particles": ("--num_drafts",)}
+SEARCH_FIELDS = ("num_samples", "num_top_matches")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -155,13 +154,12 @@ def add_generation_arguments(to: argparse.ArgumentParser, names: Sequence[str]) 
     for name in names:
         field = GenerationConfig.model_fields[name]
         text = f"{field.description} (of a bundle its own; else {field.default})"
-        flags = [f"--{name}", *_OLD_FLAGS.get(name, ())]
         if field.annotation is bool:
-            to.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, help=text, default=None)
+            to.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text, default=None)
         elif name == "precision":
-            to.add_argument(*flags, dest=name, choices=PRECISIONS, help=text, default=None)
+            to.add_argument(f"--{name}", choices=PRECISIONS, help=text, default=None)
         else:
-            to.add_argument(*flags, dest=name, type=_FLAG_TYPES[name], help=text, default=None)
+            to.add_argument(f"--{name}", type=_FLAG_TYPES[name], help=text, default=None)
 
 
 def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
@@ -326,7 +324,6 @@ _FLAG_TYPES: dict[str, Callable[[str], object]] = {
     "loudness": loudness,
     "num_samples": positive_int,
     "num_top_matches": positive_int,
-    "num_particles": positive_int,
 }
 
 

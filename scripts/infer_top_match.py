@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from demo.rhythm.arguments import add_arguments, rhythm_scorer_path, wants_rhythm
 from open_musiclm import cli
 from open_musiclm.prompt_arguments import add_prompt_arguments, no_prompt, prompts_from
 
@@ -16,7 +15,6 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
-    add_arguments(parser)
     return parser
 
 
@@ -25,14 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files, lines_of
 
-    request = (model, prompts, arguments.results_folder, parts, arguments.input_audio)
-    if wants_rhythm(arguments):
-        from demo.rhythm import combined, search
-
-        scorer = combined.ClapRhythmScorer.load(model, rhythm_scorer_path(arguments))
-        found = search.generate_files(*request, scorer, arguments.num_semantic_candidates)
-    else:
-        found = generate_files(*request)
+    found = generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio)
     cli.tell_each(found, len(prompts), arguments.results_folder, lines_of)
 
 

@@ -274,7 +274,7 @@ def test_a_bad_line_of_captions_is_named(tmp_path, line, named):
 
 
 def test_demo_configs_are_valid():
-    load_section(DEMO / "configs/train_encodec.json", EncodecTrainingConfig)
+    load_section(DEMO.parent / "configs/backbones/train_encodec.json", EncodecTrainingConfig)
     load_section(DEMO / "configs/train_clap.json", ClapTrainingConfig)
     load_section(DEMO / "configs/train_mert.json", MertTrainingConfig)
     load_section(DEMO / "configs/train_spectral_codec.json", SpectralCodecTrainingConfig)

@@ -27,7 +27,10 @@ from open_musiclm.training.backbones.train import EncodecTrainingConfig
 READERS = {
     "model": (load_model_config, REPOSITORY / "configs/model/musiclm_small.json"),
     "training": (load_training_config, REPOSITORY / "configs/training/train_fma_preprocess.json"),
-    "encodec": (lambda path: load_section(path, EncodecTrainingConfig), DEMO / "configs/train_encodec.json"),
+    "encodec": (
+        lambda path: load_section(path, EncodecTrainingConfig),
+        REPOSITORY / "configs/backbones/train_encodec.json",
+    ),
     "clap": (lambda path: load_section(path, ClapTrainingConfig), DEMO / "configs/train_clap.json"),
     "mert": (lambda path: load_section(path, MertTrainingConfig), DEMO / "configs/train_mert.json"),
 }

@@ -44,7 +44,7 @@ def workplace(tmp_path: Path) -> Path:
     """A repository whose scripts are stand-ins, with a virtual environment that counts as installed."""
     for folder in ("scripts", "demo"):
         (tmp_path / folder).mkdir()
-    for name in ("train_encodec", "train_clap_rvq"):
+    for name in ("train_spectral_codec", "train_clap_rvq"):
         (tmp_path / "scripts" / f"{name}.py").write_text(TRAINING)
     (tmp_path / "demo" / "halve_weights.py").write_text(TRACE)
     (tmp_path / "scripts" / "train_hubert_kmeans.py").write_text(TRACE)
@@ -115,7 +115,7 @@ CASES = [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False),
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "whole_group"), CASES)
 def test_the_demos_training_script_stops(workplace: Path, number: int, whole_group: bool) -> None:
-    folder = workplace / "results" / "demo_model" / "encodec"
+    folder = workplace / "results" / "demo_model" / "spectral_codec"
     status, output = stopped(["sh", str(DEMO / "train.sh")], workplace, folder, number, whole_group)
     assert status == 128 + number, output
     assert "go on with: " in output

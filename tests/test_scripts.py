@@ -74,7 +74,6 @@ def test_the_documentation_mentions_every_script(script: Path) -> None:
         (["a tune", "--duration", "0"], "--duration"),
         (["a tune", "--duration", "-1"], "--duration"),
         (["a tune", "--num_samples", "2", "--num_top_matches", "3"], "--num_top_matches"),
-        (["a tune", "--num_samples", "4", "--num_drafts", "17"], "--num_particles"),
         (["a tune", "--top_p", "1.5"], "--top_p"),
         (["a tune", "--cfg_scale", "4,2"], "--cfg_scale"),
         (["a tune", "--device", "abacus"], "--device abacus"),

@@ -105,10 +105,7 @@ def test_the_context_goes_on_where_what_is_asked_for_changes(
     before = round(1.8 * 50) - 1
     assert torch.equal(tokens[0][:, :before], tokens[2][:, :before])
     assert not torch.equal(tokens[0][:, before:], tokens[2][:, before:])
-    coarse = [
-        session.particle_tracks(session.prompt_tokens(None), None)[1].tokens(0, session.new_ticks)
-        for session in sessions
-    ]
+    coarse = [session.coarse_track(session.prompt_tokens(None)).tokens(0, session.new_ticks) for session in sessions]
     if token_layout == "flat":
         assert torch.equal(coarse[0], coarse[1])
     # in the frames layout the last frames before a change do not know the first after it, as at the end of any window

@@ -10,7 +10,7 @@ from helpers.paths import REPOSITORY
 from torch import Tensor
 from torch.nn import functional
 
-from open_musiclm.config import CoarseConfig, ModelConfig, load_model_config
+from open_musiclm.config import CoarseConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.models.attention import LOGIT_SCALE, DenseAttention, dense_bias
 from open_musiclm.models.example_rng import ExampleDropout, derived, kept, noise
 from open_musiclm.models.position_bias import ContinuousPositionBias, between_all
@@ -177,14 +177,17 @@ def test_mixed_precision_is_close() -> None:
 
 def test_computed_memory_counts_what_a_real_step_keeps() -> None:
     config = load_model_config(REPOSITORY / "configs/demo/model.json")
-    assert kept_on_cpu(config, "fine", fake=True) == pytest.approx(kept_on_cpu(config, "fine", fake=False), rel=1e-3)
+    for stage in ("semantic", "coarse"):
+        kept, computed = kept_on_cpu(config, stage, fake=False), kept_on_cpu(config, stage, fake=True)
+        assert computed == pytest.approx(kept, rel=1e-3)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_computed_memory_is_above_the_peak(checkpointing: bool) -> None:
+@pytest.mark.parametrize("stage", ["semantic", "coarse"])
+def test_computed_memory_is_above_the_peak(stage: StageName, checkpointing: bool) -> None:
     config = load_model_config(REPOSITORY / "configs/demo/model.json")
-    estimate = step(config, "fine", 4, checkpointing, "cpu")
-    peak = simulated_peak(config, "fine", 4, checkpointing)
+    estimate = step(config, stage, 4, checkpointing, "cpu")
+    peak = simulated_peak(config, stage, 4, checkpointing)
     assert peak < estimate.total < 1.8 * peak
-    weights = sum(weight.numel() for weight in build_stage("fine", config).parameters())
+    weights = sum(weight.numel() for weight in build_stage(stage, config).parameters())
     assert estimate.weights + estimate.training == 16 * weights

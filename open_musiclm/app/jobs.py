@@ -100,7 +100,7 @@ class JobRunner:
         Nothing is searched for: every sample is a result. Raises UserError.
         """
         (checked,) = check_prompts([prompt])
-        config = self.model.generation_config.updated({"num_particles": None, "num_top_matches": 1, **changes})
+        config = self.model.generation_config.updated({"num_top_matches": 1, **changes})
         self.limits.check(config)
         job = Job(checked, config, self.model.sample_hz)
         self.history.add(job)

@@ -62,7 +62,7 @@ def config_files() -> list[ConfigFile]:
         ),
         ConfigFile(
             "Backbone training: codec",
-            "`--config` of `scripts/train_encodec.py`; the demo's is `demo/configs/train_encodec.json`. The section "
+            "`--config` of `scripts/train_encodec.py`; shipped is `configs/backbones/train_encodec.json`. The section "
             "`architecture` is `EncodecArchitecture` in `open_musiclm/tokenizers/encodec_directory.py`.",
             {"trainer": EncodecTrainerConfig},
         ),

@@ -75,7 +75,7 @@ class GenerationConfig(Section):
     num_samples: Samples = Field(default=4, description="samples to choose from, per prompt")
     num_top_matches: PositiveInt = Field(default=1, description="samples to keep, per prompt")
     num_particles: PositiveInt | None = Field(
-        default=None, description="particles that compete for each sample, window by window; the best is the sample"
+        default=None, exclude=True, description="accepted and ignored, for older bundles; particle search is no more"
     )
 
     @field_validator("semantic_temperature", "coarse_temperature", "fine_temperature")
@@ -122,11 +122,6 @@ class GenerationConfig(Section):
     def _search_fits(self) -> "GenerationConfig":
         if self.num_top_matches > self.num_samples:
             raise ValueError(f"num_top_matches {self.num_top_matches} is above num_samples {self.num_samples}")
-        if self.num_particles is not None and self.num_particles > self.max_batch_size:
-            raise ValueError(
-                f"num_particles {self.num_particles} is above max_batch_size {self.max_batch_size}, but the particles "
-                "of a sample compete within one batch"
-            )
         return self
 
     @model_validator(mode="wrap")  # the last one, around all others

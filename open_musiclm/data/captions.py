@@ -17,6 +17,7 @@ from open_musiclm.text_files import read_lines
 
 CAPTIONS_NAME = "captions.jsonl"
 _LONGEST = 10_000  # CLAP reads 77 tokens
+_LONGEST_PATH = 4096  # of any file system
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _captions_of(entry: object, place: str) -> tuple[str, list[str]]:
     if not isinstance(entry, dict):
         raise UserError(f'{place}: expected {{"file": "...", "caption": "..."}}, found {shown(entry)}')
     file = entry.get("file")
-    if not isinstance(file, str) or not file.strip() or "\0" in file:
+    if not isinstance(file, str) or not file.strip() or "\0" in file or len(file) > _LONGEST_PATH:
         raise UserError(f'{place}: "file": expected the path of a sound beside this file, found {shown(file)}')
     found = entry.get("captions")
     if found is None or found == []:

@@ -16,7 +16,7 @@ from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer, Scorer
-from open_musiclm.generation.search import Candidate, Search
+from open_musiclm.generation.search import Candidate, best_of_each
 from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
 from open_musiclm.generation.story import AnyPrompt, during
@@ -67,7 +67,7 @@ def generate_files(
                 yield [written]
             return
         scorer = scorer or ClapScorer(model)
-        for own in Search(model, scorer, config, audio_prompt, progress).best_of_each(prompts):
+        for own in best_of_each(model, prompts, scorer, config, audio_prompt, progress):
             yield write_candidates(model, own, scorer.name, folder, paths)
 
 
@@ -116,12 +116,12 @@ def check_ranked_length(config: GenerationConfig, prompts: int) -> None:
         raise UserError(
             f"duration {config.duration:g}: {at_once} samples are {seconds / 3600:.1f} hours of music, which wait in "
             f"memory to be ranked; at most {MOST_RANKED_SECONDS / 3600:g} hours can; lower num_samples and "
-            "max_batch_size; num_samples 1 without num_particles has no limit, for it is written as it is made"
+            "max_batch_size; num_samples 1 has no limit, for it is written as it is made"
         )
 
 
 def _streamed(config: GenerationConfig) -> bool:
-    return config.num_samples == 1 and config.num_particles is None and config.duration > STREAMED_SECONDS
+    return config.num_samples == 1 and config.duration > STREAMED_SECONDS
 
 
 def _stream_files(

@@ -85,16 +85,6 @@ def split_windows(windows: Sequence[Window], ticks: Sequence[int]) -> list[Windo
     return parts
 
 
-def plan_steps(start: int, end: int, window: int, step: int) -> list[Window]:
-    """The windows that make ticks [start, end) by `step` at a time, each with as much context as fits.
-
-    Up to the first `window` ticks a causal stage makes the same tokens as in one window.
-    """
-    ends = [*range(start + step, end, step), end] if start < end else []
-    starts = [start, *ends[:-1]]
-    return [Window(max(last - window, 0), first, last) for first, last in zip(starts, ends, strict=False)]
-
-
 def advance(stage: StageName, window: int, share: float | None = None) -> int:
     """The ticks by which a stage advances over its window of `window` ticks: a `share` of it, if that is given."""
     return max(int(window * (STEP_FRACTION[stage] if share is None else share) + _ROUNDING), 1)

@@ -19,7 +19,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.arguments import check_count
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
 from open_musiclm.generation.clap_track import ClapTrack
-from open_musiclm.generation.planner import TickGrid, Window, advance, plan_steps, plan_windows
+from open_musiclm.generation.planner import TickGrid, Window, advance, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.prompt_checks import check_prompts
 from open_musiclm.generation.sampling import sample_rng, sampling_of
@@ -27,7 +27,6 @@ from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import (
     EncodedTrack,
-    FinishedTrack,
     GeneratedTrack,
     StageInputs,
     Tokens,
@@ -102,9 +101,7 @@ class GenerationSession:
     def stream(self, audio_prompt: Sound | None = None) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of new music; with an audio prompt, that sound first and then music that goes on from it."""
         given = self.prompt_tokens(audio_prompt)
-        semantic = self._track("semantic", None, given, self._semantic_end(given))
-        coarse = self._track("coarse", semantic, given, self._coarse_end(given))
-        yield from self.finish(coarse, given, audio_prompt)
+        yield from self.finish(self.coarse_track(given), given, audio_prompt)
 
     def stream_from(
         self, given: PromptTokens, semantic: Int[Tensor, "batch time 1"], ticks: int
@@ -150,21 +147,10 @@ class GenerationSession:
         end = self._semantic_end(given)
         return self._track("semantic", None, given, end).tokens(0, end)
 
-    def particle_tracks(
-        self, given: PromptTokens, semantic: Int[Tensor, "batch time 1"] | None
-    ) -> tuple[GeneratedTrack | FinishedTrack, GeneratedTrack]:
-        """Semantic and coarse tracks whose requests are compared after each coarse window.
-
-        The semantic tokens are those given; else none is made before a coarse window needs it.
-        """
-        semantic_track: GeneratedTrack | FinishedTrack
-        if semantic is not None:
-            semantic_track = FinishedTrack(self.streams["semantic"], self.grid, semantic)
-        else:
-            end, step = self._semantic_end(given), self.advance("coarse")
-            windows = plan_steps(given.ticks, end, self.window["semantic"], step)
-            semantic_track = self._track("semantic", None, given, end, windows)
-        return semantic_track, self._track("coarse", semantic_track, given, self._coarse_end(given))
+    def coarse_track(self, given: PromptTokens) -> GeneratedTrack:
+        """The coarse tokens; they are made, and the semantic ones that they need, as far as somebody asks."""
+        semantic = self._track("semantic", None, given, self._semantic_end(given))
+        return self._track("coarse", semantic, given, self._coarse_end(given))
 
     def finish(
         self, coarse: Track, given: PromptTokens, audio_prompt: Sound | None

@@ -40,23 +40,6 @@ class EncodedTrack:
         return self.encode(start, end).expand(self.batch, -1, -1)
 
 
-@dataclass
-class FinishedTrack:
-    """Tokens that are all there."""
-
-    stream: TokenStream
-    grid: TickGrid
-    all_tokens: Tokens
-
-    def tokens(self, start: int, end: int) -> Tokens:
-        first = self.grid.first_frame(self.stream, start)
-        return self.all_tokens[:, first : first + self.grid.frames(self.stream, end - start)]
-
-    def select(self, indices: Int[Tensor, "selected"]) -> None:
-        """Keeps the tokens of these places of the batch, each as often as it is named."""
-        self.all_tokens = self.all_tokens[indices.to(self.all_tokens.device)]
-
-
 @dataclass(frozen=True)
 class StageInputs:
     """What a stage generates with: how it samples, the rng of each request, CLAP tokens, and the track of the stage
@@ -87,19 +70,10 @@ class GeneratedTrack:
     ) -> None:
         self.generator, self.inputs, self.grid = generator, inputs, grid
         self.stream: TokenStream = generator.predicted
-        self._ends = {window.end for window in windows}
         self._planned = list(reversed(split_windows(windows, inputs.clap.starts)))
         self._device = prompt_tokens.device
         self._made = prompt_tokens.cpu()
         self._advanced = partial(_advance, progress, generator.name, self.stream)
-
-    def window_ends(self) -> list[int]:
-        """The ends, in ticks, of the windows that are still to be made, whatever they are split into."""
-        return [window.end for window in reversed(self._planned) if window.end in self._ends]
-
-    def select(self, indices: Int[Tensor, "selected"]) -> None:
-        """Keeps the tokens of these places of the batch, each as often as it is named."""
-        self._made = self._made[indices]
 
     def tokens(self, start: int, end: int) -> Tokens:
         """The tokens of ticks [start, end); the windows up to there are made first."""

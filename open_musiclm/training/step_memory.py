@@ -3,7 +3,8 @@
 The step runs on torch's fake tensors, which have shapes and types and no numbers. For a CPU the whole step runs, and
 the bytes of all living tensors are counted. For a GPU, which need not be there, the forward pass runs with the types
 of its mixed precision, and the result is an upper estimate: all that is kept for the backward pass, and once more
-what the part that keeps most (a block, or the logits with their loss) keeps, for its gradients. With checkpointing
+what the part that keeps most (a block, or the logits with their loss) keeps, for its gradients, and the gradient of
+the largest weight before it is added to that of the batches before. With checkpointing
 blocks keep only their inputs, one of them all, and autocast its copies of weights. Attention keeps queries, keys,
 values, its output and a number for each query; its bias, a number for each pair of positions, is there once for all
 blocks, and twice more as its gradient. Not counted: the CUDA context and libraries' own buffers.
@@ -149,6 +150,7 @@ def gpu_step(plan: StepPlan, device: str = "cuda") -> StepMemory:
         assert loss.device.type == device
     parts = [after - before for before, after in pairwise([*marks, kept.bytes])]
     gradients = 2 * sum(biases)  # of the bias: one block's, and the sum of those after it
+    gradients += (_COPY_BYTES + FLOAT_BYTES) * max(weight.numel() for weight in stage.parameters())
     weights, training = _fixed(stage, plan)
     if not plan.checkpointing:
         return StepMemory(weights, training, kept.bytes + max(parts) + gradients)

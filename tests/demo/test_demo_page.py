@@ -18,9 +18,9 @@ from helpers.paths import REPOSITORY
 from PIL import Image
 
 from demo.page import PageSample, write_page
-from demo.rhythm.search import RhythmCandidate
 from open_musiclm.audio import write_wave
 from open_musiclm.audio.spectrogram import write_spectrogram
+from open_musiclm.generation.search import Candidate
 
 SAMPLE_HZ = 24000
 
@@ -57,11 +57,11 @@ def content(source: str) -> io.BytesIO:
 def test_the_page_holds_all_it_shows(tmp_path):
     waves = [tone(220.0), tone(880.0)]
     samples = []
-    for number, (wave, rhythm) in enumerate(zip(waves, (None, 0.25), strict=True)):
+    for number, wave in enumerate(waves):
         sound, picture = tmp_path / f"{number}.wav", tmp_path / f"{number}.png"
         write_wave(sound, wave, SAMPLE_HZ)
         write_spectrogram(picture, wave, SAMPLE_HZ)
-        samples.append(PageSample(sound, picture, str(RhythmCandidate("", 0, wave, 0.5 - number, rhythm))))
+        samples.append(PageSample(sound, picture, str(Candidate("", 0, wave, 0.5 - number))))
     prompt = '<script>alert("x")</script> & a tune'
     write_page(tmp_path / "page.html", prompt, "a <tiny> model", samples)
     for sample in samples:
@@ -71,7 +71,7 @@ def test_the_page_holds_all_it_shows(tmp_path):
     assert prompt in page.text
     assert "a <tiny> model" in page.text
     assert "1. similarity 0.500 (0.wav)" in page.text
-    assert "2. similarity -0.500, rhythm +0.25 (1.wav)" in page.text
+    assert "2. similarity -0.500 (1.wav)" in page.text
     for (_, picture), (_, sound), wave in zip(page.found[::2], page.found[1::2], waves, strict=True):
         assert Image.open(content(picture)).size[1] > 100
         played, sample_hz = soundfile.read(content(sound), dtype="float32")

@@ -125,7 +125,7 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
         REPOSITORY / "demo/evaluate.py", "--checkpoint_dir", str(stack.folder),
         "--classifier_corpus", str(write_corpus(tmp_path / "labelled", (1, 2, 3))),
         "--held_out_corpus", str(write_corpus(tmp_path / "held_out", (4,))),
-        "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2", "--num_drafts", "3",
+        "--training_tokens", str(tmp_path / "tokens"), "--num_prompts", "3", "--num_samples", "2",
         "--duration", "2", "--results_folder", str(tmp_path / "results"), "--device", "cpu",
     ]  # fmt: skip
     done = forks.run(command)

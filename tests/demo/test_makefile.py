@@ -56,7 +56,7 @@ def test_a_prompt_reaches_the_demo_as_it_was_typed(venv: Path, prompt: str) -> N
 def test_a_prompt_reaches_the_trained_demo_as_it_was_typed(venv: Path, prompt: str) -> None:
     """With everything trained already."""
     results = venv / "results"
-    steps = ("corpus", "clap_rvq", "hubert_kmeans", "tokens", "semantic", "coarse", "fine")
+    steps = ("corpus", "clap_rvq", "hubert_kmeans", "tokens", "semantic", "coarse")
     for number, step in enumerate(steps):
         (results / step).mkdir(parents=True)
         (results / step / "done").touch()

@@ -33,8 +33,6 @@ IMPORTS = (
     "open_musiclm.training.backbones.train",
     "open_musiclm.training.train_stage",
     "open_musiclm.training.train_tokenizers",
-    "demo.rhythm.search",
-    "demo.rhythm.training",
     "accelerate.accelerator",
     "sklearn.cluster",
     "tokenizers",

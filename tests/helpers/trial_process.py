@@ -35,7 +35,6 @@ _IMPORTS = (
     "open_musiclm.training.backbones.train",
     "open_musiclm.data.preprocess_sounds",
     "open_musiclm.checkpoints.bundle",
-    "demo.rhythm.training",
 )
 
 
