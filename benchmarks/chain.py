@@ -16,10 +16,10 @@ from generate import generation, window_ids
 from measure import Measured, measure_alone
 
 from open_musiclm import audio, cli
-from open_musiclm.config import StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import STAGE_NAMES, build_stage
+from open_musiclm.models.stages import build_stage
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -18,12 +18,12 @@ import torch
 from measure import measure_alone
 
 from open_musiclm import cli
-from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, GenerationConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import sample_rng, sampling_of
-from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
+from open_musiclm.models.stages import Stage, build_stage
 from open_musiclm.tokens import token_streams
 
 UNCACHED_AT = (0.1, 0.5, 0.9)

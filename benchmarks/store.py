@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 
 from open_musiclm import cli
-from open_musiclm.config import GlobalConfig, ModelConfig, load_model_config
+from open_musiclm.config import STAGE_NAMES, GlobalConfig, ModelConfig, load_model_config
 from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import DESCRIPTION_NAME, StoreDescription
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.data.token_store_writer import TokenStoreWriter
-from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.tokens import token_streams
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_small.json"

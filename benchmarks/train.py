@@ -21,9 +21,9 @@ from plain_stage import plain_loss
 from training_fit import say_what_fits
 
 from open_musiclm import cli
-from open_musiclm.config import StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
 from open_musiclm.devices import choose_device
-from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage
+from open_musiclm.models.stages import Stage, build_stage
 
 # Dense bfloat16 operations a second, in 10^12, by a part of the device's name.
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165, "3090": 71}

@@ -21,8 +21,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from training_fit import GIGABYTES, LEFT_FREE
 
 from open_musiclm import cli
-from open_musiclm.config import ModelConfig, StageName, load_model_config
-from open_musiclm.models.stages import STAGE_NAMES, build_stage
+from open_musiclm.config import STAGE_NAMES, ModelConfig, StageName, load_model_config
+from open_musiclm.models.stages import build_stage
 from open_musiclm.training.step_memory import (
     Kept,
     StepMemory,

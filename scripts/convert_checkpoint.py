@@ -5,7 +5,7 @@ from pathlib import Path
 
 from open_musiclm import cli
 
-KINDS = (*cli.STAGES, "clap_rvq", "hubert_kmeans")
+KINDS = (*cli.STAGE_NAMES, "clap_rvq", "hubert_kmeans")
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.evaluation.arguments import add_evaluation_arguments, check_arguments, measures_from, options_from
+from open_musiclm.cli.evaluation import add_evaluation_arguments, check_arguments, measures_from, options_from
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from open_musiclm import cli, edit_arguments
+from open_musiclm import cli
 from open_musiclm.generation.prompts import VARIED_PROMPTS, read_prompts
-from open_musiclm.prompt_arguments import add_prompt_arguments, prompts_from
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -13,9 +12,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.set_defaults(results_folder=Path("results/infer"))
     parser.add_argument("prompts", nargs="*", type=cli.prompt, metavar="prompt", help="default: a varied list")
     parser.add_argument("--prompts_file", type=Path, default=None, help="text file with a prompt on each line")
-    add_prompt_arguments(parser)
+    cli.add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
-    edit_arguments.add_edit_arguments(parser)
+    cli.add_edit_arguments(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS))
     parser.set_defaults(num_samples=1, num_top_matches=1)
@@ -23,9 +22,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    edit = edit_arguments.edit_from(arguments)
+    edit = cli.edit_from(arguments)
     texts = read_prompts(arguments.prompts_file, arguments.prompts)
-    prompts = prompts_from(arguments, texts, () if edit else VARIED_PROMPTS)
+    prompts = cli.prompts_from(arguments, texts, () if edit else VARIED_PROMPTS)
     model, parts = cli.load_model(arguments, edit.first_stage if edit else "semantic")
     from open_musiclm.generation import editing, inference
 

@@ -4,14 +4,13 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.prompt_arguments import add_prompt_arguments, no_prompt, prompts_from
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.set_defaults(results_folder=Path("results/infer_top_match"))
     parser.add_argument("prompts", nargs="*", type=cli.prompt, metavar="prompt", help="a description of the music")
-    add_prompt_arguments(parser)
+    cli.add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
@@ -19,7 +18,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    prompts = prompts_from(arguments, arguments.prompts) or no_prompt()
+    prompts = cli.prompts_from(arguments, arguments.prompts) or cli.no_prompt()
     model, parts = cli.load_model(arguments)
     from open_musiclm.generation.inference import generate_files, lines_of
 

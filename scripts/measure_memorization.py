@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.evaluation.memorization_arguments import add_memorization_arguments, load_semantic_stage, options_from
+from open_musiclm.cli.memorization import add_memorization_arguments, load_semantic_stage, options_from
 
 
 def arguments() -> argparse.ArgumentParser:

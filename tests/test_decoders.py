@@ -22,13 +22,12 @@ from vocos.pretrained import Vocos
 from open_musiclm import GenerationConfig, MusicLM
 from open_musiclm.audio import find_sounds, read_sound, write_wave
 from open_musiclm.checkpoints.bundle import pack
-from open_musiclm.config import EncodecConfig, GlobalConfig, ModelConfig, load_model_config
+from open_musiclm.config import STAGE_NAMES, EncodecConfig, GlobalConfig, ModelConfig, load_model_config
 from open_musiclm.config.json_files import load_section
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
 from open_musiclm.tokenizers.own_directory import save_model

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from open_musiclm import cli
 from open_musiclm.config import (
+    STAGE_NAMES,
     ClapRvqConfig,
     CoarseConfig,
     EncodecConfig,
@@ -27,7 +28,7 @@ from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
-from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, corrupted_history, forgetful_mask
+from open_musiclm.models.stages import Stage, build_stage, corrupted_history, forgetful_mask
 from open_musiclm.models.token_layout import PADDING
 
 OPTIONS: dict[str, dict] = {

@@ -14,7 +14,7 @@ from helpers.small_stack import Stack, build_stack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_musiclm import cli, edit_arguments
+from open_musiclm import cli
 from open_musiclm.audio import Patch, Sound, crossfaded, read_sound
 from open_musiclm.audio.reading import blocks_of
 from open_musiclm.config import GenerationConfig
@@ -229,7 +229,7 @@ def test_the_script_regenerates_seconds_for_each_prompt(stack: Stack, tmp_path: 
 )
 def test_ranges_are_two_times(text: str) -> None:
     parser = cli.parser("")
-    edit_arguments.add_edit_arguments(parser)
+    cli.add_edit_arguments(parser)
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args([f"--regenerate={text}"])
 
@@ -245,8 +245,8 @@ def test_ranges_are_two_times(text: str) -> None:
 )
 def test_arguments_that_do_not_go_together_are_refused(words: list[str], named: str) -> None:
     parser = cli.parser("")
-    edit_arguments.add_edit_arguments(parser)
+    cli.add_edit_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_generation_arguments(parser, ("duration", "loudness"))
     with pytest.raises(UserError, match=named):
-        edit_arguments.edit_from(parser.parse_args(words))
+        cli.edit_from(parser.parse_args(words))

@@ -13,7 +13,7 @@ from open_musiclm import GenerationConfig
 from open_musiclm.audio import Sound, find_sounds, read_sound
 from open_musiclm.config import load_generation_config, load_model_config, load_training_config
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import check_config, check_count, check_sound, check_stages, check_stretch
+from open_musiclm.generation.checks import check_config, check_count, check_sound, check_stages, check_stretch
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.generation.prompt_checks import check_prompts

@@ -15,7 +15,7 @@ from helpers.released_layout import released_rvq, released_stage, write_released
 from helpers.small_stack import MODEL, Stack
 
 from open_musiclm.checkpoints import load_weights
-from open_musiclm.models.stages import STAGE_NAMES
+from open_musiclm.config import STAGE_NAMES
 
 NAMES = {
     "semantic": "semantic.transformer.14000.pt",

@@ -16,9 +16,9 @@ from helpers.small_stack import Stack
 from safetensors.torch import load_file, save_file
 
 from open_musiclm.checkpoints import load_weights, saved_steps
-from open_musiclm.config import StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
 from open_musiclm.errors import UserError
-from open_musiclm.models.stages import STAGE_NAMES, load_stage
+from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer

@@ -11,14 +11,14 @@ from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
 
-from open_musiclm import cli, edit_arguments
+from open_musiclm import cli
 from open_musiclm.audio import Sound
+from open_musiclm.cli.prompts import add_prompt_arguments
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.edits import Variation
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.session import Request
-from open_musiclm.prompt_arguments import add_prompt_arguments
 
 ROUGH = GenerationConfig(max_batch_size=4, return_coarse_wave=True)
 NOISE = Sound(0.3 * torch.rand(19845, generator=torch.Generator().manual_seed(0)) - 0.15, 22050)
@@ -78,14 +78,14 @@ def parsed(*words: str) -> argparse.Namespace:
     parser.add_argument("prompts", nargs="*")
     parser.add_argument("--prompts_file", type=Path)
     add_prompt_arguments(parser)
-    edit_arguments.add_edit_arguments(parser)
+    cli.add_edit_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_generation_arguments(parser, ("duration", "loudness"))
     return parser.parse_args(words)
 
 
 def test_a_variation_starts_with_the_semantic_stage_unless_told_otherwise() -> None:
-    assert edit_arguments.edit_from(parsed("--variation_of", "a.wav")) == Variation(Path("a.wav"), "semantic", 1)
+    assert cli.edit_from(parsed("--variation_of", "a.wav")) == Variation(Path("a.wav"), "semantic", 1)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_variation_starts_with_the_semantic_stage_unless_told_otherwise() -> N
 )
 def test_arguments_that_leave_nothing_to_vary_are_refused(words: list[str], named: str) -> None:
     with pytest.raises(UserError, match=f"^{named}"):
-        edit_arguments.edit_from(parsed(*words))
+        cli.edit_from(parsed(*words))

@@ -12,7 +12,6 @@ from open_musiclm.app import markup
 from open_musiclm.app.files import address
 from open_musiclm.app.jobs import Cancelled, Job, JobRunner
 from open_musiclm.app.uploads import read_upload
-from open_musiclm.argument_types import guidance as guidance_of
 from open_musiclm.errors import UserError
 from open_musiclm.generation.prompting import Prompt
 
@@ -111,9 +110,10 @@ class Handlers:
 def _guidance(text: str) -> float | list[float]:
     """Guidance as it is typed: one number, or one for each stage. Raises gradio.Error."""
     try:
-        return guidance_of(text.replace(" ", ""))
-    except Exception as error:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
         raise gradio.Error(f"guidance {text!r}: expected one number, or three, as 4, 2.5, 1") from error
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _described(job: Job, finished: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from open_musiclm import __version__
 from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.checkpoints.weights import chosen_step, save_tensors, step_folder
-from open_musiclm.config import StageName
+from open_musiclm.config import STAGE_NAMES, StageName
 from open_musiclm.config.json_files import section_from_json
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError
@@ -109,9 +109,8 @@ def load_adapter(path: Path) -> Adapter:
     if metadata.get("format") != ADAPTER_FORMAT or any(key not in metadata for key in _KEYS):
         whole = "; it holds a whole stage" if "model_config" in metadata else ""
         raise UserError(f"{path}: not an adapter of open_musiclm (its metadata lacks format={ADAPTER_FORMAT}){whole}")
-    names: tuple[StageName, ...] = ("semantic", "coarse", "fine")
-    stage = next((name for name in names if name == metadata["stage"]), None)
+    stage = next((name for name in STAGE_NAMES if name == metadata["stage"]), None)
     if stage is None:
-        raise UserError(f"{path}: an adapter of stage {metadata['stage'][:40]!r}; expected {', '.join(names)}")
+        raise UserError(f"{path}: an adapter of stage {metadata['stage'][:40]!r}; expected {', '.join(STAGE_NAMES)}")
     lora = section_from_json(metadata["lora"], f"{path}: lora", LoraConfig)
     return Adapter(path, stage, lora, metadata["base_fingerprint"], metadata["base"], tensors)

@@ -1,6 +1,7 @@
 """Model, training and generation configs: JSON files as validated types, without torch."""
 
 from open_musiclm.config.fields import (
+    STAGE_NAMES,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -41,6 +42,7 @@ from open_musiclm.config.training import (
 __all__ = [
     "GENERATION_CONFIG_NAME",
     "MODEL_CONFIG_NAME",
+    "STAGE_NAMES",
     "AcousticConfig",
     "ClapRvqConfig",
     "ClapRvqTrainerConfig",

@@ -1,7 +1,7 @@
 """Field types that several config sections share, each with its bounds."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -54,6 +54,7 @@ TrainingSeed = Annotated[int, Field(ge=0), AtMost(2**32 - 2**16, "seeds have 32 
 Precision = Literal["float32", "bfloat16"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 StageName = Literal["semantic", "coarse", "fine"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)  # in the order they run
 
 
 def accept_renamed_key(section: object, old: str, new: str) -> object:

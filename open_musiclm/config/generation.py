@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from open_musiclm.config.fields import (
+    STAGE_NAMES,
     AtMost,
     BatchSize,
     NonNegativeFloat,
@@ -26,7 +27,6 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Duration = Annotated[PositiveFloat, Field(ge=1e-3), AtMost(86_400, "that is a whole day of music")]
 Temperature = Annotated[NonNegativeFloat, AtMost(100, "all ids would be as likely as each other")]
 Samples = Annotated[PositiveInt, AtMost(100_000, "each is generated and kept until the best are chosen")]
-_STAGES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 
 
 class GenerationConfig(Section):
@@ -95,8 +95,8 @@ class GenerationConfig(Section):
     @field_validator("cfg_scale")
     @classmethod
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
-        if isinstance(scale, list) and len(scale) != len(_STAGES):
-            raise ValueError(f"expected one number, or one for each of {', '.join(_STAGES)}")
+        if isinstance(scale, list) and len(scale) != len(STAGE_NAMES):
+            raise ValueError(f"expected one number, or one for each of {', '.join(STAGE_NAMES)}")
         for number in scale if isinstance(scale, list) else [scale]:
             if not 0 <= number <= _MOST_GUIDANCE:  # beyond it nothing but the difference would be left
                 raise ValueError(f"{number} is not from 0 to {_MOST_GUIDANCE}")
@@ -112,7 +112,7 @@ class GenerationConfig(Section):
 
     @model_validator(mode="after")
     def _negative_prompt_is_heard(self) -> "GenerationConfig":
-        if self.negative_prompt is not None and all(self.guidance(stage) <= 1 for stage in _STAGES):
+        if self.negative_prompt is not None and all(self.guidance(stage) <= 1 for stage in STAGE_NAMES):
             raise ValueError(
                 f"negative_prompt {self.negative_prompt[:40]!r} needs guidance: set a cfg_scale above 1 (3 is usual)"
             )
@@ -151,7 +151,7 @@ class GenerationConfig(Section):
 
     def guidance(self, stage: StageName) -> float:
         """The guidance scale of a stage."""
-        return self.cfg_scale[_STAGES.index(stage)] if isinstance(self.cfg_scale, list) else self.cfg_scale
+        return self.cfg_scale[STAGE_NAMES.index(stage)] if isinstance(self.cfg_scale, list) else self.cfg_scale
 
 
 def load_generation_config(path: Path | str) -> GenerationConfig:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from open_musiclm.config.fields import (
+    STAGE_NAMES,
     AtMost,
     CodebookSize,
     FrameRate,
@@ -298,7 +299,7 @@ class ModelConfig(Section):
     @property
     def stage_names(self) -> tuple[StageName, ...]:
         """The stages of the model: without fine codebooks there is no fine stage."""
-        return ("semantic", "coarse", "fine") if self.global_cfg.num_fine_quantizers else ("semantic", "coarse")
+        return STAGE_NAMES if self.global_cfg.num_fine_quantizers else STAGE_NAMES[:-1]
 
     def check_stage(self, name: StageName) -> None:
         """Raises UserError where the model has no such stage."""

@@ -7,6 +7,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from open_musiclm.config.augment import AugmentConfig
 from open_musiclm.config.fields import (
+    STAGE_NAMES,
     AtMost,
     BatchSize,
     NonNegativeFloat,
@@ -209,7 +210,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _stage_fits_section(self) -> "TrainingConfig":
-        for stage in ("semantic", "coarse", "fine"):
+        for stage in STAGE_NAMES:
             section: StageTrainerConfig | None = getattr(self, f"{stage}_trainer_cfg")
             if section is not None and section.stage != stage:
                 raise ValueError(f"{stage}_trainer_cfg: stage: expected '{stage}', found '{section.stage}'")

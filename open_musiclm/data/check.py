@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from open_musiclm.config import ModelConfig, StageTrainerConfig, TrainingConfig
+from open_musiclm.config import STAGE_NAMES, ModelConfig, StageTrainerConfig, TrainingConfig
 from open_musiclm.data.captions import caption_problems, captions_of
 from open_musiclm.data.check_files import CheckedFile, check_folder, describe, seconds_of, usable
 from open_musiclm.data.split import split_folder
@@ -115,7 +115,7 @@ def _by_config(
 
 
 def _windows(good: Sequence[CheckedFile], model: ModelConfig) -> Iterator[Finding]:
-    stages = {name: model.window_seconds(name) for name in ("semantic", "coarse", "fine")}
+    stages: dict[str, float] = {name: model.window_seconds(name) for name in STAGE_NAMES}
     for name, seconds in {"CLAP": model.global_cfg.clap_audio_length_seconds, **stages}.items():
         share = float(np.mean(seconds_of(good) < seconds)) if good else 1.0
         yield Finding(f"{name} window {seconds:g} s: {share:.0%} of the files are shorter")

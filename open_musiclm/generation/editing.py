@@ -9,7 +9,7 @@ import torch
 from open_musiclm.audio import Sound, read_sound, write_patched
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
-from open_musiclm.generation.arguments import check_stretch
+from open_musiclm.generation.checks import check_stretch
 from open_musiclm.generation.edits import Edit, Infill, Variation
 from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.audio import Sound
-from open_musiclm.config import GenerationConfig, ModelConfig, Precision, StageName
+from open_musiclm.config import STAGE_NAMES, GenerationConfig, ModelConfig, Precision, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import (
+from open_musiclm.generation.checks import (
     check_config,
     check_count,
     check_sound,
@@ -34,7 +34,7 @@ from open_musiclm.generation.prompting import SteadyPrompt
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
 from open_musiclm.generation.story import AnyPrompt, steps_of
-from open_musiclm.models.stages import STAGE_NAMES, Stage
+from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from open_musiclm.audio import Sound, read_sound
 from open_musiclm.config.prompt_text import prompt_problem
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import check_sound, kind_of
+from open_musiclm.generation.checks import check_sound, kind_of
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.generation.story import AnyPrompt, Story
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from open_musiclm import audio
 from open_musiclm.audio import Sound
-from open_musiclm.config import GenerationConfig, ModelConfig, StageName
+from open_musiclm.config import STAGE_NAMES, GenerationConfig, ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import check_count
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
+from open_musiclm.generation.checks import check_count
 from open_musiclm.generation.clap_track import ClapTrack
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_windows
 from open_musiclm.generation.progress import Progress
@@ -32,7 +32,6 @@ from open_musiclm.generation.tracks import (
     Tokens,
     Track,
 )
-from open_musiclm.models.stages import STAGE_NAMES
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokens import token_streams
 

@@ -18,7 +18,6 @@ from open_musiclm.models.frames_layout import FramesLayout
 from open_musiclm.models.token_layout import PADDING, Ids, TokenLayout
 from open_musiclm.tokens import TokenStream, stage_streams
 
-STAGE_NAMES: tuple[StageName, ...] = ("semantic", "coarse", "fine")
 FORGETFUL_MASK_SHARE = 0.15
 _CONDITION, _HISTORY = 1 << 16, 1 << 17  # what derives the seeds of each; blocks have the numbers below
 

@@ -10,9 +10,9 @@ import torch
 from helpers.small_backbones import MERT_FEATURES, build_codec, build_mert
 from helpers.small_clap import CLAP_DIM, build_clap
 from open_musiclm.checkpoints import save_weights, weights_name
-from open_musiclm.config import ModelConfig, StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, ModelConfig, StageName, load_model_config
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.models.stages import STAGE_NAMES, Stage, build_stage, load_stage
+from open_musiclm.models.stages import Stage, build_stage, load_stage
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer

@@ -5,7 +5,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from open_musiclm.argument_types import OFF, STAGES, positive_int
+from open_musiclm.cli.argument_types import OFF, positive_int
+from open_musiclm.cli.generation import SAMPLING_FIELDS, add_generation_arguments
+from open_musiclm.cli.model import add_model_arguments
+from open_musiclm.config import STAGE_NAMES, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.edits import DEFAULT_CANDIDATES, Edit, Infill, Variation
 
@@ -39,7 +42,7 @@ def add_edit_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument("--variation_of", type=Path, default=None, help="a sound file to make anew, in its own style")
     to.add_argument(
         "--first_stage",
-        choices=STAGES,
+        choices=STAGE_NAMES,
         default=None,
         help="of --variation_of: made anew from this stage on; semantic keeps the style alone, coarse the melody and "
         "rhythm too, fine all but details (default: semantic)",
@@ -47,6 +50,14 @@ def add_edit_arguments(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--num_variations", type=positive_int, default=None, help="of --variation_of: how many (default: 1)"
     )
+
+
+def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageName) -> None:
+    """Sound files to regenerate from `first_stage` on."""
+    to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
+    add_model_arguments(to, first_stage)
+    left_out = ("return_coarse_wave",) if first_stage == "fine" else ()
+    add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])
 
 
 def time_range(text: str) -> tuple[float, float | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_musiclm.argument_types import LARGEST_SEED, number_in, positive_int, share
+from open_musiclm.cli.argument_types import LARGEST_SEED, number_in, positive_int, share
 from open_musiclm.config import ModelConfig
 from open_musiclm.generation.paths import ModelPaths
 

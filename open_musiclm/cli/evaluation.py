@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_musiclm.argument_types import LARGEST_SEED, number_in, positive_int
+from open_musiclm.cli.argument_types import LARGEST_SEED, number_in, positive_int
 from open_musiclm.config import MODEL_CONFIG_NAME
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.metric_names import CLIP_SECONDS, DEFAULT_METRICS, METRICS, NEEDS_MODEL

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from open_musiclm.argument_types import non_negative_float
+from open_musiclm.cli.argument_types import non_negative_float
 from open_musiclm.errors import UserError
 
 if TYPE_CHECKING:

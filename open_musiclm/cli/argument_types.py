@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-STAGES = ("semantic", "coarse", "fine")
+from open_musiclm.config import STAGE_NAMES
+
 OFF = "off"
 LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
 Number = TypeVar("Number", int, float)
@@ -73,8 +74,8 @@ def non_negative_float(text: str) -> float:
 def guidance(text: str) -> float | list[float]:
     """An argparse type: one number of at least 0, or one each for the semantic, coarse and fine stage (4,2.5,1)."""
     numbers = [non_negative_float(part) for part in text.split(",")]
-    if len(numbers) not in (1, len(STAGES)):
-        raise argparse.ArgumentTypeError(f"{text}: expected one number, or one for each of {', '.join(STAGES)}")
+    if len(numbers) not in (1, len(STAGE_NAMES)):
+        raise argparse.ArgumentTypeError(f"{text}: expected one number, or one for each of {', '.join(STAGE_NAMES)}")
     return numbers if len(numbers) > 1 else numbers[0]
 
 

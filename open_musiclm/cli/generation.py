@@ -1,0 +1,70 @@
+"""The flags that say how to generate: fields of `GenerationConfig`."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from open_musiclm.cli.argument_types import (
+    OFF,
+    fraction,
+    guidance,
+    loudness,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    prompt,
+    share,
+)
+from open_musiclm.config import GenerationConfig
+from open_musiclm.errors import UserError
+
+PRECISIONS = ("float32", "bfloat16")
+# The fields that are flags, and what reads each: a type, or the choices there are.
+Reader = Callable[[str], object] | tuple[str, ...]
+LENGTH_FIELDS: dict[str, Reader] = {"duration": positive_float, "semantic_advance": fraction}
+SEARCH_FIELDS: dict[str, Reader] = {"num_samples": positive_int, "num_top_matches": positive_int}
+SAMPLING_FIELDS: dict[str, Reader] = {
+    "seed": int,
+    "semantic_temperature": non_negative_float,
+    "coarse_temperature": non_negative_float,
+    "fine_temperature": non_negative_float,
+    "top_k": positive_int,
+    "top_p": share,
+    "cfg_scale": guidance,
+    "negative_prompt": prompt,
+    "precision": PRECISIONS,
+    "max_batch_size": positive_int,
+    "return_coarse_wave": bool,
+    "loudness": loudness,
+}
+_FIELDS = LENGTH_FIELDS | SEARCH_FIELDS | SAMPLING_FIELDS
+
+
+def add_generation_arguments(to: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Flags for these fields of `GenerationConfig`; a flag that is left out keeps the bundle's value."""
+    for name in names:
+        field, reader = GenerationConfig.model_fields[name], _FIELDS[name]
+        text = f"{field.description} (of a bundle its own; else {field.default})"
+        if reader is bool:
+            to.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text, default=None)
+        elif isinstance(reader, tuple):
+            to.add_argument(f"--{name}", choices=reader, help=text, default=None)
+        else:
+            to.add_argument(f"--{name}", type=reader, help=text, default=None)
+
+
+def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
+    """A sound to go on from."""
+    to.add_argument("--input_audio", type=Path, default=None, help="a sound file to go on from")
+
+
+def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig) -> GenerationConfig:
+    """`base` with what the command line says instead. Raises UserError."""
+    flags = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
+    said = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
+    try:
+        return base.updated(said)
+    except UserError as error:
+        names = "|".join(GenerationConfig.model_fields)
+        raise UserError(re.sub(rf"(?<!-)\b({names})\b", r"--\1", str(error))) from error

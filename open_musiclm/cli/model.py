@@ -1,0 +1,130 @@
+"""The arguments that name a model: a bundle, or its parts one by one, and LoRA adapters on its stages."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from open_musiclm.cli.argument_types import OFF, finite_float
+from open_musiclm.cli.generation import generation_config_from
+from open_musiclm.config import STAGE_NAMES, StageName
+from open_musiclm.errors import UserError
+from open_musiclm.generation.paths import AdapterPath, ModelPaths
+
+if TYPE_CHECKING:
+    from open_musiclm.generation.musiclm import MusicLM
+
+# What transformers imports where it is there, for losses and pictures: most of a second that generation does not need.
+UNUSED_PACKAGES = ("scipy", "torchvision")
+
+
+def add_model_config_argument(to: argparse.ArgumentParser) -> None:
+    """`--model_config`, required."""
+    to.add_argument("--model_config", type=Path, required=True, help="JSON file with the model config")
+
+
+def add_tokenizer_arguments(to: argparse.ArgumentParser, required: bool) -> None:
+    """`--rvq_path` and `--kmeans_path`: the CLAP quantizer and the k-means of the semantic tokens."""
+    to.add_argument("--rvq_path", type=Path, required=required, help="CLAP RVQ: a checkpoint or its results folder")
+    to.add_argument("--kmeans_path", type=Path, required=required, help="k-means: a checkpoint or its results folder")
+
+
+def add_trust_argument(to: argparse.ArgumentParser) -> None:
+    """`--trust_remote_code`, of every script that may load a MERT."""
+    to.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="let Python code run that comes with MERT, where it needs such code: read it first",
+    )
+
+
+def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: StageName = "semantic") -> None:
+    """The trained parts from `first_stage` on, one path each."""
+    for stage in STAGE_NAMES[STAGE_NAMES.index(first_stage) :]:
+        to.add_argument(f"--{stage}_path", type=Path, help=f"{stage} stage: a checkpoint or its results folder")
+    add_tokenizer_arguments(to, required=False)
+
+
+def add_adapter_arguments(to: argparse.ArgumentParser) -> None:
+    """`--adapter_path` and `--adapter_weight`, both of which may be there several times."""
+    to.add_argument(
+        "--adapter_path",
+        action="append",
+        default=None,
+        help="a LoRA adapter: its file, a folder of such, or the results folder of its training; may be given several "
+        f"times; {OFF}: none, not even those of the bundle",
+    )
+    to.add_argument(
+        "--adapter_weight",
+        action="append",
+        type=finite_float,
+        default=None,
+        help="what the adapter at the same place is multiplied by (default: 1)",
+    )
+
+
+def add_model_arguments(to: argparse.ArgumentParser, first_stage: StageName = "semantic") -> None:
+    """The model: one folder, or its parts one by one."""
+    to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
+    to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
+    add_checkpoint_arguments(to, first_stage)
+    add_adapter_arguments(to)
+    add_trust_argument(to)
+
+
+def model_paths_from(arguments: argparse.Namespace) -> ModelPaths:
+    """Where the command line says that the parts are."""
+    parts = {name: getattr(arguments, f"{name}_path", None) for name in (*STAGE_NAMES, "rvq", "kmeans")}
+    return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts, adapters=adapter_paths_from(arguments))
+
+
+def adapter_paths_from(arguments: argparse.Namespace) -> list[AdapterPath] | None:
+    """The adapters that the command line names, None where it names none. Raises UserError."""
+    paths, weights = arguments.adapter_path, arguments.adapter_weight or []
+    if paths is None and not weights:
+        return None
+    if paths is None or len(weights) not in (0, len(paths)):
+        raise UserError(
+            f"--adapter_weight: given {len(weights)} times, and --adapter_path {len(paths or ())} times; give one "
+            "weight for each adapter, or none"
+        )
+    if OFF in paths:
+        if len(paths) > 1 or weights:
+            raise UserError(f"--adapter_path {OFF}: means no adapter; leave out the others and --adapter_weight")
+        return []
+    return [AdapterPath(Path(path), weight) for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True)]
+
+
+def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic") -> "tuple[MusicLM, dict[str, str]]":
+    """The model that the command line names, with the stages it needs from `first_stage` on, and where its parts are.
+
+    Raises UserError.
+    """
+    with hidden(UNUSED_PACKAGES):
+        from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
+        from open_musiclm.generation.musiclm import MusicLM
+
+    paths, base = open_paths(model_paths_from(arguments))
+    config = generation_config_from(arguments, base)
+    model_config = paths.read_model_config()
+    stages = needed_stages(model_config, config, first_stage)
+    parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
+    model = MusicLM(model_config, *parts, config)
+    found = {flag: str(path) for flag, path in paths.resolved(stages).items()}
+    if paths.adapters:
+        found["adapter_path"] = ", ".join(f"{adapter.path} x {adapter.weight:g}" for adapter in paths.adapters)
+    return model, found
+
+
+@contextmanager
+def hidden(packages: Iterable[str]) -> Iterator[None]:
+    """While entered, packages that are not imported yet are as if they were not installed."""
+    names = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type] # None: not there
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]

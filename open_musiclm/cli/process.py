@@ -1,0 +1,118 @@
+"""How a script runs: its parser, and how results, errors and signals reach the person at the terminal."""
+
+import argparse
+import gc
+import os
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from open_musiclm import terminal
+from open_musiclm.errors import UserError
+from open_musiclm.interruption import Interrupted
+
+Result = TypeVar("Result")
+MISUSE = 2
+INTERRUPTED = 130
+SIGNALLED = 128
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with the options that every script has: `--device` and `--results_folder`."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
+    result.add_argument(
+        "--device", default=None, help="cuda, cuda:1, mps or cpu; without it the best one there is is taken"
+    )
+    result.add_argument("--results_folder", type=Path, default=None, help="folder that everything is written to")
+    return result
+
+
+def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:
+    """Raises UserError where one of these arguments was not given."""
+    missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
+    if missing:
+        raise UserError(f"missing {', '.join(missing)}")
+
+
+def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
+    """Parses the command line and runs `main`.
+
+    Misuse ends with one clear line and exit status 2, a run that a signal stopped with 128 and the signal's number.
+    """
+    terminal.escape_what_cannot_be_encoded()
+    warnings.showwarning = terminal.show_warning
+    parsed = arguments.parse_args()
+    if sys.platform == "win32":
+        terminal.tell("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)")
+        sys.exit(MISUSE)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    status = 0
+    try:
+        main(parsed)
+    except UserError as error:
+        terminal.tell(f"error: {error}")
+        _leave(MISUSE)
+    except OSError as error:
+        if error.errno is None and not isinstance(error, shutil.Error):
+            raise
+        terminal.tell(f"error: {terminal.describe(error)}")
+        _leave(MISUSE)
+    except KeyboardInterrupt:
+        terminal.tell("interrupted")
+        _leave(INTERRUPTED)
+    except Interrupted as error:
+        status = error.exit_status
+    _end_process_group()
+    terminal.end_output()
+    if status:
+        sys.exit(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process; one of several at once, for the others may wait for it in an operation that never ends."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _end_process_group() -> None:
+    """Ends the group of a run on several processes, now that no model holds it any more: torch would wait for ever."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()
+        distributed.destroy_process_group()
+
+
+def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Callable[[Result], Iterable[str]]) -> None:
+    """Says the lines of each result as soon as it is written; where that ends early, how many are in `folder`.
+
+    SIGTERM and SIGHUP end the process with status 143 and 129, after it has cleaned up.
+    """
+    done = 0
+    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _exit_by_signal) for number in asked}  # nohup ignores SIGHUP
+    try:
+        for result in results:
+            done += 1
+            for line in describe(result):
+                terminal.say(line)
+    except BaseException as error:
+        if done or not isinstance(error, UserError):  # of what was refused at once, one line is enough
+            terminal.tell(f"not finished: {done} of {total} are written, in {folder}")
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_by_signal(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(SIGNALLED + number)

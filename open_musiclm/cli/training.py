@@ -1,0 +1,71 @@
+"""The arguments of the scripts that train something."""
+
+import argparse
+from pathlib import Path
+
+from open_musiclm.cli.argument_types import positive_int
+from open_musiclm.cli.model import add_model_config_argument
+from open_musiclm.errors import UserError
+from open_musiclm.training.options import RunOptions
+
+
+def add_config_arguments(to: argparse.ArgumentParser) -> None:
+    """`--model_config` and `--training_config`, both required."""
+    add_model_config_argument(to)
+    to.add_argument("--training_config", type=Path, required=True, help="JSON file with the training config")
+
+
+def add_run_arguments(to: argparse.ArgumentParser) -> None:
+    """`--overwrite` and `--log_with`, of every training script."""
+    to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
+    to.add_argument(
+        "--log_with", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="where curves are drawn"
+    )
+
+
+def add_continue_arguments(to: argparse.ArgumentParser) -> None:
+    """`--fine_tune_from`, `--continue_from_dir` and `--continue_from_step`."""
+    to.add_argument("--fine_tune_from", type=Path, default=None, help="begin with these weights: a file or a folder")
+    to.add_argument(
+        "--continue_from_dir", type=Path, default=None, help="go on with the run of this results or checkpoint folder"
+    )
+    to.add_argument("--continue_from_step", type=positive_int, default=None, help="at this step, not at the newest")
+
+
+def add_lora_argument(to: argparse.ArgumentParser) -> None:
+    """`--lora_rank`, of the scripts that train a stage."""
+    to.add_argument(
+        "--lora_rank",
+        type=positive_int,
+        default=None,
+        help="train an adapter of this rank on the weights at --fine_tune_from (as lora in the training config)",
+    )
+
+
+def run_options_from(
+    arguments: argparse.Namespace, name: str, continue_option: str = "--continue_from_dir"
+) -> RunOptions:
+    """The run of a script with `add_run_arguments` and, if it can go on, `add_continue_arguments`.
+
+    `name` is what is trained. Raises UserError where the arguments exclude each other.
+    """
+    continue_from = getattr(arguments, continue_option.removeprefix("--"), None)
+    is_adapter = getattr(arguments, "lora_rank", None) is not None  # whose base may have moved
+    if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None and not is_adapter:
+        raise UserError(f"--fine_tune_from and {continue_option} exclude each other: new weights, or an old run")
+    return RunOptions(
+        name=name,
+        results_folder=arguments.results_folder,
+        overwrite=arguments.overwrite,
+        log_with=arguments.log_with,
+        device=arguments.device,
+        continue_from=continue_from,
+        continue_from_step=getattr(arguments, "continue_from_step", None),
+        continue_option=continue_option,
+    )
+
+
+def repeated(arguments: argparse.Namespace, *names: str) -> str:
+    """These arguments as words of another command; a path that was not given stands as its name in capitals."""
+    values = {name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names}
+    return " ".join(f"--{name} {value}" for name, value in values.items())
