@@ -23,7 +23,8 @@ from open_musiclm.models.stages import build_stage
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     cli.add_model_config_argument(parser)
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="examples, or samples, at a time")
     parser.add_argument("--seconds", type=cli.positive_float, default=1.0, help="music to generate in each stage")

@@ -29,7 +29,8 @@ FILE_SECONDS = 30
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     parser.add_argument("--batch_size", type=cli.positive_int, default=16, help="clips at a time")
     parser.add_argument("--repetitions", type=cli.positive_int, default=7, help="timed runs; the quickest is printed")
     return parser

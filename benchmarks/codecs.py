@@ -35,7 +35,7 @@ _CPU = torch.device("cpu")
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("codecs", nargs="+", help="model configs, each with :N for its first N codebooks")
     parser.add_argument("--clips", type=Path, required=True, help="folder of held-out sound")
     parser.add_argument("--seconds", type=cli.positive_float, default=8.0, help="of each clip, from its beginning")

@@ -28,7 +28,7 @@ CROPS = (Crop("clap", SECONDS, 48000, False), Crop("semantic", SECONDS, 16000, T
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the sound files are, or are written to")
     parser.add_argument("--minutes", type=cli.positive_float, nargs="+", default=[0.5, 180.0], help="lengths of files")
     parser.add_argument("--formats", nargs="+", default=["wav", "flac", "ogg", "mp3"], help="as suffixes")

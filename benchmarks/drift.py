@@ -46,7 +46,8 @@ class Part:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     parser.add_argument("prompts", nargs="+", type=cli.prompt, metavar="prompt", help="a description of the music")
     parser.add_argument("--seconds", type=cli.positive_float, default=180.0, help="of music for each prompt")
     parser.add_argument("--part_seconds", type=cli.positive_float, default=10.0, help="of each part")

@@ -64,7 +64,7 @@ def measure(name: str, clips: int, dim: int) -> tuple[float, float]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("--clips", type=cli.positive_int, default=100_000, help="clips of each set")
     parser.add_argument("--dim", type=cli.positive_int, default=512, help="numbers of a vector")
     parser.add_argument("--figures", nargs="+", choices=FIGURES, default=list(FIGURES), help="which rows")

@@ -31,7 +31,8 @@ Case = tuple[Path, StageName, str, str, int, float]
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     cli.add_model_config_argument(parser)
     parser.add_argument("--batch_sizes", type=cli.positive_int, nargs="+", default=[1, 4], help="samples at a time")
     parser.add_argument(

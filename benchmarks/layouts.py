@@ -29,7 +29,8 @@ _BYTES_OF_TRAINING = 12  # of a weight beside itself: its gradient and AdamW's t
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     cli.add_model_config_argument(parser)
     parser.add_argument("--precision", choices=cli.PRECISIONS, default="bfloat16", help="of generation and training")
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="samples, and examples of a step")

@@ -46,7 +46,8 @@ SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_s
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     parser.add_argument("--sizes", choices=("toy", "full"), default="full", help="of the backbones")
     parser.add_argument("--files", type=cli.positive_int, default=4, help="mp3 files to write and preprocess")
     parser.add_argument("--seconds", type=cli.positive_int, default=30, help="length of each file")

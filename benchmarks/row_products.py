@@ -25,7 +25,7 @@ INT8_COLUMNS = 64
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     cli.add_model_config_argument(parser)
     parser.add_argument("--repetitions", type=cli.positive_int, default=15, help="timed runs; the median is printed")
     return parser

@@ -28,7 +28,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_s
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("--hours", type=cli.positive_float, default=100_000.0, help="of music")
     parser.add_argument("--track_seconds", type=cli.positive_float, default=240.0, help="length of a file")
     parser.add_argument("--rate", type=cli.positive_float, help="seconds of sound a second that one card tokenizes")

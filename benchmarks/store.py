@@ -26,7 +26,7 @@ EXAMPLES = 3000
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the store is, or is written to")
     parser.add_argument("--rows", type=cli.positive_int, default=1_000_000, help="tracks of one row each")
     parser.add_argument("--seconds", type=cli.positive_int, default=4, help="length of a track")

@@ -31,7 +31,8 @@ Case = tuple[Path, StageName, str, int, str, bool, bool]
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_device_argument(parser)
     cli.add_model_config_argument(parser)
     parser.add_argument("--stages", choices=STAGE_NAMES, nargs="+", default=STAGE_NAMES, help="which stages")
     parser.add_argument("--batch_size", type=cli.positive_int, default=2, help="examples a step")

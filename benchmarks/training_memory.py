@@ -37,7 +37,7 @@ _CHECKED_BATCH = 8
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     cli.add_model_config_argument(parser)
     parser.add_argument("--stages", choices=STAGE_NAMES, nargs="+", default=STAGE_NAMES, help="which stages")
     parser.add_argument("--check", action="store_true", help="compare a fake step with a real one on this CPU")

@@ -48,7 +48,7 @@ class Heard:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of waves")
     parser.add_argument("--note_tracker", type=Path, required=True, help="basic-pitch's model, nmp.onnx")
     parser.add_argument("--begin", type=float, default=0.0, help="seconds of each clip that are left out")

@@ -8,7 +8,8 @@ from open_musiclm.config import load_generation_config, load_model_config
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_results_folder_argument(parser)
     cli.add_model_config_argument(parser)
     cli.add_checkpoint_arguments(parser)
     cli.add_adapter_arguments(parser)

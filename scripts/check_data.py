@@ -10,7 +10,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_results_folder_argument(parser)
     parser.add_argument("folder", type=Path, help="folder of sound")
     parser.add_argument("--model_config", type=Path, default=None, help="only this one, not each shipped one")
     parser.add_argument("--training_config", type=Path, default=None, help="only this one, not each shipped one")

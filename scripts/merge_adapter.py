@@ -7,7 +7,7 @@ from open_musiclm import cli
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
     cli.add_model_config_argument(parser)
     parser.add_argument("--stage", choices=cli.STAGE_NAMES, required=True, help="the stage")
     parser.add_argument("--base_path", type=Path, required=True, help="its weights: a checkpoint, or a folder with one")

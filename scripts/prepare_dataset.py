@@ -11,7 +11,8 @@ from open_musiclm.interruption import Interrupted
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.plain_parser(__doc__)
+    cli.add_results_folder_argument(parser)
     parser.add_argument("folder", type=Path, help="folder of music, searched recursively")
     parser.add_argument("--sample_hz", type=cli.sample_rate, default=48000, help="rate of the clips")
     parser.add_argument("--seconds", type=cli.positive_float, default=30.0, help="longest clip")

@@ -17,6 +17,8 @@ SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 HEAVY = ("torch", "torchaudio", "transformers", "numpy", "scipy", "sklearn", "accelerate", "pyarrow", "encodec")
 TRAINED = ["semantic", "coarse", "fine", "rvq", "kmeans"]
 PATHS = [word for part in TRAINED for word in (f"--{part}_path", "nowhere")]
+# These compute nothing on a device.
+WITHOUT_MODEL = {"bundle", "check_data", "convert_checkpoint", "make_demo_corpus", "merge_adapter", "prepare_dataset"}
 MODEL = ["--model_config", str(REPOSITORY / "configs/model/musiclm_small.json")]
 
 
@@ -34,8 +36,8 @@ def test_help_imports_no_heavy_library(script: Path, without_libraries: dict[str
     command = [sys.executable, str(script), "--help"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=without_libraries)
     assert answer.returncode == 0, answer.stderr
-    assert "--device" in answer.stdout
-    assert "--results_folder" in answer.stdout
+    assert ("--device" in answer.stdout) == (script.stem not in WITHOUT_MODEL)
+    assert ("--results_folder" in answer.stdout) == (script.stem != "merge_adapter")
 
 
 def test_the_package_imports_no_heavy_library(without_libraries: dict[str, str]) -> None:

@@ -27,7 +27,15 @@ from open_musiclm.cli.model import (
     load_model,
     model_paths_from,
 )
-from open_musiclm.cli.process import parser, require_arguments, run, tell_each
+from open_musiclm.cli.process import (
+    add_device_argument,
+    add_results_folder_argument,
+    parser,
+    plain_parser,
+    require_arguments,
+    run,
+    tell_each,
+)
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
 from open_musiclm.cli.training import (
     add_config_arguments,
@@ -54,6 +62,7 @@ __all__ = [
     "add_checkpoint_arguments",
     "add_config_arguments",
     "add_continue_arguments",
+    "add_device_argument",
     "add_edit_arguments",
     "add_generation_arguments",
     "add_lora_argument",
@@ -61,6 +70,7 @@ __all__ = [
     "add_model_config_argument",
     "add_prompt_arguments",
     "add_regeneration_arguments",
+    "add_results_folder_argument",
     "add_run_arguments",
     "add_tokenizer_arguments",
     "add_trust_argument",
@@ -73,6 +83,7 @@ __all__ = [
     "model_paths_from",
     "no_prompt",
     "parser",
+    "plain_parser",
     "positive_float",
     "positive_int",
     "prompt",

@@ -22,16 +22,31 @@ INTERRUPTED = 130
 SIGNALLED = 128
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with the options that every script has: `--device` and `--results_folder`."""
-    result = argparse.ArgumentParser(
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser without options."""
+    return argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    result.add_argument(
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """An argument parser with `--device` and `--results_folder`, of every script that runs a model."""
+    result = plain_parser(description)
+    add_device_argument(result)
+    add_results_folder_argument(result)
+    return result
+
+
+def add_device_argument(to: argparse.ArgumentParser) -> None:
+    """`--device`."""
+    to.add_argument(
         "--device", default=None, help="cuda, cuda:1, mps or cpu; without it the best one there is is taken"
     )
-    result.add_argument("--results_folder", type=Path, default=None, help="folder that everything is written to")
-    return result
+
+
+def add_results_folder_argument(to: argparse.ArgumentParser) -> None:
+    """`--results_folder`."""
+    to.add_argument("--results_folder", type=Path, default=None, help="folder that everything is written to")
 
 
 def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:

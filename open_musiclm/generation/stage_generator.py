@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.errors import UserError
+from open_musiclm.generation.cached_transformer import CachedTransformer, KVCache
 from open_musiclm.generation.cuda_graphs import GraphCache
-from open_musiclm.generation.decoder import CachedTransformer, KVCache
 from open_musiclm.generation.sampling import Sampling
 from open_musiclm.generation.threads import AdaptiveThreads
 from open_musiclm.models.stages import Stage
