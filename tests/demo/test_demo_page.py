@@ -86,7 +86,7 @@ def test_a_page_for_every_prompt(stack, tmp_path):
     words = ["slow piano", "fast / flute", "--checkpoint_dir", stack.folder, "--duration", "1.5", "--num_samples", "2"]
     done = forks.run([*GENERATE, *words, "--cfg_scale", "1", "--results_folder", tmp_path])
     assert done.returncode == 0, done.stderr
-    pages = [Path(path) for path in re.findall(r"hear them: (.+)", done.stdout)]
+    pages = [Path(path) for path in re.findall(r"listen: (.+)", done.stdout)]
     assert len(set(pages)) == 2
     for page in pages:
         assert [tag for tag, _ in sources(page).found] == ["img", "audio"] * 2
