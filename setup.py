@@ -42,7 +42,7 @@ setup(
         # laion-clap needs numpy 1, which Python 3.13 does not have
         "laion": ['laion-clap>=1.1.7; python_version < "3.13"', 'torchvision>=0.21; python_version < "3.13"'],
         "analyze": ["umap-learn>=0.5.12"],
-        "app": ["gradio>=6.20"],
+        "app": ["gradio>=6.31"],
         "browser": ["playwright>=1.50"],
         "wandb": ["wandb>=0.17"],
         "evaluate": ["librosa>=0.10", "matplotlib>=3.9"],

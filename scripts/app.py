@@ -17,7 +17,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--max_waiting", type=cli.positive_int, default=most.waiting, help="requests that wait")
     parser.add_argument("--max_results", type=cli.positive_int, default=most.results, help="results that are kept")
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", "num_samples", *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, ("num_samples", *cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS))
     return parser
 
 

@@ -20,9 +20,10 @@ from helpers.small_stack import Stack
 pytest.importorskip("gradio", reason="gradio is not installed")
 
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
-from open_musiclm import Prompt
+from open_musiclm import Prompt, Story
 from open_musiclm.app.server import check_server, served
 from open_musiclm.audio import is_longer, read_sound
 from open_musiclm.errors import UserError
@@ -35,7 +36,7 @@ class App:
         self.address, self.model, self.gate, self.folder = behind.address, behind.model, behind.gate, behind.folder
         self.client = Client(self.address, verbose=False)
 
-    def generate(self, prompt: Any, **named: Any) -> Any:
+    def generate(self, prompt: Any = None, **named: Any) -> Any:
         return self.client.predict(prompt, **named, api_name="/generate")
 
     def get(self, path: str) -> httpx.Response:
@@ -43,6 +44,14 @@ class App:
 
     def post(self, path: str, **named: Any) -> httpx.Response:
         return httpx.post(f"{self.address}gradio_api/{path}", **named)
+
+
+def first_answer(job: Job) -> Any:
+    """Asked for now and then: next(job) all but keeps the client's lock, and has no end where the job is cancelled."""
+    while not job.outputs():
+        assert not job.done()
+        time.sleep(0.02)
+    return job.outputs()[0]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +78,7 @@ def test_what_is_asked_for_is_generated(app: App) -> None:
 def test_sound_is_heard_while_it_is_made(app: App) -> None:
     app.gate.opened.clear()
     job = app.client.submit("fast flute", duration=2.4, num_samples=1, api_name="/generate")
-    first = next(job)
+    first = first_answer(job)
     whole = 44 + 2 * round(2.4 * app.model.sample_hz)
     with httpx.stream("GET", app.address + first["samples"][0]["sound"], timeout=60) as response:
         blocks = response.iter_bytes()
@@ -85,34 +94,20 @@ def test_sound_is_heard_while_it_is_made(app: App) -> None:
     np.testing.assert_allclose(played, written, atol=1e-4)
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.xfail(reason="on a busy machine the wait for the cancelled job was seen to hang", strict=False)
 def test_cancelling_stops_the_generation(app: App) -> None:
-    try:
-        cancel_and_go_on(app)
-    finally:
-        app.gate.opened.set()
-
-
-def cancel_and_go_on(app: App) -> None:
     app.gate.opened.clear()
     before = app.gate.chunks
     job = app.client.submit("slow organ", duration=4, num_samples=1, api_name="/generate")
-    sound = next(job)["samples"][0]["sound"]
+    sound = first_answer(job)["samples"][0]["sound"]
     with httpx.stream("GET", app.address + sound, timeout=60) as response:
         blocks = response.iter_bytes()
         while app.gate.chunks == before:
             next(blocks)
-        job.cancel()
-        while not job.done():
-            next(job, None)
+        job.cancel()  # the server has closed the job when this returns
         app.gate.opened.set()
         assert sum(map(len, blocks)) < 2 * 4 * app.model.sample_hz  # its end, for nothing more comes
-    made = app.gate.chunks - before
-    while app.get(sound).status_code != 404:  # until the server has closed it
-        time.sleep(0.02)
-    assert made <= 2  # one more than was heard, where the gate opens before the server knows
-    assert app.gate.chunks - before <= 2
+    assert app.gate.chunks - before <= 2  # one more than was heard
+    assert app.get(sound).status_code == 404
     assert app.generate("slow organ", duration=0.5, num_samples=1)["finished"]  # the next one runs
 
 
@@ -125,6 +120,17 @@ def test_style_sounds(app: App, sounds: Path, tmp_path: Path) -> None:
         (wave,) = app.model.generate(prompt, 0.8, 1)
         heard, _ = soundfile.read(io.BytesIO(app.get(answer["samples"][0]["sound"]).content), dtype="float32")
         torch.testing.assert_close(torch.from_numpy(heard), wave.clamp(-1, 1), rtol=0, atol=1e-4)
+
+
+def test_stories(app: App) -> None:
+    answer = app.generate(story="0:slow piano; 0.6:choir", crossfade=0.4, duration=1.2, num_samples=1)
+    story = Story([(0, "slow piano"), (0.6, "choir")], crossfade=0.4)
+    (wave,) = app.model.generate(story, 1.2, 1)
+    heard, _ = soundfile.read(io.BytesIO(app.get(answer["samples"][0]["sound"]).content), dtype="float32")
+    torch.testing.assert_close(torch.from_numpy(heard), wave.clamp(-1, 1), rtol=0, atol=1e-4)
+    told = app.get(answer["samples"][0]["json"]).json()
+    assert [part["seconds"] for part in told["story"]] == [0, 0.6]
+    assert told["crossfade"] == 0.4
 
 
 def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
@@ -148,7 +154,18 @@ def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
         ({"guidance": 3, "num_samples": 1}, r"condition_dropout"),
         ({"negative_prompt": "choir"}, r"negative_prompt 'choir' needs guidance"),
         ({"prompt": " "}, r"a prompt is empty"),
+        ({"prompt": None}, r"^no prompt: describe the music"),
         ({"prompt": ["a", "b"]}, r"expected texts"),
+        ({"story": "0:a; 1:b"}, r"^story: has all prompts in it; leave the prompt out"),
+        ({"prompt": None, "story": "calm piano"}, r"^story: 'calm piano' is not SECONDS:PROMPT"),
+        ({"prompt": None, "story": "0:"}, r"a prompt is empty"),
+        ({"prompt": None, "story": {"0": "a"}}, r"^story: expected a text"),
+        (
+            {"prompt": None, "story": "0:a; 3:b", "duration": 2, "num_samples": 1},
+            r"^story: .* beyond the duration of 2 s",
+        ),
+        ({"prompt": None, "story": "0:a; 1:b", "crossfade": 2}, r"^story: a crossfade of 2 s is longer"),
+        ({"crossfade": 1}, r"^crossfade: there is no story"),
     ],
     ids=str,
 )
@@ -157,10 +174,17 @@ def test_what_cannot_be_asked_for(app: App, given: dict[str, Any], said: str) ->
         app.generate(**{"prompt": "slow piano", **given})
 
 
+def test_an_argument_that_there_is_not_is_told(app: App) -> None:
+    answer = app.post("call/v2/generate", json={"prompt": "slow piano", "colour": 2})
+    assert answer.status_code == 400
+    assert "colour" in answer.text
+    assert "\n" not in answer.text
+
+
 def test_only_so_many_wait(app: App) -> None:
     app.gate.opened.clear()
-    body = {"data": ["slow piano", 0, 0.5, 1, None, None, None]}
-    codes = [app.post("call/generate", json=body).status_code for _ in range(LIMITS.waiting + 4)]
+    body = {"prompt": "slow piano", "duration": 0.5, "num_samples": 1}
+    codes = [app.post("call/v2/generate", json=body).status_code for _ in range(LIMITS.waiting + 4)]
     app.gate.opened.set()
     assert codes[: LIMITS.waiting] == [200] * LIMITS.waiting
     assert codes[-1] == 503
@@ -201,7 +225,7 @@ def test_the_end_removes_what_is_temporary(stack: Stack, tmp_path: Path, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with served(stack.musiclm(), {}, LIMITS, "127.0.0.1", free_port()) as address:
         job = Client(address, verbose=False).submit("a", duration=2, num_samples=1, api_name="/generate")
-        next(job)
+        first_answer(job)
         assert list(tmp_path.glob("open_musiclm_app_*"))
     assert not list(tmp_path.iterdir())
 

@@ -95,6 +95,18 @@ def test_cancel(app: ServedApp, tab: Any) -> None:
 
 
 @pytest.mark.slow
+def test_type_a_story(tab: Any) -> None:
+    tab.get_by_label("Story").fill("slow piano")
+    ask(tab, "")
+    tab.get_by_text("story: 'slow piano' is not SECONDS:PROMPT").wait_for()
+    tab.get_by_label("Story").fill("0:slow piano; 1:choir")
+    tab.get_by_label("Crossfade (seconds)").fill("0.5")
+    ask(tab, "")
+    tab.locator("summary", has_text="0:slow piano; 1:choir; crossfade 0.5").wait_for(timeout=60_000)
+    tab.get_by_label("Story").fill("")
+
+
+@pytest.mark.slow
 def test_what_is_wrong_is_said(tab: Any) -> None:
     ask(tab, " ")
     tab.get_by_text("a prompt is empty; describe the music in a few words").wait_for()

@@ -17,6 +17,7 @@ from open_musiclm.app.limits import Limits
 from open_musiclm.app.uploads import is_upload, remove_oldest
 
 _UPLOAD = "/upload"
+_NAMED_CALL = "/call/v2/"
 _FETCHED = ("/gradio_api/file=http", "/gradio_api/proxy=")
 
 
@@ -42,9 +43,15 @@ class Guard:
         elif not is_file and not self._known(body):
             answer = PlainTextResponse("a file is named that was not uploaded here", 400)
         else:
-            await self.app(scope, _again(body, receive), send)
-            remove_oldest(self.uploads, self.limits.uploads_bytes)
-            return
+            try:
+                await self.app(scope, _again(body, receive), send)
+                return
+            except TypeError as error:  # gradio's, of an argument that a function does not have
+                if _NAMED_CALL not in scope["path"]:
+                    raise
+                answer = PlainTextResponse(str(error), 400)
+            finally:
+                remove_oldest(self.uploads, self.limits.uploads_bytes)
         await answer(scope, receive, send)
 
     def _known(self, body: bytes) -> bool:

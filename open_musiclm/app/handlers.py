@@ -9,11 +9,11 @@ from typing import Any
 import gradio
 
 from open_musiclm.app import markup
+from open_musiclm.app.asking import asked_prompt
 from open_musiclm.app.files import address
 from open_musiclm.app.jobs import Cancelled, Job, JobRunner
 from open_musiclm.app.uploads import read_upload
 from open_musiclm.errors import UserError
-from open_musiclm.generation.prompting import Prompt
 
 _SECONDS_BETWEEN_UPDATES = 0.3
 
@@ -27,6 +27,8 @@ class Handlers:
     async def generate_on_page(
         self,
         prompt: str,
+        story: str,
+        crossfade: float | None,
         style: str | None,
         negative: str,
         seed: float,
@@ -42,9 +44,10 @@ class Handlers:
             changes["cfg_scale"] = _guidance(guidance)
         if negative.strip():
             changes["negative_prompt"] = negative
-        asked = prompt if prompt.strip() or style is None else None
+        told = story if story.strip() else None
+        asked = prompt if prompt.strip() or (style is None and told is None) else None
         first = True
-        async with aclosing(self._follow(asked, style, changes)) as updates:
+        async with aclosing(self._follow((asked, told, crossfade if told else None), style, changes)) as updates:
             async for job, finished in updates:
                 if finished:
                     ids = [*ids, job.id]
@@ -56,16 +59,20 @@ class Handlers:
 
     async def generate(
         self,
-        prompt: str | None,  # over HTTP it may be anything, as all others
+        prompt: str | None = None,  # over HTTP it may be anything, as all others
         seed: int | None = None,
         duration: float | None = None,
         num_samples: int | None = None,
         guidance: float | list[float] | None = None,
         negative_prompt: str | None = None,
         style_sound: dict[str, Any] | None = None,
+        story: str | None = None,
+        crossfade: float | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Generates music for a prompt, an uploaded style sound, or both; what is left out is the model's own default.
+        """Generates music for a prompt, a style sound, or both; what is left out is the model's own default.
 
+        Instead of a prompt, `story` has several with the second that each begins at, "0:calm piano; 15:fast violins",
+        and `crossfade` the seconds that a change takes.
         Answers while it generates, and at last with the finished results. Every sample has the addresses of its sound
         (a wav that can be read while it is made), and in the end of its spectrogram and its JSON.
         """
@@ -74,7 +81,7 @@ class Handlers:
         style = style_sound.get("path") if isinstance(style_sound, dict) else style_sound
         changes = {name: value for name, value in given.items() if value is not None}
         last = None
-        async with aclosing(self._follow(prompt, style, changes)) as updates:
+        async with aclosing(self._follow((prompt, story, crossfade), style, changes)) as updates:
             async for job, finished in updates:
                 now = _described(job, finished)
                 if now != last:
@@ -86,14 +93,16 @@ class Handlers:
         return markup.history([job for job in map(self.runner.history.find, ids) if job is not None])
 
     async def _follow(
-        self, prompt: Any, style: object, changes: Mapping[str, object]
+        self, asked: tuple[Any, Any, Any], style: object, changes: Mapping[str, object]
     ) -> AsyncGenerator[tuple[Job, bool], None]:
-        """The job, again and again, and whether it is finished; whoever stops listening stops the job."""
+        """The job, again and again, and whether it is finished; whoever stops listening stops the job.
+
+        `asked` is prompt, story and crossfade; `style` the path of an upload.
+        """
+        most = self.runner.limits.upload_seconds
         try:
-            if style is not None:
-                most = self.runner.limits.upload_seconds
-                prompt = Prompt(prompt, await asyncio.to_thread(read_upload, self.uploads, style, most))
-            job = self.runner.start(prompt, changes)
+            sound = None if style is None else await asyncio.to_thread(read_upload, self.uploads, style, most)
+            job = self.runner.start(asked_prompt(*asked, sound), changes)
             try:
                 while not job.finished():
                     yield job, False

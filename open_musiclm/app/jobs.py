@@ -19,7 +19,7 @@ from open_musiclm.config import GenerationConfig
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompt_checks import check_prompts, check_stories
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.story import AnyPrompt, during
 
@@ -102,6 +102,7 @@ class JobRunner:
         (checked,) = check_prompts([prompt])
         config = self.model.generation_config.updated({"num_top_matches": 1, **changes})
         self.limits.check(config)
+        check_stories([checked], config.duration)
         job = Job(checked, config, self.model.sample_hz)
         self.history.add(job)
         self._thread.submit(self._run, job)

@@ -33,7 +33,7 @@ def build_page(handlers: Handlers) -> gradio.Blocks:
                 history = gradio.HTML(handlers.history([]))
         ids = gradio.State([])
         running = gradio.on(
-            [generate.click, inputs[0].submit],
+            [generate.click, inputs[0].submit, inputs[1].submit],
             handlers.generate_on_page,
             [*inputs, ids],
             [status, live, results, history, ids],
@@ -53,10 +53,17 @@ def build_page(handlers: Handlers) -> gradio.Blocks:
 
 
 def _inputs(config: GenerationConfig, most_seconds: float, most_samples: int) -> list[Any]:
-    """Prompt, style sound, negative prompt, seed, duration, samples and guidance, with the model's own defaults."""
+    """What `Handlers.generate_on_page` takes, with the model's own defaults."""
     scales = config.cfg_scale if isinstance(config.cfg_scale, list) else [config.cfg_scale]
     return [
         gradio.Textbox(label="Prompt", placeholder="slow and gentle piano", max_length=1000),
+        gradio.Textbox(
+            label="Story",
+            info="instead of a prompt: several, each with the second it begins at",
+            placeholder="0:calm piano; 4:fast violins",
+            max_length=5000,
+        ),
+        gradio.Number(0, label="Crossfade (seconds)", info="how long a change of the story takes"),
         gradio.Audio(label="Style sound", sources=["upload"], type="filepath", editable=False, buttons=[]),
         gradio.Textbox(label="Negative prompt", info="what guidance leads away from", max_length=1000),
         gradio.Number(config.seed, label="Seed", precision=0, info="the same seed gives the same music"),
