@@ -85,6 +85,13 @@ def test_the_order_of_a_mixture_does_not_matter(musiclm: MusicLM, order: list[in
     assert torch.equal(musiclm.embed_prompts([right]), musiclm.embed_prompts([left]))
 
 
+def test_in_any_order_a_mixture_sounds_the_same_bit_by_bit(musiclm: MusicLM, tone: Path) -> None:
+    parts = [PIANO, Prompt(CHOIR, weight=2), Prompt(audio=tone)]
+    mixed = one(musiclm, Mixture(parts))
+    assert torch.equal(mixed, one(musiclm, Mixture(parts[::-1])))
+    assert not torch.equal(mixed, one(musiclm, Mixture(parts[:2])))
+
+
 def test_a_mixture_is_one_prompt_among_others(musiclm: MusicLM) -> None:
     mixture = Mixture([PIANO, Prompt(CHOIR, weight=2)])
     waves = musiclm.generate([PIANO, mixture, CHOIR], num_samples=2, config=COARSE)

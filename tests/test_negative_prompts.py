@@ -92,6 +92,14 @@ def test_of_a_whole_model_too(musiclm: MusicLM) -> None:
     assert not torch.equal(led_away, semantic(musiclm, GUIDED))
 
 
+def test_of_the_sound_too(musiclm: MusicLM) -> None:
+    (plain,) = musiclm.generate(PROMPT, config=GUIDED.updated({"cfg_scale": 1.0}))
+    (cancelled,) = musiclm.generate(PROMPT, config=GUIDED.updated({"negative_prompt": PROMPT}))
+    (led_away,) = musiclm.generate(PROMPT, config=GUIDED.updated({"negative_prompt": NEGATIVE}))
+    assert torch.equal(cancelled, plain)
+    assert not torch.equal(led_away, plain)
+
+
 def test_files_tell_it(stack: Stack, tmp_path: Path) -> None:
     model = stack.musiclm(("semantic", "coarse"))
     for stage in model.stages.values():
