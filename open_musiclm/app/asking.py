@@ -1,14 +1,13 @@
 """What a request asks for: a prompt or a story, each with the style sound that was uploaded, if any."""
 
-import argparse
 from typing import Any
 
 from open_musiclm.audio import Sound
+from open_musiclm.config.prompt_text import story_parts
 from open_musiclm.errors import UserError
-from open_musiclm.generation.arguments import kind_of
+from open_musiclm.generation.checks import kind_of
 from open_musiclm.generation.prompting import Prompt
 from open_musiclm.generation.story import Story
-from open_musiclm.prompt_arguments import story_parts
 
 
 def asked_prompt(prompt: Any, story: Any, crossfade: Any, style: Sound | None) -> Any:
@@ -28,7 +27,7 @@ def asked_prompt(prompt: Any, story: Any, crossfade: Any, style: Sound | None) -
         raise UserError(f"story: expected a text as '0:calm piano; 15:fast violins', found {kind_of(story)}")
     try:
         parts = story_parts(story)
-    except argparse.ArgumentTypeError as error:
+    except ValueError as error:
         raise UserError(f"story: {error}") from error
     return Story([(seconds, _styled(text, style)) for seconds, text in parts], 0.0 if crossfade is None else crossfade)
 

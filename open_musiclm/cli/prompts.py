@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from open_musiclm.cli.argument_types import non_negative_float
+from open_musiclm.config.prompt_text import story_parts
 from open_musiclm.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument(
         "--story",
-        type=story_parts,
+        type=told_story,
         default=None,
         metavar="STORY",
         help='prompts that follow each other, each with the second it begins at: "0:calm piano; 15:fast violins"',
@@ -45,16 +46,12 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
     )
 
 
-def story_parts(words: str) -> list[tuple[float, str]]:
-    """An argparse type: SECONDS:PROMPT, as often as wanted, with semicolons between."""
-    parts = []
-    for part in words.split(";"):
-        seconds, _, text = part.partition(":")
-        try:
-            parts.append((float(seconds), text.strip()))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{part.strip()[:40]!r} is not SECONDS:PROMPT") from error
-    return parts
+def told_story(words: str) -> list[tuple[float, str]]:
+    """An argparse type: as `story_parts`."""
+    try:
+        return story_parts(words)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def weighted_file(words: str) -> tuple[Path, float]:

@@ -1,4 +1,4 @@
-"""What a text must be to be a prompt."""
+"""What a text must be to be a prompt, or a story of prompts."""
 
 MOST_PROMPT_CHARACTERS = 10_000  # CLAP reads 77 tokens
 
@@ -12,3 +12,15 @@ def prompt_problem(text: str) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in text):
         return f"{text[:40]!r}: not valid text (it holds half of a surrogate pair)"
     return None
+
+
+def story_parts(text: str) -> list[tuple[float, str]]:
+    """The seconds and the prompts of SECONDS:PROMPT, as often as wanted, with semicolons between. Raises ValueError."""
+    parts = []
+    for part in text.split(";"):
+        seconds, _, prompt = part.partition(":")
+        try:
+            parts.append((float(seconds), prompt.strip()))
+        except ValueError as error:
+            raise ValueError(f"{part.strip()[:40]!r} is not SECONDS:PROMPT") from error
+    return parts
