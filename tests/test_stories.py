@@ -16,7 +16,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.inference import generate_files
 from open_musiclm.generation.planner import Window, split_windows
-from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompt_checks import check_prompts, check_steady_prompts
 from open_musiclm.generation.search import best_of_n
 from open_musiclm.generation.session import GenerationSession, requests_of
 
@@ -202,7 +202,7 @@ def test_a_story_must_fit_the_music(musiclm: MusicLM) -> None:
     with pytest.raises(UserError, match=said):
         musiclm.session(requests_of(STORY, 1), COARSE.updated({"duration": 1.5}))
     with pytest.raises(UserError, match="a story changes over time"):
-        musiclm.embed_prompts([PIANO, STORY])
+        check_steady_prompts([PIANO, STORY])
 
 
 def test_a_command_line_tells_a_story(tone: Path) -> None:  # noqa: F811
