@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_musiclm import cli
-from open_musiclm.audio import Patch, Sound, crossfaded, read_sound
+from open_musiclm.audio import Patch, Sound, crossfaded, levels_of, read_sound
 from open_musiclm.audio.reading import blocks_of
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
@@ -151,6 +151,15 @@ def test_joins_do_not_click(model: MusicLM, start: float, end: float) -> None:
     assert max(jump(infilled.wave, place) for place in places) <= largest
     # and the first and the last new sample are the sound's own
     assert all(torch.equal(infilled.wave[place - 1 : place + 1], sound.wave[place - 1 : place + 1]) for place in places)
+
+
+def test_a_steady_sound_stays_as_loud_as_it_was(model: MusicLM) -> None:
+    """This model's own sound is 9 dB louder."""
+    sound = song(4.0)
+    quiet = Sound(0.2 * sound.wave, sound.sample_hz)
+    infilled = model.infill(quiet, 1.5, 2.5, "slow piano", 1, ROUGH)
+    around, new = (levels_of([wave], 24000).loudness for wave in (quiet.wave, torch.from_numpy(infilled.patch.wave)))
+    assert new == pytest.approx(around, abs=0.5)
 
 
 def test_a_patch_that_is_not_faded_would_click() -> None:

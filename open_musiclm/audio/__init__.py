@@ -8,6 +8,7 @@ from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
 from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.finding import SOUND_EXTENSIONS, find_foreign_sounds, find_sounds
 from open_musiclm.audio.info import SoundInfo, check_length, header_info
+from open_musiclm.audio.leveling import leveled
 from open_musiclm.audio.loudness import Levels, levels_of
 from open_musiclm.audio.patching import Patch, crossfaded, write_patched
 from open_musiclm.audio.reading import (
@@ -54,6 +55,7 @@ __all__ = [
     "fit_length",
     "header_info",
     "is_longer",
+    "leveled",
     "levels_of",
     "mp3_of",
     "normalize",

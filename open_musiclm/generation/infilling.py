@@ -2,7 +2,8 @@
 
 The stages go on from the tokens before the gap, as with an audio prompt. They are causal, so what follows cannot guide
 them: instead the semantic stage makes several candidates, and the one after which it finds the true tokens that follow
-likeliest is kept. The coarse stage is then given those true tokens too, and so sees where it has to arrive.
+likeliest is kept. The coarse stage is then given those true tokens too, and so sees where it has to arrive. How loud
+the sound around is, a model need not follow: it makes what it was trained on. So the new seconds are leveled.
 """
 
 from collections.abc import Callable, Sequence
@@ -118,8 +119,9 @@ class Infilling:
         new = Sound(torch.cat([chunk.cpu() for chunk in chunks], dim=1)[0], session.sample_hz)
         first, end = self._samples
         skipped = first - audio.samples_of(float(self.grid.seconds(self.gap.start)), self.sound.sample_hz)
-        wave = audio.resampled(new, self.sound.sample_hz)[skipped : skipped + end - first]
-        return audio.crossfaded(wave.numpy(), first, len(self.sound.wave), self.sound.sample_hz)
+        wave, own = audio.resampled(new, self.sound.sample_hz)[skipped : skipped + end - first], self.sound.wave.cpu()
+        wave = audio.leveled(wave, own[:first], own[end:], self.sound.sample_hz)
+        return audio.crossfaded(wave.numpy(), first, len(own), self.sound.sample_hz)
 
     def _given(self, session: GenerationSession) -> PromptTokens:
         if self.gap.start == self.gap.origin:
