@@ -3,41 +3,24 @@
 import argparse
 
 from open_musiclm import cli
+from open_musiclm.config import load_model_config
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
-    cli.add_config_arguments(parser)
-    cli.add_tokenizer_arguments(parser, required=False)
-    cli.add_continue_arguments(parser)
-    cli.add_lora_argument(parser)
-    cli.add_run_arguments(parser)
-    cli.add_trust_argument(parser)
-    return parser
+    return cli.stage_parser(__doc__)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.config import load_model_config, load_training_config
-    from open_musiclm.training.train_stage import TokenizerPaths, train_stage
-
     config = load_model_config(arguments.model_config)
-    folder = train_stage(
-        "coarse",
-        config,
-        load_training_config(arguments.training_config),
-        cli.run_options_from(arguments, "coarse"),
-        TokenizerPaths(arguments.rvq_path, arguments.kmeans_path, arguments.trust_remote_code),
-        arguments.fine_tune_from,
-        arguments.lora_rank,
-    )
-    if folder is not None:
-        cli.say(f"wrote the coarse stage to {folder}")
-        same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
-        if "fine" in config.stage_names:
-            cli.say(f"next: python scripts/train_fine_stage.py --training_config {arguments.training_config} {same}")
-        else:
-            paths = f"--semantic_path SEMANTIC --coarse_path {folder}"
-            cli.say(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
+    folder = cli.train_stage_from(arguments, "coarse", config)
+    if folder is None:
+        return
+    same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
+    if "fine" in config.stage_names:
+        cli.say(f"next: python scripts/train_fine_stage.py --training_config {arguments.training_config} {same}")
+    else:
+        paths = f"--semantic_path SEMANTIC --coarse_path {folder}"
+        cli.say(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 
 if __name__ == "__main__":

@@ -1,17 +1,13 @@
 """Train a Vocos decoder on the codes of a frozen codec: cleaner sound from the same tokens."""
 
 import argparse
-from pathlib import Path
 
 from open_musiclm import cli
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="JSON file with the architecture and the trainer")
+    parser = cli.backbone_parser(__doc__)
     cli.add_model_config_argument(parser)
-    cli.add_continue_arguments(parser)
-    cli.add_run_arguments(parser)
     return parser
 
 

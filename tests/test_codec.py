@@ -42,7 +42,6 @@ def codec(folder: Path) -> Codec:
 
 def test_rates(codec: Codec) -> None:
     assert (codec.sample_hz, codec.hop) == (24000, HOP)
-    assert [codec.frames(samples) for samples in (240000, 24001, 24000, 23999, 1)] == [750, 76, 75, 75, 1]
 
 
 @settings(max_examples=25, deadline=None)
@@ -50,7 +49,6 @@ def test_rates(codec: Codec) -> None:
 def test_shapes_for_any_length(codec: Codec, samples: int, batch: int, quantizers: int) -> None:
     codes = codec.encode(torch.randn(batch, samples))
     assert codes.shape == (batch, math.ceil(samples / HOP), 8)
-    assert codes.shape[1] == codec.frames(samples)
     assert 0 <= int(codes.min()) <= int(codes.max()) < 16
     assert codec.decode(codes[..., :quantizers]).shape == (batch, codes.shape[1] * HOP)
 

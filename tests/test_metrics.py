@@ -32,6 +32,14 @@ from open_musiclm.metrics.transport import centroid_distances, matching_cost
 VALUES = json.loads((Path(__file__).parent / "golden" / "metrics" / "values.json").read_text())
 
 
+def kad(evaluated: torch.Tensor, reference: torch.Tensor, bandwidth: float) -> float:
+    """The distance of two sets without groups."""
+    groups = [torch.zeros(len(vectors)).long() for vectors in (evaluated, reference)]
+    left = kernel_distance.GroupedSet(evaluated, groups[0], 1)
+    right = kernel_distance.GroupedSet(reference, groups[1], 1)
+    return kernel_distance.kernel_sums(left, right, bandwidth).distance()
+
+
 @pytest.fixture(scope="module")
 def sets() -> tuple[torch.Tensor, torch.Tensor]:
     evaluated, reference = random_sets()
@@ -55,7 +63,6 @@ def test_frechet_distances_are_those_of_fadtk(sets):
     found = frechet.frechet_inf(evaluated, gaussian, np.random.default_rng(SEED_OF_DRAWS))
     assert found.intercept == pytest.approx(VALUES["fad_inf"], rel=1e-8)
     assert found.slope == pytest.approx(VALUES["fad_inf_slope"], rel=1e-6)
-    assert found.r_squared == pytest.approx(VALUES["fad_inf_r2"], rel=1e-6)
 
 
 def test_the_standard_error_of_fad_inf_is_that_of_the_regression(sets):
@@ -71,9 +78,9 @@ def test_kernel_distances_are_those_of_kadtk(sets):
     for name, own in (("evaluated", evaluated), ("reference", reference)):
         bandwidth = kernel_distance.median_distance(own, rng)
         assert bandwidth == pytest.approx(VALUES[f"median_{name}"], rel=1e-6)
-        distance = kernel_distance.kernel_audio_distance(evaluated, reference, bandwidth)
+        distance = kad(evaluated, reference, bandwidth)
         assert distance == pytest.approx(VALUES[f"kad_{name}"], rel=1e-5)
-    exact = kernel_distance.kernel_audio_distance(evaluated, reference, VALUES["median_evaluated"])
+    exact = kad(evaluated, reference, VALUES["median_evaluated"])
     assert exact == pytest.approx(VALUES["kad_evaluated"], rel=1e-10)
 
 
@@ -103,7 +110,7 @@ def test_equal_histograms_have_no_divergence():
 def test_blocks_change_nothing(sets):
     evaluated, reference = sets
     assert frechet.frechet_distance(evaluated, reference) == pytest.approx(VALUES["fad"], rel=1e-9)
-    found = kernel_distance.kernel_audio_distance(evaluated, reference, VALUES["median_evaluated"])
+    found = kad(evaluated, reference, VALUES["median_evaluated"])
     assert found == pytest.approx(VALUES["kad_evaluated"], rel=1e-10)
     assert float(density.density_of_each(evaluated, reference).mean()) == pytest.approx(VALUES["density"], abs=1e-12)
     assert float(density.covered(evaluated, reference).double().mean()) == pytest.approx(VALUES["coverage"], abs=1e-12)
@@ -128,7 +135,7 @@ def test_weighted_kernel_sums_leave_out_groups(sets):
     grouped = kernel_distance.GroupedSet(evaluated, groups, 3)
     sums = kernel_distance.kernel_sums(grouped, kernel_distance.GroupedSet.whole(reference), 2.0)
     found = sums.distance(torch.tensor([1.0, 0.0, 1.0]), torch.ones(1))
-    expected = kernel_distance.kernel_audio_distance(evaluated[groups != 1], reference, 2.0)
+    expected = kad(evaluated[groups != 1], reference, 2.0)
     assert found == pytest.approx(expected, rel=1e-10)
 
 
@@ -137,7 +144,7 @@ def test_the_kernel_distance_is_its_formula(sets):
     within = [np.exp(-(cdist(x, x) ** 2) / (2 * 1.5**2)) for x in (left, right)]
     means = [(kernel.sum() - len(kernel)) / (len(kernel) * (len(kernel) - 1)) for kernel in within]
     between = np.exp(-(cdist(left, right) ** 2) / (2 * 1.5**2)).mean()
-    found = kernel_distance.kernel_audio_distance(torch.from_numpy(left), torch.from_numpy(right), 1.5)
+    found = kad(torch.from_numpy(left), torch.from_numpy(right), 1.5)
     assert found == pytest.approx(100 * (sum(means) - 2 * between), rel=1e-6)
 
 
@@ -147,7 +154,7 @@ def test_too_few_vectors_are_refused(sets):
         lambda: frechet.gaussian_of(one),
         lambda: frechet.frechet_inf(sets[0][:7], frechet.gaussian_of(many), np.random.default_rng(0)),
         lambda: kernel_distance.median_distance(one, np.random.default_rng(0)),
-        lambda: kernel_distance.kernel_audio_distance(one, many, 1.0),
+        lambda: kad(one, many, 1.0),
         lambda: density.covered(many, many[:5]),
         lambda: cluster(one, many, seed=0),
     )

@@ -137,21 +137,21 @@ def test_a_stage_that_is_not_loaded_is_named(stack: Stack) -> None:
 
 def test_regeneration_from_the_fine_stage_runs_it_whatever_the_config_says(musiclm: MusicLM) -> None:
     sound, coarse_only = tune(0.9), GenerationConfig(return_coarse_wave=True)
-    expected = musiclm.regenerate(sound, "fine", "tune.wav")
-    assert torch.equal(musiclm.regenerate(sound, "fine", "tune.wav", coarse_only), expected)
+    (expected,) = musiclm.vary(sound, "fine")
+    assert torch.equal(*musiclm.vary(sound, "fine", config=coarse_only), expected)
 
 
 def test_regeneration_with_guidance_needs_stages_trained_for_it(musiclm: MusicLM) -> None:
     with pytest.raises(UserError, match="condition_dropout"):
-        musiclm.regenerate(tune(0.5), "coarse", "tune.wav", GenerationConfig(cfg_scale=2.0))
+        list(musiclm.vary(tune(0.5), "coarse", config=GenerationConfig(cfg_scale=2.0)))
 
 
 @pytest.mark.parametrize("first_stage", ["coarse", "fine"])
 @pytest.mark.parametrize("seconds", [0.4, 1.0, 2.72])
 def test_regeneration_keeps_the_length(musiclm: MusicLM, first_stage: str, seconds: float) -> None:
-    wave = musiclm.regenerate(tune(seconds), first_stage, "tune.wav")
+    (wave,) = musiclm.vary(tune(seconds), first_stage)
     assert wave.shape == (round(seconds * HZ),)
-    again = musiclm.regenerate(tune(seconds), first_stage, "tune.wav")
+    (again,) = musiclm.vary(tune(seconds), first_stage)
     assert torch.equal(wave, again)
 
 

@@ -15,13 +15,17 @@ from helpers.paths import SCRIPTS
 from helpers.small_stack import Stack
 from safetensors.torch import load_file, save_file
 
+from open_musiclm.audio import Sound
 from open_musiclm.checkpoints import load_weights, saved_steps
-from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, StageName, StageTrainerConfig, load_model_config
 from open_musiclm.errors import UserError
+from open_musiclm.evaluation.embeddings import ClapMeasure
+from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
+from open_musiclm.training.stage_evaluation import StageEvaluator
 
 CPU = torch.device("cpu")
 STAGE = {"num_train_steps": 2, "batch_size": 2, "grad_accum_every": 1, "save_results_every": 2, "save_model_every": 2}
@@ -206,6 +210,32 @@ def test_configs_of_the_run_can_be_read_again(tmp_path: Path, configs: Configs, 
 def audible(codec: Codec, ids: torch.Tensor) -> torch.Tensor:
     """A wave that depends on the tokens; the small codec's weights are random, and all that it makes is silence."""
     return (ids.float().mean(-1) / 64 - 0.5).repeat_interleave(1600, dim=1)
+
+
+def test_the_fad_of_a_stage_is_that_of_evaluation(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def decode(codec: Codec, ids: torch.Tensor) -> torch.Tensor:
+        decoded.append(audible(codec, ids))
+        return decoded[-1]
+
+    monkeypatch.setattr(Codec, "decode", decode)
+    config = StageTrainerConfig(stage="coarse", folder="", evaluate_every=1, evaluate_samples=3, num_train_steps=1)
+    evaluator = StageEvaluator.load(stack.config, config, stack.weights("clap_rvq"), CPU)
+    stage = stack.stages(["coarse"])["coarse"]
+    ids = [
+        torch.randint(40, (3, frames, kind.quantizers))
+        for frames, kind in zip((1, 59, 18), stage.sequences, strict=True)
+    ]
+    found = evaluator.evaluate(stage.eval(), [ids])
+    measure = ClapMeasure(evaluator.embedder.clap, 2.0, "CLAP")
+
+    def windows(waves: torch.Tensor) -> torch.Tensor:
+        sounds = [Sound(wave, stack.config.encodec_cfg.sample_hz) for wave in waves]
+        return torch.cat([measured["windows"] for measured in measure.measure(sounds)])
+
+    generated, true = map(windows, decoded)
+    assert found["fad"] == pytest.approx(frechet_distance(generated, true), rel=1e-6)
 
 
 @pytest.mark.parametrize("stage", STAGE_NAMES)

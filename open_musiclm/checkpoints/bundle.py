@@ -15,6 +15,7 @@ import torch
 from open_musiclm.checkpoints import Kind, find_weights, load_weights, save_weights, weights_name
 from open_musiclm.checkpoints.adapter_packing import pack_adapters
 from open_musiclm.config import (
+    BACKBONES,
     GENERATION_CONFIG_NAME,
     MODEL_CONFIG_NAME,
     GenerationConfig,
@@ -31,13 +32,6 @@ from open_musiclm.tokenizers.codec import Codec, codec_decoder_paths, codec_path
 from open_musiclm.tokenizers.mert import load_centroids, mert_directory
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
-# The section and key of the model config and the folder of the bundle that hold each backbone.
-_BACKBONES = {
-    "clap": ("clap_rvq_cfg", "model_name"),
-    "mert": ("hubert_kmeans_cfg", "model_name"),
-    "encodec": ("encodec_cfg", "model_name"),
-    "decoder": ("encodec_cfg", "decoder"),
-}
 _LAION_NAME = "laion_clap.pt"
 
 
@@ -152,11 +146,12 @@ def _backbone_files(config: ModelConfig) -> dict[str, Path]:
         found["clap"] = clap.tokenizer_paths() if laion is not None else clap.paths()
     if _is_local(config, config.hubert_kmeans_cfg.model_name):
         found["mert"] = mert_directory(config).paths()
-    if _is_local(config, config.encodec_cfg.model_name):
+    codec = [name for name in ("model_name", "decoder") if _is_local(config, getattr(config.encodec_cfg, name))]
+    if codec:
         Codec.load(config, torch.device("cpu"))
+    if "model_name" in codec:
         found["encodec"] = codec_paths(config)
-    if _is_local(config, config.encodec_cfg.decoder):
-        Codec.load(config, torch.device("cpu"))
+    if "decoder" in codec:
         found["decoder"] = codec_decoder_paths(config)
     files = {f"{name}/{path.name}": path for name, paths in found.items() for path in paths}
     if laion is not None:
@@ -183,9 +178,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _moved(content: dict[str, Any], copied: Mapping[str, Path]) -> dict[str, Any]:
     """The model config with the backbones where they were copied to."""
-    for name, (section, key) in _BACKBONES.items():
-        if any(file.startswith(f"{name}/") for file in copied):
+    for name, (section, key) in BACKBONES.items():
+        if any(file.split("/")[0] == name for file in copied):
             content[section][key] = f"./{name}"
-    if _LAION_NAME in copied:
-        content["clap_rvq_cfg"]["checkpoint_path"] = f"./{_LAION_NAME}"
     return content

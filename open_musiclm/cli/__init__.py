@@ -42,8 +42,11 @@ from open_musiclm.cli.training import (
     add_continue_arguments,
     add_lora_argument,
     add_run_arguments,
+    backbone_parser,
     repeated,
     run_options_from,
+    stage_parser,
+    train_stage_from,
 )
 from open_musiclm.config import STAGE_NAMES
 from open_musiclm.terminal import say
@@ -74,6 +77,7 @@ __all__ = [
     "add_run_arguments",
     "add_tokenizer_arguments",
     "add_trust_argument",
+    "backbone_parser",
     "edit_from",
     "fraction",
     "generation_config_from",
@@ -94,5 +98,7 @@ __all__ = [
     "run_options_from",
     "sample_rate",
     "say",
+    "stage_parser",
     "tell_each",
+    "train_stage_from",
 ]

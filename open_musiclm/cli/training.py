@@ -4,8 +4,11 @@ import argparse
 from pathlib import Path
 
 from open_musiclm.cli.argument_types import positive_int
-from open_musiclm.cli.model import add_model_config_argument
+from open_musiclm.cli.model import add_model_config_argument, add_tokenizer_arguments, add_trust_argument
+from open_musiclm.cli.process import parser
+from open_musiclm.config import ModelConfig, StageName, load_training_config
 from open_musiclm.errors import UserError
+from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
 
 
@@ -40,6 +43,48 @@ def add_lora_argument(to: argparse.ArgumentParser) -> None:
         default=None,
         help="train an adapter of this rank on the weights at --fine_tune_from (as lora in the training config)",
     )
+
+
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
+    """The parser of the scripts that train a stage."""
+    result = parser(description)
+    add_config_arguments(result)
+    add_tokenizer_arguments(result, required=False)
+    add_continue_arguments(result)
+    add_lora_argument(result)
+    add_run_arguments(result)
+    add_trust_argument(result)
+    return result
+
+
+def train_stage_from(arguments: argparse.Namespace, name: StageName, config: ModelConfig) -> Path | None:
+    """Trains a stage as the command line of a `stage_parser` says, and says where it is: its results folder.
+
+    None in all processes but the main one. Raises UserError, and Interrupted after a signal.
+    """
+    from open_musiclm.training.train_stage import TokenizerPaths, train_stage
+
+    folder = train_stage(
+        name,
+        config,
+        load_training_config(arguments.training_config),
+        run_options_from(arguments, name),
+        TokenizerPaths(arguments.rvq_path, arguments.kmeans_path, arguments.trust_remote_code),
+        arguments.fine_tune_from,
+        arguments.lora_rank,
+    )
+    if folder is not None:
+        say(f"wrote the {name} stage to {folder}")
+    return folder
+
+
+def backbone_parser(description: str | None) -> argparse.ArgumentParser:
+    """The parser of the scripts that train a backbone."""
+    result = parser(description)
+    result.add_argument("--config", type=Path, required=True, help="JSON file with the architecture and the trainer")
+    add_continue_arguments(result)
+    add_run_arguments(result)
+    return result
 
 
 def run_options_from(

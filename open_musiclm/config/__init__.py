@@ -14,6 +14,7 @@ from open_musiclm.config.fields import (
 )
 from open_musiclm.config.generation import GENERATION_CONFIG_NAME, GenerationConfig, load_generation_config
 from open_musiclm.config.model import (
+    BACKBONES,
     MODEL_CONFIG_NAME,
     AcousticConfig,
     ClapRvqConfig,
@@ -40,6 +41,7 @@ from open_musiclm.config.training import (
 )
 
 __all__ = [
+    "BACKBONES",
     "GENERATION_CONFIG_NAME",
     "MODEL_CONFIG_NAME",
     "STAGE_NAMES",

@@ -36,6 +36,14 @@ from open_musiclm.errors import UserError
 
 _CODEBOOKS = AtMost(256, "every quantizer has a codebook of its own")
 MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
+# Section and key of each backbone, by the name that a bundle gives its folder or file.
+BACKBONES = {
+    "clap": ("clap_rvq_cfg", "model_name"),
+    "laion_clap.pt": ("clap_rvq_cfg", "checkpoint_path"),
+    "mert": ("hubert_kmeans_cfg", "model_name"),
+    "encodec": ("encodec_cfg", "model_name"),
+    "decoder": ("encodec_cfg", "decoder"),
+}
 
 
 class GlobalConfig(Section):

@@ -22,10 +22,23 @@ _WINDOWS_AT_ONCE = 64
 MAD_MODEL, MAD_LAYER = "m-a-p/MERT-v1-330M", 24
 
 
+def frechet_windows(clap: Clap, wave: Float[Tensor, "samples"]) -> Float[Tensor, "windows dim"]:
+    """Embeddings of windows of 10 s of a wave at CLAP's rate, one every second, of which those that reach beyond the
+    end are filled with zeros, as fadtk does. Computed in stretches, so that memory is bounded."""
+    window, step = WINDOW_SECONDS * clap.sample_hz, STEP_SECONDS * clap.sample_hz
+    count = math.ceil(len(wave) / step)
+    padded = audio.fit_length(wave, (count - 1) * step + window)
+    embeddings = []
+    for first in range(0, count, _WINDOWS_AT_ONCE):
+        last = min(first + _WINDOWS_AT_ONCE, count) - 1
+        stretch = padded[first * step : last * step + window]
+        embeddings.append(clap.embed_windows([stretch], window, step))
+    return torch.cat(embeddings)
+
+
 class ClapMeasure:
-    """`windows`: embeddings of windows of 10 s, one every second, of which those that reach beyond the end are filled
-    with zeros, as fadtk does. `whole`: one embedding of the sound, as prompts are compared with it: the mean over
-    windows of `window_seconds` that follow each other, of length 1; a shorter sound is repeated.
+    """`windows`: those of `frechet_windows`. `whole`: one embedding of the sound, as prompts are compared with it: the
+    mean over windows of `window_seconds` that follow each other, of length 1; a shorter sound is repeated.
     """
 
     batch = 8
@@ -41,7 +54,7 @@ class ClapMeasure:
         """See the class."""
         hz, device = self.clap.sample_hz, self.clap.model.device
         waves = [audio.resampled(sound, hz) for sound in sounds]
-        windows = [self._windows(wave.to(device)).cpu() for wave in waves]
+        windows = [frechet_windows(self.clap, wave.to(device)).cpu() for wave in waves]
         whole = [self.embedder.embed_sound(Sound(wave, hz)).cpu() for wave in waves]
         return [{"windows": own, "whole": one.unsqueeze(0)} for own, one in zip(windows, whole, strict=True)]
 
@@ -49,18 +62,6 @@ class ClapMeasure:
         """Embeddings of prompts, of length 1."""
         parts = [prompts[first : first + _WINDOWS_AT_ONCE] for first in range(0, len(prompts), _WINDOWS_AT_ONCE)]
         return torch.cat([self.embedder.embed_text(part).cpu() for part in parts])
-
-    def _windows(self, wave: Float[Tensor, "samples"]) -> Float[Tensor, "windows dim"]:
-        """In stretches of `_WINDOWS_AT_ONCE` windows, so that memory is bounded."""
-        window, step = WINDOW_SECONDS * self.clap.sample_hz, STEP_SECONDS * self.clap.sample_hz
-        count = math.ceil(len(wave) / step)
-        padded = audio.fit_length(wave, (count - 1) * step + window)
-        embeddings = []
-        for first in range(0, count, _WINDOWS_AT_ONCE):
-            last = min(first + _WINDOWS_AT_ONCE, count) - 1
-            stretch = padded[first * step : last * step + window]
-            embeddings.append(self.clap.embed_windows([stretch], window, step))
-        return torch.cat(embeddings)
 
 
 class MertMeasure:

@@ -102,7 +102,7 @@ def regenerate_files(
     for source, short in zip(sources, slugs_of_files(sources), strict=True):
         sound = read_sound(source)
         with stage_progress() as progress:
-            wave = model.regenerate(sound, first_stage, source.name, config, progress)
+            (wave,) = model.vary(sound, first_stage, 1, source.name, config, progress)
         similarity = float(model.embed_sound(sound) @ model.embed_sound(Sound(wave, model.sample_hz)))
         provenance = Provenance(source.name, 0, {"similarity": similarity}, config, paths)
         yield write_generated(folder, f"{short}_seed{config.seed}_{first_stage}", wave, model.sample_hz, provenance)

@@ -153,23 +153,6 @@ class MusicLM:
         negative = None if config.negative_prompt is None else self.clap_tokens([config.negative_prompt])
         return GenerationSession(self.config, self.stages, self.tokenizer, requests, steps, config, progress, negative)
 
-    def regenerate(
-        self,
-        sound: Sound,
-        first_stage: StageName,
-        name: str,
-        config: GenerationConfig | None = None,
-        progress: Progress | None = None,
-    ) -> Float[Tensor, "samples"]:
-        """A given sound made anew from the coarse or from the fine stage on, with its own CLAP and earlier tokens.
-
-        The random numbers depend on `name` (of its file) and on the seed. Raises UserError.
-        """
-        if first_stage not in ("coarse", "fine"):
-            raise UserError(f"first_stage {first_stage!r}: expected coarse or fine")
-        (wave,) = self.vary(sound, first_stage, 1, name, config, progress)
-        return wave
-
     def vary(
         self,
         sound: Sound,

@@ -111,12 +111,11 @@ def frechet_of_each(songs: Sequence[Float[Tensor, "_ dim"]], reference: Gaussian
 @dataclass(frozen=True)
 class Extrapolation:
     """A line through distances of sets of different sizes over 1 / size: its value at 0, the standard error of that
-    value, its slope and the share of variance that it explains."""
+    value, and its slope."""
 
     intercept: float
     standard_error: float
     slope: float
-    r_squared: float
     sizes: list[int]
     distances: list[float]
 
@@ -149,8 +148,7 @@ def _line(sizes: list[int], distances: list[float]) -> Extrapolation:
     squares = float(np.square(y - intercept - slope * x).sum())
     variance = squares / max(len(sizes) - 2, 1)
     error = float(np.sqrt(variance * (1 / len(sizes) + x.mean() ** 2 / spread)))
-    total = float(np.square(y - y.mean()).sum())
-    return Extrapolation(intercept, error, slope, 1 - squares / total if total else 1.0, sizes, distances)
+    return Extrapolation(intercept, error, slope, sizes, distances)
 
 
 def _blocks(embeddings: Float[Tensor, "vectors dim"]) -> Iterator[Float[Tensor, "_ dim"]]:

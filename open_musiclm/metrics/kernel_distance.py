@@ -35,11 +35,6 @@ class GroupedSet:
     groups: Int[Tensor, "vectors"]
     count: int
 
-    @classmethod
-    def whole(cls, vectors: Float[Tensor, "vectors dim"]) -> "GroupedSet":
-        """All vectors in one group."""
-        return cls(vectors, torch.zeros(len(vectors)).long(), 1)
-
     def sizes(self) -> Float[Tensor, "groups"]:
         return torch.bincount(self.groups, minlength=self.count).double()
 
@@ -57,7 +52,7 @@ class KernelSums:
     def distance(self, left: Float[Tensor, "left"] | None = None, right: Float[Tensor, "right"] | None = None) -> float:
         """The KAD, each group counted as often as its weight says; copies of a group are not compared with each other.
 
-        Raises ValueError where a set has no pair.
+        It may be below 0 where the sets are alike. Raises ValueError where a set has no pair.
         """
         left = torch.ones_like(self.left_sizes) if left is None else left.double()
         right = torch.ones_like(self.right_sizes) if right is None else right.double()
@@ -76,13 +71,6 @@ def kernel_sums(left: GroupedSet, right: GroupedSet, bandwidth: float) -> Kernel
         left.sizes(),
         right.sizes(),
     )
-
-
-def kernel_audio_distance(
-    evaluated: Float[Tensor, "vectors dim"], reference: Float[Tensor, "others dim"], bandwidth: float
-) -> float:
-    """The KAD of two sets; it may be below 0 where they are alike. Raises ValueError where one has a single vector."""
-    return kernel_sums(GroupedSet.whole(evaluated), GroupedSet.whole(reference), bandwidth).distance()
 
 
 def _summed(left: GroupedSet, right: GroupedSet, gamma: float, same: bool) -> Float[Tensor, "left right"]:

@@ -47,11 +47,6 @@ def add_adapter(stage: Stage, config: LoraConfig) -> None:
         _add_dropout(stage, config.dropout)
 
 
-def has_adapter(stage: Stage) -> bool:
-    """Whether `add_adapter` has been called."""
-    return any(_is_adapters(name) for name, _ in stage.layout.named_parameters())
-
-
 def without_adapter(stage: Stage) -> Stage:
     """A copy whose layers are plain ones, with the adapter merged."""
     plain = copy.deepcopy(stage)

@@ -56,10 +56,6 @@ class Codec(nn.Module):
         """Stays in evaluation mode: codebooks must not move."""
         return super().train(False)
 
-    def frames(self, samples: int) -> int:
-        """How many frames a wave of `samples` has; the last may be begun only."""
-        return -(-samples // self.hop)
-
     @torch.no_grad()
     def encode(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]:
         """Acoustic tokens of mono waves at `sample_hz`, coarsest codebook first."""

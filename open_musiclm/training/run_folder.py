@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
-from open_musiclm.config import ModelConfig
+from open_musiclm.config import BACKBONES, ModelConfig
 from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, write_json
@@ -25,13 +25,6 @@ SAMPLES_FOLDER = "samples"
 TRACKER_FOLDER = "tracker"
 FAILURES_NAME = "failed_sounds.txt"
 STATISTICS_NAME = "wave_statistics.sqlite"
-_BACKBONES = (
-    ("clap_rvq_cfg", "model_name"),
-    ("clap_rvq_cfg", "checkpoint_path"),
-    ("hubert_kmeans_cfg", "model_name"),
-    ("encodec_cfg", "model_name"),
-    ("encodec_cfg", "decoder"),
-)
 RUN_NAME = "run.json"
 _CONFIGS = ("model_config.json", "training_config.json", RUN_NAME)
 # What starting anew removes: all that a run writes, and nothing else.
@@ -138,7 +131,7 @@ def _with_full_paths(config: Section) -> dict[str, Any]:
     """A config as JSON; in a model config, local backbones by their full paths."""
     content = config.model_dump(mode="json")
     if isinstance(config, ModelConfig):
-        for section, key in _BACKBONES:
+        for section, key in BACKBONES.values():
             if content[section][key] is not None:
                 content[section][key] = config.backbone(content[section][key])
     return content

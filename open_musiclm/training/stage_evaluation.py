@@ -1,15 +1,18 @@
 """Evaluates a stage in training by what it generates: CLAP score and FAD of validation examples."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from open_musiclm import audio
+from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageTrainerConfig
 from open_musiclm.errors import UserError
+from open_musiclm.evaluation.embeddings import frechet_windows
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, sample_rng
@@ -22,6 +25,21 @@ from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 from open_musiclm.tokens import token_streams
 from open_musiclm.training.stage_examples import acoustic_ids
+
+
+@dataclass(frozen=True)
+class _Sounds:
+    """A set of sounds: one embedding of each, and those of its windows that the Fréchet distance takes."""
+
+    embedder: ClapEmbedder
+    whole: list[Float[Tensor, "batch dim"]] = field(default_factory=list)
+    windows: list[Float[Tensor, "windows dim"]] = field(default_factory=list)
+
+    def add(self, waves: Float[Tensor, "batch samples"]) -> None:
+        clap, own_hz = self.embedder.clap, self.embedder.sample_hz
+        self.whole.append(self.embedder.embed_waves(waves).cpu())
+        resampled = [audio.resampled(Sound(wave, own_hz), clap.sample_hz) for wave in waves]
+        self.windows.extend(frechet_windows(clap, wave).cpu() for wave in resampled)
 
 
 @dataclass(frozen=True)
@@ -55,28 +73,28 @@ class StageEvaluator:
 
     def evaluate(self, stage: Stage, batches: Iterable[list[Ids]]) -> dict[str, float]:
         """`clap_score`: the mean cosine of a generated sound and the embedding that its CLAP tokens stand for.
-        `clap_score_of_true`: the same of the examples' own tokens. `fad`: the Fréchet distance between both sets, one
-        embedding a sound, biased upwards as in every small set.
+        `clap_score_of_true`: the same of the examples' own tokens. `fad`: the Fréchet distance between both sets, as
+        scripts/evaluate.py measures it, biased upwards as in every small set.
 
         Raises UserError where there are fewer than two examples.
         """
         generator, left = stage_generator(stage), self.samples
-        generated, true, wanted = [], [], []
+        generated, true, wanted = _Sounds(self.embedder), _Sounds(self.embedder), []
         for ids in batches:
             own = [sequence[:left] for sequence in ids]
             left -= len(own[0])
-            generated.append(self._embedded(stage, [*own[:-1], self._generate(generator, own, self.samples - left)]))
-            true.append(self._embedded(stage, own))
+            generated.add(self._waves(stage, [*own[:-1], self._generate(generator, own, self.samples - left)]))
+            true.add(self._waves(stage, own))
             wanted.append(self.quantizer.decode(own[0][:, 0]).cpu())
             if left == 0:
                 break
-        if sum(map(len, true)) < 2:
+        asked = torch.cat(wanted) if wanted else torch.zeros(0)
+        if len(asked) < 2:
             raise UserError("evaluate_every: the validation set has fewer than two examples in this process")
-        made, real, asked = torch.cat(generated), torch.cat(true), torch.cat(wanted)
         return {
-            "clap_score": float(cosines(made, asked).mean()),
-            "clap_score_of_true": float(cosines(real, asked).mean()),
-            "fad": frechet_distance(made, real),
+            "clap_score": float(cosines(torch.cat(generated.whole), asked).mean()),
+            "clap_score_of_true": float(cosines(torch.cat(true.whole), asked).mean()),
+            "fad": frechet_distance(torch.cat(generated.windows), torch.cat(true.windows)),
         }
 
     def _generate(self, generator: StageGenerator, ids: list[Ids], number: int) -> Ids:
@@ -85,11 +103,9 @@ class StageEvaluator:
         empty, frames = ids[-1][:, :0], ids[-1].shape[1]
         return generator.generate(ids[:-1], empty, frames, Sampling(), rngs, lambda frames: None)
 
-    def _embedded(self, stage: Stage, ids: list[Ids]) -> Float[Tensor, "batch dim"]:
+    def _waves(self, stage: Stage, ids: list[Ids]) -> Float[Tensor, "batch samples"]:
         acoustic = acoustic_ids(stage.sequences, ids)
-        if acoustic is None:
-            acoustic = self._coarse(ids)
-        return self.embedder.embed_waves(self.codec.decode(acoustic)).cpu()
+        return self.codec.decode(self._coarse(ids) if acoustic is None else acoustic)
 
     def _coarse(self, ids: list[Ids]) -> Int[Tensor, "batch time quantizers"]:
         """Coarse tokens for the beginning of semantic ones, as much as the coarse stage's window."""

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import nn
 
-from open_musiclm.audio import write_wave
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.prompted_sounds import PromptedBatch
@@ -28,12 +27,11 @@ from open_musiclm.training.distributed import (
 )
 from open_musiclm.training.ema import AVERAGE_NAME, WeightAverage, check_average
 from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.samples import SAMPLES_WRITTEN, write_waves
 from open_musiclm.training.stage_evaluation import StageEvaluator
 from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
 from open_musiclm.training.stage_files import StageFile, WholeStageFile
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
-
-SAMPLES_WRITTEN = 4
 
 
 @dataclass(frozen=True)
@@ -150,15 +148,12 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         codec = self.tools.codec
         if not self.config.save_reconstructed_wave or codec is None:
             return []
-        paths = []
+        waves = {}
         for name, last in (("predicted", predicted), ("true", ids[-1])):
             acoustic = acoustic_ids(self.stage.sequences, [*ids[:-1], last])
-            if acoustic is None:
-                continue
-            for number, wave in enumerate(codec.decode(acoustic)):
-                paths.append(folder / f"{number}_{name}.wav")
-                write_wave(paths[-1], wave, codec.sample_hz)
-        return paths
+            if acoustic is not None:
+                waves[name] = codec.decode(acoustic)
+        return write_waves(folder, waves, codec.sample_hz)
 
     @torch.no_grad()
     def run_beside_samples(self) -> None:

@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
-from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config.backbones import ClapTrainerConfig
 from open_musiclm.devices import products_in
-from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.training.backbones.batch_norm import normalise_over_all
 from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
@@ -29,11 +26,11 @@ from open_musiclm.training.backbones.clap_losses import (
 )
 from open_musiclm.training.backbones.clap_text import LONGEST_PROMPT_TOKENS
 from open_musiclm.training.backbones.rng import example_rngs, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.backbones.trainer import BackboneTrainer, load_pretrained_weights
 from open_musiclm.training.distributed import ValidationMeans, all_gather, all_reduce_mean
 from open_musiclm.training.optimizer import Optimizer
-from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
+from open_musiclm.training.trainer import IndexedBatch, StepResult
 
-WEIGHTS_FOLDER = "clap"
 _LARGEST_LOGIT_SCALE = 100.0
 _HIDDEN_FRAMES, _HIDDEN_MELS = 100, 8
 _COMPARED_AT_ONCE = 512  # with 50,000 others, in numbers of 100 MB
@@ -64,7 +61,7 @@ class ClapTraining(nn.Module):
         return audio.float(), text.float(), self.model.logit_scale_a.exp().clamp(max=_LARGEST_LOGIT_SCALE)
 
 
-class ClapTrainer(Trainer[CaptionedBatch]):
+class ClapTrainer(BackboneTrainer[CaptionedBatch]):
     """Trains both towers, of a new model or of one to be fine-tuned, on captioned sound."""
 
     name = "clap"
@@ -133,32 +130,17 @@ class ClapTrainer(Trainer[CaptionedBatch]):
             means.add((loss, *(recall for found in recalls for recall in found.values())), len(fits))
         return means.compute()
 
-    def write_weights(self, folder: Path) -> None:
-        """clap/: a directory that `clap_rvq_cfg.model_name` can name; both its temperatures are the trained one."""
-        if not self.accelerator.is_main_process:
-            return
+    def save(self, directory: Path) -> None:
+        """A directory that `clap_rvq_cfg.model_name` can name; both its temperatures are the trained one."""
         with torch.no_grad():
             self.model.logit_scale_t.copy_(self.model.logit_scale_a)
-        target = folder / WEIGHTS_FOLDER
         disable_progress_bar()  # writing is quick
         for part in (self.model, self.tokenizer, self.extractor):
-            part.save_pretrained(target)
-
-    def read_weights(self, folder: Path) -> None:
-        """Takes clap/."""
-        self.start_from(folder / WEIGHTS_FOLDER)
+            part.save_pretrained(directory)
 
     def start_from(self, directory: Path) -> None:
-        """Takes the weights of a model's own directory. Raises UserError."""
-        file = directory / WEIGHTS_NAME
-        try:
-            self.model.load_state_dict(read_tensors(file)[0])
-        except RuntimeError as error:
-            raise UserError(f"{file}: does not fit this CLAP: {' '.join(str(error).split())[:300]}") from error
-
-    def resumable(self) -> Mapping[str, Resumable]:
-        """The optimizer."""
-        return {"optimizer": self.optimizer}
+        """See `BackboneTrainer.start_from`."""
+        load_pretrained_weights(self.model, directory, "CLAP")
 
     def _products(self) -> torch.autocast:
         return products_in(self.config.precision, self.accelerator.device)

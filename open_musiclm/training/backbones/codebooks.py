@@ -27,6 +27,12 @@ class Quantized(NamedTuple):
     commitment: Float[Tensor, ""]
 
 
+def usage_metrics(used: Float[Tensor, "quantizers codes"]) -> dict[str, float]:
+    """The share of codes of the least used codebook, and of all; `used` is 1 where this process has seen a code."""
+    usage = all_reduce(used).clamp(max=1).mean(dim=1)
+    return {"least_codebook_usage": usage.min().item(), "mean_codebook_usage": usage.mean().item()}
+
+
 def quantize_and_update(
     quantizer: ResidualVectorQuantizer,
     latents: Float[Tensor, "batch dim time"],

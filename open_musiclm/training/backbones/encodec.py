@@ -12,7 +12,6 @@ from encodec.msstftd import MultiScaleSTFTDiscriminator
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from open_musiclm.audio import write_wave
 from open_musiclm.config.backbones import RANDOM_INIT, EncodecTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
@@ -20,7 +19,7 @@ from open_musiclm.devices import products_in
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
 from open_musiclm.tokenizers.own_directory import check_same_architecture
-from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update
+from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update, usage_metrics
 from open_musiclm.training.backbones.encodec_losses import (
     Balancer,
     SpectrogramLoss,
@@ -29,14 +28,14 @@ from open_musiclm.training.backbones.encodec_losses import (
     feature_matching_loss,
 )
 from open_musiclm.training.backbones.rng import example_rngs, step_rng
+from open_musiclm.training.backbones.trainer import BackboneTrainer
 from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
-from open_musiclm.training.distributed import ValidationMeans, all_reduce, mean_metrics
+from open_musiclm.training.distributed import ValidationMeans, mean_metrics
 from open_musiclm.training.optimizer import Optimizer
-from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
+from open_musiclm.training.samples import SAMPLES_WRITTEN, write_waves
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult
 
 CROP = "codec"
-WEIGHTS_FOLDER = "encodec"
-SAMPLES_WRITTEN = 4
 _BETAS = (0.8, 0.99)
 
 
@@ -58,11 +57,10 @@ class EncodecTraining(nn.Module):
         return self.model.decoder(quantized.latents)[:, 0, : waves.shape[1]].float(), quantized
 
 
-class EncodecTrainer(Trainer[SoundBatch]):
+class EncodecTrainer(BackboneTrainer[SoundBatch]):
     """Trains encoder and decoder by gradient, codebooks as moving averages, and discriminators against the decoder."""
 
     name = "encodec"
-    unit = "seconds of sound"
 
     def __init__(
         self, accelerator: Accelerator, architecture: EncodecArchitecture, config: EncodecTrainerConfig
@@ -132,12 +130,7 @@ class EncodecTrainer(Trainer[SoundBatch]):
             distance = log_spectral_distance(decoded, waves).mean()
             means.add((loss, si_sdr(decoded, waves).mean(), distance), len(waves))
             used.scatter_(1, codes.permute(2, 0, 1).flatten(1), 1.0)
-        usage = all_reduce(used).clamp(max=1).mean(dim=1)
-        return {
-            **means.compute(),
-            "least_codebook_usage": usage.min().item(),
-            "mean_codebook_usage": usage.mean().item(),
-        }
+        return {**means.compute(), **usage_metrics(used)}
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch, folder: Path) -> list[Path]:
@@ -145,36 +138,22 @@ class EncodecTrainer(Trainer[SoundBatch]):
         waves = batch.waves[CROP][:SAMPLES_WRITTEN]
         model = self.model.eval()
         decoded = _decode(model, _encode(model, waves), waves.shape[1])
-        paths = []
-        for name, some in (("true", waves), ("decoded", decoded)):
-            for number, wave in enumerate(some):
-                paths.append(folder / f"{number}_{name}.wav")
-                write_wave(paths[-1], wave, self.architecture.sample_hz)
-        return paths
+        return write_waves(folder, {"true": waves, "decoded": decoded}, self.architecture.sample_hz)
 
-    def write_weights(self, folder: Path) -> None:
-        """encodec/: a directory that `encodec_cfg.model_name` can name."""
-        if self.accelerator.is_main_process:
-            save_encodec(self.model, self.architecture, folder / WEIGHTS_FOLDER)
-
-    def read_weights(self, folder: Path) -> None:
-        """Takes encodec/."""
-        self.start_from(folder / WEIGHTS_FOLDER)
+    def save(self, directory: Path) -> None:
+        """A directory that `encodec_cfg.model_name` can name."""
+        save_encodec(self.model, self.architecture, directory)
 
     def start_from(self, directory: Path) -> None:
-        """Takes the weights of a model's own directory. Raises UserError."""
+        """See `BackboneTrainer.start_from`."""
         model, architecture = load_encodec(directory)
         check_same_architecture(directory, architecture, self.architecture)
         self.model.load_state_dict(model.state_dict())
         self._initialized = True
 
     def resumable(self) -> Mapping[str, Resumable]:
-        """Optimizers, the balancer's averages and the discriminators."""
-        parts: dict[str, Resumable] = {"optimizer": self.optimizer, "balancer": self.balancer}
-        if self.discriminator is not None:
-            parts["discriminator_optimizer"] = self.discriminator
-            parts["discriminator"] = self.discriminator.plain_module
-        return parts
+        """The balancer's averages too."""
+        return {**super().resumable(), "balancer": self.balancer}
 
     def _discriminator(self) -> Optimizer:
         module = MultiScaleSTFTDiscriminator(filters=self.config.discriminator_filters)

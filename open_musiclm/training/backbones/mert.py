@@ -11,24 +11,21 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 from transformers.utils.logging import disable_progress_bar
 
-from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
-from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config.backbones import MertArchitecture, MertTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
-from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.mert_losses import MertHeads, MertLoss, frames_at, mask_spans, masked_features
 from open_musiclm.training.backbones.rng import example_rngs, example_seeds, follow_examples, seed_dropout
+from open_musiclm.training.backbones.trainer import BackboneTrainer, load_pretrained_weights
 from open_musiclm.training.distributed import ValidationMeans, all_reduce_mean, mean_metrics
 from open_musiclm.training.optimizer import Optimizer
-from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
+from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult
 
 MERT_CROP, CODEC_CROP = "mert", "codec"
-WEIGHTS_FOLDER = "mert"
 _VALIDATION_SEED = 0
 _VALIDATED = ("loss", "tokens", "pitches", "accuracy", "first_accuracy")
 # A constant-Q frame's logarithms reach about 9; a fifth of that is near unit scale.
@@ -85,11 +82,10 @@ class MertTraining(nn.Module):
         return self.heads(features, codes, pitches, masked), unmasked
 
 
-class MertTrainer(Trainer[SoundBatch]):
+class MertTrainer(BackboneTrainer[SoundBatch]):
     """Trains on crops at `sample_hz` and, of the same moment, at the codec's rate."""
 
     name = "mert"
-    unit = "seconds of sound"
 
     def __init__(
         self,
@@ -169,27 +165,18 @@ class MertTrainer(Trainer[SoundBatch]):
             validated["loss"] += self.config.unmasked_weight * unmasked_means.compute()["loss"]
         return validated
 
-    def write_weights(self, folder: Path) -> None:
-        """mert/: a directory that `hubert_kmeans_cfg.model_name` can name."""
-        if self.accelerator.is_main_process:
-            disable_progress_bar()  # writing is quick
-            self.training.model.save_pretrained(folder / WEIGHTS_FOLDER)
-
-    def read_weights(self, folder: Path) -> None:
-        """Takes mert/."""
-        self.start_from(folder / WEIGHTS_FOLDER)
+    def save(self, directory: Path) -> None:
+        """A directory that `hubert_kmeans_cfg.model_name` can name."""
+        disable_progress_bar()  # writing is quick
+        self.training.model.save_pretrained(directory)
 
     def start_from(self, directory: Path) -> None:
-        """Takes the weights of a model's own directory. Raises UserError."""
-        file = directory / WEIGHTS_NAME
-        try:
-            self.training.model.load_state_dict(read_tensors(file)[0])
-        except RuntimeError as error:
-            raise UserError(f"{file}: does not fit this MERT: {' '.join(str(error).split())[:300]}") from error
+        """See `BackboneTrainer.start_from`."""
+        load_pretrained_weights(self.training.model, directory, "MERT")
 
     def resumable(self) -> Mapping[str, Resumable]:
         """The optimizer and the heads."""
-        return {"optimizer": self.optimizer, "heads": self.training.heads}
+        return {**super().resumable(), "heads": self.training.heads}
 
     def _products(self) -> torch.autocast:
         return products_in(self.config.precision, self.accelerator.device)

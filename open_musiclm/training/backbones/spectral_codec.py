@@ -15,16 +15,16 @@ from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
 from open_musiclm.tokenizers.own_directory import check_same_architecture, load_model, save_model
 from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture, SpectralModel
-from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update
+from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update, usage_metrics
 from open_musiclm.training.backbones.encodec import quieter
 from open_musiclm.training.backbones.rng import example_rngs, step_rng
+from open_musiclm.training.backbones.trainer import BackboneTrainer
 from open_musiclm.training.data_stream import TrainingData
-from open_musiclm.training.distributed import ValidationMeans, all_reduce, mean_metrics
+from open_musiclm.training.distributed import ValidationMeans, mean_metrics
 from open_musiclm.training.optimizer import Optimizer
-from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
+from open_musiclm.training.trainer import IndexedBatch, StepResult
 
 CROP = "codec"
-WEIGHTS_FOLDER = "spectral_codec"
 _BETAS = (0.9, 0.98)
 _FITTED_EXAMPLES = 256
 
@@ -49,11 +49,10 @@ class SpectralTraining(nn.Module):
         return (decoded.float() - spectrogram).abs().mean(), quantized
 
 
-class SpectralCodecTrainer(Trainer[SoundBatch]):
+class SpectralCodecTrainer(BackboneTrainer[SoundBatch]):
     """Trains encoder and spectrogram decoder by gradient, codebooks as moving averages."""
 
     name = "spectral_codec"
-    unit = "seconds of sound"
 
     def __init__(
         self, accelerator: Accelerator, architecture: SpectralArchitecture, config: SpectralCodecTrainerConfig
@@ -111,28 +110,14 @@ class SpectralCodecTrainer(Trainer[SoundBatch]):
             decoded = model.decoder(model.quantizer.decode(codes))
             means.add(((decoded - spectrogram).abs().mean(),), len(waves))
             used.scatter_(1, codes.flatten(1), 1.0)
-        usage = all_reduce(used).clamp(max=1).mean(dim=1)
-        return {
-            **means.compute(),
-            "least_codebook_usage": usage.min().item(),
-            "mean_codebook_usage": usage.mean().item(),
-        }
+        return {**means.compute(), **usage_metrics(used)}
 
-    def write_weights(self, folder: Path) -> None:
-        """spectral_codec/: a directory that `encodec_cfg.model_name` can name."""
-        if self.accelerator.is_main_process:
-            save_model(self.model, self.architecture, folder / WEIGHTS_FOLDER)
-
-    def read_weights(self, folder: Path) -> None:
-        """Takes spectral_codec/."""
-        self.start_from(folder / WEIGHTS_FOLDER)
+    def save(self, directory: Path) -> None:
+        """A directory that `encodec_cfg.model_name` can name."""
+        save_model(self.model, self.architecture, directory)
 
     def start_from(self, directory: Path) -> None:
-        """Takes the weights of a model's own directory. Raises UserError."""
+        """See `BackboneTrainer.start_from`."""
         model, architecture = load_model(directory, SpectralArchitecture, SpectralModel)
         check_same_architecture(directory, architecture, self.architecture)
         self.model.load_state_dict(model.state_dict())
-
-    def resumable(self) -> Mapping[str, Resumable]:
-        """The optimizer."""
-        return {"optimizer": self.optimizer}

@@ -29,7 +29,6 @@ from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
-from open_musiclm.training.backbones.clap import WEIGHTS_FOLDER as CLAP_FOLDER
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
 from open_musiclm.training.backbones.clap_text import train_text_tokenizer
@@ -138,7 +137,7 @@ def train_clap(config: ClapTrainingConfig, options: RunOptions, fine_tune_from: 
     """Trains a CLAP on captioned sound, new or from the directory `fine_tune_from`. Raises UserError."""
     sounds = read_captions(Path(config.trainer.folder) / config.trainer.captions)
     with _begin(options, config.architecture, config.trainer) as run:
-        source = run.checkpoint / CLAP_FOLDER if run.checkpoint is not None else fine_tune_from
+        source = run.checkpoint / ClapTrainer.name if run.checkpoint is not None else fine_tune_from
         model, tokenizer, extractor = _new_clap(config, sounds) if source is None else _clap_of(source)
         data = _captioned_data(config, sounds, extractor)
         return _train(

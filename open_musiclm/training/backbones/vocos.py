@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from open_musiclm.audio import write_wave
 from open_musiclm.config.codecs import VocosShape, VocosTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.devices import products_in
@@ -22,13 +21,13 @@ from open_musiclm.tokenizers.own_directory import check_same_architecture, load_
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
 from open_musiclm.training.backbones.coded_sounds import CROP, CodedBatch
 from open_musiclm.training.backbones.rng import step_rng
+from open_musiclm.training.backbones.trainer import BackboneTrainer
 from open_musiclm.training.backbones.vocos_discriminators import Discriminators, loss_of_discriminators
 from open_musiclm.training.distributed import ValidationMeans, mean_metrics
 from open_musiclm.training.optimizer import Optimizer
-from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
+from open_musiclm.training.samples import SAMPLES_WRITTEN, write_waves
+from open_musiclm.training.trainer import IndexedBatch, StepResult
 
-WEIGHTS_FOLDER = "vocos"
-SAMPLES_WRITTEN = 4
 _BETAS = (0.8, 0.99)
 _VALIDATED = ("loss", "log_mel_distance", "stft_distance", "si_sdr")
 
@@ -51,14 +50,13 @@ def vocos_architecture(shape: VocosShape, codec: Codec) -> VocosArchitecture:
         raise UserError(f"architecture: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
-class VocosTrainer(Trainer[CodedBatch]):
+class VocosTrainer(BackboneTrainer[CodedBatch]):
     """Trains a decoder by spectral losses, and by discriminators that are trained against it once they join.
 
     A batch passes through one of the numbers of codebooks in the architecture, at random. Validation takes the most.
     """
 
     name = "vocos"
-    unit = "seconds of sound"
 
     def __init__(
         self, accelerator: Accelerator, codec: Codec, architecture: VocosArchitecture, config: VocosTrainerConfig
@@ -66,12 +64,11 @@ class VocosTrainer(Trainer[CodedBatch]):
         self.accelerator, self.codec, self.architecture, self.config = accelerator, codec, architecture, config
         self.optimizer = Optimizer(accelerator, VocosDecoder(architecture).to(accelerator.device), config, _BETAS)
         self.distance = SpectralDistance(architecture.sample_hz).to(accelerator.device)
-        self.discriminators: Optimizer | None = None
         if config.adversarial:
             module = Discriminators(
                 config.discriminator_periods, config.discriminator_windows, config.discriminator_channels
             )
-            self.discriminators = Optimizer(accelerator, module.to(accelerator.device), config, _BETAS)
+            self.discriminator = Optimizer(accelerator, module.to(accelerator.device), config, _BETAS)
 
     @staticmethod
     def crop(codec: Codec, config: VocosTrainerConfig) -> Crop:
@@ -94,7 +91,7 @@ class VocosTrainer(Trainer[CodedBatch]):
         with products_in(self.config.precision, self.accelerator.device):
             decoded = self.optimizer.module(self._latents(batch.codes, level), level).float()
         losses = self._spectral_losses(decoded, waves)
-        joined = self.discriminators if step >= self.config.adversarial_from_step else None
+        joined = self.discriminator if step >= self.config.adversarial_from_step else None
         seen = slice(self.config.discriminator_examples)
         if joined is not None:
             module = joined.plain_module
@@ -127,35 +124,19 @@ class VocosTrainer(Trainer[CodedBatch]):
     @torch.no_grad()
     def write_samples(self, batch: CodedBatch, folder: Path) -> list[Path]:
         """Waves of a batch, and what comes back of their codes."""
-        paths = []
-        for name, waves in (("true", batch.waves[CROP]), ("decoded", self._decoded(batch))):
-            for number, wave in enumerate(waves[:SAMPLES_WRITTEN]):
-                paths.append(folder / f"{number}_{name}.wav")
-                write_wave(paths[-1], wave, self.codec.sample_hz)
-        return paths
+        waves = {"true": batch.waves[CROP], "decoded": self._decoded(batch)}
+        some = {kind: each[:SAMPLES_WRITTEN] for kind, each in waves.items()}
+        return write_waves(folder, some, self.codec.sample_hz)
 
-    def write_weights(self, folder: Path) -> None:
-        """vocos/: a directory that `encodec_cfg.decoder` can name."""
-        if self.accelerator.is_main_process:
-            save_model(self.decoder, self.architecture, folder / WEIGHTS_FOLDER)
-
-    def read_weights(self, folder: Path) -> None:
-        """Takes vocos/."""
-        self.start_from(folder / WEIGHTS_FOLDER)
+    def save(self, directory: Path) -> None:
+        """A directory that `encodec_cfg.decoder` can name."""
+        save_model(self.decoder, self.architecture, directory)
 
     def start_from(self, directory: Path) -> None:
-        """Takes the weights of a decoder's own directory. Raises UserError."""
+        """See `BackboneTrainer.start_from`."""
         model, architecture = load_model(directory, VocosArchitecture, VocosDecoder)
         check_same_architecture(directory, architecture, self.architecture)
         self.decoder.load_state_dict(model.state_dict())
-
-    def resumable(self) -> Mapping[str, Resumable]:
-        """Optimizers and discriminators."""
-        parts: dict[str, Resumable] = {"optimizer": self.optimizer}
-        if self.discriminators is not None:
-            parts["discriminator_optimizer"] = self.discriminators
-            parts["discriminator"] = self.discriminators.plain_module
-        return parts
 
     def _spectral_losses(
         self, decoded: Float[Tensor, "batch samples"], waves: Float[Tensor, "batch samples"]
