@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class Remark(UserWarning):
     """Something the user should know of a result; the message is one line. Scripts print it without a place."""
+
+
+class SoundError(UserError):
+    """A sound file that cannot be used; the message names the file and what is wrong with it."""

@@ -18,10 +18,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.evaluation.clips import read_prompts
-    from open_musiclm.evaluation.evaluate import CARD_NAME, PAGE_NAME, check_packages, evaluate
+    from open_musiclm.evaluation.evaluate import CARD_NAME, PAGE_NAME, check_packages, evaluate, summary
     from open_musiclm.evaluation.generated import generate_set
     from open_musiclm.evaluation.set_names import GENERATED
-    from open_musiclm.evaluation.summary import summary
 
     check_packages()
     check_arguments(arguments)

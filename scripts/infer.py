@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.generation.prompts import VARIED_PROMPTS, read_prompts
+from open_musiclm.cli.prompts import VARIED_PROMPTS, read_prompts
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -14,11 +14,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    model, parts = cli.load_model(arguments, "coarse")
-    from open_musiclm.generation.inference import regenerate_files
-
-    written = regenerate_files(model, arguments.sounds, "coarse", arguments.results_folder, parts)
-    cli.tell_each(written, len(arguments.sounds), arguments.results_folder, lambda path: [f"wrote {path}"])
+    cli.regenerate(arguments, "coarse")
 
 
 if __name__ == "__main__":

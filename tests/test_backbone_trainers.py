@@ -36,8 +36,7 @@ from open_musiclm.tokenizers.mert import Mert
 from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss, retrieval_recall
-from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
-from open_musiclm.training.backbones.clap_text import train_text_tokenizer
+from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor, train_text_tokenizer
 from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_update
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec import EncodecTrainer

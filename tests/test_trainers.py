@@ -220,7 +220,9 @@ def test_the_fad_of_a_stage_is_that_of_evaluation(stack: Stack, monkeypatch: pyt
         return decoded[-1]
 
     monkeypatch.setattr(Codec, "decode", decode)
-    config = StageTrainerConfig(stage="coarse", folder="", evaluate_every=1, evaluate_samples=3, num_train_steps=1)
+    config = StageTrainerConfig(
+        stage="coarse", folder="", evaluate_every=1, evaluate_samples=3, num_train_steps=1, batch_size=3
+    )
     evaluator = StageEvaluator.load(stack.config, config, stack.weights("clap_rvq"), CPU)
     stage = stack.stages(["coarse"])["coarse"]
     ids = [

@@ -28,11 +28,10 @@ from open_musiclm.models.stages import build_stage, load_stage
 from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
-from open_musiclm.training.optimizer import Optimizer, parameter_groups
+from open_musiclm.training.optimizer import Optimizer, Schedule, parameter_groups
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.random_states import random_states, restore_random_states
 from open_musiclm.training.run import Run
-from open_musiclm.training.schedule import Schedule
 from open_musiclm.training.stage_trainer import StageTools, StageTrainer
 from open_musiclm.training.trainer import StepResult
 

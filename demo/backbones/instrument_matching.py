@@ -24,7 +24,7 @@ from open_musiclm.interruption import Interruption
 from open_musiclm.tokenizers.clap_directory import ClapDirectory, ClapParts
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.spectrograms import Spectrograms
-from open_musiclm.training.schedule import Schedule
+from open_musiclm.training.optimizer import Schedule
 
 RATE, WEIGHT_DECAY, LARGEST_GRADIENT = 1.5e-3, 0.05, 1.0
 WARM_UP, CONSTANT_SHARE = 50, 0.3

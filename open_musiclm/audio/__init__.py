@@ -5,9 +5,8 @@ exact: 2.3 s at 24 kHz is 55,200 samples.
 """
 
 from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
-from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.finding import SOUND_EXTENSIONS, find_foreign_sounds, find_sounds
-from open_musiclm.audio.info import SoundInfo, check_length, header_info
+from open_musiclm.audio.info import SoundInfo, artist_of, check_length, header_info
 from open_musiclm.audio.leveling import leveled
 from open_musiclm.audio.loudness import Levels, levels_of
 from open_musiclm.audio.patching import Patch, crossfaded, write_patched
@@ -21,7 +20,6 @@ from open_musiclm.audio.reading import (
     wave_statistics,
 )
 from open_musiclm.audio.resampling import resample, resampled, semantic_input
-from open_musiclm.audio.tags import artist_of
 from open_musiclm.audio.waves import (
     SILENCE_STANDARD_DEVIATION,
     Sound,
@@ -35,44 +33,4 @@ from open_musiclm.audio.waves import (
     windows_of,
 )
 from open_musiclm.audio.writing import mp3_of, write_blocks, write_wave
-
-__all__ = [
-    "SILENCE_STANDARD_DEVIATION",
-    "SOUND_EXTENSIONS",
-    "TOLERATED_SHORTFALL_SECONDS",
-    "Levels",
-    "Patch",
-    "Sound",
-    "SoundError",
-    "SoundInfo",
-    "WaveStatistics",
-    "artist_of",
-    "check_length",
-    "count_frames",
-    "crossfaded",
-    "find_foreign_sounds",
-    "find_sounds",
-    "fit_length",
-    "header_info",
-    "is_longer",
-    "leveled",
-    "levels_of",
-    "mp3_of",
-    "normalize",
-    "read_samples",
-    "read_sound",
-    "read_window",
-    "repeat_to",
-    "resample",
-    "resampled",
-    "samples_of",
-    "semantic_input",
-    "sound_info",
-    "statistics_of",
-    "to_int16_and_back",
-    "wave_statistics",
-    "windows_of",
-    "write_blocks",
-    "write_patched",
-    "write_wave",
-]
+from open_musiclm.errors import SoundError

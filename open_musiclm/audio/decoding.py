@@ -8,10 +8,10 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.info import part_info
 from open_musiclm.audio.layout import Part
 from open_musiclm.audio.opening import MP3, OGG, OpenSound, opened
+from open_musiclm.errors import SoundError
 
 # What a header may promise beyond the last sample before the file counts as truncated.
 TOLERATED_SHORTFALL_SECONDS = 0.1

@@ -1,11 +1,15 @@
 """What the headers of a sound file say."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from open_musiclm.audio.errors import SoundError
+import soundfile
+
+from open_musiclm.audio.c_stderr import c_stderr_hidden
 from open_musiclm.audio.layout import Part
 from open_musiclm.audio.opening import layout, opened
+from open_musiclm.errors import SoundError
 
 SHORTEST_SECONDS = 0.01
 # No encoder packs more into a byte, but for silence.
@@ -60,3 +64,11 @@ def check_length(path: Path, info: SoundInfo) -> None:
     """Raises SoundError where a file is too short for anything."""
     if info.seconds < SHORTEST_SECONDS:
         raise SoundError(f"{path}: too short: {info.frames} samples at {info.sample_hz} Hz")
+
+
+def artist_of(path: Path) -> str | None:
+    """The artist that a file's tags name; None where they name none, or cannot be read."""
+    unreadable = (soundfile.SoundFileError, OSError, UnicodeError, ValueError, TypeError)
+    with suppress(*unreadable), c_stderr_hidden(), soundfile.SoundFile(path) as file:
+        return " ".join(file.copy_metadata().get("artist", "").split()) or None
+    return None

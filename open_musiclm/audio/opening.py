@@ -12,8 +12,8 @@ import soundfile
 
 from open_musiclm.audio.c_stderr import c_stderr_hidden
 from open_musiclm.audio.containers import layout_of
-from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.layout import Layout, Part, PartReader
+from open_musiclm.errors import SoundError
 
 MP3, OGG = "MP3", "OGG"  # as libsndfile names the formats
 _RAW = "RAW"  # what it takes a file for that has nothing but a known suffix

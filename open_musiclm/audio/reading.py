@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, mono, part_blocks, stretch
-from open_musiclm.audio.errors import SoundError
 from open_musiclm.audio.info import SoundInfo, check_length, header_info, part_info
 from open_musiclm.audio.layout import Part
 from open_musiclm.audio.opening import layout
 from open_musiclm.audio.waves import SILENCE_STANDARD_DEVIATION, Sound, WaveStatistics, repeat_to
+from open_musiclm.errors import SoundError
 
 _PARTS_REMEMBERED = 1024
 _CANCELLED = "its channels cancel each other, so that their mean is silent; give one of the channels alone"

@@ -15,19 +15,3 @@ from open_musiclm.checkpoints.weights import (
     step_folder,
     weights_name,
 )
-
-__all__ = [
-    "BEST_NAME",
-    "CHECKPOINTS_FOLDER",
-    "Kind",
-    "Weights",
-    "chosen_step",
-    "differing_keys",
-    "find_weights",
-    "load_into",
-    "load_weights",
-    "save_weights",
-    "saved_steps",
-    "step_folder",
-    "weights_name",
-]

@@ -7,13 +7,14 @@ a local directory. Every inference script takes such a folder, or the hub id of 
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from open_musiclm.checkpoints import Kind, find_weights, load_weights, save_weights, weights_name
-from open_musiclm.checkpoints.adapter_packing import pack_adapters
+from open_musiclm.checkpoints.adapters import ADAPTERS_FOLDER, WEIGHTS_NAME, adapter_name, load_adapter, save_adapter
 from open_musiclm.config import (
     BACKBONES,
     GENERATION_CONFIG_NAME,
@@ -25,6 +26,7 @@ from open_musiclm.config import (
 from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
+from open_musiclm.models.lora import merge_adapters
 from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.clap import clap_directory
 from open_musiclm.tokenizers.clap_laion import read_laion
@@ -63,7 +65,7 @@ def pack(
         unfinished.mkdir(parents=True)
         for kind, path in paths.items():
             convert(path, kind, config, unfinished / weights_name(kind))
-        pack_adapters(adapters, config, unfinished)
+        _pack_adapters(adapters, config, unfinished)
         for name, source in copied.items():
             _copy(source, unfinished / name)
         write_json(unfinished / MODEL_CONFIG_NAME, _moved(read_json_object(model_config), copied))
@@ -182,3 +184,23 @@ def _moved(content: dict[str, Any], copied: Mapping[str, Path]) -> dict[str, Any
         if any(file.split("/")[0] == name for file in copied):
             content[section][key] = f"./{name}"
     return content
+
+
+def _pack_adapters(adapters: Sequence[tuple[Path, float]], config: ModelConfig, bundle: Path) -> None:
+    """Writes adapter files, each with its weight, into adapters/ of a bundle whose stages are there already.
+
+    Raises UserError where an adapter is for other weights than the bundle's.
+    """
+    weights = {}
+    for number, (path, weight) in enumerate(adapters):
+        adapter = load_adapter(path)
+        if adapter.stage not in config.stage_names:
+            raise UserError(f"{path}: an adapter of the {adapter.stage} stage, which this model does not have")
+        file = bundle / weights_name(adapter.stage)
+        stage = load_stage(file, adapter.stage, config, torch.device("cpu"))
+        merge_adapters(stage, [(adapter, weight)], f"the {adapter.stage} stage of the bundle")
+        name = f"{number}_{adapter_name(adapter.stage)}"
+        save_adapter(replace(adapter, path=bundle / ADAPTERS_FOLDER / name))
+        weights[name] = weight
+    if weights:
+        write_json(bundle / ADAPTERS_FOLDER / WEIGHTS_NAME, weights)

@@ -4,7 +4,7 @@ Imports nothing heavy, so that every script answers `--help` at once; scripts im
 """
 
 from open_musiclm.cli.argument_types import OFF, fraction, loudness, positive_float, positive_int, prompt, sample_rate
-from open_musiclm.cli.edits import add_edit_arguments, add_regeneration_arguments, edit_from
+from open_musiclm.cli.edits import add_edit_arguments, add_regeneration_arguments, edit_from, regenerate
 from open_musiclm.cli.generation import (
     LENGTH_FIELDS,
     PRECISIONS,
@@ -50,55 +50,3 @@ from open_musiclm.cli.training import (
 )
 from open_musiclm.config import STAGE_NAMES
 from open_musiclm.terminal import say
-
-__all__ = [
-    "LENGTH_FIELDS",
-    "OFF",
-    "PRECISIONS",
-    "SAMPLING_FIELDS",
-    "SEARCH_FIELDS",
-    "STAGE_NAMES",
-    "UNUSED_PACKAGES",
-    "adapter_paths_from",
-    "add_adapter_arguments",
-    "add_audio_prompt_argument",
-    "add_checkpoint_arguments",
-    "add_config_arguments",
-    "add_continue_arguments",
-    "add_device_argument",
-    "add_edit_arguments",
-    "add_generation_arguments",
-    "add_lora_argument",
-    "add_model_arguments",
-    "add_model_config_argument",
-    "add_prompt_arguments",
-    "add_regeneration_arguments",
-    "add_results_folder_argument",
-    "add_run_arguments",
-    "add_tokenizer_arguments",
-    "add_trust_argument",
-    "backbone_parser",
-    "edit_from",
-    "fraction",
-    "generation_config_from",
-    "hidden",
-    "load_model",
-    "loudness",
-    "model_paths_from",
-    "no_prompt",
-    "parser",
-    "plain_parser",
-    "positive_float",
-    "positive_int",
-    "prompt",
-    "prompts_from",
-    "repeated",
-    "require_arguments",
-    "run",
-    "run_options_from",
-    "sample_rate",
-    "say",
-    "stage_parser",
-    "tell_each",
-    "train_stage_from",
-]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from open_musiclm.config import STAGE_NAMES
+from open_musiclm.config.prompt_text import prompt_problem
 
 OFF = "off"
 LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
@@ -89,10 +90,9 @@ def share(text: str) -> float:
 
 def prompt(text: str) -> str:
     """An argparse type: a prompt that holds at least one visible character."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the prompt is empty; describe the music in a few words")
-    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise argparse.ArgumentTypeError("the prompt is not valid text in this terminal's encoding")
+    problem = prompt_problem(text)
+    if problem is not None:
+        raise argparse.ArgumentTypeError(f"the prompt {problem}")
     return text
 
 

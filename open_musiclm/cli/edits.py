@@ -7,7 +7,8 @@ from pathlib import Path
 
 from open_musiclm.cli.argument_types import OFF, positive_int
 from open_musiclm.cli.generation import SAMPLING_FIELDS, add_generation_arguments
-from open_musiclm.cli.model import add_model_arguments
+from open_musiclm.cli.model import add_model_arguments, load_model
+from open_musiclm.cli.process import tell_each
 from open_musiclm.config import STAGE_NAMES, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.edits import DEFAULT_CANDIDATES, Edit, Infill, Variation
@@ -58,6 +59,15 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
     add_model_arguments(to, first_stage)
     left_out = ("return_coarse_wave",) if first_stage == "fine" else ()
     add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])
+
+
+def regenerate(arguments: argparse.Namespace, first_stage: StageName) -> None:
+    """Regenerates these sound files, and says what it wrote. Raises UserError."""
+    model, parts = load_model(arguments, first_stage)
+    from open_musiclm.generation.inference import regenerate_files
+
+    written = regenerate_files(model, arguments.sounds, first_stage, arguments.results_folder, parts)
+    tell_each(written, len(arguments.sounds), arguments.results_folder, lambda path: [f"wrote {path}"])
 
 
 def time_range(text: str) -> tuple[float, float | None]:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from open_musiclm.cli.argument_types import LARGEST_SEED, number_in, positive_int
 from open_musiclm.config import MODEL_CONFIG_NAME
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.metric_names import CLIP_SECONDS, DEFAULT_METRICS, METRICS, NEEDS_MODEL
+from open_musiclm.evaluation.options import (
+    CLIP_SECONDS,
+    DEFAULT_METRICS,
+    METRICS,
+    NEEDS_MODEL,
+    EvaluationOptions,
+)
 from open_musiclm.evaluation.set_names import GENERATED, named_sets
 
 if TYPE_CHECKING:
     from open_musiclm.evaluation.measure import Measure
-    from open_musiclm.evaluation.options import EvaluationOptions
 
 
 def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
@@ -48,10 +53,9 @@ def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
 
 def options_from(
     arguments: argparse.Namespace, folders: Sequence[Path], checkpoint: Mapping[str, str]
-) -> "EvaluationOptions":
+) -> EvaluationOptions:
     """What the command line says is compared."""
     from open_musiclm.evaluation.distances import Resampling
-    from open_musiclm.evaluation.options import EvaluationOptions
 
     return EvaluationOptions(
         folders,

@@ -9,7 +9,7 @@ from open_musiclm.evaluation.embeddings import ClapMeasure, MertMeasure
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip
 from open_musiclm.evaluation.measure import Measure
 from open_musiclm.evaluation.measured_set import MeasuredSet
-from open_musiclm.evaluation.metric_names import MetricName
+from open_musiclm.evaluation.options import MetricName
 from open_musiclm.evaluation.passt import divergence_figures
 from open_musiclm.evaluation.prompt_figures import CYCLE, adherence_figures, cycle_figure
 from open_musiclm.evaluation.sound_figures import level_figures, tempo_figures

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Int
 
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
-from open_musiclm.evaluation.samples import sample_note, some_vectors
-from open_musiclm.evaluation.vectors import ClipVectors
+from open_musiclm.evaluation.vectors import ClipVectors, sample_note, some_vectors
 from open_musiclm.metrics import frechet, kernel_distance
 from open_musiclm.metrics.density import NEAREST, covered, density_of_each
 from open_musiclm.metrics.intervals import (

@@ -15,7 +15,7 @@ from open_musiclm.evaluation.compare import Comparison, compare, describe, lengt
 from open_musiclm.evaluation.measure import Measure
 from open_musiclm.evaluation.measured_set import measure_set
 from open_musiclm.evaluation.options import EvaluationOptions
-from open_musiclm.evaluation.page import evaluation_page
+from open_musiclm.evaluation.page import evaluation_page, number
 from open_musiclm.evaluation.set_names import REFERENCE, named_sets
 from open_musiclm.files import atomic_write, prepare_folder, write_html, write_json
 
@@ -93,3 +93,15 @@ def _write_clips(path: Path, sets: Mapping[str, Comparison]) -> None:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def summary(evaluation: Evaluation) -> Iterator[str]:
+    """Every figure of every set with its interval."""
+    for name, own in evaluation.sets.items():
+        yield f"{name}, {len(own.measured.clips)} clips:"
+        for figure in own.figures:
+            if figure.value is None:
+                yield f"  {figure.title}: {figure.note}"
+            else:
+                ends = "" if figure.low is None else f" [{number(figure.low)}, {number(figure.high or 0)}]"
+                yield f"  {figure.title}: {number(figure.value)}{ends}"

@@ -9,7 +9,7 @@ import torch
 from open_musiclm.config import ModelConfig, load_model_config
 from open_musiclm.evaluation.embeddings import ClapMeasure, MertMeasure
 from open_musiclm.evaluation.measure import Measure
-from open_musiclm.evaluation.metric_names import NEEDS_CLAP, MetricName
+from open_musiclm.evaluation.options import NEEDS_CLAP, MetricName
 from open_musiclm.evaluation.passt import PasstMeasure
 from open_musiclm.evaluation.sound_measures import LevelMeasure, TempoMeasure
 from open_musiclm.tokenizers.clap import Clap

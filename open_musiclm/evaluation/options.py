@@ -1,12 +1,21 @@
-"""What an evaluation compares, and where it writes."""
+"""What an evaluation compares, by which metrics, and where it writes (no torch in here)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.distances import Resampling
-from open_musiclm.evaluation.metric_names import CLIP_SECONDS, MetricName
+
+if TYPE_CHECKING:
+    from open_musiclm.evaluation.distances import Resampling
+
+MetricName = Literal["fad", "kad", "density", "prompts", "mert", "tempo", "levels", "kl"]
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
+DEFAULT_METRICS: tuple[MetricName, ...] = tuple(name for name in METRICS if name != "kl")
+CLIP_SECONDS = (0.1, 86_400.0)  # what of each clip may count: a tenth of a second to a day
+NEEDS_CLAP = frozenset(("fad", "kad", "density", "prompts"))
+NEEDS_MODEL = NEEDS_CLAP | {"mert"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class EvaluationOptions:
     metrics: Sequence[MetricName]
     results_folder: Path
     cache_folder: Path
-    resampling: Resampling
+    resampling: "Resampling"
     most_clips: int | None = None
     seconds: float | None = None
     checkpoint: Mapping[str, str] = field(default_factory=dict)

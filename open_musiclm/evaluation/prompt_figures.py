@@ -11,8 +11,7 @@ from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.embeddings import ClapMeasure
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
-from open_musiclm.evaluation.samples import sample_note, some_numbers
-from open_musiclm.evaluation.vectors import ClipVectors
+from open_musiclm.evaluation.vectors import ClipVectors, sample_note, some_numbers
 from open_musiclm.metrics.adherence import cosines, prompt_ranks, sound_ranks
 from open_musiclm.metrics.intervals import percentile_interval
 

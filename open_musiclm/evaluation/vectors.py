@@ -59,3 +59,23 @@ def _told() -> Iterator[None]:
     except OSError as error:
         folder, reason = tempfile.gettempdir(), error.strerror or error
         raise UserError(f"{folder}: cannot write temporary files: {reason}; name another folder by TMPDIR") from error
+
+
+def some_numbers(count: int, most: int, rng: np.random.Generator) -> Int[Tensor, "_"]:
+    """The numbers below `count`, in order; where they are more than `most`, so many of them at random."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.from_numpy(np.sort(rng.choice(count, most, replace=False)))
+
+
+def some_vectors(own: ClipVectors, most: int, rng: np.random.Generator) -> ClipVectors:
+    """The vectors, or `most` of them at random."""
+    if len(own.vectors) <= most:
+        return own
+    drawn = some_numbers(len(own.vectors), most, rng)
+    return ClipVectors(own.vectors[drawn], own.clips[drawn])
+
+
+def sample_note(what: str, most: int, *counts: int) -> str:
+    """What a note adds where a set has more than `most`; else nothing."""
+    return f"; of more than {most} {what} {most} at random" if max(counts) > most else ""

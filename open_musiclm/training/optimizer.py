@@ -1,5 +1,6 @@
-"""One module and its AdamW: a schedule, gradient clipping, and no update from what is not finite."""
+"""One module and its AdamW: the rate's schedule, gradient clipping, and no update from what is not finite."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,28 @@ from torch import Tensor, nn
 
 from open_musiclm.config.training import GradientTrainerConfig
 from open_musiclm.training.distributed import all_reduce_mean, sharded_like, whole_optimizer_state, whole_scalar
-from open_musiclm.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run: it rises linearly, stays, and falls to zero along a cosine.
+
+    Counted in optimizer steps. After `constant_share` of `steps` the rate falls; with a share of 1 it stays.
+    """
+
+    rate: float
+    warm_up_steps: int
+    constant_share: float
+    steps: int
+
+    def at(self, step: int) -> float:
+        """The rate of step `step` (from 0)."""
+        risen = min((step + 1) / self.warm_up_steps, 1.0) if self.warm_up_steps else 1.0
+        if self.constant_share == 1:
+            return self.rate * risen
+        begin = self.constant_share * self.steps
+        fallen = min(max(step - begin, 0) / (self.steps - begin), 1.0)
+        return self.rate * risen * (1 + math.cos(math.pi * fallen)) / 2
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from open_musiclm.training.backbones.clap_losses import (
     contrastive_loss,
     retrieval_recall,
 )
-from open_musiclm.training.backbones.clap_text import LONGEST_PROMPT_TOKENS
+from open_musiclm.training.backbones.clap_model import LONGEST_PROMPT_TOKENS
 from open_musiclm.training.backbones.rng import example_rngs, example_seeds, follow_examples, seed_dropout
 from open_musiclm.training.backbones.trainer import BackboneTrainer, load_pretrained_weights
 from open_musiclm.training.distributed import ValidationMeans, all_gather, all_reduce_mean

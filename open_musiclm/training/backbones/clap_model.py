@@ -1,14 +1,22 @@
-"""A small CLAP of random weights in transformers' layout, which `Clap.load` reads."""
+"""A small CLAP of random weights in transformers' layout, which `Clap.load` reads, and its tokenizer."""
 
+import json
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.normalizers import Lowercase
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
 
 from open_musiclm.config.backbones import ClapArchitecture
 
 _MELS = 64
 _POSITIONS = 80
+# RoBERTa's order: CLAP's padding id is 1.
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+LONGEST_PROMPT_TOKENS = 77
 
 
 def build_feature_extractor() -> ClapFeatureExtractor:
@@ -54,3 +62,19 @@ def build_clap(architecture: ClapArchitecture, vocabulary_size: int, initial_log
         model.logit_scale_a.fill_(math.log(initial_logit_scale))
         model.logit_scale_t.fill_(math.log(initial_logit_scale))
     return model
+
+
+def train_text_tokenizer(texts: Iterable[str], vocabulary_size: int) -> RobertaTokenizer:
+    """A byte-level BPE (any prompt in any script has tokens) fitted on `texts`, as RoBERTa's tokenizer.
+
+    Unlike RoBERTa's it ignores case: captions are too few to learn each word twice.
+    """
+    trained = ByteLevelBPETokenizer(lowercase=True)
+    trained.train_from_iterator(
+        texts, vocab_size=vocabulary_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    description = json.loads(trained.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in description["merges"]]
+    tokenizer = RobertaTokenizer(vocab=description["vocab"], merges=merges, model_max_length=LONGEST_PROMPT_TOKENS)
+    tokenizer.backend_tokenizer.normalizer = Lowercase()
+    return tokenizer

@@ -30,8 +30,7 @@ from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
 from open_musiclm.training.backbones.clap import ClapTrainer
-from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor
-from open_musiclm.training.backbones.clap_text import train_text_tokenizer
+from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor, train_text_tokenizer
 from open_musiclm.training.backbones.coded_data import kept_data, stored_data
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
