@@ -15,7 +15,7 @@ from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
-from open_musiclm.generation.scorers import ClapScorer, Scorer
+from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, best_of_each
 from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
@@ -50,7 +50,6 @@ def generate_files(
     results_folder: Path | str,
     paths: Mapping[str, str],
     input_audio: Path | str | None = None,
-    scorer: Scorer | None = None,
 ) -> Iterator[list[Written]]:
     """Writes the `num_top_matches` best of `num_samples` of each prompt, as the model's generation config says.
 
@@ -62,23 +61,24 @@ def generate_files(
     prepare_folder(folder)
     audio_prompt = read_sound(Path(input_audio)) if input_audio else None
     with stage_progress() as progress:
-        if scorer is None and _streamed(config):
+        if _streamed(config):
             for written in _stream_files(model, prompts, folder, paths, audio_prompt, progress):
                 yield [written]
             return
-        scorer = scorer or ClapScorer(model)
-        for own in best_of_each(model, prompts, scorer, config, audio_prompt, progress):
-            yield write_candidates(model, own, scorer.name, folder, paths)
+        for own in best_of_each(model, prompts, ClapScorer(model), config, audio_prompt, progress):
+            yield write_candidates(model, own, folder, paths)
 
 
 def write_candidates(
-    model: MusicLM, candidates: Sequence[Candidate], score_name: str, folder: Path, paths: Mapping[str, str]
+    model: MusicLM, candidates: Sequence[Candidate], folder: Path, paths: Mapping[str, str]
 ) -> list[Written]:
     """Writes the first `num_top_matches` candidates of a prompt under names made from it. Raises UserError."""
     config = model.generation_config
     written = []
     for rank, candidate in enumerate(candidates[: config.num_top_matches], start=1):
-        provenance = Provenance(candidate.prompt, candidate.number, {score_name: candidate.score}, config, paths)
+        provenance = Provenance(
+            candidate.prompt, candidate.number, {candidate.score_name: candidate.score}, config, paths
+        )
         name = _name(candidate.prompt, config, rank)
         path = write_generated(folder, name, candidate.wave, model.sample_hz, provenance)
         written.append(Written(candidate, path))

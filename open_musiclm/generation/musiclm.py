@@ -21,7 +21,6 @@ from open_musiclm.generation.checks import (
     check_stretch,
 )
 from open_musiclm.generation.clap_embedder import ClapEmbedder
-from open_musiclm.generation.clap_track import tokens_along
 from open_musiclm.generation.edits import DEFAULT_CANDIDATES
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.infilling import Infilled, Infilling
@@ -34,6 +33,7 @@ from open_musiclm.generation.prompting import SteadyPrompt
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
 from open_musiclm.generation.story import AnyPrompt, steps_of
+from open_musiclm.generation.tracks import tokens_along
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 

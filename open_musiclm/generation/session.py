@@ -18,14 +18,14 @@ from open_musiclm.config import STAGE_NAMES, GenerationConfig, ModelConfig, Stag
 from open_musiclm.errors import UserError
 from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
 from open_musiclm.generation.checks import check_count
-from open_musiclm.generation.clap_track import ClapTrack
-from open_musiclm.generation.planner import TickGrid, Window, advance, plan_windows
+from open_musiclm.generation.planner import TickGrid, advance, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.prompt_checks import check_prompts
 from open_musiclm.generation.sampling import sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import (
+    ClapTrack,
     EncodedTrack,
     GeneratedTrack,
     StageInputs,
@@ -212,17 +212,12 @@ class GenerationSession:
         source: Track | None,
         given: PromptTokens,
         end: int,
-        windows: Sequence[Window] | None = None,
     ) -> GeneratedTrack:
-        """A stage's tokens up to tick `end`, in `windows` or else in those that its advance gives.
-
-        Raises UserError where the stage is not loaded.
-        """
+        """A stage's tokens up to tick `end`. Raises UserError where the stage is not loaded."""
         if name not in self.stages:
             raise UserError(f"the {name} stage is not loaded, and this generation config asks for it")
         length = self.window[name]
-        if windows is None:
-            windows = plan_windows(given.ticks, end, length, length - self.advance(name))
+        windows = plan_windows(given.ticks, end, length, length - self.advance(name))
         self.progress.begin(name, float(self.grid.seconds(max(end - given.ticks, 0))))
         rngs = [sample_rng(self.config.seed, str(request.prompt), request.number, name) for request in self.requests]
         negative = None if self.negative_tokens is None else self.negative_tokens.expand_as(self.clap_tokens)

@@ -1,5 +1,6 @@
 """Tokens along time: generated window by window as far as somebody asks, or encoded from a given sound."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +11,43 @@ from jaxtyping import Int
 from torch import Tensor
 
 from open_musiclm.config import StageName
-from open_musiclm.generation.clap_track import ClapTrack
 from open_musiclm.generation.planner import TickGrid, Window, split_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
 from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.tokens import TokenStream
+
+ClapTokens = Int[Tensor, "batch 1 quantizers"]
+
+
+@dataclass(frozen=True)
+class ClapTrack:
+    """A batch's CLAP tokens: `tokens[i]` from tick `starts[i]` on; before the first start those are the first ones."""
+
+    starts: Sequence[int]
+    tokens: Sequence[ClapTokens]
+
+    @classmethod
+    def constant(cls, tokens: ClapTokens) -> "ClapTrack":
+        """The same all the time."""
+        return cls([0], [tokens])
+
+    def at(self, tick: int) -> ClapTokens:
+        """The tokens that count from `tick` on until the next start."""
+        return self.tokens[max(bisect_right(self.starts, tick) - 1, 0)]
+
+
+def tokens_along(
+    steps: Sequence[Sequence[tuple[float, Int[Tensor, "1 quantizers"]]]],
+) -> list[tuple[float, ClapTokens]]:
+    """The steps of several requests, (second, tokens) each, as steps of a batch."""
+    starts = sorted({start for own in steps for start, _ in own})
+    return [(start, torch.stack([_last(own, start) for own in steps])) for start in starts]
+
+
+def _last(steps: Sequence[tuple[float, Tensor]], second: float) -> Tensor:
+    return [tokens for start, tokens in steps if start <= second][-1]
+
 
 Tokens = Int[Tensor, "batch _ quantizers"]
 
