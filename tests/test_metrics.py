@@ -32,12 +32,14 @@ from open_musiclm.metrics.transport import centroid_distances, matching_cost
 VALUES = json.loads((Path(__file__).parent / "golden" / "metrics" / "values.json").read_text())
 
 
+def whole(vectors: torch.Tensor) -> kernel_distance.GroupedSet:
+    """All vectors in one group."""
+    return kernel_distance.GroupedSet(vectors, torch.zeros(len(vectors)).long(), 1)
+
+
 def kad(evaluated: torch.Tensor, reference: torch.Tensor, bandwidth: float) -> float:
     """The distance of two sets without groups."""
-    groups = [torch.zeros(len(vectors)).long() for vectors in (evaluated, reference)]
-    left = kernel_distance.GroupedSet(evaluated, groups[0], 1)
-    right = kernel_distance.GroupedSet(reference, groups[1], 1)
-    return kernel_distance.kernel_sums(left, right, bandwidth).distance()
+    return kernel_distance.kernel_sums(whole(evaluated), whole(reference), bandwidth).distance()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +135,7 @@ def test_weighted_kernel_sums_leave_out_groups(sets):
     evaluated, reference = (vectors[:60] for vectors in sets)
     groups = torch.arange(60) % 3
     grouped = kernel_distance.GroupedSet(evaluated, groups, 3)
-    sums = kernel_distance.kernel_sums(grouped, kernel_distance.GroupedSet.whole(reference), 2.0)
+    sums = kernel_distance.kernel_sums(grouped, whole(reference), 2.0)
     found = sums.distance(torch.tensor([1.0, 0.0, 1.0]), torch.ones(1))
     expected = kad(evaluated[groups != 1], reference, 2.0)
     assert found == pytest.approx(expected, rel=1e-10)
