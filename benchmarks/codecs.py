@@ -29,7 +29,6 @@ from open_musiclm.metrics.codec import si_sdr
 from open_musiclm.metrics.partials import energy_between_partials
 from open_musiclm.metrics.spectral_distance import SpectralDistance
 from open_musiclm.tokenizers.codec import Codec
-from open_musiclm.training.backbones.codebooks import codebook_usage
 
 _CPU = torch.device("cpu")
 
@@ -87,7 +86,8 @@ def _measured(codec: Codec, used: int, tracker: NoteTracker | None, arguments: a
     total = sum(float(row[-1]) for row in rows) / codec.sample_hz
     rate = codec.sample_hz / codec.hop
     kbps = used * torch.log2(torch.tensor(codec.codebook_size)).item() * rate / 1000
-    usage = min(codebook_usage(torch.cat([some[0] for some in codes])[None], codec.codebook_size))
+    columns = torch.cat([some[0] for some in codes]).unbind(-1)
+    usage = min(len(column.unique()) for column in columns) / codec.codebook_size
     nats = _nats(codec, used, [some[0] for some in codes], arguments)
     return (
         f"{used} x {codec.codebook_size} | {kbps:.2f} | {used * rate:g} | {mel:.3f} | {stft:.3f} | {sdr:.1f} | "

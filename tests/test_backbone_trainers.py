@@ -37,7 +37,7 @@ from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss, retrieval_recall
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor, train_text_tokenizer
-from open_musiclm.training.backbones.codebooks import codebook_usage, quantize_and_update
+from open_musiclm.training.backbones.codebooks import quantize_and_update
 from open_musiclm.training.backbones.constant_q import ConstantQ
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
@@ -110,7 +110,7 @@ def test_dead_codes_come_back():
     wide = 10 * torch.randn(4, 4, 100)
     for step in range(40):
         codes = quantize_and_update(quantizer, wide, 1, 0.8, 0.1, rng(step)).codes
-    assert codebook_usage(codes, 32)[0] > 0.9
+    assert len(codes[..., 0].unique()) / 32 > 0.9
 
 
 @given(scales=st.tuples(*[st.floats(1e-4, 1e4)] * 2), weight=st.floats(0.1, 10))

@@ -39,8 +39,6 @@ from open_musiclm.cli.process import (
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
 from open_musiclm.cli.training import (
     add_config_arguments,
-    add_continue_arguments,
-    add_lora_argument,
     add_run_arguments,
     backbone_parser,
     repeated,

@@ -2,13 +2,8 @@
 
 from open_musiclm.config.fields import (
     STAGE_NAMES,
-    NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     Precision,
-    Probability,
-    Share,
     StageName,
     TrainingPrecision,
 )

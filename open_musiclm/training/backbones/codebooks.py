@@ -27,7 +27,7 @@ class Quantized(NamedTuple):
     commitment: Float[Tensor, ""]
 
 
-def usage_metrics(used: Float[Tensor, "quantizers codes"]) -> dict[str, float]:
+def codebook_usage(used: Float[Tensor, "quantizers codes"]) -> dict[str, float]:
     """The share of codes of the least used codebook, and of all; `used` is 1 where this process has seen a code."""
     usage = all_reduce(used).clamp(max=1).mean(dim=1)
     return {"least_codebook_usage": usage.min().item(), "mean_codebook_usage": usage.mean().item()}
@@ -67,11 +67,6 @@ def quantize_and_update(
         torch.stack(codes, dim=-1).view(shape),
         torch.stack(commitments).mean(),
     )
-
-
-def codebook_usage(codes: Int[Tensor, "batch time quantizers"], codebook_size: int) -> list[float]:
-    """The share of each codebook's codes that occur at all."""
-    return [len(codes[..., index].unique()) / codebook_size for index in range(codes.shape[-1])]
 
 
 @torch.no_grad()

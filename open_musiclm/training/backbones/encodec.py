@@ -19,7 +19,7 @@ from open_musiclm.devices import products_in
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
 from open_musiclm.tokenizers.own_directory import check_same_architecture
-from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update, usage_metrics
+from open_musiclm.training.backbones.codebooks import Quantized, codebook_usage, quantize_and_update
 from open_musiclm.training.backbones.encodec_losses import (
     Balancer,
     SpectrogramLoss,
@@ -130,7 +130,7 @@ class EncodecTrainer(BackboneTrainer[SoundBatch]):
             distance = log_spectral_distance(decoded, waves).mean()
             means.add((loss, si_sdr(decoded, waves).mean(), distance), len(waves))
             used.scatter_(1, codes.permute(2, 0, 1).flatten(1), 1.0)
-        return {**means.compute(), **usage_metrics(used)}
+        return {**means.compute(), **codebook_usage(used)}
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch, folder: Path) -> list[Path]:

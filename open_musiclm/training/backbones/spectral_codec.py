@@ -15,7 +15,7 @@ from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
 from open_musiclm.tokenizers.own_directory import check_same_architecture, load_model, save_model
 from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture, SpectralModel
-from open_musiclm.training.backbones.codebooks import Quantized, quantize_and_update, usage_metrics
+from open_musiclm.training.backbones.codebooks import Quantized, codebook_usage, quantize_and_update
 from open_musiclm.training.backbones.encodec import quieter
 from open_musiclm.training.backbones.rng import example_rngs, step_rng
 from open_musiclm.training.backbones.trainer import BackboneTrainer
@@ -110,7 +110,7 @@ class SpectralCodecTrainer(BackboneTrainer[SoundBatch]):
             decoded = model.decoder(model.quantizer.decode(codes))
             means.add(((decoded - spectrogram).abs().mean(),), len(waves))
             used.scatter_(1, codes.flatten(1), 1.0)
-        return {**means.compute(), **usage_metrics(used)}
+        return {**means.compute(), **codebook_usage(used)}
 
     def save(self, directory: Path) -> None:
         """A directory that `encodec_cfg.model_name` can name."""
