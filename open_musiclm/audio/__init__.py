@@ -8,7 +8,7 @@ from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
 from open_musiclm.audio.finding import find_foreign_sounds, find_sounds
 from open_musiclm.audio.info import SoundInfo, artist_of, check_length, header_info
 from open_musiclm.audio.leveling import leveled
-from open_musiclm.audio.loudness import Levels, levels_of
+from open_musiclm.audio.loudness import levels_of
 from open_musiclm.audio.patching import Patch, crossfaded, write_patched
 from open_musiclm.audio.reading import (
     count_frames,

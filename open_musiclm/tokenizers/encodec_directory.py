@@ -18,7 +18,7 @@ from torch import Tensor
 
 from open_musiclm.config import PositiveFloat
 from open_musiclm.config.json_files import Section
-from open_musiclm.tokenizers.own_directory import filled, load_model, save_model
+from open_musiclm.tokenizers.own_directory import filled, load_model
 
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
 Few = Annotated[int, Field(ge=1, le=128)]
@@ -105,11 +105,6 @@ def build_encodec(architecture: EncodecArchitecture) -> encodec.EncodecModel:
         sample_rate=architecture.sample_hz,
         channels=1,
     )
-
-
-def save_encodec(model: encodec.EncodecModel, architecture: EncodecArchitecture, folder: Path) -> None:
-    """Writes a directory that `load_encodec` reads. Raises UserError."""
-    save_model(model, architecture, folder)
 
 
 def load_encodec(folder: Path) -> tuple[encodec.EncodecModel, EncodecArchitecture]:

@@ -32,24 +32,14 @@ def clap_crop(config: ModelConfig) -> Crop:
     return tokenizer_crop("clap", config.global_cfg.clap_audio_length_seconds, config)
 
 
-def semantic_crop(config: ModelConfig, seconds: float) -> Crop:
-    """`seconds` at MERT's rate."""
-    return tokenizer_crop("semantic", seconds, config)
-
-
-def acoustic_crop(config: ModelConfig, seconds: float) -> Crop:
-    """`seconds` at the codec's rate."""
-    return tokenizer_crop("acoustic", seconds, config)
-
-
 def stage_crops(stage: StageName, config: ModelConfig) -> list[Crop]:
     """The crops of one example: CLAP's window, and the stage's window for the other streams."""
     streams, seconds = STAGE_STREAMS[stage], config.window_seconds(stage)
     crops = [clap_crop(config)]
     if "semantic" in streams:
-        crops.append(semantic_crop(config, seconds))
+        crops.append(tokenizer_crop("semantic", seconds, config))
     if any(name in streams for name in _ACOUSTIC):
-        crops.append(acoustic_crop(config, seconds))
+        crops.append(tokenizer_crop("acoustic", seconds, config))
     return crops
 
 

@@ -12,6 +12,7 @@ from open_musiclm.config import (
     TrainingConfig,
     require,
 )
+from open_musiclm.data.crops import tokenizer_crop
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.mert import Mert
 from open_musiclm.tokenizers.rvq import ClapQuantizer
@@ -22,7 +23,7 @@ from open_musiclm.training.loop import Loop
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
 from open_musiclm.training.sound_data import sound_data
-from open_musiclm.training.stage_examples import clap_crop, semantic_crop
+from open_musiclm.training.stage_examples import clap_crop
 
 
 def train_clap_rvq(model_config: ModelConfig, training_config: TrainingConfig, options: RunOptions) -> Path | None:
@@ -67,7 +68,7 @@ def train_hubert_kmeans(
         check_enough_frames(find_sounds(Path(config.folder)), model_config)
         data = sound_data(
             Path(config.folder),
-            [semantic_crop(model_config, model_config.window_seconds("semantic"))],
+            [tokenizer_crop("semantic", model_config.window_seconds("semantic"), model_config)],
             config.feature_extraction_batch_size,
             config.num_workers,
             valid_frac=0.0,

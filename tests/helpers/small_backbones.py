@@ -21,7 +21,8 @@ from open_musiclm.config import (
     SemanticConfig,
 )
 from open_musiclm.config.json_files import Section
-from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, save_encodec
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec
+from open_musiclm.tokenizers.own_directory import save_model
 
 MERT_FEATURES = 16
 MERT_LAYERS = 3
@@ -80,7 +81,7 @@ def build_codec(folder: Path, architecture: EncodecArchitecture = ENCODEC, seed:
         torch.manual_seed(seed)
         model = build_encodec(architecture)
         fill_codebooks(model)
-        save_encodec(model, architecture, folder)
+        save_model(model, architecture, folder)
     return folder
 
 

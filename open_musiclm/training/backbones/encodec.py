@@ -17,8 +17,8 @@ from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.devices import products_in
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
-from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec, save_encodec
-from open_musiclm.tokenizers.own_directory import check_same_architecture
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
+from open_musiclm.tokenizers.own_directory import check_same_architecture, save_model
 from open_musiclm.training.backbones.codebooks import Quantized, codebook_usage, quantize_and_update
 from open_musiclm.training.backbones.encodec_losses import (
     Balancer,
@@ -142,7 +142,7 @@ class EncodecTrainer(BackboneTrainer[SoundBatch]):
 
     def save(self, directory: Path) -> None:
         """A directory that `encodec_cfg.model_name` can name."""
-        save_encodec(self.model, self.architecture, directory)
+        save_model(self.model, self.architecture, directory)
 
     def start_from(self, directory: Path) -> None:
         """See `BackboneTrainer.start_from`."""
