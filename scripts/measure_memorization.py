@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.cli.memorization import add_memorization_arguments, load_semantic_stage, options_from
+from open_musiclm.cli.memorization import add_memorization_arguments, options_from
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -18,14 +18,14 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.data.token_store import TokenStore
     from open_musiclm.evaluation.evaluate import check_packages
-    from open_musiclm.evaluation.memorization import measure_memorization
+    from open_musiclm.evaluation.memorization import SemanticStage, measure_memorization
     from open_musiclm.evaluation.memorization_report import PAGE_NAME, memorization_card, summary, write_report
     from open_musiclm.files import prepare_folder
 
     check_packages()
     prepare_folder(arguments.results_folder)
     options = options_from(arguments)
-    semantic = load_semantic_stage(cli.model_paths_from(arguments), arguments.device)
+    semantic = SemanticStage.load(cli.model_paths_from(arguments), arguments.device)
     folders = {"training": arguments.tokens, "unseen": arguments.unseen_tokens}
     stores = {name: TokenStore(folder, semantic.config) for name, folder in folders.items() if folder is not None}
     found = {

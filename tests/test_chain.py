@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 from helpers import forks
-from helpers.paths import REPOSITORY
+from helpers.paths import REPOSITORY, on_cpu
 from helpers.small_stack import build_backbones
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ class Workplace:
 
     def run(self, script: str, *arguments: str, status: int = 0) -> str:
         """Runs a script in the folder; returns what it printed."""
-        ended = forks.run([REPOSITORY / "scripts" / script, *arguments, "--device", "cpu"], cwd=self.folder)
+        ended = forks.run([REPOSITORY / "scripts" / script, *arguments, *on_cpu(script)], cwd=self.folder)
         assert ended.returncode == status, f"{script}: {ended.stdout}\n{ended.stderr}"
         assert "Traceback" not in ended.stderr
         return ended.stdout + ended.stderr

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from helpers import forks
-from helpers.paths import SCRIPTS
+from helpers.paths import SCRIPTS, on_cpu
 from helpers.small_stack import CPU, Stack, build_stack
 from test_frames_layout import frames_stage, ids_of
 
@@ -25,7 +25,7 @@ COARSE |= {"save_results_every": 3, "save_model_every": 3, "use_preprocessed_dat
 
 
 def run(script: str, *words: object, status: int = 0) -> str:
-    ended = forks.run([SCRIPTS / f"{script}.py", *words, "--device", "cpu"])
+    ended = forks.run([SCRIPTS / f"{script}.py", *words, *on_cpu(script)])
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return ended.stdout + ended.stderr

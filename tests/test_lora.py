@@ -9,20 +9,20 @@ import torch
 from accelerate.state import AcceleratorState
 from helpers.paths import SCRIPTS
 from helpers.processes import run_script
+from helpers.small_adapter import random_adapter
 from helpers.small_stack import Stack, build_stack
 from safetensors.torch import load_file
 from test_trainers import run, tokenizers
 
 from open_musiclm import cli
 from open_musiclm.checkpoints import step_folder
-from open_musiclm.checkpoints.adapters import Adapter, adapter_name, fingerprint_of, load_adapter, save_adapter
-from open_musiclm.config import StageName
-from open_musiclm.config.lora import LINEAR_TARGETS, LoraConfig
+from open_musiclm.checkpoints.adapters import Adapter, load_adapter
+from open_musiclm.config.lora import LINEAR_TARGETS
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.paths import AdapterPath
-from open_musiclm.models.lora import adapter_tensors, add_adapter, merge_adapters
-from open_musiclm.models.stages import Stage, load_stage, load_stage_to_adapt
+from open_musiclm.models.lora import merge_adapters
+from open_musiclm.models.stages import Stage, load_stage
 
 CPU = torch.device("cpu")
 SECTION = {"batch_size": 2, "valid_frac": 0.34, "num_workers": 0, "lr": 0.01, "use_preprocessed_data": True}
@@ -63,21 +63,6 @@ def train(
 
 def curve(folder: Path, key: str = "loss") -> list[float]:
     return [line[key] for line in map(json.loads, (folder / "log.jsonl").read_text().splitlines()) if key in line]
-
-
-def random_adapter(stack: Stack, name: StageName, path: Path, **lora: object) -> tuple[Stage, Adapter]:
-    """A stage with an adapter that changes something, and the same as a file."""
-    stage = load_stage_to_adapt(stack.weights(name), name, stack.config, CPU)
-    fingerprint = fingerprint_of(stage.layout.state_dict())
-    config = LoraConfig.model_validate({"rank": 4, **lora})
-    add_adapter(stage, config)
-    torch.manual_seed(3)
-    for tensor in adapter_tensors(stage.layout.state_dict()).values():
-        torch.nn.init.normal_(tensor, std=0.3)
-    tensors = adapter_tensors(stage.layout.state_dict())
-    adapter = Adapter(path / adapter_name(name), name, config, fingerprint, "base", tensors)
-    save_adapter(adapter)
-    return stage.eval(), adapter
 
 
 def logits(stage: Stage) -> torch.Tensor:

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 from helpers.paths import SCRIPTS
+from helpers.small_adapter import random_adapter
 from helpers.small_stack import Stack
 
 from open_musiclm.data.shards import StoredTokens
@@ -18,12 +19,15 @@ from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.memorization import (
     MemorizationOptions,
+    SemanticStage,
+    continue_greedily,
     draw_stretches,
     measure_memorization,
     threshold_of,
 )
 from open_musiclm.evaluation.memorization_report import memorization_card
 from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.sampling import Sampling
 
 HZ, ROWS, SECONDS = 50, 6, 9
@@ -190,3 +194,14 @@ def test_the_script_writes_a_card_and_a_page(stack: Stack, store: TokenStore, tm
     assert card["wrong_pairs"] == 12
     page = (tmp_path / "results/memorization.html").read_text()
     assert page.count("data:image/png;base64,") == 2
+
+
+def test_the_semantic_stage_has_its_adapters(stack: Stack, tmp_path: Path) -> None:
+    _, adapter = random_adapter(stack, "semantic", tmp_path)
+    paths = ModelPaths(bundle=str(stack.folder), adapters=[AdapterPath(adapter.path, 0.5)])
+    adapted, plain = (SemanticStage.load(found, "cpu") for found in (paths, ModelPaths(bundle=str(stack.folder))))
+    assert adapted.paths["adapter_path"] == f"{adapter.path} x 0.5"
+    assert "adapter_path" not in plain.paths
+    clap, given = torch.zeros(2, 1, 3, dtype=torch.long), torch.zeros(2, 50, 1, dtype=torch.long)
+    continued = [continue_greedily(own.stage, own.config, clap, given, 1) for own in (adapted, plain)]
+    assert not torch.equal(*continued)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import documentation, forks
-from helpers.paths import REPOSITORY
+from helpers.paths import REPOSITORY, WITHOUT_MODEL
 
 from open_musiclm import cli
 
@@ -17,8 +17,6 @@ SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 HEAVY = ("torch", "torchaudio", "transformers", "numpy", "scipy", "sklearn", "accelerate", "pyarrow", "encodec")
 TRAINED = ["semantic", "coarse", "fine", "rvq", "kmeans"]
 PATHS = [word for part in TRAINED for word in (f"--{part}_path", "nowhere")]
-# These compute nothing on a device.
-WITHOUT_MODEL = {"bundle", "check_data", "convert_checkpoint", "make_demo_corpus", "merge_adapter", "prepare_dataset"}
 MODEL = ["--model_config", str(REPOSITORY / "configs/model/musiclm_small.json")]
 
 

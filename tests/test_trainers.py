@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from accelerate.state import AcceleratorState
-from helpers.paths import SCRIPTS
+from helpers.paths import SCRIPTS, on_cpu
 from helpers.small_stack import Stack
 from safetensors.torch import load_file, save_file
 
@@ -40,7 +40,7 @@ def run(script: str, *words: object) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main(module.arguments().parse_args([*map(str, words), "--device", "cpu"]))
+    module.main(module.arguments().parse_args([*map(str, words), *on_cpu(script)]))
 
 
 Configs = Callable[..., list[object]]

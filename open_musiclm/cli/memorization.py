@@ -1,32 +1,15 @@
-"""The command line of the memorization measurement, and what it says (no torch in here)."""
+"""The command line of the memorization measurement (no torch in here)."""
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from open_musiclm.cli.argument_types import LARGEST_SEED, number_in, positive_int, share
-from open_musiclm.config import ModelConfig
-from open_musiclm.generation.paths import ModelPaths
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from open_musiclm.evaluation.memorization import MemorizationOptions
-    from open_musiclm.generation.stage_generator import StageGenerator
 
 PROMPT_SECONDS = (0, 1, 2, 5)
-
-
-@dataclass(frozen=True)
-class SemanticStage:
-    """A semantic stage for generation, the centroids of its tokens [codes, dim], its config and where it is from."""
-
-    stage: "StageGenerator"
-    centroids: "Tensor"
-    config: ModelConfig
-    paths: Mapping[str, str]
 
 
 def add_memorization_arguments(to: argparse.ArgumentParser) -> None:
@@ -61,18 +44,3 @@ def options_from(arguments: argparse.Namespace) -> "MemorizationOptions":
         arguments.permutations,
         arguments.seed,
     )
-
-
-def load_semantic_stage(paths: ModelPaths, device: str | None) -> SemanticStage:
-    """The semantic stage of a model, without the rest of it. Raises UserError."""
-    from open_musiclm.devices import choose_device
-    from open_musiclm.generation.generators import stage_generator
-    from open_musiclm.generation.loading import open_paths
-    from open_musiclm.models.stages import load_stage
-    from open_musiclm.tokenizers.mert import load_centroids
-
-    paths, _ = open_paths(paths)
-    config, found = paths.read_model_config(), paths.resolved(["semantic"])
-    stage = load_stage(found["semantic_path"], "semantic", config, choose_device(device))
-    centroids = load_centroids(found["kmeans_path"], config)
-    return SemanticStage(stage_generator(stage), centroids, config, {name: str(path) for name, path in found.items()})

@@ -112,10 +112,7 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     stages = needed_stages(model_config, config, first_stage)
     parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
     model = MusicLM(model_config, *parts, config)
-    found = {flag: str(path) for flag, path in paths.resolved(stages).items()}
-    if paths.adapters:
-        found["adapter_path"] = ", ".join(f"{adapter.path} x {adapter.weight:g}" for adapter in paths.adapters)
-    return model, found
+    return model, paths.told(stages)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ matching both sequences is below a threshold that wrong pairs hardly ever reach.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,11 @@ from torch import Tensor
 
 from open_musiclm.config import ModelConfig
 from open_musiclm.data.token_store import TokenStore
+from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
+from open_musiclm.generation.generators import stage_generator
+from open_musiclm.generation.loading import load_stages, open_paths
+from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.generation.planner import TickGrid, advance, plan_windows
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.sampling import Sampling
@@ -24,6 +28,7 @@ from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import ClapTrack, GeneratedTrack, StageInputs
 from open_musiclm.metrics.transport import centroid_distances, matching_cost
 from open_musiclm.progress_bar import with_progress
+from open_musiclm.tokenizers.mert import load_centroids
 
 CONTINUATION_SECONDS = 5
 _BATCH = 32
@@ -46,6 +51,25 @@ class MemorizationOptions:
     def __post_init__(self) -> None:
         if self.examples < 2:
             raise UserError(f"examples: expected at least 2, for wrong pairs take two; found {self.examples}")
+
+
+@dataclass(frozen=True)
+class SemanticStage:
+    """A semantic stage for generation, the centroids of its tokens, its config and where it is from."""
+
+    stage: StageGenerator
+    centroids: Float[Tensor, "codes dim"]
+    config: ModelConfig
+    paths: Mapping[str, str]
+
+    @classmethod
+    def load(cls, paths: ModelPaths, device: str | None) -> "SemanticStage":
+        """That of a model with its adapters merged, without the rest of the model. Raises UserError."""
+        paths, _ = open_paths(paths)
+        config, found = paths.read_model_config(), paths.resolved(["semantic"])
+        stage = load_stages(paths, config, ["semantic"], choose_device(device))["semantic"]
+        centroids = load_centroids(found["kmeans_path"], config)
+        return cls(stage_generator(stage), centroids, config, paths.told(["semantic"]))
 
 
 @dataclass(frozen=True)

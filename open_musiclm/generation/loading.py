@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from open_musiclm.checkpoints.bundle import open_bundle
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_generation_config
 from open_musiclm.devices import choose_device
@@ -36,10 +38,18 @@ def load_parts(
     See `Mert.load` for `trust_remote_code`. Raises UserError.
     """
     found, on = paths.resolved(stages), choose_device(device)
-    adapters = load_adapters(paths.adapters or ())
-    loaded = {name: load_stage(found[f"{name}_path"], name, config, on) for name in stages}
-    apply_adapters(adapters, loaded, found)
+    loaded = load_stages(paths, config, stages, on)
     return loaded, MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on, trust_remote_code)
+
+
+def load_stages(
+    paths: ModelPaths, config: ModelConfig, stages: Sequence[StageName], device: torch.device
+) -> dict[StageName, Stage]:
+    """The stages that are named, with their adapters merged. Raises UserError."""
+    found, adapters = paths.resolved(stages), load_adapters(paths.adapters or ())
+    loaded = {name: load_stage(found[f"{name}_path"], name, config, device) for name in stages}
+    apply_adapters(adapters, loaded, found)
+    return loaded
 
 
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:
