@@ -1,4 +1,4 @@
-# make demo [PROMPT="..."]         install, generate with the small model of the repository, write a page to hear it on
+# make demo [PROMPT="..."]         install, generate with the small model of the repository, write a page with the samples
 # make app                         install, open a web page to generate with the same model
 # make train-demo [PROMPT="..."]   install, train small models on rendered music, generate with them
 # make test                        install, lint, type-check, check the imports, run the tests
@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3.13 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 PROMPT ?= slow and gentle piano in a major key
-# Recipes take the prompt from the environment, as it was typed: quotes, backticks and $ in it mean nothing to anybody.
+# Recipes take the prompt from the environment: the shell and make do not interpret quotes, backticks and $ in it.
 override PROMPT := $(value PROMPT)
 export PROMPT
 BIN = $(VENV)/bin

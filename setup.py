@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 setup(
     name="open_musiclm",
     version="0.3.0",
-    description="Text to music by MusicLM's recipe with open parts: CLAP, MERT + k-means and EnCodec",
+    description="Text-to-music generation after MusicLM, with open models: CLAP, MERT + k-means and EnCodec",
     license="MIT",
     classifiers=["Operating System :: POSIX :: Linux", "Operating System :: MacOS"],
     packages=find_packages(include=["open_musiclm", "open_musiclm.*", "demo", "demo.*"]),

@@ -28,7 +28,9 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_model_config_argument(parser)
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="examples, or samples, at a time")
     parser.add_argument("--seconds", type=cli.positive_float, default=1.0, help="music to generate in each stage")
-    parser.add_argument("--repetitions", type=cli.positive_int, default=3, help="timed runs; the median is printed")
+    parser.add_argument(
+        "--repetitions", type=cli.positive_int, default=3, help="number of timed runs; the median is printed"
+    )
     return parser
 
 

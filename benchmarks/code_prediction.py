@@ -1,6 +1,6 @@
-"""How hard the codes of a codec are to predict: nats per frame, given the frame before.
+"""How hard it is to predict the codes of a codec: nats per frame, given the previous frame.
 
-A small network sees the codes of the frame before and the coarser codes of the same frame, as an acoustic stage does.
+A small network sees the codes of the previous frame and the coarser codes of the same frame, like an acoustic stage.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def nats_per_frame(
     codebook_size: int,
     steps: int,
 ) -> list[float]:
-    """Nats of each codebook on held-out codes, the lowest over the training."""
+    """Nats per codebook on held-out codes, the minimum over the training."""
     torch.manual_seed(0)
     pairs, pairs_held_out = _pairs(training), _pairs(held_out)
     model = _Predictor(training[0].shape[1], codebook_size)

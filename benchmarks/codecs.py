@@ -1,9 +1,10 @@
-"""Codecs and decoders side by side, on held-out sound.
+"""Compares codecs and decoders on held-out sound.
 
 Each row is the codec of a model config, with the decoder that it names, and some of its first codebooks. log-mel and
 STFT are distances of spectrograms in nats (open_musiclm/metrics/spectral_distance.py); "between partials" is the energy
-in the valleys of the spectrum, which the sound itself has too; "next frame" is how many nats a frame costs given the
-one before (with --training); the real-time factor is seconds of sound per second, encoded and decoded on the CPU. With
+in the valleys of the spectrum, also given for the original; "next frame" is the cross-entropy of a frame in nats, given
+the previous one (with --training); the real-time factor is seconds of sound per second, encoded and decoded on the CPU.
+With
 --note_tracker (basic-pitch's nmp.onnx) two columns more: frames with a confident note and the median length of notes,
 both relative to those of the sound itself.
 

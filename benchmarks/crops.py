@@ -1,7 +1,7 @@
 """A random ten-second crop of a short and of a long sound file: milliseconds, by format.
 
-The first example of a file also takes the pass over the whole file that MERT's normalisation needs; what it finds is
-remembered. Writes files of noise and a tone below --folder, which stay there for the next run.
+The first example of a file includes the pass over the whole file for MERT's normalisation; the result is cached.
+Writes files of noise and a tone below --folder, which are kept for the next run.
 
     python benchmarks/crops.py --folder /tmp/crops --minutes 0.5 180
 """

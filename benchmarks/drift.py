@@ -1,4 +1,4 @@
-"""How music of minutes drifts: similarity to its prompt, key and tempo, every ten seconds.
+"""How long music drifts: similarity to its prompt, key and tempo, every ten seconds.
 
 For each part of the music, the means over all prompts and samples of
 
@@ -38,7 +38,7 @@ _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured of some seconds of music; `bpm` is NaN where no beat is found."""
+    """What is measured of some seconds of music; `bpm` is NaN if no beat is found."""
 
     embedding: Float[Tensor, "dim"]
     chroma: Float[np.ndarray, "12"]
@@ -105,7 +105,7 @@ def measured(model: MusicLM, tempo: TempoMeasure, part: Sound) -> Part:
 
 
 def row(prompt: Float[Tensor, "dim"], first: Part, part: Part) -> Sequence[float]:
-    """The figures of a part: NaN for the tempo where the first part has none."""
+    """The figures of a part; the tempo is NaN if the first part has none."""
     same_tempo = same_tempo_but_for_octave(part.bpm, first.bpm) if math.isfinite(first.bpm) else math.nan
     return (
         float(part.embedding @ prompt),

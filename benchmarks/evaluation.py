@@ -32,7 +32,7 @@ FIGURES: dict[str, Callable[[ClipVectors, ClipVectors], object]] = {
 
 
 class TextVectors:
-    """Stands for CLAP: the vector of prompt number n is near to that of clip n."""
+    """Replaces CLAP: the vector of prompt number n is near that of clip n."""
 
     def __init__(self, vectors: torch.Tensor) -> None:
         self.vectors = vectors

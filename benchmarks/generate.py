@@ -1,9 +1,9 @@
 """Generation: tokens per second of each stage with the cache and without, against the time of reading the weights once.
 
-Stages have fresh weights of the config's sizes: speed does not depend on what they learned. Cached generation makes
-`--seconds` of music in one window. Without the cache a token costs a pass over all tokens so far; that is timed at a
-tenth, half and nine tenths of the same window. Every figure comes from a process of its own; `--beside 1` lets another
-process use a core meanwhile.
+Stages have random weights of the config's sizes: speed does not depend on their values. Cached generation makes
+`--seconds` of music in one window. Without the cache, a token costs a pass over all tokens so far; this is timed at
+10, 50 and 90 % of the same window. Every figure comes from its own process; with `--beside 1` another process uses a
+core at the same time.
 
     python benchmarks/generate.py --model_config configs/model/musiclm_small.json --batch_sizes 1 4
 """
@@ -39,8 +39,10 @@ def arguments() -> argparse.ArgumentParser:
         "--precisions", choices=cli.PRECISIONS, nargs="+", default=cli.PRECISIONS, help="of the weights"
     )
     parser.add_argument("--seconds", type=cli.positive_float, default=2.0, help="music to make in each stage")
-    parser.add_argument("--beside", type=int, default=0, help="busy processes that use cores at the same time")
-    parser.add_argument("--repetitions", type=cli.positive_int, default=1, help="timed runs; the median is printed")
+    parser.add_argument("--beside", type=int, default=0, help="number of other processes that use a core each")
+    parser.add_argument(
+        "--repetitions", type=cli.positive_int, default=1, help="number of timed runs; the median is printed"
+    )
     return parser
 
 
@@ -51,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """While entered, `count` other processes use a core each."""
+    """Runs `count` other processes, which use a core each."""
     others = [multiprocessing.get_context("spawn").Process(target=_be_busy, daemon=True) for _ in range(count)]
     for other in others:
         other.start()

@@ -1,9 +1,9 @@
-"""Token layouts of the acoustic stages side by side: positions, steps, and seconds of music per second.
+"""Compares token layouts of the acoustic stages: positions, steps, and seconds of music per second.
 
 For one model config with its layout changed: flat, frames, and frames with one acoustic stage for all codebooks. Stages
-have fresh weights of the config's sizes. Generation makes `--seconds` of music in one window; training takes whole
-windows. "activations" is the peak memory of a training step above weights, gradients and optimizer. Each figure comes
-from a process of its own; compare figures of one run only.
+have random weights of the config's sizes. Generation makes `--seconds` of music in one window; training uses whole
+windows. "activations" is the peak memory of a training step minus weights, gradients and optimizer. Each figure comes
+from its own process; compare figures of one run only.
 
     python benchmarks/layouts.py --model_config configs/model/musiclm_small.json
 """
@@ -25,7 +25,7 @@ from open_musiclm.devices import choose_device
 from open_musiclm.models.stages import build_stage
 from open_musiclm.tokens import stage_streams
 
-_BYTES_OF_TRAINING = 12  # of a weight beside itself: its gradient and AdamW's two moments
+_BYTES_OF_TRAINING = 12  # per weight, besides itself: its gradient and AdamW's two moments
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -35,7 +35,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=cli.PRECISIONS, default="bfloat16", help="of generation and training")
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="samples, and examples of a step")
     parser.add_argument("--seconds", type=cli.positive_float, default=2.0, help="music to generate in each stage")
-    parser.add_argument("--repetitions", type=cli.positive_int, default=3, help="timed runs; the median is printed")
+    parser.add_argument(
+        "--repetitions", type=cli.positive_int, default=3, help="number of timed runs; the median is printed"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Time and peak memory of one piece of work, in a process of its own."""
+"""Time and peak memory of a function, in its own process."""
 
 import multiprocessing
 import resource

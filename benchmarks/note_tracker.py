@@ -1,4 +1,4 @@
-"""Notes in sound by basic-pitch (Bittner et al. 2022), a judge that knows nothing of this project.
+"""Notes in sound, found by basic-pitch (Bittner et al. 2022), a model that is independent of this project.
 
 Needs onnxruntime, and the model file `nmp.onnx` of the basic-pitch package (basic_pitch/saved_models/icassp_2022).
 """

@@ -1,4 +1,4 @@
-"""The plain computation of a stage's training loss, which benchmarks/train.py measures against.
+"""A stage's training loss without optimizations: the baseline of benchmarks/train.py.
 
 Float32 throughout; every head's scores over all pairs of positions; the convolution over time with channels first;
 logits of all sequences, whether the loss takes them or not. It reads the weights of a `Stage` and gives its loss.

@@ -1,9 +1,9 @@
-"""Preprocessing: seconds of sound a second, one file and one window at a time against scripts/preprocess_data.py's way.
+"""Preprocessing speed: one file and one window at a time, compared with scripts/preprocess_data.py.
 
-The plain loop reads a whole file, hands each CLAP window to transformers' extractor and ClapModel, the file to all
-layers of transformers' HubertModel and scikit-learn's k-means, and to the encodec package, one after the other. Weights
-are random, architectures the released ones (or small ones with --sizes toy). Both make the tokens of the same files;
-their agreement is printed (an argmin between two nearly equal distances may fall either way).
+The plain loop reads a whole file, passes each CLAP window to transformers' extractor and ClapModel, and the file to all
+layers of transformers' HubertModel with scikit-learn's k-means, and to the encodec package, one after the other.
+Weights are random, architectures the released ones (or small ones with --sizes toy). Both make the tokens of the same
+files; their agreement is printed (an argmin of two nearly equal distances may differ).
 
     python benchmarks/preprocess.py --device cpu --sizes full --files 4
 """

@@ -1,7 +1,7 @@
 """Products of a few vectors with a block's matrices on a CPU: PyTorch's, generation's (PackedLinear), int8 weights.
 
-Each figure is how often a second all matrices of a model's blocks could be gone through, as gigabytes of bfloat16 (of
-float32 in its rows); `sum` is the speed at which a sum reads as many bytes.
+Each figure is the speed of the products with all matrices of a model's blocks, in gigabytes of weights per second;
+`sum` is the speed of a sum that reads the same bytes.
 
     python benchmarks/row_products.py --model_config configs/model/musiclm_small.json
 """
@@ -27,7 +27,9 @@ INT8_COLUMNS = 64
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     cli.add_model_config_argument(parser)
-    parser.add_argument("--repetitions", type=cli.positive_int, default=15, help="timed runs; the median is printed")
+    parser.add_argument(
+        "--repetitions", type=cli.positive_int, default=15, help="number of timed runs; the median is printed"
+    )
     return parser
 
 

@@ -1,7 +1,7 @@
-"""What many hours of music take: operations, days, bytes and files, from counts and from a measured rate.
+"""The cost of many hours of music: operations, days, bytes and files, from counts and a measured rate.
 
-The rate is what benchmarks/preprocess.py or scripts/preprocess_data.py print for one card (seconds of sound a second).
-Without it, only the counts are printed: the backbones' floating-point operations are counted on the released
+The rate is what benchmarks/preprocess.py or scripts/preprocess_data.py print for one card (seconds of sound per
+second). Without it, only the counts are printed: the backbones' floating-point operations are counted on the released
 architectures without computing anything.
 
     python benchmarks/scaling.py --hours 100000 --rate 5
@@ -31,8 +31,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     parser.add_argument("--hours", type=cli.positive_float, default=100_000.0, help="of music")
     parser.add_argument("--track_seconds", type=cli.positive_float, default=240.0, help="length of a file")
-    parser.add_argument("--rate", type=cli.positive_float, help="seconds of sound a second that one card tokenizes")
-    parser.add_argument("--worker_rate", type=cli.positive_float, help="the same that one worker process decodes")
+    parser.add_argument("--rate", type=cli.positive_float, help="seconds of sound that one card tokenizes per second")
+    parser.add_argument(
+        "--worker_rate", type=cli.positive_float, help="seconds of sound that one worker process decodes per second"
+    )
     return parser
 
 

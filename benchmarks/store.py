@@ -1,6 +1,6 @@
-"""A store of many short tracks: seconds to write, open, split and resume it, and examples a second of one worker.
+"""A store of many short tracks: seconds to write, open, split and resume it, and examples per second of one worker.
 
-Writes a synthetic store of random tokens below --folder, which stays there for the next run (a million rows of four
+Writes a synthetic store of random tokens below --folder, which is kept for the next run (a million rows of four
 seconds take about 5 GB).
 
     python benchmarks/store.py --folder /tmp/store --rows 1000000

@@ -1,9 +1,9 @@
 """Training steps of each stage: the plain computation against the trainer's, in one run.
 
-Both train fresh weights of the config's sizes on made-up tokens of whole windows, one batch a step. The plain
+Both train random weights of the config's sizes on random tokens of whole windows, one batch per step. The plain
 computation is `plain_stage.py` with AdamW as a loop over the weights; every other row is a trainer's own step. Each row
-is measured in a process of its own. "tokens" are those of all sequences. On a GPU the share of its peak in bfloat16
-that the model's operations come to is printed too (operations computed twice by checkpointing count once).
+is measured in a process of its own. "tokens" are those of all sequences. On a GPU, the model's operations as a share of
+its bfloat16 peak are printed too (operations that checkpointing repeats count once).
 
     python benchmarks/train.py --model_config configs/model/musiclm_small.json
 

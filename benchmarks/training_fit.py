@@ -1,4 +1,4 @@
-"""Which batch size of each stage fits into a GPU of some size: found by training steps, each in its own process."""
+"""The largest batch of each stage that fits into a GPU: found by training steps, each in its own process."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ def say_what_fits(
 
 
 def _largest(peak: Callable[[int], float], megabytes: float) -> int:
-    """The largest power of two within the limit; 0 where not even one example is."""
+    """The largest power of two within the limit; 0 if a single example does not fit."""
     batch = 0
     while peak(max(2 * batch, 1)) <= megabytes:
         batch = max(2 * batch, 1)

@@ -1,8 +1,8 @@
-"""How much memory a training step of each stage takes on a GPU: computed without one, an upper estimate.
+"""The memory of a training step of each stage on a GPU: an upper estimate, computed without one.
 
 `open_musiclm/training/step_memory.py` says what is counted: 16 bytes a weight (itself, its gradient, AdamW's two
-averages), all that is kept for the backward pass, and what the busiest part takes beside. Not counted: the CUDA context
-and libraries' own buffers, for which a tenth of the card is left free, and what several GPUs need to exchange
+averages), all that is kept for the backward pass, and the temporary memory of the largest part. Not counted: the CUDA
+context and libraries' own buffers, for which a tenth of the card is left free, and what several GPUs need to exchange
 gradients.
 
     python benchmarks/training_memory.py --model_config configs/model/musiclm_small.json
@@ -79,7 +79,7 @@ def step(config: ModelConfig, name: StageName, batch: int, checkpointing: bool, 
 
 
 def simulated_peak(config: ModelConfig, name: StageName, batch: int, checkpointing: bool) -> int:
-    """The most bytes at any time in two fake steps of two batches each, with a CPU's types."""
+    """The peak of two fake steps of two batches each, with a CPU's types."""
     plan = StepPlan(config, name, batch, checkpointing)
     mode = FakeTensorMode()
     stage = fake_stage(plan, "cpu", mode, gpu_attention)

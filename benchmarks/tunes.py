@@ -1,10 +1,10 @@
-"""What independent judges hear in generated music: notes by basic-pitch, instruments by musicnn, cleanness.
+"""Measures generated music by independent models: notes by basic-pitch, instruments by musicnn, and clean partials.
 
 For every folder of waves with the JSONs that generation writes beside them, or with a captions.jsonl:
 
 - frames with a confident note of basic-pitch's;
 - the share of the notes in the major or minor scale that has most of them;
-- notes a second, of prompts that say slow and of those that say fast;
+- notes per second, for prompts with "slow" and with "fast";
 - the energy between partials (open_musiclm/metrics/partials.py);
 - the share of clips whose instrument musicnn's tagger ranks first of eight, where benchmarks/musicnn_tags.py has
   written its file into the folder (musicnn needs an environment of its own).
@@ -36,8 +36,8 @@ _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11), (0, 2, 3, 5, 7, 8, 10
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the judges say of one clip; `in_key` is None where there is no note, `tag` where nothing was tagged."""
+class ClipMeasures:
+    """The measurements of one clip; `in_key` is None without notes, `tag` is None without tags."""
 
     prompt: str
     confident: float
@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
         cli.say(f"| {folder} | {len(clips)} | {' | '.join(_figures(clips))} |")
 
 
-def _figures(clips: Sequence[Heard]) -> Iterator[str]:
+def _figures(clips: Sequence[ClipMeasures]) -> Iterator[str]:
     yield _mean([clip.confident for clip in clips])
     yield _mean([clip.in_key for clip in clips if clip.in_key is not None])
     for words in (_SLOW, _FAST):
@@ -89,7 +89,7 @@ def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ± {error:.2f}"
 
 
-def _clips(folder: Path, tracker: NoteTracker, begin: float, seconds: float) -> Iterator[Heard]:
+def _clips(folder: Path, tracker: NoteTracker, begin: float, seconds: float) -> Iterator[ClipMeasures]:
     paths = sorted(audio.find_sounds(folder))
     captions = captions_of(paths, folder)
     tags = json.loads((folder / TAGS_NAME).read_text()) if (folder / TAGS_NAME).exists() else {}
@@ -102,7 +102,7 @@ def _clips(folder: Path, tracker: NoteTracker, begin: float, seconds: float) -> 
         wave = sound.wave[first : first + count]
         activations = tracker.activations(wave, sound.sample_hz)
         notes = notes_of(activations)
-        yield Heard(
+        yield ClipMeasures(
             prompt,
             confident_share(activations),
             in_key(notes) if notes else None,
@@ -125,7 +125,7 @@ def _first_of(scores: dict[str, float] | None) -> str | None:
 
 
 def _instrument(prompt: str) -> str | None:
-    """The one of the eight that a prompt names; longer names first, for a harp is no harpsichord."""
+    """The one of the eight that a prompt names; longer names first: "harpsichord" contains "harp"."""
     words = set(re.findall(r"[a-z]+", prompt.lower()))
     return next((name for name in INSTRUMENTS if name in words), None)
 

@@ -1,4 +1,4 @@
-"""What an adapter for a new instrument changes: its own prompts, all others, and what was memorized."""
+"""The effect of an adapter for a new instrument: on its own prompts, on other prompts, and on memorization."""
 
 import math
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def _preference(model: MusicLM, before: Sequence[Wave], after: Sequence[Wave], r
 
 
 def _classes(classifier: PromptClassifier, before: Generated, after: Generated, reference: Reference) -> Measures:
-    """What an independent classifier hears."""
+    """The results of an independent classifier."""
     wanted = [prompt.family for prompt in control_prompts(len(before.control), 0)]
     found = {}
     own, right, taken = [], [], []

@@ -1,4 +1,4 @@
-"""Where the demo's model lies."""
+"""The path of the demo's model."""
 
 from pathlib import Path
 

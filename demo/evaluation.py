@@ -122,8 +122,8 @@ def _adherence(
     held_out: Sequence[LabelledClip],
     real: Mapping[str, Sequence[Wave]],
 ) -> dict[str, Any]:
-    """The share of generated clips that are classified as their prompt asks, and of `real`, held-out clips that are
-    classified rightly."""
+    """The share of generated clips that are classified as in their prompt, and of `real`, held-out clips that are
+    classified correctly."""
     asked: dict[str, list[str]] = {
         "family": [prompt.family for prompt in prompts],
         "tempo": [*(prompt.tempo for prompt in prompts)],

@@ -1,6 +1,6 @@
-"""Copy a backbone or a bundle with its weights in half precision; the loaders compute in float32 all the same.
+"""Copy a backbone or a bundle with its weights in half precision; the loaders still compute in float32.
 
-The codebooks of CLAP's quantizer and the k-means keep their precision: they are small, and much depends on them.
+The codebooks of CLAP's quantizer and the k-means keep their precision: they are small, and tokens depend on them.
 """
 
 import argparse

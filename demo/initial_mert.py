@@ -1,6 +1,6 @@
-"""Write a MERT directory to start train_mert from: an onset bank or a filter bank (demo/backbones), not trained yet.
+"""Write an untrained MERT directory for train_mert to start from: an onset bank or a filter bank (demo/backbones).
 
-Name it as trainer.init in the config of scripts/train_mert.py, whose architecture it has.
+Name it as trainer.init in the config of scripts/train_mert.py, which also gives its architecture.
 """
 
 import argparse
@@ -13,10 +13,10 @@ BANKS = ("onset_bank", "filter_bank")
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("bank", choices=BANKS, help="what the features start as")
+    parser.add_argument("bank", choices=BANKS, help="initial features")
     parser.add_argument("target", type=Path, help="the directory to write")
     parser.add_argument("--config", type=Path, required=True, help="the config that scripts/train_mert.py will get")
-    parser.add_argument("--seed", type=int, default=0, help="of what stays random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
     return parser
 
 

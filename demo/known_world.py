@@ -1,7 +1,7 @@
-"""What the demo's model knows: tells a prompt that lies outside of it, by CLAP's own distance to captions.
+"""Detects prompts outside the demo's training data, by the CLAP similarity to its captions.
 
-The demo's text tower gives all prompts without a word that it learned nearly the same embedding. Measured: prompts with
-such a word lie at 0.946 or more from the nearest caption (164 prompts of other wordings), the others at 0.81.
+The demo's text tower gives all prompts without a known word nearly the same embedding. Measured similarity to the
+nearest caption: 0.946 or more with a known word (164 prompts of other wordings), 0.81 without.
 """
 
 from demo.corpus.instruments import INSTRUMENTS
@@ -14,12 +14,12 @@ KNOWN = (*(f"{tempo} {instrument.name}" for instrument in INSTRUMENTS for tempo 
 
 
 def outside_remark(model: MusicLM, prompt: str) -> str | None:
-    """A line for the person who asked, None where the model knows what the prompt speaks of."""
+    """A warning for the user, None for a prompt like the training captions."""
     similarities = model.embed_text([prompt])[0] @ model.embed_text(KNOWN).T
     nearest = int(similarities.argmax())
     if similarities[nearest] >= _NEAR:
         return None
     return (
-        f"this model knows nothing like it (CLAP similarity {similarities[nearest]:.2f} to the nearest caption, "
-        f"{KNOWN[nearest]!r}), so expect something else; it knows instruments, tempi and moods, in English"
+        f"this model was not trained on such prompts (CLAP similarity {similarities[nearest]:.2f} to the caption "
+        f"{KNOWN[nearest]!r}), so the result may not match; it knows instruments, tempi and moods, in English"
     )

@@ -1,4 +1,4 @@
-"""Measure what an adapter for a new instrument does: before and after, on its own prompts and on all others."""
+"""Measure the effect of an adapter for a new instrument on its own prompts and on others."""
 
 import argparse
 from pathlib import Path

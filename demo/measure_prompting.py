@@ -1,4 +1,4 @@
-"""Measure mixtures of two instruments and style sounds: which instrument families are found in what the model makes."""
+"""Measure mixtures of two instruments, and style sounds, by the instrument families in the generated music."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from open_musiclm import cli
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
-    corpora = "demo corpora that the classifier is fitted to; without any the families are found by the model's CLAP"
+    corpora = "demo corpora that the classifier is fitted to; default: the model's CLAP finds the families"
     parser.add_argument("--classifier_corpus", type=Path, nargs="+", default=[], help=corpora)
     parser.add_argument("--style_corpus", type=Path, default=None, help="a demo corpus of another soundfont")
     parser.add_argument("--num_pairs", type=cli.positive_int, default=50, help="pairs of instruments to mix")

@@ -1,4 +1,4 @@
-"""Noise that a distance between sets of clips is compared with."""
+"""Noise with the loudness of a clip, a baseline for distances between sets of clips."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""Render clips of an instrument that the demo's model has never heard: what docs/training.md fine-tunes it on.
+"""Render clips of an instrument outside the demo's training data, for the fine-tuning in docs/fine-tuning.md.
 
 Each clip is a real score, as in the demo corpus, with one player; its captions name the instrument.
 """

@@ -1,4 +1,4 @@
-"""Writes one web page for a prompt: players, pictures and scores of its samples, all inside the file."""
+"""Writes one web page for a prompt, with players, pictures and scores of its samples inside the file."""
 
 import base64
 import html
@@ -67,7 +67,7 @@ def write_sample_page(prompt: str, label: str, written: Sequence[Written], sampl
 def write_page(path: Path, prompt: str, label: str, samples: Sequence[PageSample]) -> None:
     """Writes the page, with copies of sounds and pictures inside it. `label` says what model this is.
 
-    Raises UserError where the disk refuses.
+    Raises UserError if writing fails.
     """
     figures = [
         _SAMPLE.format(

@@ -1,4 +1,4 @@
-"""How mixtures and style sounds come out: the instrument families that are found in what the model makes of them."""
+"""Measures mixtures and style sounds by the instrument families in the generated music."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Prompts of the evaluation, in wordings that no caption of the demo corpus has, with the music that each asks for."""
+"""Prompts of the evaluation, in wordings that no caption of the demo corpus has, with their family and tempo."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _ACCOMPANIES_ONLY = "bass"  # the corpus has it as an accompaniment only
 
 @dataclass(frozen=True)
 class ControlPrompt:
-    """A prompt, and the instrument family and tempo class that it asks for."""
+    """A prompt, and its instrument family and tempo class."""
 
     text: str
     family: str

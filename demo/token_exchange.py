@@ -1,4 +1,4 @@
-"""Disturbs acoustic tokens as the errors of a stage do: some are replaced by those of another time."""
+"""Simulates the errors of a stage: some acoustic tokens are replaced by those of another time."""
 
 import torch
 from jaxtyping import Int

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Makes demo/bundle from nothing: the corpus, the backbones, the quantizer, the k-means, the tokens, the two stages. Run it from the repository's root; run again, it continues where it was interrupted.
-# An accelerator is used where there is one. PYTHON names the interpreter, SOUNDFONT a General MIDI soundfont.
+# Makes demo/bundle from scratch: corpus, backbones, quantizer, k-means, tokens and both stages.
+# Run it from the repository's root. After an interruption, run it again to resume.
+# It uses a GPU if there is one. PYTHON is the interpreter, HOURS the length of the corpus, SOUNDFONT a General MIDI
+# soundfont.
 set -e
 PYTHON=${PYTHON:-python}
 BEGIN_WITH=
@@ -10,8 +12,8 @@ MODEL=demo/configs/model.json
 TRAINING=demo/configs/training_bundle.json
 TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
 
-# train NAME SCRIPT ARGUMENTS...: once, from the weights of the folder $BEGIN_WITH if that is set, or on from its newest
-# checkpoint
+# train NAME SCRIPT ARGUMENTS...: runs once; resumes from its newest checkpoint, or starts from the weights in $BEGIN_WITH
+# if that is set
 train() {
     name=$1
     script=$2
@@ -26,8 +28,7 @@ train() {
     touch "$OUT/$name/done"
 }
 
-# backbone NAME PLACE ARGUMENTS...: trained, and in half precision at the place in the bundle where the model config
-# looks for it
+# backbone NAME PLACE ARGUMENTS...: trains a backbone, and writes it in half precision to PLACE in the bundle
 backbone() {
     name=$1
     place=demo/bundle/$2
@@ -58,7 +59,7 @@ for name in clap_rvq hubert_kmeans; do
 done
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
-# Short windows first: they begin more often, and where a window begins only the condition says what is to come.
+# Short windows first: at the start of a window there are no earlier tokens, so the stage must use the conditioning.
 # shellcheck disable=SC2086
 train semantic_short train_semantic_stage --model_config demo/configs/model_short_windows.json \
     --training_config demo/configs/training_short_windows.json $TOKENIZERS

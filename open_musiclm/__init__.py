@@ -1,4 +1,4 @@
-"""Text to music by MusicLM's recipe with open parts: CLAP, MERT + k-means and EnCodec.
+"""Text-to-music generation after MusicLM, with open models: CLAP, MERT + k-means and EnCodec.
 
 from open_musiclm import MusicLM
 model = MusicLM.from_pretrained("demo/bundle")

@@ -18,7 +18,7 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {name}: not available here ({reason}); use cuda, mps or cpu") from error
-    if device.type == "meta":  # it has shapes and no numbers
+    if device.type == "meta":  # a meta device has no data
         raise UserError(f"--device {name}: holds no numbers; use cuda, mps or cpu")
     return device
 
@@ -39,6 +39,6 @@ def products_in(name: TrainingPrecision, device: torch.device) -> torch.autocast
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has AVX-512's bfloat16 instructions; False where this PyTorch does not say."""
+    """Whether the CPU has AVX-512's bfloat16 instructions; False if this PyTorch does not say."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return supported is not None and bool(supported())

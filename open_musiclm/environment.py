@@ -1,6 +1,6 @@
-"""A name and a home for processes without an account: containers that run under any user id, services, batch jobs.
+"""Sets a user name and a home directory for processes without an account: containers with any user id, services, jobs.
 
-torch and transformers ask for both when they are imported, and fail where there are none.
+torch and transformers need both when they are imported, and fail without them.
 """
 
 import os

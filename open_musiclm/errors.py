@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: a wrong argument, config, sound file or checkpoint.
+    """An error that the user can fix: a wrong argument, config, sound file or checkpoint.
 
     The message is one line that names the file, key or argument, says what was found and what to do.
     Scripts print it without a traceback and exit with status 2.
@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class Remark(UserWarning):
-    """Something the user should know of a result; the message is one line. Scripts print it without a place."""
+    """A warning for the user about a result, one line. Scripts print it without file and line number."""
 
 
 class SoundError(UserError):

@@ -1,7 +1,7 @@
 """Atomic file writes.
 
 A file is written under a temporary name and renamed when it is whole. The temporary name holds the process and a tag of
-the machine, so that what a killed process left can be told from what another one is writing.
+the machine, so that files of killed processes can be distinguished from those being written.
 """
 
 import errno
@@ -26,7 +26,7 @@ _cleaned: set[Path] = set()
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to; it is synced and renamed to `path` when the block ends well.
 
-    Raises UserError where the disk refuses.
+    Raises UserError if writing fails.
     """
     temporary = temporary_path(path)
     try:
@@ -43,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes a folder that results will be written to, and tries to write there. Raises UserError."""
+    """Creates a folder for results, and tests writing there. Raises UserError."""
     probe = temporary_path(folder / "probe")
     try:
         _make_folder(folder)

@@ -1,4 +1,4 @@
-"""Signals as requests to stop, so that the step at hand can be finished and saved."""
+"""Signals as requests to stop, so that the current step can be finished and saved."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal is gone
+_HANGUP = getattr(signal, "SIGHUP", None)  # the terminal was closed
 _SIGNALS = tuple(number for number in (signal.SIGTERM, signal.SIGINT, _HANGUP) if number is not None)
 # A terminal and a launcher each pass one Ctrl-C on; only a later one is a second request.
 _SAME_PRESS_SECONDS = 1.0
@@ -21,7 +21,7 @@ class Interrupted(Exception):
 
     @property
     def exit_status(self) -> int:
-        """What a shell says of a process that this signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
+        """The exit status of a process that this signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.number
 
 
@@ -65,7 +65,7 @@ class Interruption:
             self._leave_terminals()
 
     def _leave_terminals(self) -> None:
-        """Lets nothing be written to a terminal that is gone: that would fail before the run is saved."""
+        """Redirects output of a closed terminal: writing to it would fail before the run is saved."""
         for descriptor in self._terminals:
             if not os.isatty(descriptor):
                 nowhere = os.open(os.devnull, os.O_WRONLY)

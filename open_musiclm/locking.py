@@ -1,4 +1,4 @@
-"""One run in a folder at a time: a lock that ends with its process.
+"""A lock on a folder, so that only one run writes there; it ends with its process.
 
 Where the file system has POSIX locks, one is held on a file in the folder: a killed process holds none, and forked
 data workers inherit none. Elsewhere (Lustre, SMB, some NFS) the existence of the file is the lock. The file names its
@@ -60,10 +60,10 @@ class Owner:
 
 
 class FolderLock:
-    """Makes a folder and keeps other processes from it until `release`, or the end of this process.
+    """Creates a folder and locks it against other processes until `release`, or the end of this process.
 
-    A folder that holds nothing then is removed again, if the lock made it. `called` precedes the folder in messages: an
-    option. Raises UserError where another process has the lock, or nothing can be written.
+    An empty folder that the lock created is removed again. `called`, an option, precedes the folder in messages. Raises
+    UserError if another process has the lock, or nothing can be written.
     """
 
     def __init__(self, folder: Path, name: str = LOCK_NAME, called: str = "") -> None:
@@ -81,7 +81,7 @@ class FolderLock:
             raise UserError(f"{called}{folder}: cannot write there: {error.strerror or error}") from error
 
     def release(self) -> None:
-        """Gives the folder free; nothing happens where that was done already, or in a forked process."""
+        """Releases the folder; does nothing a second time, or in a forked process."""
         if self._process != os.getpid():
             return
         self._process = 0
@@ -104,7 +104,7 @@ class FolderLock:
         self.release()
 
     def _take(self) -> bool:
-        """Takes the lock; False where the file was replaced meanwhile. Raises OSError, UserError."""
+        """Takes the lock; False if the file was replaced meanwhile. Raises OSError, UserError."""
         try:
             descriptor, is_new = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
         except FileExistsError:
@@ -124,7 +124,7 @@ class FolderLock:
         return taken
 
     def _take_posix(self, descriptor: int, is_new: bool) -> bool | None:
-        """None where the file system has no POSIX locks."""
+        """None if the file system has no POSIX locks."""
         if fcntl is None:
             return None
         try:
@@ -195,7 +195,7 @@ def _content(descriptor: int) -> bytes:
 
 
 def _owner(content: bytes) -> Owner | None:
-    """Who a lock file names; None where it is not written yet, or damaged."""
+    """Who a lock file names; None if it is not written yet, or damaged."""
     try:
         owner = Owner(**json.loads(content))
     except (ValueError, TypeError, RecursionError):
@@ -209,7 +209,7 @@ def _write(descriptor: int, owner: Owner) -> None:
 
 
 def _start_of(pid: int) -> str:
-    """When a process was started, in clock ticks since the system's start; empty where the system does not say."""
+    """When a process was started, in clock ticks since the system's start; empty if the system does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[19]
     except (OSError, IndexError):

@@ -16,7 +16,7 @@ _LINE = "{desc}: {n_fmt} of {total_fmt} {unit} [{elapsed}<{remaining}{postfix}]"
 def progress_bar(
     total: float, description: str, unit: str, smoothing: float = 0.3, hidden: bool = False
 ) -> "tqdm[Any]":
-    """A bar to enter and to update; `smoothing` 0 estimates by the mean speed. The end of the work is told, too."""
+    """A progress bar as a context; `smoothing` 0 estimates by the mean speed. It also reports the end of the work."""
     if sys.stderr is not None and sys.stderr.isatty():
         return tqdm(total=total, desc=description, unit=unit, smoothing=smoothing, disable=hidden)
     return tqdm(
@@ -33,7 +33,7 @@ def progress_bar(
 
 
 def with_progress(items: Iterable[Item], total: int, description: str, unit: str) -> Iterator[Item]:
-    """The items, and a bar of how many were taken."""
+    """Yields the items, with a progress bar."""
     with progress_bar(total, description, unit) as bar:
         for item in items:
             yield item

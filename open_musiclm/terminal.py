@@ -1,7 +1,7 @@
-"""Lines for the person at the terminal. Telling never fails, so that no work is lost for it.
+"""Terminal output. Printing never fails, so that no work is lost because of it.
 
-Text that the terminal's encoding lacks is escaped, also file names that are not UTF-8. Where nothing can be written any
-more (a closed pipe, a full disk), the rest is told to nobody.
+Characters that the terminal's encoding lacks are escaped, also in file names that are not UTF-8. After a failed write
+(a closed pipe, a full disk) the rest is dropped.
 """
 
 import os
@@ -16,12 +16,12 @@ from open_musiclm.errors import Remark
 
 
 def say(line: str) -> None:
-    """A result, to standard output, at once, above a bar if there is one."""
+    """Prints a result to standard output, unbuffered, above a progress bar if there is one."""
     _write(sys.stdout, line)
 
 
 def tell(line: str) -> None:
-    """A remark, to standard error, at once, above a bar if there is one."""
+    """Prints a remark to standard error, unbuffered, above a progress bar if there is one."""
     _write(sys.stderr, line)
 
 
@@ -33,7 +33,7 @@ def escape_what_cannot_be_encoded() -> None:
 
 
 def describe(error: OSError) -> str:
-    """One line about a file or folder that the system refuses: it has gone, is full, or is no folder."""
+    """One line about an OSError of a file or folder, such as a missing folder or a full disk."""
     if isinstance(error, shutil.Error):  # of copying a folder: (source, target, reason) of each file
         failures = error.args[0] if error.args and isinstance(error.args[0], list) else [error.args]
         return ": ".join(str(part) for part in failures[0]) + ("" if len(failures) == 1 else ", and others")
@@ -57,7 +57,7 @@ def show_warning(
 
 
 def end_output() -> None:
-    """Writes what standard output still holds; Python itself would end with status 120 where that fails."""
+    """Flushes standard output; Python itself would end with status 120 if that fails."""
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
@@ -76,7 +76,7 @@ def _write(stream: Any, line: str) -> None:
 
 
 def _above_bars(stream: Any) -> AbstractContextManager[None]:
-    """While entered, tqdm's bars make room; without tqdm there are none."""
+    """Hides tqdm's bars in the block, if tqdm is loaded."""
     tqdm: Any = sys.modules.get("tqdm")
     return nullcontext() if tqdm is None or stream is None else tqdm.tqdm.external_write_mode(file=stream)
 

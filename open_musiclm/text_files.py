@@ -1,4 +1,4 @@
-"""Reading text that others wrote: regular files of bounded size, UTF-8 with or without a byte order mark."""
+"""Reads text files: regular files of bounded size, UTF-8 with or without a byte order mark."""
 
 import os
 import stat
@@ -41,7 +41,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Opens a regular file: a pipe would wait for ever, a device need not end. Raises UserError."""
+    """Opens a regular file; a pipe or device could block or never end. Raises UserError."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UserError(f"{path}: not a regular file but {_kind_of(path)}")

@@ -1,4 +1,4 @@
-"""The token streams of a model: the one table that stages, stores, datasets and the planner take sizes and rates from.
+"""The token streams of a model: the only table of sizes and rates for stages, stores, datasets and the planner.
 
 stream     rate                  quantizers              lost frames
 clap       one for a window      rq_num_quantizers       0
@@ -16,7 +16,7 @@ from open_musiclm.config import ModelConfig, StageName
 StreamName = Literal["clap", "semantic", "coarse", "fine"]
 
 STREAM_NAMES: tuple[StreamName, ...] = ("clap", "semantic", "coarse", "fine")
-# What each stage is given, in this order; the last stream is what it predicts.
+# The conditioning streams of each stage, in order, and last the predicted one.
 STAGE_STREAMS: dict[StageName, tuple[StreamName, ...]] = {
     "semantic": ("clap", "semantic"),
     "coarse": ("clap", "semantic", "coarse"),
@@ -28,8 +28,8 @@ STAGE_STREAMS: dict[StageName, tuple[StreamName, ...]] = {
 class TokenStream:
     """One kind of token: its codebook size, the tokens of a frame, and how many frames a second there are.
 
-    `frame_hz` is None for CLAP, whose one frame stands for a whole window. `lost_frames` is how many of a stretch's
-    last frames its tokenizer loses.
+    `frame_hz` is None for CLAP, whose one frame covers a whole window. `lost_frames` is how many of a segment's last
+    frames its tokenizer loses.
     """
 
     name: StreamName
@@ -40,11 +40,11 @@ class TokenStream:
 
     @property
     def end_id(self) -> int:
-        """The id that ends a sequence: the first that is no token."""
+        """The id that ends a sequence: `codebook_size`, the first id that is not a token."""
         return self.codebook_size
 
     def frames(self, seconds: float | Fraction) -> int:
-        """The frames of a stretch of `seconds`, which is a whole number of frame times."""
+        """The number of frames in a segment of `seconds`, which must be a whole number of frame times."""
         if self.frame_hz is None:
             return 1
         return max(round(seconds * self.frame_hz) - self.lost_frames, 0)
@@ -63,6 +63,6 @@ def token_streams(config: ModelConfig) -> dict[StreamName, TokenStream]:
 
 
 def stage_streams(stage: StageName, config: ModelConfig) -> tuple[TokenStream, ...]:
-    """The streams of a stage: what it is given, then what it predicts."""
+    """The streams of a stage: its conditioning, then what it predicts."""
     streams = token_streams(config)
     return tuple(streams[name] for name in STAGE_STREAMS[stage])

@@ -1,4 +1,4 @@
-"""An atlas of CLAP's space, of a folder of sound with captions or tags: tables, and a map that plays."""
+"""Analyze CLAP's latent space on a folder of sound with captions or tags: tables, and a map with sound."""
 
 import argparse
 from pathlib import Path

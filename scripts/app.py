@@ -1,4 +1,4 @@
-"""A web page on this machine to generate music with, and the same over HTTP."""
+"""Open a web page on this machine to generate music, with an HTTP API."""
 
 import argparse
 
@@ -12,10 +12,16 @@ def arguments() -> argparse.ArgumentParser:
     most = Limits()
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every one")
     parser.add_argument("--port", type=cli.positive_int, default=7860, help="port to listen on")
-    parser.add_argument("--max_duration", type=cli.positive_float, default=most.duration, help="seconds of one request")
-    parser.add_argument("--max_samples", type=cli.positive_int, default=most.samples, help="samples of one request")
-    parser.add_argument("--max_waiting", type=cli.positive_int, default=most.waiting, help="requests that wait")
-    parser.add_argument("--max_results", type=cli.positive_int, default=most.results, help="results that are kept")
+    parser.add_argument(
+        "--max_duration", type=cli.positive_float, default=most.duration, help="largest duration of a request, seconds"
+    )
+    parser.add_argument(
+        "--max_samples", type=cli.positive_int, default=most.samples, help="largest number of samples of a request"
+    )
+    parser.add_argument(
+        "--max_waiting", type=cli.positive_int, default=most.waiting, help="largest number of waiting requests"
+    )
+    parser.add_argument("--max_results", type=cli.positive_int, default=most.results, help="number of results to keep")
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("num_samples", *cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS))
     return parser

@@ -1,4 +1,4 @@
-"""Pack the five trained parts and the model config into one folder for --checkpoint_dir, and push it if asked."""
+"""Pack the trained parts and the model config into one folder for --checkpoint_dir; optionally push it to the hub."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,10 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_checkpoint_arguments(parser)
     cli.add_adapter_arguments(parser)
     parser.add_argument(
-        "--generation_config", type=Path, default=None, help="JSON file with how to generate; default: the defaults"
+        "--generation_config",
+        type=Path,
+        default=None,
+        help="JSON file with the generation config; default: the defaults",
     )
     parser.add_argument("--push_to_hub", default=None, metavar="ID", help="upload the bundle to this hub id too")
     return parser

@@ -1,4 +1,4 @@
-"""Look at a folder of sound before training: what can be used, and whether it is enough for each config."""
+"""Check a folder of sound before training: which files can be used, and whether they are enough for each config."""
 
 import argparse
 import itertools
@@ -13,8 +13,12 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     cli.add_results_folder_argument(parser)
     parser.add_argument("folder", type=Path, help="folder of sound")
-    parser.add_argument("--model_config", type=Path, default=None, help="only this one, not each shipped one")
-    parser.add_argument("--training_config", type=Path, default=None, help="only this one, not each shipped one")
+    parser.add_argument(
+        "--model_config", type=Path, default=None, help="check this config only; default: all shipped ones"
+    )
+    parser.add_argument(
+        "--training_config", type=Path, default=None, help="check this config only; default: all shipped ones"
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="the released file")
     parser.add_argument("--kind", choices=KINDS, required=True, help="which part of the model it holds")
     parser.add_argument("--output", type=Path, default=None, help="default: the same name with .safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output where it is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output file")
     cli.add_model_config_argument(parser)
     return parser
 

@@ -1,19 +1,19 @@
-# Functions for the download scripts: resumable, checked by hash, and clear where there is no network.
+# Functions for the download scripts: downloads are resumable and checked by hash.
 
-# download URL FILE: goes on where an earlier try stopped.
+# download URL FILE: resumes an earlier download.
 download() {
     local url=$1 file=$2 status
     mkdir -p "$(dirname "$file")"
     echo "downloading $url"
-    # 416: all of it is there already, and only the check is missing.
+    # 416: the file is complete, but not checked yet.
     status=$(curl --fail --location --retry 3 --retry-connrefused --connect-timeout 20 --continue-at - \
         --output "$file.part" --write-out '%{http_code}' "$url") || [ "$status" = 416 ] || {
-        echo "error: cannot download $url; are you online? Run the same command again to go on where it stopped" >&2
+        echo "error: cannot download $url; are you online? Run the same command again to resume" >&2
         exit 2
     }
 }
 
-# check PROGRAM HASH FILE: the file keeps its final name only if its hash, or the hash's beginning, is right.
+# check PROGRAM HASH FILE: renames FILE.part to FILE if its hash starts with HASH.
 check() {
     local program=$1 expected=$2 file=$3 found
     found=$("$program" "$file.part" | cut -d ' ' -f 1)
@@ -27,23 +27,23 @@ check() {
     esac
 }
 
-# fetch PROGRAM HASH URL FILE: downloads and checks, unless the file is there.
+# fetch PROGRAM HASH URL FILE: downloads and checks, unless the file exists.
 fetch() {
     if [ -f "$4" ]; then
-        echo "$4 is there already"
+        echo "$4 already exists"
         return
     fi
     download "$3" "$4"
     check "$1" "$2" "$4"
 }
 
-# fetch_from_hub URL FILE: a file of huggingface.co, checked by the hash that the hub has for it.
+# fetch_from_hub URL FILE: a file of huggingface.co, checked by the hub's hash.
 fetch_from_hub() {
     local expected
     if [ ! -f "$2" ]; then
         expected=$(curl --silent --head --connect-timeout 20 "$1" | tr -d '"\r' | sed -n 's/^x-linked-etag: *//Ip') || true
         if ! [[ "$expected" =~ ^[0-9a-f]{64}$ ]]; then
-            echo "error: $1 gives no hash to check it by; are you online, and is the name right?" >&2
+            echo "error: $1 has no hash to check; are you online, and is the name right?" >&2
             exit 2
         fi
     fi
@@ -53,7 +53,7 @@ fetch_from_hub() {
 # unpack ZIP FOLDER: once.
 unpack() {
     if [ -f "$1.unpacked" ]; then
-        echo "$1 is unpacked already"
+        echo "$1 is already unpacked"
         return
     fi
     unzip -q -n "$1" -d "$2" && touch "$1.unpacked" && echo "unpacked into $2"

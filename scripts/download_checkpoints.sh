@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pretrained files into ./checkpoints (or the folder named): EnCodec's released weights, the LAION CLAP file whose name is
-# the second argument (by default the one that musiclm_large_small_context was made with), and where its stages are.
+# Downloads into ./checkpoints (or the folder named first): EnCodec's released weights, and the LAION CLAP file named
+# second (default: that of musiclm_large_small_context). Prints where the released stages are.
 set -euo pipefail
 . "$(dirname "$0")/download.sh"
 folder=${1:-checkpoints}
@@ -15,9 +15,9 @@ fetch_from_hub "$laion" "$folder/$clap"
 missing=0
 for name in musiclm_large_small_context.json semantic.transformer.14000.pt coarse.transformer.18000.pt \
     fine.transformer.24000.pt clap.rvq.950_no_fusion.pt kmeans_10s_no_fusion.joblib; do
-    [ -f "$folder/$name" ] || { echo "not in $folder yet: $name" && missing=1; }
+    [ -f "$folder/$name" ] || { echo "not yet in $folder: $name" && missing=1; }
 done
 if [ "$missing" = 1 ]; then
-    echo "these are in a shared folder that can only be opened with a browser; save them into $folder:"
+    echo "these are in a shared folder that only a browser can open; save them into $folder:"
     echo "https://drive.google.com/drive/folders/1347glwEc-6XWulfU7NGrFrYTvTnjeVJE"
 fi

@@ -1,4 +1,4 @@
-"""Generate one sample for each prompt: a quick listen to a model. Or edit a sound: infilling, and variations of it."""
+"""Generate one sample for each prompt, to try a model quickly. Or edit a sound: infilling, and variations."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Regenerate sound files from the coarse stage on, to test it alone: it is given their own CLAP and semantic tokens."""
+"""Regenerate sound files from the coarse stage on, from their own CLAP and semantic tokens, to test this stage."""
 
 import argparse
 from pathlib import Path

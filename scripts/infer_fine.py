@@ -1,4 +1,4 @@
-"""Regenerate sound files from the fine stage on, to test it alone: it is given their own CLAP and coarse tokens."""
+"""Regenerate sound files from the fine stage on, from their own CLAP and coarse tokens, to test this stage."""
 
 import argparse
 from pathlib import Path

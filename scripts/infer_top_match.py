@@ -1,4 +1,4 @@
-"""Generate several samples for each prompt, and keep those that fit it best, by CLAP's similarity."""
+"""Generate several samples for each prompt, and keep the best by CLAP similarity."""
 
 import argparse
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Render a captioned corpus of music: real scores, arranged for many instruments, played by a soundfont.
 
-Run again, it reuses the clips that are there and goes on to the hours asked for. Needs the "demo" extra.
+A second run keeps existing clips, and renders only the missing ones. Needs the "demo" extra.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How much of its training music the semantic stage knows by heart: exact and approximate matches (MusicLM, 6)."""
+"""Measure how much training music the semantic stage has memorized: exact and approximate matches (MusicLM, 6)."""
 
 import argparse
 from pathlib import Path

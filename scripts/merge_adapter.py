@@ -1,4 +1,4 @@
-"""Merge LoRA adapters into the weights of a stage: a checkpoint that needs no adapter any more."""
+"""Merge LoRA adapters into the weights of a stage, and write them as one checkpoint."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     cli.add_model_config_argument(parser)
     parser.add_argument("--stage", choices=cli.STAGE_NAMES, required=True, help="the stage")
-    parser.add_argument("--base_path", type=Path, required=True, help="its weights: a checkpoint, or a folder with one")
+    parser.add_argument(
+        "--base_path", type=Path, required=True, help="weights of the stage: a checkpoint, or a folder with one"
+    )
     cli.add_adapter_arguments(parser)
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     return parser

@@ -1,4 +1,4 @@
-"""Cut any tree of music into clips that train well, each recording once. Run again, it goes on where it stopped."""
+"""Cut a folder of music into clips for training, without duplicates. Run the same command again to resume."""
 
 import argparse
 import os
@@ -16,10 +16,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="folder of music, searched recursively")
     parser.add_argument("--sample_hz", type=cli.sample_rate, default=48000, help="rate of the clips")
     parser.add_argument("--seconds", type=cli.positive_float, default=30.0, help="longest clip")
-    parser.add_argument("--loudness", type=cli.loudness, default=None, help="LUFS that each file is brought to")
+    parser.add_argument("--loudness", type=cli.loudness, default=None, help="loudness of each file, LUFS")
     parser.add_argument("--split_by", choices=("artist", "folder", "file"), default="folder", help="never parted")
     parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of these for validation")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice")
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice")
     parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
     return parser
 
@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     for line in summary(report, arguments.results_folder):
         cli.say(line)
     if report.interrupted:
-        cli.say(f"interrupted; go on with: python {shlex.join(sys.argv)}")
+        cli.say(f"interrupted; resume with: python {shlex.join(sys.argv)}")
         raise Interrupted(report.interrupted)
 
 

@@ -1,4 +1,4 @@
-"""Turn a folder of sound into a store of CLAP, semantic and acoustic tokens. Run again, it goes on where it stopped."""
+"""Turn a folder of sound into a store of CLAP, semantic and acoustic tokens. Run the same command again to resume."""
 
 import argparse
 import shlex
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     for line in report.summary(settings.results_folder):
         cli.say(line)
     if report.interrupted:
-        cli.say(f"interrupted; go on with: python {shlex.join(sys.argv)}")
+        cli.say(f"interrupted; resume with: python {shlex.join(sys.argv)}")
         raise Interrupted(report.interrupted)
 
 

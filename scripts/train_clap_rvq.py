@@ -13,7 +13,7 @@ def arguments() -> argparse.ArgumentParser:
         "--continue_from",
         type=Path,
         default=None,
-        help="a results or checkpoint folder, or a file of weights, to go on from",
+        help="a results or checkpoint folder to resume, or a file of weights to start from",
     )
     cli.add_run_arguments(parser)
     return parser

@@ -133,7 +133,7 @@ def test_links_are_not_followed(tmp_path: Path, stack: Stack, own: Path, linked:
     path.symlink_to(tmp_path / "elsewhere")
     if linked == "mert":
         _named(own, "hubert_kmeans_cfg", str(path))
-    with pytest.raises(UserError, match="not copied into a bundle: it or its folder is a link"):
+    with pytest.raises(UserError, match="cannot be copied into a bundle: it or its folder is a link"):
         packed(stack, own / MODEL_CONFIG_NAME, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -151,7 +151,7 @@ def test_a_bundle_that_fails_leaves_nothing(tmp_path: Path, stack: Stack) -> Non
     target.mkdir()  # empty
     pack(stack.model_config, paths, target)
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["bundle"]
-    with pytest.raises(UserError, match="there already, and not empty"):
+    with pytest.raises(UserError, match="already exists and is not empty"):
         pack(stack.model_config, paths, target)
 
 

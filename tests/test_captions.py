@@ -74,7 +74,7 @@ def test_an_absolute_path_is_itself(tmp_path: Path) -> None:
         ('{"file": "a.wav", "captions": ["slow", null]}', "texts, found None"),
         ('{"file": "a.wav", "captions": {"en": "slow"}}', "texts, found"),
         (r'{"file": "a.wav", "caption": "\ud800"}', "half of a surrogate pair"),
-        ('{"file": "a.wav", "file": "b.wav", "caption": "slow"}', "'file' is there twice"),
+        ('{"file": "a.wav", "file": "b.wav", "caption": "slow"}', "'file' occurs twice"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
     ],
 )

@@ -39,7 +39,7 @@ def test_the_checkpoint_itself_is_never_replaced(tmp_path: Path, stack: Stack, h
     elif how == "another name of it":
         os.link(source, target)
     given = tmp_path if how == "its folder" else source
-    with pytest.raises(UserError, match="this is the checkpoint itself, which is never replaced"):
+    with pytest.raises(UserError, match="this is the input checkpoint"):
         convert(given, "semantic", stack.config, target, overwrite=True)
     assert source.read_bytes() == before
 
@@ -48,7 +48,7 @@ def test_devices_pipes_and_folders_are_never_replaced(tmp_path: Path, stack: Sta
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     for target in (Path("/dev/null"), tmp_path / "pipe", tmp_path, tmp_path / "dangling"):
-        with pytest.raises(UserError, match="there already, and no file; name another --output"):
+        with pytest.raises(UserError, match="already exists and is not a file; name another --output"):
             convert(stack.weights("semantic"), "semantic", stack.config, target, overwrite=True)
     assert Path("/dev/null").is_char_device()
 

@@ -66,7 +66,7 @@ def test_goes_on_where_it_stopped(tmp_path: Path, server: ThreadingHTTPServer, t
     assert told.returncode == 0, told.stderr
     assert file.read_bytes() == CONTENT
     assert Handler.first_bytes == [there]
-    assert "is there already" in shell(f"fetch sha256sum {HASH} http://127.0.0.1:1/file {file}").stdout
+    assert "already exists" in shell(f"fetch sha256sum {HASH} http://127.0.0.1:1/file {file}").stdout
 
 
 def test_a_damaged_file_never_gets_its_name(tmp_path: Path, server: ThreadingHTTPServer) -> None:

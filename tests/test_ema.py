@@ -60,7 +60,7 @@ def test_a_checkpoint_holds_average_and_training_exactly() -> None:
 def test_a_run_that_goes_on_must_agree_about_it(tmp_path: Path) -> None:
     average = WeightAverage(nn.Linear(1, 1), 0.9)
     check_average(tmp_path, None)
-    with pytest.raises(UserError, match="made without ema_decay; leave it out to go on"):
+    with pytest.raises(UserError, match="made without ema_decay; leave it out to resume"):
         check_average(tmp_path, average)
     (tmp_path / f"{AVERAGE_NAME}.pt").touch()
     check_average(tmp_path, average)

@@ -157,5 +157,5 @@ def test_nan_in_any_part_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
     restore_checkpoint(folder, trainer, trainer.accelerator)
     heads = {**trainer.heads.state_dict(), "bias": torch.full((2,), float("inf"))}
     torch.save(heads, folder / "heads.pt")
-    with pytest.raises(UserError, match=r"heads\.pt: 'bias' holds NaN or infinity.*go on from another checkpoint"):
+    with pytest.raises(UserError, match=r"heads\.pt: 'bias' holds NaN or infinity.*resume from another checkpoint"):
         restore_checkpoint(folder, trainer, trainer.accelerator)

@@ -27,7 +27,7 @@ def main(arguments):
         (arguments.results_folder / "checkpoints" / "step_00000005").mkdir(parents=True)
         while not interruption.asked:
             time.sleep(0.01)
-        cli.say("go on with: python")
+        cli.say("resume with: python")
         interruption.end()
 
 parser = cli.parser("")
@@ -118,7 +118,7 @@ def test_the_demos_training_script_stops(workplace: Path, number: int, whole_gro
     folder = workplace / "results" / "demo_model" / "spectral_codec"
     status, output = stopped(["sh", str(DEMO / "train.sh")], workplace, folder, number, whole_group)
     assert status == 128 + number, output
-    assert "go on with: " in output
+    assert "resume with: " in output
     assert not (folder / "done").exists()
     assert not list(workplace.rglob("*.reached"))
 
@@ -131,6 +131,6 @@ def test_make_stops(workplace: Path, number: int, whole_group: bool) -> None:
     make = ["make", "-f", str(REPOSITORY / "Makefile"), "VENV=venv", "DEMO=results", "results/hubert_kmeans/done"]
     status, output = stopped(make, workplace, folder, number, whole_group)
     assert status != 0, output
-    assert "go on with: " in output
+    assert "resume with: " in output
     assert not (folder / "done").exists()
     assert not list(workplace.rglob("*.reached"))

@@ -45,7 +45,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path, separator: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"a": 1, "b": {"a": 1, "a": 2}}', "the key 'a' is there twice"),
+        ('{"a": 1, "b": {"a": 1, "a": 2}}', "the key 'a' occurs twice"),
         ("NaN", "'NaN' is not finite"),
         ('{"a": -Infinity}', "'-Infinity' is not finite"),
         ("[1e999]", "'1e999' is not finite"),

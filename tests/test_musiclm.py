@@ -113,7 +113,7 @@ def test_continuation_of_sound_at_the_codec_rate_is_untouched(musiclm: MusicLM) 
 
 
 def test_continuation_hears_the_last_seconds(musiclm: MusicLM) -> None:
-    """With the likeliest tokens everywhere, only the context can make a difference."""
+    """With the most likely tokens everywhere, only the context can make a difference."""
     config = GenerationConfig(semantic_temperature=0.0, coarse_temperature=0.0, fine_temperature=0.0)
     given = tune(3.0, HZ)
     early, late = given.wave.clone(), given.wave.clone()

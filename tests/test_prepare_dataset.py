@@ -133,7 +133,7 @@ def test_nothing_is_overwritten(tmp_path: Path, music: Path) -> None:
     clip = output / json.loads(lines[-1])["clips"][0]["file"]
     (output / MANIFEST_NAME).write_text("\n".join(lines[:-1]) + "\n")
     soundfile.write(clip, np.zeros(HZ), HZ)
-    with pytest.raises(UserError, match="there already, and another sound; nothing is overwritten"):
+    with pytest.raises(UserError, match="already exists with another sound; nothing is overwritten"):
         prepare(music, output)
 
 

@@ -223,7 +223,7 @@ def test_the_script_tells_a_signal_by_its_exit_status(stack: Stack, tmp_path: Pa
     process.send_signal(number)
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
-    command = printed.splitlines()[-1].removeprefix("interrupted; go on with: python ")
+    command = printed.splitlines()[-1].removeprefix("interrupted; resume with: python ")
     again = forks.run(command.split(), cwd=REPOSITORY)
     assert again.returncode == 0, again.stderr
     assert len(TokenStore(tmp_path / "store", stack.config)) == 20

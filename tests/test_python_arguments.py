@@ -13,7 +13,7 @@ from open_musiclm import GenerationConfig
 from open_musiclm.audio import Sound, find_sounds, read_sound
 from open_musiclm.config import load_generation_config, load_model_config, load_training_config
 from open_musiclm.errors import UserError
-from open_musiclm.generation.checks import check_config, check_count, check_sound, check_stages, check_stretch
+from open_musiclm.generation.checks import check_config, check_count, check_segment, check_sound, check_stages
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.generation.prompt_checks import check_prompts
@@ -148,10 +148,10 @@ def test_stages_that_are_not_loaded_are_named() -> None:
 @pytest.mark.parametrize(
     ("start", "end"), [(-1, 1), (2, 1), (1, 1), (0, 9), (1, 1.05), ("1", 2), (0, float("nan")), (True, 2), (0, None)]
 )
-def test_stretches_are_times_of_the_sound(start: Any, end: Any) -> None:
+def test_segments_are_times_of_the_sound(start: Any, end: Any) -> None:
     with pytest.raises(UserError, match=r"^(seconds|start|end)"):
-        check_stretch(Sound(torch.zeros(72000), 24000), start, end)
+        check_segment(Sound(torch.zeros(72000), 24000), start, end)
 
 
-def test_a_stretch_may_end_with_the_sound() -> None:
-    check_stretch(Sound(torch.zeros(72000), 24000), 2, 3.004)
+def test_a_segment_may_end_with_the_sound() -> None:
+    check_segment(Sound(torch.zeros(72000), 24000), 2, 3.004)

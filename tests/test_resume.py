@@ -91,7 +91,7 @@ def test_signal_saves_and_says_how_to_go_on(
     output = finish(process, status=128 + number)
     stopped_at = losses(folder)[-1][0]
     assert saved_steps(folder)[-1] == stopped_at < STEPS
-    again = output.splitlines()[-1].split("go on with: python ")[1]
+    again = output.splitlines()[-1].split("resume with: python ")[1]
     assert f"--continue_from_dir {folder}" in again
     finish(forks.Fork(again.split()))
     assert losses(folder) == uninterrupted

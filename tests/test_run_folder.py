@@ -324,7 +324,7 @@ def test_damaged_random_states_are_named(run: Path, damage: str) -> None:
 def refused_by(run: Path, file: Path) -> None:
     """Going on is refused by one line that names the file and what to do, and nothing is changed."""
     before = content(run)
-    with pytest.raises(UserError, match=r"(go on from another checkpoint|remove (this file|it) and)") as refused:
+    with pytest.raises(UserError, match=r"(resume from another checkpoint|remove (this file|it) and)") as refused:
         train(run, continue_from_dir=run, steps=8)
     assert str(file) in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -355,7 +355,7 @@ def test_the_only_validation_file_disappears_and_training_goes_on(
     train(tmp_path / "run", steps=30)
     assert saved_steps(tmp_path / "run")[-1] == 30
     said = capfd.readouterr().err
-    assert said.count("goes on without validation: none of the 1 sound files can be used") == 1
+    assert said.count("continues without validation: none of the 1 sound files can be used") == 1
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_loss" in line] == [5]
     assert len([line for line in lines if "loss" in line]) == 30
@@ -373,4 +373,4 @@ def test_samples_that_cannot_be_written_end_nothing(
     monkeypatch.setattr("open_musiclm.training.stage_trainer.StageTrainer.write_samples", refused)
     train(tmp_path / "run", steps=30)
     assert saved_steps(tmp_path / "run")[-1] == 30
-    assert capfd.readouterr().err.count("cannot write samples, and goes on without: ") == 1
+    assert capfd.readouterr().err.count("cannot write samples, continues without: ") == 1

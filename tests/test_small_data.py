@@ -79,7 +79,7 @@ def test_a_run_stops_early_and_stands_for_its_best(
     found = json.loads((tmp_path / "run" / "memorization.json").read_text())
     assert 0 <= found["training"] <= 1
     train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **data)
-    assert "this run stopped early; raise early_stop_patience to go on" in capsys.readouterr().err
+    assert "this run stopped early; raise early_stop_patience to continue" in capsys.readouterr().err
     train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **data | {"early_stop_patience": 3})
     assert max(line["step"] for line in log(tmp_path / "run")) == best + 3
 

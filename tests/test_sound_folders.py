@@ -148,7 +148,7 @@ USELESS = {
     "headerless.au": (_without_header, "has no header"),
     "headerless.wav": (_without_header, "not a sound file"),
     "integers.wav": (_scaled_like_integers, r"a peak of [\d,]+, where 1 is full scale: .*divide them by 32,768"),
-    "cancelling.wav": (_cancelling, "channels cancel each other.*give one of the channels"),
+    "cancelling.wav": (_cancelling, "channels cancel each other.*use a single channel"),
 }
 
 

@@ -215,9 +215,9 @@ def test_a_command_line_tells_a_story(tone: Path) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([PIANO, "--story", "0:a"], "--story: has all prompts"),
-        (["--mix", "--story", "0:a"], "--story: has all prompts"),
-        ([PIANO, "--crossfade", "1"], "--crossfade: there is no --story"),
+        ([PIANO, "--story", "0:a"], "--story: contains all prompts"),
+        (["--mix", "--story", "0:a"], "--story: contains all prompts"),
+        ([PIANO, "--crossfade", "1"], "--crossfade: needs --story"),
         (["--story", "0:"], "empty"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What attention is told of the time between a token and its conditioning."""
+"""The bias of attention by the time between a token and its conditioning."""
 
 import math
 from pathlib import Path

@@ -188,7 +188,7 @@ def test_misuse_is_told(tmp_path: Path, configs: Configs, stack: Stack, tokens: 
         run("train_coarse_stage", "--fine_tune_from", stack.folder, "--continue_from_dir", stack.folder, *words)
     with pytest.raises(UserError, match=r"fine\.safetensors: holds fine weights; coarse weights"):
         run("train_coarse_stage", "--fine_tune_from", stack.weights("fine"), *words)
-    with pytest.raises(UserError, match="holds no checkpoint to go on from"):
+    with pytest.raises(UserError, match="holds no checkpoint to resume from"):
         run("train_coarse_stage", "--continue_from_dir", stack.folder, *words)
     with pytest.raises(UserError, match="--continue_from_step: needs --continue_from_dir"):
         run("train_coarse_stage", "--continue_from_step", 3, *words)
@@ -274,5 +274,5 @@ def test_an_evaluation_without_what_it_takes_is_refused(
     with pytest.raises(UserError, match="missing --rvq_path, which evaluate_every takes"):
         run("train_coarse_stage", "--results_folder", tmp_path / "a", *configs(coarse_trainer_cfg=section))
     words = configs(semantic_trainer_cfg=section | {"stage": "semantic"})
-    with pytest.raises(UserError, match="semantic stage alone makes no sound; name an evaluate_coarse_path"):
+    with pytest.raises(UserError, match="semantic stage alone cannot generate sound; name an evaluate_coarse_path"):
         run("train_semantic_stage", "--results_folder", tmp_path / "b", *words)

@@ -86,9 +86,9 @@ def test_a_variation_starts_with_the_semantic_stage_unless_told_otherwise() -> N
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--first_stage", "fine"], "--first_stage: belongs to --variation_of"),
-        (["--num_variations", "2"], "--num_variations: belongs to --variation_of"),
-        (["a tune", "--variation_of", "a.wav"], "a prompt: cannot be given beside --variation_of"),
+        (["--first_stage", "fine"], "--first_stage: needs --variation_of"),
+        (["--num_variations", "2"], "--num_variations: needs --variation_of"),
+        (["a tune", "--variation_of", "a.wav"], "a prompt: cannot be combined with --variation_of"),
         (["--variation_of", "a.wav", "--input_audio", "b.wav"], "--input_audio: cannot"),
         (["--variation_of", "a.wav", "--regenerate", "1-2"], "--regenerate: cannot"),
         (["--variation_of", "a.wav", "--duration", "2"], "--duration: cannot"),

@@ -1,4 +1,4 @@
-"""Initialises HuBERT's front end as a bank of band-pass filters, so that little training suffices.
+"""Initialises HuBERT's front end as a bank of band-pass filters, so that little training is enough.
 
 Seven strided convolutions turn samples into 50 frames a second, or 25. Random weights pass on hardly more than loudness
 and brightness, too little for a transformer that has to predict pitches. As a filter bank, the first four pass the

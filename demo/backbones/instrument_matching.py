@@ -74,7 +74,7 @@ def train_instrument_matching(
 
 
 def newest_step(target: Path) -> tuple[int, Path | None]:
-    """The last step that was saved and its clap directory; 0 and None where there is none."""
+    """The last step that was saved and its clap directory; 0 and None if there is none."""
     saved = sorted(target.glob("step_" + 8 * "[0-9]"))
     return (int(saved[-1].name.removeprefix("step_")), saved[-1]) if saved else (0, None)
 

@@ -53,7 +53,7 @@ class _Places:
 def start_as_onset_bank(model: HubertModel) -> None:
     """Sets front end, projection and two layers of a new model that has no norm before the projection.
 
-    The second layer's output is the onset bank. Raises UserError where the model is too small.
+    The second layer's output is the onset bank. Raises UserError if the model is too small.
     """
     if model.config.feat_proj_layer_norm:
         raise UserError(

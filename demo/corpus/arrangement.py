@@ -45,7 +45,7 @@ def arrange(
 ) -> Arrangement | None:
     """`seconds` of a score in a random orchestration.
 
-    None where the excerpt is not clearly in the mode, has too few notes or a long silence, or where its notes are too
+    None if the excerpt is not clearly in the mode, has too few notes or a long silence, or where its notes are too
     slow or too quick for the tempo.
     """
     beat = felt_beat(score)

@@ -1,8 +1,8 @@
 """Writes English captions of an arrangement; all of them are true.
 
-Wordings name the tempo and all instruments, and half of those on instruments of one family name the family: a small
-CLAP is trained sooner to tell these apart where no sentence leaves them out. Impressions name no instrument: a CLAP
-that can tell clips apart by their instruments takes long to tell their tempi apart.
+Wordings name the tempo and all instruments, and half of those for one family name the family: a small CLAP learns
+tempo and instruments faster if every sentence has them. Impressions name no instrument: otherwise CLAP separates clips
+by their instruments, and learns tempi slowly.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,7 +106,7 @@ def _caption(arrangement: Arrangement, rng: np.random.Generator) -> str:
 
 
 def _terse(arrangement: Arrangement, rng: np.random.Generator) -> str:
-    """A few words, as people type them."""
+    """Short captions of a few words."""
     adjectives = [_one(TEMPO_WORDS[arrangement.tempo], rng)]
     adjectives += [_one(CHARACTER_WORDS[arrangement.tempo, arrangement.mode], rng)] * _happens(0.4, rng)
     rng.shuffle(adjectives)

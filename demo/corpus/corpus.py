@@ -61,7 +61,7 @@ def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers:
     """Renders the clips that `folder` lacks of the first `hours` of corpus `seed`; returns these, in order.
 
     The same seed, soundfont and number give the same clip on any number of workers. Files are written atomically; a
-    clip without its line in captions.jsonl is rendered again. Clips of other seeds are left alone. Raises UserError.
+    clip without its line in captions.jsonl is rendered again. Clips of other seeds are not changed. Raises UserError.
     """
     clips = read_clips(folder)
     wanted = list(_planned(hours, seed))

@@ -11,7 +11,7 @@ from demo.corpus.scores import Note, Score
 TempoClass = Literal["slow", "medium", "fast"]
 Parts = tuple[tuple[Note, ...], ...]
 
-# Beats per minute to draw from, and the onsets of the top part per second that people perceive as this tempo: a slow
+# Beats per minute to choose from, and the onsets of the top part per second that people perceive as this tempo: a slow
 # beat full of quick notes sounds fast, so the classes hardly overlap in onsets per second.
 BEATS_PER_MINUTE: dict[TempoClass, tuple[int, int]] = {"slow": (52, 74), "medium": (86, 112), "fast": (132, 172)}
 TEMPI: tuple[TempoClass, ...] = ("slow", "medium", "fast")

@@ -39,7 +39,7 @@ class Chord:
 
 
 def key_of(notes: Sequence[Note]) -> Key | None:
-    """The key whose profile correlates best with how long each pitch class sounds; None where the best major and
+    """The key whose profile correlates best with how long each pitch class sounds; None if the best major and
     the best minor key are too close to tell."""
     weights = np.zeros(12)
     for note in notes:

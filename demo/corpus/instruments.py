@@ -1,4 +1,4 @@
-"""The General MIDI instruments that the demo corpus plays, and what people call them."""
+"""The General MIDI instruments of the demo corpus, and their usual names."""
 
 from dataclasses import dataclass
 

@@ -16,14 +16,14 @@ _ACCOMPANIMENT_DECIBELS = -5.0
 _REVERBERATION_SECONDS = (0.5, 1.8)
 _WET_SHARE = (0.03, 0.25)
 _FADE_SECONDS = 0.4
-_SILENCING_SAMPLES = 4800  # after which a note that was cut off has died away
+_SILENCING_SAMPLES = 4800  # seconds after which a released note is silent
 _NOTE_SHARE = 0.96  # how much of its length a note is held
 
 
 def render(voices: Sequence[Voice], seconds: float, soundfont: Path, rng: np.random.Generator) -> np.ndarray:
     """A mono float32 wave at 48 kHz of exactly round(seconds * 48000) samples, peak between -9 and -2 dB.
 
-    Raises UserError where the soundfont cannot be read.
+    Raises UserError if the soundfont cannot be read.
     """
     samples = round(seconds * SAMPLE_HZ)
     mix = np.zeros(samples)
@@ -61,7 +61,7 @@ def _played(voice: Voice, samples: int, soundfont: Path, rng: np.random.Generato
 def _synth(soundfont: Path, program: int) -> Any:
     """A silent synthesizer with this program; loading a large soundfont takes longer than playing a clip."""
     try:
-        import tinysoundfont  # pyaudio, which it names as a dependency, is only for playing aloud
+        import tinysoundfont  # its dependency pyaudio is only needed for playback
     except ImportError as error:
         raise UserError("tinysoundfont is not installed: pip install --no-deps tinysoundfont") from error
     try:

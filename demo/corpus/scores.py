@@ -57,8 +57,8 @@ class Score:
 
 
 def draw_score(mode: Mode, rng: np.random.Generator) -> Score | None:
-    """A random score of a random collection, of `mode` where its text tells; None where music21 cannot make notes
-    of it. Raises UserError where music21 is not installed."""
+    """A random score of a random collection, of `mode` where its text tells; None if music21 cannot make notes
+    of it. Raises UserError if music21 is not installed."""
     names = list(COLLECTIONS)
     weights = np.array([COLLECTIONS[name] for name in names], dtype=float)
     collection = names[rng.choice(len(names), p=weights / weights.sum())]

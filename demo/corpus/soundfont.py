@@ -28,7 +28,7 @@ def find_soundfont(given: Path | None = None) -> Path:
 
 
 def _from_wheel() -> Path | None:
-    package = importlib.util.find_spec("pretty_midi")  # found, not imported: it would want its dependencies
+    package = importlib.util.find_spec("pretty_midi")  # found, not imported: importing needs its dependencies
     folders = package.submodule_search_locations if package else None
     return _first_in([Path(folder) for folder in folders or ()])
 

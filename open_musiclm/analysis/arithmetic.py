@@ -55,7 +55,7 @@ def cell_means(
     contexts: Int[np.ndarray, "sounds"],
     shape: tuple[int, int],
 ) -> Float[np.ndarray, "values contexts dim"]:
-    """The mean vector of every combination; NaN where there is no sound."""
+    """The mean vector of every combination; NaN if there is no sound."""
     sums = np.zeros((*shape, vectors.shape[1]))
     counts = np.zeros(shape)
     np.add.at(sums, (values, contexts), vectors)
@@ -66,7 +66,7 @@ def cell_means(
 def means_of_other_contexts(
     cells: Float[np.ndarray, "values contexts dim"],
 ) -> Float[np.ndarray, "values contexts dim"]:
-    """For every value and context the mean over all other contexts; NaN where no other has that value."""
+    """For every value and context the mean over all other contexts; NaN if no other has that value."""
     there = np.isfinite(cells).all(axis=-1, keepdims=True)
     sums = np.where(there, cells, 0.0)
     others = there.sum(axis=1, keepdims=True) - there

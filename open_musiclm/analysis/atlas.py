@@ -66,7 +66,7 @@ def make_space(sounds: Sequence[LabelledSound], embeddings: SoundEmbeddings, mod
 
 
 def _existing(sounds: Sequence[LabelledSound]) -> list[LabelledSound]:
-    """The sounds whose files are there. Warns of others; raises UserError where none is."""
+    """The sounds whose files are there. Warns of others; raises UserError if there is none."""
     there = [sound for sound in sounds if os.path.isfile(sound.path)]  # False of any name that cannot be
     if len(there) < len(sounds):
         first = next(sound.path for sound in sounds if not os.path.isfile(sound.path))

@@ -19,6 +19,7 @@ class Estimate:
     groups: int
 
     def shown(self, digits: int = 3) -> str:
+        """The mean and its interval as text, `0.123 [0.100, 0.150]`."""
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 

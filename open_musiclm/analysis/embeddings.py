@@ -38,6 +38,7 @@ class SoundEmbeddings:
 
     @property
     def num_layers(self) -> int:
+        """The number of MERT's layers, 0 without MERT."""
         return self.layers.shape[1]
 
     def layer(self, index: int) -> Float[np.ndarray, "sounds features"]:
@@ -57,7 +58,7 @@ def embed_sounds(paths: Sequence[Path], clap: ClapEmbedder, mert: MertLayers | N
     """Embeds sound files; what was embedded is kept in `folder`.
 
     A file that cannot be read, or whose embedding is not finite, is a failure, and is tried again the next time. Raises
-    UserError where all are.
+    UserError if all are.
     """
     cache = MeasureCache(folder)
     what = f"atlas 1, {clap.window_seconds} s, {clap.clap.sample_hz} Hz"
@@ -88,7 +89,7 @@ def embed_sounds(paths: Sequence[Path], clap: ClapEmbedder, mert: MertLayers | N
 
 
 def embed_texts(texts: Sequence[str], clap: ClapEmbedder) -> Float[np.ndarray, "texts dim"]:
-    """CLAP embeddings of texts, in order. Raises UserError where they are not finite."""
+    """CLAP embeddings of texts, in order. Raises UserError if they are not finite."""
     parts = [
         clap.clap.embed_text(texts[first : first + _TEXTS_AT_ONCE]).cpu().numpy()
         for first in range(0, len(texts), _TEXTS_AT_ONCE)
@@ -103,7 +104,7 @@ def embed_texts(texts: Sequence[str], clap: ClapEmbedder) -> Float[np.ndarray, "
 def _embedded(
     path: Path, embedders: Sequence[_Embedder], cache: MeasureCache
 ) -> list[Float[Tensor, "vectors features"]]:
-    """What each embedder makes of a sound. Raises SoundError, or UserError where it cannot be kept."""
+    """What each embedder makes of a sound. Raises SoundError, or UserError if it cannot be kept."""
     try:
         key = content_key(path, None)
     except UserError as error:

@@ -36,7 +36,7 @@ def overlap(
 ) -> Float[np.ndarray, "points"]:
     """Of every point, how many of its ten nearest neighbours are of the other kind, relative to a perfect mixture.
 
-    The mean is 0 where sounds and texts lie apart, 1 where they are mixed. As many texts as sounds are taken, at random
+    The mean is 0 where sounds and texts lie apart, 1 if they are mixed. As many texts as sounds are taken, at random
     and at most 4,000 of each; sounds come first in the result.
     """
     rng = np.random.default_rng(seed)

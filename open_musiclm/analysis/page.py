@@ -31,7 +31,7 @@ class MapData:
 
 
 def write_page(path: Path, title: str, summary: Sequence[str], data: MapData, tables: Sequence[Table]) -> None:
-    """Writes the page, with four seconds of every sound inside it. Raises UserError where the disk refuses."""
+    """Writes the page, with four seconds of every sound inside it. Raises UserError if writing fails."""
     template = files("open_musiclm.analysis").joinpath("page.html").read_text(encoding="utf-8")
     parts = {
         "TITLE": html.escape(title),
@@ -66,7 +66,7 @@ def _content(data: MapData) -> dict[str, object]:
 
 
 def preview(path: Path) -> str:
-    """Four seconds from the beginning of a sound as an mp3 in base64; empty where it cannot be read any more."""
+    """Four seconds from the beginning of a sound as an mp3 in base64; empty if it cannot be read any more."""
     try:
         info = sound_info(path)
         wave = read_window(path, 0, min(round(_PREVIEW_SECONDS * info.sample_hz), info.frames), info)

@@ -32,6 +32,7 @@ class Table:
         return [self.title, *(f"  {line.rstrip()}" for line in padded)]
 
     def html(self) -> str:
+        """The table as a section of HTML."""
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in line) + "</tr>" for line in self.lines

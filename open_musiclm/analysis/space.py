@@ -34,6 +34,7 @@ class Space:
 
     @property
     def levels(self) -> int:
+        """The number of the RVQ's levels, 0 without one."""
         return len(self.codebooks)
 
     @cached_property

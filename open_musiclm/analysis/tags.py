@@ -28,6 +28,7 @@ class Tag:
 
     @property
     def is_number(self) -> bool:
+        """Whether the values are floats."""
         return bool(np.issubdtype(self.values.dtype, np.floating))
 
 
@@ -53,7 +54,7 @@ def usable_tags(sounds: Sequence[LabelledSound], names: Sequence[str] | None) ->
 
 
 def check_group_by(sounds: Sequence[LabelledSound], name: str | None) -> None:
-    """Warns with a Remark of sounds without the tag that groups them; raises UserError where all are."""
+    """Warns with a Remark of sounds without the tag that groups them; raises UserError if all are."""
     if name is None:
         return
     without = sum(name not in sound.tags for sound in sounds)

@@ -59,7 +59,7 @@ def energy_left(
     codebooks: Float[np.ndarray, "levels codes dim"],
 ) -> Float[np.ndarray, "levels"]:
     """The share of the vectors' energy about their mean that is left after each level: 1 - R squared; summed in
-    blocks. NaN where all vectors are the same."""
+    blocks. NaN if all vectors are the same."""
     left, total = np.zeros(len(codebooks)), 0.0
     mean = vectors.mean(axis=0, dtype=np.float64)
     for first in range(0, len(vectors), _BLOCK):

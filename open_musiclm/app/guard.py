@@ -66,7 +66,7 @@ class Guard:
 
 
 async def _body(scope: Scope, receive: Receive, most: int) -> bytes | None:
-    """The body of a request; None where it is longer than `most`."""
+    """The body of a request; None if it is longer than `most`."""
     if int(Headers(scope=scope).get("content-length", "0")) > most:
         return None
     body, more = bytearray(), True

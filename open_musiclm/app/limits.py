@@ -22,7 +22,7 @@ class Limits:
     request_bytes: int = MEGABYTE  # of a request that is no upload
 
     def check(self, config: GenerationConfig) -> None:
-        """Raises UserError where a request asks for more."""
+        """Raises UserError if a request asks for more."""
         if config.duration > self.duration:
             raise UserError(f"duration {config.duration:g}: at most {self.duration:g} s can be asked for here")
         if config.num_samples > self.samples:

@@ -24,7 +24,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def check_server(host: str, port: int) -> None:
-    """Raises UserError where gradio is not installed, or nothing can listen there."""
+    """Raises UserError if gradio is not installed, or nothing can listen there."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs gradio, the extra app: pip install --constraint constraints.txt '.[app]'")
     try:

@@ -1,4 +1,4 @@
-"""Silence from C libraries: libmpg123 prints warnings for tags and damages that do no harm, at every opening.
+"""Silences C libraries: libmpg123 prints warnings about harmless tags and damage whenever a file is opened.
 
 Only what C code prints through `stderr` is dropped. Python, and what writes to the file descriptor, is not affected:
 another thread's progress bar or error stays.
@@ -16,7 +16,7 @@ _NAMES = {"linux": "stderr", "darwin": "__stderrp"}
 
 
 class _Switch:
-    """Points the variable to nowhere as long as any thread wants that."""
+    """Redirects the variable to the null device while any thread needs it."""
 
     def __init__(self, variable: ctypes.c_void_p, nowhere: int) -> None:
         self._variable, self._nowhere = variable, nowhere
@@ -36,7 +36,7 @@ class _Switch:
             if self._users == 0:
                 self._variable.value = self._before
 
-    def start_anew(self) -> None:
+    def reset(self) -> None:
         """In a forked process, which has none of the other threads."""
         self._lock = threading.Lock()
         if self._users:
@@ -59,7 +59,7 @@ def _switch() -> _Switch | None:
 
 _SWITCH = _switch()
 if _SWITCH is not None and hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_SWITCH.start_anew)
+    os.register_at_fork(after_in_child=_SWITCH.reset)
 
 
 @contextmanager

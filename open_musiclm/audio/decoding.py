@@ -1,4 +1,4 @@
-"""Decoding one part of a sound file: all of it in blocks, or a stretch."""
+"""Decoding one part of a sound file: all of it in blocks, or a segment."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from open_musiclm.audio.layout import Part
 from open_musiclm.audio.opening import MP3, OGG, OpenSound, opened
 from open_musiclm.errors import SoundError
 
-# What a header may promise beyond the last sample before the file counts as truncated.
+# How much longer a header may claim a file to be before the file counts as truncated.
 TOLERATED_SHORTFALL_SECONDS = 0.1
 # Floats of music stay below; those that are scaled like integers do not.
 LARGEST_PEAK = 100.0
@@ -25,7 +25,7 @@ _OGG_LAST_PAGE_SECONDS = 2.0
 
 
 def part_blocks(path: Path, part: Part) -> Iterator[Float[np.ndarray, "samples channels"]]:
-    """All samples of a part, float64, in blocks. Raises SoundError where they end before they should."""
+    """All samples of a part, float64, in blocks. Raises SoundError if they end before they should."""
     info, decoded = part_info(path, part), 0
     with opened(path, part) as file:
         try:
@@ -41,10 +41,10 @@ def part_blocks(path: Path, part: Part) -> Iterator[Float[np.ndarray, "samples c
         raise SoundError(f"{path}: truncated: sound ends after {decoded / info.sample_hz:.2f} s")
 
 
-def stretch(path: Path, part: Part, first: int, frames: int) -> tuple[Float[np.ndarray, "samples"], int]:
+def segment(path: Path, part: Part, first: int, frames: int) -> tuple[Float[np.ndarray, "samples"], int]:
     """Mono samples [first, first + frames) of a part, fewer where it ends, and their rate. Raises SoundError.
 
-    Where a seek does not lead there, the part is decoded from its beginning.
+    If the seek fails, the part is decoded from its start.
     """
     for seeks in (True, False) if first else (False,):
         blocks: list[np.ndarray] = []
@@ -84,7 +84,7 @@ def _from(file: OpenSound, first: int, frames: int, seeks: bool) -> Iterator[np.
 
 
 def _lead(file: OpenSound, first: int) -> int:
-    """How many samples before `first` a seek must lead to for the right ones to follow."""
+    """How many samples before `first` a seek must go, so that decoding is right from `first` on."""
     if file.format == MP3:
         return _MP3_LEAD_FRAMES
     last_page = round(_OGG_LAST_PAGE_SECONDS * file.samplerate)
@@ -92,7 +92,7 @@ def _lead(file: OpenSound, first: int) -> int:
 
 
 def mono(path: Path, block: Float[np.ndarray, "samples channels"]) -> Float[np.ndarray, "samples"]:
-    """The mean of the channels. Raises SoundError where samples are not finite, or scaled like integers."""
+    """The mean of the channels. Raises SoundError if samples are not finite, or scaled like integers."""
     with np.errstate(over="ignore", invalid="ignore"):
         mean = block.mean(axis=1)
     peak = float(np.maximum(mean.max(), -mean.min()))

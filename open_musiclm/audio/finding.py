@@ -18,8 +18,8 @@ _LONGEST_SHOWN = 200
 def find_sounds(folder: Path | str) -> list[Path]:
     """All sound files below `folder`, sorted; extensions match in any case.
 
-    Hidden files and folders are left out. Symbolic links are followed; a file that can be reached in several ways is
-    found once. Raises UserError where there is no sound, or where a folder cannot be read.
+    Hidden files and folders are left out. Symbolic links are followed; a file with several paths is found once. Raises
+    UserError if there is no sound, or if a folder cannot be read.
     """
     folder = Path(folder)
     sounds, foreign = _found(folder)
@@ -72,7 +72,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_new(path: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether no file before was the same one; a file that cannot be asked is."""
+    """Whether the file is new, not another path of an earlier file."""
     identity = _identity(path)
     if identity is None or not identity[1]:  # a file system without numbers
         return True

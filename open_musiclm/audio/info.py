@@ -1,4 +1,4 @@
-"""What the headers of a sound file say."""
+"""The headers of a sound file."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ _RATES_SHOWN = 8
 class SoundInfo:
     """A sound file's length (samples per channel), rate, channels, format and kind of samples, as libsndfile names it.
 
-    `estimated` says that the length is a guess, which decoding must replace: that of an mp3 without a length tag, or
-    of a file whose header does not fit what follows it.
+    `estimated`: the length is an estimate, and decoding must replace it: for an mp3 without a length tag, or a file
+    whose header does not match its content.
     """
 
     frames: int
@@ -34,11 +34,12 @@ class SoundInfo:
 
     @property
     def seconds(self) -> float:
+        """The length in seconds."""
         return self.frames / self.sample_hz
 
 
 def header_info(path: Path) -> SoundInfo:
-    """What the headers say. Raises SoundError where the file is missing, empty or not sound."""
+    """What the headers say. Raises SoundError if the file is missing, empty or not sound."""
     infos = [part_info(path, part) for part in layout(path).parts]
     if len({info.sample_hz for info in infos}) > 1:
         rates = ", ".join(str(info.sample_hz) for info in infos[:_RATES_SHOWN])
@@ -61,13 +62,13 @@ def part_info(path: Path, part: Part) -> SoundInfo:
 
 
 def check_length(path: Path, info: SoundInfo) -> None:
-    """Raises SoundError where a file is too short for anything."""
+    """Raises SoundError if a file is too short for anything."""
     if info.seconds < SHORTEST_SECONDS:
         raise SoundError(f"{path}: too short: {info.frames} samples at {info.sample_hz} Hz")
 
 
 def artist_of(path: Path) -> str | None:
-    """The artist that a file's tags name; None where they name none, or cannot be read."""
+    """The artist that a file's tags name; None if they name none, or cannot be read."""
     unreadable = (soundfile.SoundFileError, OSError, UnicodeError, ValueError, TypeError)
     with suppress(*unreadable), c_stderr_hidden(), soundfile.SoundFile(path) as file:
         return " ".join(file.copy_metadata().get("artist", "").split()) or None

@@ -1,4 +1,4 @@
-"""Layouts of sound files: which bytes hold the sound, and whether the length in the header is to be believed."""
+"""Layouts of sound files: which bytes have the sound, and whether the length in the header is right."""
 
 import io
 from bisect import bisect_right
@@ -14,9 +14,9 @@ Span = tuple[int, int]  # bytes [first, end) of the file
 
 @dataclass(frozen=True)
 class Part:
-    """Sound that libsndfile decodes as one file: stretches of the file, or bytes in their place; all of it without any.
+    """Sound that libsndfile decodes as one file: byte ranges of the file, or replacement bytes; none: the whole file.
 
-    `measured` says that only decoding tells how long it is. What libsndfile promises is then never too short.
+    `measured`: the length is known only by decoding; libsndfile's value is then never too small.
     """
 
     spans: tuple[Span | bytes, ...] = ()
@@ -31,6 +31,7 @@ class Layout:
 
     @property
     def measured(self) -> bool:
+        """Whether the length of any part is known only by decoding."""
         return any(part.measured for part in self.parts)
 
 
@@ -47,12 +48,15 @@ class PartReader(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
+        """True, see io.IOBase."""
         return True
 
     def seekable(self) -> bool:
+        """True, see io.IOBase."""
         return True
 
     def tell(self) -> int:
+        """The position within the part, in bytes."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -87,5 +91,5 @@ class PartReader(io.RawIOBase):
 
 
 def is_truncated(promised: int, found: int) -> bool:
-    """Whether a header that promises more than was found may be right: the file then lacks its end."""
+    """Whether a header that states more than was found may be right: then the file is truncated."""
     return found < promised <= found / _SMALLEST_TRUNCATED_SHARE

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from jaxtyping import Float
 
 from open_musiclm.audio.c_stderr import c_stderr_hidden
 from open_musiclm.audio.containers import layout_of
@@ -25,17 +26,17 @@ _PLAUSIBLE_HZ = (1000, 1_000_000)
 class OpenSound(soundfile.SoundFile):
     """A part of a sound file that is open for reading.
 
-    Reading goes on where it ended before: libsndfile would else search for the place after each block, which fails in
-    files whose length is not known.
+    Reading continues at the last position: a seek after each block would fail in files of unknown length.
     """
 
     def seekable(self) -> bool:
+        """False, so that soundfile does not seek after each block; `go_to` seeks."""
         return False
 
-    def block(self, frames: int, dtype: str = "float32") -> np.ndarray:
+    def block(self, frames: int, dtype: str = "float32") -> Float[np.ndarray, "samples channels"]:
         """The next samples [up to `frames`, channels]; none at the end.
 
-        Raises soundfile.LibsndfileError where the very next sample cannot be decoded.
+        Raises soundfile.LibsndfileError if the very next sample cannot be decoded.
         """
         with c_stderr_hidden():
             before, block = self.tell(), np.empty((frames, self.channels), dtype)
@@ -54,7 +55,7 @@ class OpenSound(soundfile.SoundFile):
 
 
 def layout(path: Path) -> Layout:
-    """The layout of a sound file. Raises SoundError where it is missing, empty or cannot be read."""
+    """The layout of a sound file. Raises SoundError if it is missing, empty or cannot be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

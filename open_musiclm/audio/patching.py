@@ -1,4 +1,4 @@
-"""A stretch of a sound replaced by another: everything outside of it stays as it is, to the last bit."""
+"""Replaces a segment of a sound; all other samples stay unchanged, bit for bit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from open_musiclm.audio.reading import blocks_of
 from open_musiclm.audio.writing import write_exactly
 
 CROSSFADE_SECONDS = 0.02
-_LARGEST_FADE_SHARE = 0.25  # of a short stretch, at each end
+_LARGEST_FADE_SHARE = 0.25  # of a short segment, at each end
 
 
 @dataclass(frozen=True)
 class Patch:
-    """New samples in the place of those from `first` on. Where `weight` is below 1, at the ends, both are mixed."""
+    """New samples that replace those from `first` on; at the ends `weight` is below 1, and both are mixed."""
 
     first: int
     wave: Float[np.ndarray, "samples"]
@@ -25,6 +25,7 @@ class Patch:
 
     @property
     def end(self) -> int:
+        """The first sample after the patch."""
         return self.first + len(self.wave)
 
     def onto(self, block: Float[np.ndarray, "samples channels"], first: int) -> Float[np.ndarray, "samples channels"]:
@@ -40,10 +41,9 @@ class Patch:
 
 
 def crossfaded(wave: Float[np.ndarray, "samples"], first: int, sound_samples: int, sample_hz: int) -> Patch:
-    """A patch that fades linearly, within its own stretch, from the sound before it and to the sound after it.
+    """A patch with linear fades inside its own segment, from the sound before it and to the sound after it.
 
-    At a sound's own begin or end there is nothing to fade from or to. A linear fade is never louder than the louder of
-    both.
+    There is no fade at the start or end of the sound. A linear fade is never louder than the louder of both.
     """
     fade = round(min(CROSSFADE_SECONDS * sample_hz, _LARGEST_FADE_SHARE * len(wave)))
     rise = np.arange(fade) / max(fade, 1)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, mono, part_blocks, stretch
+from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, mono, part_blocks, segment
 from open_musiclm.audio.info import SoundInfo, check_length, header_info, part_info
 from open_musiclm.audio.layout import Part
 from open_musiclm.audio.opening import layout
@@ -20,13 +20,13 @@ from open_musiclm.audio.waves import SILENCE_STANDARD_DEVIATION, Sound, WaveStat
 from open_musiclm.errors import SoundError
 
 _PARTS_REMEMBERED = 1024
-_CANCELLED = "its channels cancel each other, so that their mean is silent; give one of the channels alone"
+_CANCELLED = "its channels cancel each other, so that their mean is silent; use a single channel"
 
 
 def sound_info(path: Path) -> SoundInfo:
-    """The header, with the exact length, which is counted by decoding where the header cannot say it.
+    """The header, with the exact length; it is counted by decoding if the header does not have it.
 
-    Raises SoundError, also where the file is too short.
+    Raises SoundError, also if the file is too short.
     """
     info = header_info(path)
     info = replace(info, frames=count_frames(path), estimated=False) if info.estimated else info
@@ -40,7 +40,7 @@ def count_frames(path: Path) -> int:
 
 
 def is_longer(path: Path, seconds: float) -> bool:
-    """Whether a sound file lasts longer; where its header cannot say it, no more than that is decoded.
+    """Whether a sound file is longer than `seconds`; decodes at most so much if its header does not say.
 
     Raises SoundError.
     """
@@ -59,22 +59,22 @@ def read_samples(path: Path, start: int = 0, frames: int | None = None) -> Float
     """Mono samples [start, start + frames) at the file's own rate; without `frames`, to its end.
 
     A seek costs the same anywhere in a file, except in an mp3, whose frames are counted from the beginning: 0.3 s for
-    three hours. Raises SoundError where the file ends early, cannot be decoded, or holds numbers that are not finite or
+    three hours. Raises SoundError if the file ends early, cannot be decoded, or holds numbers that are not finite or
     are scaled like integers.
     """
     frames = sound_info(path).frames - start if frames is None else frames
-    stretches, sample_hz, left = [], 0, frames
+    segments, sample_hz, left = [], 0, frames
     for part, first in _parts_from(path, start):
-        samples, sample_hz = stretch(path, part, first, left)
-        stretches.append(samples)
+        samples, sample_hz = segment(path, part, first, left)
+        segments.append(samples)
         left -= len(samples)
         if left <= 0:
             break
     # each of joined files may lack as much
-    if left > len(stretches) * TOLERATED_SHORTFALL_SECONDS * sample_hz or left == frames:
+    if left > len(segments) * TOLERATED_SHORTFALL_SECONDS * sample_hz or left == frames:
         found = (start + frames - left) / sample_hz
         raise SoundError(f"{path}: truncated: sound ends after {found:.2f} s, more was expected")
-    return repeat_to(torch.from_numpy(np.concatenate(stretches)), frames)
+    return repeat_to(torch.from_numpy(np.concatenate(segments)), frames)
 
 
 def read_window(path: Path, first: int, frames: int, info: SoundInfo | None = None) -> Float[Tensor, "samples"]:
@@ -87,7 +87,7 @@ def read_window(path: Path, first: int, frames: int, info: SoundInfo | None = No
 def read_sound(path: Path | str) -> Sound:
     """The whole file as a mono wave at its own rate.
 
-    Raises SoundError, also where the file is too short, or its channels cancel each other.
+    Raises SoundError, also if the file is too short, or its channels cancel each other.
     """
     path = Path(path)
     info = sound_info(path)
@@ -98,7 +98,7 @@ def read_sound(path: Path | str) -> Sound:
 
 
 def wave_statistics(path: Path) -> WaveStatistics:
-    """Mean and deviation of the whole file, read in blocks. Raises SoundError, also where the file is silent."""
+    """Mean and deviation of the whole file, read in blocks. Raises SoundError, also if the file is silent."""
     count, total, total_of_squares = 0, 0.0, 0.0
     for block in blocks_of(path):
         samples = mono(path, block)
@@ -115,7 +115,7 @@ def wave_statistics(path: Path) -> WaveStatistics:
 
 
 def blocks_of(path: Path) -> Iterator[Float[np.ndarray, "samples channels"]]:
-    """All samples of a file, float64, in blocks. Raises SoundError where they end before they should."""
+    """All samples of a file, float64, in blocks. Raises SoundError if they end before they should."""
     return chain.from_iterable(part_blocks(path, part) for part in layout(path).parts)
 
 
@@ -136,7 +136,7 @@ def _parts_from(path: Path, start: int) -> Iterator[tuple[Part, int]]:
 
 
 def _part_frames(path: Path, part: Part) -> int:
-    """The exact length of a part; one that must be counted is remembered."""
+    """The exact length of a part; a counted length is cached."""
     info = part_info(path, part)
     if not info.estimated:
         return info.frames

@@ -21,7 +21,7 @@ _COLOURS = ("#0b0b1e", "#b5367a", "#fcfdbf")  # of the faintest, the middle and 
 def write_spectrogram(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
     """Writes a PNG: a column for every 256 samples, lines of equal musical steps from 50 Hz to 11 kHz.
 
-    The faintest colour is 70 dB below the loudest. Raises UserError where the disk refuses.
+    The faintest colour is 70 dB below the loudest. Raises UserError if writing fails.
     """
     levels = spectrogram_levels(wave, sample_hz)
     grey = Image.fromarray((255 * levels.flip(0)).round().to(torch.uint8).numpy())

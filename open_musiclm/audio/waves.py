@@ -20,6 +20,7 @@ class Sound:
 
     @property
     def seconds(self) -> float:
+        """The length in seconds."""
         return self.wave.shape[0] / self.sample_hz
 
 
@@ -32,6 +33,7 @@ class WaveStatistics:
 
     @property
     def silent(self) -> bool:
+        """Whether the deviation is that of silence."""
         return self.standard_deviation < SILENCE_STANDARD_DEVIATION
 
 
@@ -41,7 +43,7 @@ def samples_of(seconds: float, sample_hz: int) -> int:
 
 
 def fit_length(wave: Float[Tensor, "*batch samples"], samples: int) -> Float[Tensor, "*batch fitted"]:
-    """Cuts the end off, or adds zeros there, for exactly `samples`."""
+    """Cuts the end, or appends zeros, to exactly `samples`."""
     return torch.nn.functional.pad(wave, (0, samples - wave.shape[-1]))
 
 

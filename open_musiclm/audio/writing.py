@@ -27,12 +27,12 @@ _MOST_WAV_BYTES = (1 << 32) - (1 << 12)
 
 
 class _Target(io.FileIO):
-    """A file that remembers why it cannot be written: libsndfile says no more than "System error."."""
+    """A file that keeps the reason of a failed write: libsndfile only says "System error."."""
 
     error: OSError | None = None
 
     def write(self, content) -> int:  # type: ignore[no-untyped-def]
-        """The bytes written, 0 where that fails."""
+        """The bytes written, 0 if that fails."""
         written = 0
         try:
             while written < len(content):
@@ -57,7 +57,7 @@ def mp3_of(wave: Float[Tensor, "samples"], sample_hz: int) -> bytes:
 
 
 def write_blocks(path: Path, blocks: Iterable[Float[Tensor, "_"]], sample_hz: int, kind: str) -> None:
-    """Writes the stretches of a wave one after the other, as 16-bit sound of `kind` (WAV, FLAC).
+    """Writes the blocks of a wave one after the other, as 16-bit sound of format `kind` (WAV, FLAC).
 
     Not atomic. Raises OSError.
     """
@@ -78,7 +78,7 @@ def write_exactly(path: Path, blocks: Iterable[Float[np.ndarray, "_ channels"]],
 
 
 def _as_stored(block: Float[np.ndarray, "_ channels"], subtype: str) -> np.ndarray:
-    """What libsndfile stores as it is: it scales floats by 32,767 that it reads from 16 bits by 1 / 32,768."""
+    """The values that libsndfile stores unchanged: it scales floats by 32,767, but 16-bit samples by 1 / 32,768."""
     if subtype in ("FLOAT", "DOUBLE"):
         return block.astype("float32" if subtype == "FLOAT" else "float64")
     steps = float(1 << (_BITS[subtype] - 1))

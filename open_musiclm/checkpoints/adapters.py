@@ -29,9 +29,9 @@ _SHOWN = 12  # digits of a fingerprint in a message
 
 @dataclass(frozen=True)
 class Adapter:
-    """The LoRA matrices of a stage by name, and what they belong to.
+    """The LoRA matrices of a stage by name, and the base weights that they need.
 
-    `fingerprint` is that of the base, `base` the path that it had in training: for messages, and to go on with a run.
+    `fingerprint` identifies the base weights; `base` was their path in training, for messages and for resuming.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class Adapter:
     tensors: dict[str, Tensor]
 
     def check_base(self, stage: StageName, fingerprint: str, base: Path | str) -> None:
-        """Raises UserError where this is no adapter of the `stage` weights at `base`, which have that fingerprint."""
+        """Raises UserError if this is no adapter of the `stage` weights at `base`, which have that fingerprint."""
         if self.stage != stage:
             raise UserError(f"{self.path}: an adapter of the {self.stage} stage; {base} is the {stage} stage")
         if self.fingerprint != fingerprint:
@@ -68,7 +68,7 @@ def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
 
 def find_adapters(path: Path) -> list[Path]:
     """The adapter files that `path` means: itself; or in a folder all files that end in adapter.safetensors; or those
-    of the chosen checkpoint of a results folder. Raises UserError where there is none."""
+    of the chosen checkpoint of a results folder. Raises UserError if there is none."""
     if not path.is_dir():
         if not path.exists():
             raise UserError(f"{path}: no such adapter")
@@ -82,9 +82,9 @@ def find_adapters(path: Path) -> list[Path]:
 
 
 def save_adapter(adapter: Adapter) -> None:
-    """Writes an adapter at its path; the file appears whole or not at all.
+    """Writes an adapter at its path, atomically.
 
-    Raises UserError, also where it holds NaN or infinity.
+    Raises UserError, also if it holds NaN or infinity.
     """
     check_finite(adapter.tensors, adapter.path)
     metadata = {
@@ -104,7 +104,7 @@ def save_adapter(adapter: Adapter) -> None:
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Reads an adapter file. Raises UserError, also where it holds NaN or infinity, or is no adapter."""
+    """Reads an adapter file. Raises UserError, also if it holds NaN or infinity, or is no adapter."""
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != ADAPTER_FORMAT or any(key not in metadata for key in _KEYS):
         whole = "; it holds a whole stage" if "model_config" in metadata else ""

@@ -1,7 +1,7 @@
 """A bundle: one folder for a whole model.
 
-It has `model_config.json`, `generation_config.json`, the five trained parts, and the backbones that the config names by
-a local directory. Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
+It has `model_config.json`, `generation_config.json`, the trained parts, and the backbones that the config names by a
+local directory. Every inference script takes such a folder, or the hub id of one, as `--checkpoint_dir`.
 """
 
 import os
@@ -49,14 +49,14 @@ def pack(
     generation_config: GenerationConfig | None = None,
     adapters: Sequence[tuple[Path, float]] = (),
 ) -> list[Path]:
-    """Writes a bundle of the parts at `paths`, ours or released, each checked against the config.
+    """Writes a bundle of the parts at `paths`, own or released ones, each checked against the config.
 
-    Of backbones that the config names by a local directory the files that are read are copied, and so is a LAION file.
-    Without a generation config the bundle has the defaults; `adapters` are files with their weights. Returns the files
-    of the bundle. The folder appears whole or not at all. Raises UserError, also where it is not empty.
+    Backbones that the config names by a local path are copied, but only the files that loading reads. Without a
+    generation config the bundle has the defaults; `adapters` are files with their weights. Returns the files of the
+    bundle. The folder is written atomically. Raises UserError, also if it exists and is not empty.
     """
     if os.path.lexists(folder) and (not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())):
-        raise UserError(f"{folder}: there already, and not empty; name a new folder for the bundle")
+        raise UserError(f"{folder}: already exists and is not empty; name a new folder for the bundle")
     config = load_model_config(model_config)
     copied = _backbone_files(config)
     unfinished = folder.with_name(f".unfinished_{folder.name}")
@@ -79,10 +79,10 @@ def pack(
 
 
 def convert(path: Path, kind: Kind, config: ModelConfig, target: Path, overwrite: bool = False) -> Path:
-    """Any checkpoint of ours or released as safetensors with its config inside.
+    """Writes any own or released checkpoint as safetensors, with its model config inside; returns `target`.
 
-    Raises UserError where it does not fit the config, and where something is at `target`: a file is replaced only with
-    `overwrite`, and never the checkpoint itself.
+    Raises UserError if the checkpoint does not fit the config, or if `target` exists: only `overwrite` replaces a file,
+    and the input is never replaced.
     """
     _check_target(find_weights(path, kind), target, overwrite)
     cpu = torch.device("cpu")
@@ -110,7 +110,7 @@ def open_bundle(name: str) -> Path:
         return Path(snapshot_download(name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--checkpoint_dir {name}: no such folder, and not to be had from the hub: {reason}") from error
+        raise UserError(f"--checkpoint_dir {name}: no such folder, and not available on the hub: {reason}") from error
 
 
 def push(folder: Path, hub_id: str) -> None:
@@ -129,15 +129,15 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
     if target.exists() and target.samefile(source):
-        raise UserError(f"{target}: this is the checkpoint itself, which is never replaced; name another --output")
+        raise UserError(f"{target}: this is the input checkpoint; name another --output")
     if not target.is_file():
-        raise UserError(f"{target}: there already, and no file; name another --output")
+        raise UserError(f"{target}: already exists and is not a file; name another --output")
     if not overwrite:
-        raise UserError(f"{target}: there already; give --overwrite to replace it, or name another --output")
+        raise UserError(f"{target}: already exists; give --overwrite to replace it, or name another --output")
 
 
 def _backbone_files(config: ModelConfig) -> dict[str, Path]:
-    """What a bundle copies, by its name there: the files that loading reads of local backbones, and a LAION file.
+    """The files of local backbones that a bundle copies, by their name in the bundle.
 
     Raises UserError for a directory that is no such backbone.
     """
@@ -162,7 +162,7 @@ def _backbone_files(config: ModelConfig) -> dict[str, Path]:
         files[_LAION_NAME] = path
     for path in files.values():
         if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
-            raise UserError(f"{path}: not copied into a bundle: it or its folder is a link, or no file; copy it there")
+            raise UserError(f"{path}: cannot be copied into a bundle: it or its folder is a link, or it is not a file")
     return files
 
 
@@ -171,7 +171,7 @@ def _is_local(config: ModelConfig, name: str | None) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a regular file, and never what a link leads to. Raises OSError."""
+    """Copies a regular file; follows no link. Raises OSError."""
     target.parent.mkdir(exist_ok=True)
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as opened, target.open("wb") as written:
@@ -179,7 +179,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _moved(content: dict[str, Any], copied: Mapping[str, Path]) -> dict[str, Any]:
-    """The model config with the backbones where they were copied to."""
+    """The model config with the new paths of copied backbones."""
     for name, (section, key) in BACKBONES.items():
         if any(file.split("/")[0] == name for file in copied):
             content[section][key] = f"./{name}"
@@ -189,13 +189,13 @@ def _moved(content: dict[str, Any], copied: Mapping[str, Path]) -> dict[str, Any
 def _pack_adapters(adapters: Sequence[tuple[Path, float]], config: ModelConfig, bundle: Path) -> None:
     """Writes adapter files, each with its weight, into adapters/ of a bundle whose stages are there already.
 
-    Raises UserError where an adapter is for other weights than the bundle's.
+    Raises UserError if an adapter is for other weights than the bundle's.
     """
     weights = {}
     for number, (path, weight) in enumerate(adapters):
         adapter = load_adapter(path)
         if adapter.stage not in config.stage_names:
-            raise UserError(f"{path}: an adapter of the {adapter.stage} stage, which this model does not have")
+            raise UserError(f"{path}: an adapter of the {adapter.stage} stage, but this model has no such stage")
         file = bundle / weights_name(adapter.stage)
         stage = load_stage(file, adapter.stage, config, torch.device("cpu"))
         merge_adapters(stage, [(adapter, weight)], f"the {adapter.stage} stage of the bundle")

@@ -1,4 +1,4 @@
-"""Weights that are numbers: NaN and infinity are refused where weights are read and before they are published."""
+"""NaN and infinity are refused when weights are read, and before they are written."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
 
 
 def named_tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors in mappings and lists within each other, named by where they are: `state.0.exp_avg`."""
+    """The tensors in nested mappings and lists, named by their path: `state.0.exp_avg`."""
     if isinstance(content, Tensor):
         yield name, content
     elif isinstance(content, Mapping | list | tuple):

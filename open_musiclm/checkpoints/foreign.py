@@ -1,8 +1,8 @@
-"""Directories of models that others wrote: the one place that opens them, on the disk or on the hub.
+"""Opens model directories that others wrote, on disk or on the hub; no other module does.
 
-What a project needs of a directory is read here, with bounds, and nothing else: its JSON as objects of the keys that
-are asked for, its weights as tensors. No library reads a config of its own accord, so that none imports, allocates or
-downloads what that config says. Whatever is wrong is one line that names the directory, the file and the reason.
+Reads only what is needed, with bounds: known keys of JSON files, and weights as tensors. No library reads a config by
+itself, so none imports, allocates or downloads what the config says. Every error is one line that names the directory,
+the file and the reason.
 """
 
 import re
@@ -30,7 +30,7 @@ _MOST_PROBLEMS = 3
 
 
 class Description(BaseModel):
-    """What is needed of a foreign JSON file: other keys are ignored, these have their types."""
+    """The keys of a foreign JSON file that are read; other keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, protected_namespaces=())
 
@@ -51,7 +51,7 @@ class ForeignDirectory:
         self._why_absent = ""
 
     def find(self, *files: str) -> Path | None:
-        """The first of these files that is there. Raises UserError where there is no such directory."""
+        """The first of these files that is there. Raises UserError if there is no such directory."""
         for file in files:
             path = self._find(file)
             if path is not None:
@@ -59,7 +59,7 @@ class ForeignDirectory:
         return None
 
     def need(self, *files: str) -> Path:
-        """As `find`. Raises UserError where none is there."""
+        """As `find`. Raises UserError if there is none there."""
         path = self.find(*files)
         if path is None:
             raise self.refusal(f"there is no {' or '.join(files)}{self._why_absent}")
@@ -98,7 +98,7 @@ class ForeignDirectory:
         return [path, *(self.need(name) for name in shards)]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights, on the CPU. Raises UserError, also where they hold NaN or infinity."""
+        """The weights, on the CPU. Raises UserError, also if they hold NaN or infinity."""
         result: dict[str, Tensor] = {}
         with self.reading():
             for path in self.weights_files():
@@ -112,7 +112,7 @@ class ForeignDirectory:
 
     @contextmanager
     def reading(self, file: str = "") -> Iterator[None]:
-        """Turns whatever goes wrong within into one UserError that names the directory, the file and the reason."""
+        """Turns every error in the block into one UserError that names the directory, the file and the reason."""
         try:
             yield
         except UserError as error:

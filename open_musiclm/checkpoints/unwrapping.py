@@ -1,4 +1,4 @@
-"""Weights as other trainers wrap them: within a dict of more, and under names with a prefix."""
+"""Unwraps weights of other trainers: nested in a larger dict, or with a prefix in every name."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ def unwrapped(content: Mapping[str, Value], path: Path) -> dict[str, Value]:
     """The weights in the content of a checkpoint: its section of that name where it holds more, without what data
     parallel training (`module.`) and torch.compile (`_orig_mod.`) put into names.
 
-    Says on stderr what was taken away. Raises UserError where two names become one.
+    Prints a line about what was removed. Raises UserError if two names become one.
     """
     wrappers = []
     for _ in range(_MOST_SECTIONS):

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors that carry what they are and the model config they were made with.
+"""Weights on disk: safetensors whose metadata has their kind and model config.
 
 Nothing here unpickles: released `.pt` files go through `checkpoints.legacy`, which reads tensors only.
 """
@@ -35,7 +35,7 @@ _FORMAT = "open_musiclm"
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by parameter name, and the model config they were made with (None in released files)."""
+    """Tensors by parameter name, and their model config (None in released files)."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -53,16 +53,16 @@ def step_folder(results_folder: Path, step: int) -> Path:
 
 
 def saved_steps(results_folder: Path) -> list[int]:
-    """The steps that have a whole checkpoint in a results folder, ascending."""
+    """The steps with a complete checkpoint in a results folder, ascending."""
     folder = results_folder / CHECKPOINTS_FOLDER
     matches = [_STEP_FOLDER.fullmatch(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(match.group(1)) for match in matches if match)
 
 
 def chosen_step(results_folder: Path) -> int | None:
-    """The step whose checkpoint a results folder stands for: the newest, or the best of a run that may stop early.
+    """The step of the checkpoint that a results folder means: the newest, or the best one of a run that may stop early.
 
-    None where there is no checkpoint.
+    None if there is no checkpoint.
     """
     steps = saved_steps(results_folder)
     with suppress(UserError, OSError):
@@ -73,9 +73,9 @@ def chosen_step(results_folder: Path) -> int | None:
 
 
 def find_weights(path: Path, kind: Kind) -> Path:
-    """The weights file that `path` means: itself, or the chosen one in a results or checkpoint folder.
+    """The weights file that `path` means: itself, or that of a checkpoint folder or results folder (see `chosen_step`).
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     if not path.is_dir():
         if not path.exists():
@@ -95,9 +95,9 @@ def find_weights(path: Path, kind: Kind) -> Path:
 
 
 def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Writes weights and their config; the file appears whole or not at all.
+    """Writes weights and their config, atomically.
 
-    Raises UserError, also where the weights hold NaN or infinity.
+    Raises UserError, also if the weights hold NaN or infinity.
     """
     check_finite(tensors, path)
     metadata = {
@@ -117,7 +117,7 @@ def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file; equal tensors and metadata give equal files.
 
-    safetensors itself writes the keys of the metadata in an order that changes from process to process. Raises
+    safetensors itself writes the keys of the metadata in random order. Raises
     SafetensorError and OSError.
     """
     save_file(tensors, path, dict(metadata) or None)
@@ -134,9 +134,9 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
 
 
 def load_weights(path: Path, kind: Kind) -> Weights:
-    """Reads weights of the expected kind from a file or folder, our own or released.
+    """Reads weights of the expected kind from a file or folder, own or released ones.
 
-    Raises UserError, also where they hold NaN or infinity.
+    Raises UserError, also if they hold NaN or infinity.
     """
     file = find_weights(path, kind)
     if file.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""The arguments that ask for an edit of a given sound instead of new music (no torch in here)."""
+"""The arguments that edit a given sound instead of generating new music (no torch in here)."""
 
 import argparse
 import re
@@ -14,12 +14,12 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.edits import DEFAULT_CANDIDATES, Edit, Infill, Variation
 
 _RANGE = re.compile(r"(\d{1,9}(?:\.\d*)?)-(\d{1,9}(?:\.\d*)?)?")
-# What an argument belongs to, and what leaves no room for which other arguments.
+# Which argument needs which, and which arguments exclude each other, with the reason.
 _PARTS = {"num_candidates": "regenerate", "first_stage": "variation_of", "num_variations": "variation_of"}
 _REGENERATE = {"duration": "the sound keeps its length", "loudness": "the rest stays as it is"}
 _VARIATION = {
-    "regenerate": "it makes a part of --input_audio anew",
-    "input_audio": "music that goes on from a sound is no variation of another",
+    "regenerate": "it regenerates a part of --input_audio",
+    "input_audio": "a continuation of one sound cannot be a variation of another",
     "duration": "a variation is as long as its sound",
     **dict.fromkeys(("prompts", "prompts_file", "style_audio", "mix", "story"), "the style is that of the sound"),
 }
@@ -31,25 +31,30 @@ def add_edit_arguments(to: argparse.ArgumentParser) -> None:
         "--regenerate",
         type=time_range,
         metavar="START-END",
-        help="seconds of --input_audio to make anew, such as 12-18, or 12- for all that follows; the rest stays as it "
-        "is; without a prompt in the style around them",
+        help="seconds of --input_audio to regenerate, such as 12-18, or 12- up to its end; the rest is unchanged; "
+        "by default in the style of the sound around them",
     )
     to.add_argument(
         "--num_candidates",
         type=positive_int,
         default=None,
-        help=f"of --regenerate: of so many the one is kept that what follows fits best (default: {DEFAULT_CANDIDATES})",
+        help=f"with --regenerate: number of candidates, of which the best is kept (default: {DEFAULT_CANDIDATES})",
     )
-    to.add_argument("--variation_of", type=Path, default=None, help="a sound file to make anew, in its own style")
+    to.add_argument(
+        "--variation_of", type=Path, default=None, help="a sound file to make variations of, in its own style"
+    )
     to.add_argument(
         "--first_stage",
         choices=STAGE_NAMES,
         default=None,
-        help="of --variation_of: made anew from this stage on; semantic keeps the style alone, coarse the melody and "
-        "rhythm too, fine all but details (default: semantic)",
+        help="with --variation_of: the first stage that runs; semantic keeps only the style, coarse also melody and "
+        "rhythm, fine all but details (default: semantic)",
     )
     to.add_argument(
-        "--num_variations", type=positive_int, default=None, help="of --variation_of: how many (default: 1)"
+        "--num_variations",
+        type=positive_int,
+        default=None,
+        help="with --variation_of: number of variations (default: 1)",
     )
 
 
@@ -82,25 +87,25 @@ def time_range(text: str) -> tuple[float, float | None]:
 
 
 def edit_from(arguments: argparse.Namespace) -> Edit | None:
-    """The edit that the command line asks for, None where it asks for new music. Raises UserError."""
+    """The edit of the command line, None for new music. Raises UserError."""
     for name, whole in _PARTS.items():
         if getattr(arguments, name) is not None and getattr(arguments, whole) is None:
-            raise UserError(f"--{name}: belongs to --{whole}, which is not given")
+            raise UserError(f"--{name}: needs --{whole}")
     if arguments.variation_of is not None:
         _refuse(arguments, "variation_of", _VARIATION)
         return Variation(arguments.variation_of, arguments.first_stage or "semantic", arguments.num_variations or 1)
     if arguments.regenerate is None:
         return None
     if arguments.input_audio is None:
-        raise UserError("--regenerate: seconds of which sound? name it with --input_audio")
+        raise UserError("--regenerate: needs a sound; name it with --input_audio")
     _refuse(arguments, "regenerate", _REGENERATE)
     start, end = arguments.regenerate
     return Infill(arguments.input_audio, start, end, arguments.num_candidates or DEFAULT_CANDIDATES)
 
 
 def _refuse(arguments: argparse.Namespace, edit: str, reasons: Mapping[str, str]) -> None:
-    """Raises UserError where an argument is given that an edit leaves no room for."""
+    """Raises UserError for an argument that an edit excludes."""
     for name, reason in reasons.items():
         if getattr(arguments, name) not in (None, [], OFF) and getattr(arguments, name) is not False:
             flag = "a prompt" if name == "prompts" else f"--{name}"
-            raise UserError(f"{flag}: cannot be given beside --{edit}: {reason}")
+            raise UserError(f"{flag}: cannot be combined with --{edit}: {reason}")

@@ -1,4 +1,4 @@
-"""The command line of evaluation, and what it says (no torch in here)."""
+"""The command line of evaluation (no torch in here)."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
-    """What is compared with what, and by which metrics."""
+    """Adds the arguments of an evaluation."""
     to.add_argument("folders", nargs="*", type=Path, metavar="folder", help="folder of sound to evaluate")
     to.add_argument("--reference", type=Path, required=True, help="folder of reference music")
     to.add_argument(
         "--prompts",
         type=Path,
         default=None,
-        help="generate for these first: a text, one prompt a line, or captions.jsonl",
+        help="generate for these prompts first: a text file, one per line, or captions.jsonl",
     )
     to.add_argument("--num_prompts", type=positive_int, default=None, help="only the first prompts of --prompts")
     to.add_argument("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS), help="which metrics")
@@ -37,24 +37,26 @@ def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
         "--embedding_config",
         type=Path,
         default=None,
-        help="model config whose CLAP and MERT embed, not the model's own",
+        help="model config whose CLAP and MERT embed, instead of the model's own",
     )
     to.add_argument(
         "--seconds", type=number_in(float, *CLIP_SECONDS), default=None, help="use the first seconds of every clip only"
     )
-    to.add_argument("--max_clips", type=positive_int, default=None, help="use so many clips of a folder, at random")
+    to.add_argument(
+        "--max_clips", type=positive_int, default=None, help="largest number of clips per folder, chosen at random"
+    )
     to.add_argument(
         "--bootstrap", type=number_in(int, 2, 100_000), default=100, help="resamplings for the intervals of distances"
     )
     to.add_argument(
-        "--cache_folder", type=Path, default=Path("results/evaluation_cache"), help="where measurements are kept"
+        "--cache_folder", type=Path, default=Path("results/evaluation_cache"), help="folder of stored measurements"
     )
 
 
 def options_from(
     arguments: argparse.Namespace, folders: Sequence[Path], checkpoint: Mapping[str, str]
 ) -> EvaluationOptions:
-    """What the command line says is compared."""
+    """The options of the command line."""
     from open_musiclm.evaluation.distances import Resampling
 
     return EvaluationOptions(
@@ -89,7 +91,7 @@ def measures_from(arguments: argparse.Namespace) -> "dict[str, Measure]":
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raises UserError where a folder holds no sound, or there is nothing to evaluate: before anything is generated."""
+    """Raises UserError if a folder holds no sound, or there is nothing to evaluate: before anything is generated."""
     from open_musiclm.audio import find_sounds
 
     if not 0 <= (arguments.seed or 0) <= LARGEST_SEED:

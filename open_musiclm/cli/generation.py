@@ -42,10 +42,10 @@ _FIELDS = LENGTH_FIELDS | SEARCH_FIELDS | SAMPLING_FIELDS
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """Flags for these fields of `GenerationConfig`; a flag that is left out keeps the bundle's value."""
+    """Flags for these fields of `GenerationConfig`; without a flag the bundle's value stays."""
     for name in names:
         field, reader = GenerationConfig.model_fields[name], _FIELDS[name]
-        text = f"{field.description} (of a bundle its own; else {field.default})"
+        text = f"{field.description} (default: the bundle's value, or {field.default} without one)"
         if reader is bool:
             to.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text, default=None)
         elif isinstance(reader, tuple):
@@ -55,12 +55,12 @@ def add_generation_arguments(to: argparse.ArgumentParser, names: Iterable[str]) 
 
 
 def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
-    """A sound to go on from."""
-    to.add_argument("--input_audio", type=Path, default=None, help="a sound file to go on from")
+    """`--input_audio`: a sound to continue."""
+    to.add_argument("--input_audio", type=Path, default=None, help="a sound file to continue")
 
 
 def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig) -> GenerationConfig:
-    """`base` with what the command line says instead. Raises UserError."""
+    """`base` with the values of the command line. Raises UserError."""
     flags = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
     said = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
     try:

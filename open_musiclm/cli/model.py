@@ -16,7 +16,7 @@ from open_musiclm.generation.paths import AdapterPath, ModelPaths
 if TYPE_CHECKING:
     from open_musiclm.generation.musiclm import MusicLM
 
-# What transformers imports where it is there, for losses and pictures: most of a second that generation does not need.
+# transformers imports them, if installed, for losses and images: most of a second that generation does not need.
 UNUSED_PACKAGES = ("scipy", "torchvision")
 
 
@@ -36,7 +36,7 @@ def add_trust_argument(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--trust_remote_code",
         action="store_true",
-        help="let Python code run that comes with MERT, where it needs such code: read it first",
+        help="allow Python code that comes with MERT to run, if the model needs it; read the code first",
     )
 
 
@@ -48,7 +48,7 @@ def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: StageName
 
 
 def add_adapter_arguments(to: argparse.ArgumentParser) -> None:
-    """`--adapter_path` and `--adapter_weight`, both of which may be there several times."""
+    """`--adapter_path` and `--adapter_weight`, which may be repeated."""
     to.add_argument(
         "--adapter_path",
         action="append",
@@ -61,7 +61,7 @@ def add_adapter_arguments(to: argparse.ArgumentParser) -> None:
         action="append",
         type=finite_float,
         default=None,
-        help="what the adapter at the same place is multiplied by (default: 1)",
+        help="factor of the adapter at the same place (default: 1)",
     )
 
 
@@ -75,13 +75,13 @@ def add_model_arguments(to: argparse.ArgumentParser, first_stage: StageName = "s
 
 
 def model_paths_from(arguments: argparse.Namespace) -> ModelPaths:
-    """Where the command line says that the parts are."""
+    """The paths of the command line."""
     parts = {name: getattr(arguments, f"{name}_path", None) for name in (*STAGE_NAMES, "rvq", "kmeans")}
     return ModelPaths(arguments.checkpoint_dir, arguments.model_config, **parts, adapters=adapter_paths_from(arguments))
 
 
 def adapter_paths_from(arguments: argparse.Namespace) -> list[AdapterPath] | None:
-    """The adapters that the command line names, None where it names none. Raises UserError."""
+    """The adapters that the command line names, None if it names none. Raises UserError."""
     paths, weights = arguments.adapter_path, arguments.adapter_weight or []
     if paths is None and not weights:
         return None
@@ -117,7 +117,7 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
 
 @contextmanager
 def hidden(packages: Iterable[str]) -> Iterator[None]:
-    """While entered, packages that are not imported yet are as if they were not installed."""
+    """Hides packages that are not imported yet: they seem not to be installed."""
     names = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type] # None: not there
     try:

@@ -39,18 +39,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def add_device_argument(to: argparse.ArgumentParser) -> None:
     """`--device`."""
-    to.add_argument(
-        "--device", default=None, help="cuda, cuda:1, mps or cpu; without it the best one there is is taken"
-    )
+    to.add_argument("--device", default=None, help="cuda, cuda:1, mps or cpu; by default the best available")
 
 
 def add_results_folder_argument(to: argparse.ArgumentParser) -> None:
     """`--results_folder`."""
-    to.add_argument("--results_folder", type=Path, default=None, help="folder that everything is written to")
+    to.add_argument("--results_folder", type=Path, default=None, help="folder for all output")
 
 
 def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:
-    """Raises UserError where one of these arguments was not given."""
+    """Raises UserError if one of these arguments was not given."""
     missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
     if missing:
         raise UserError(f"missing {', '.join(missing)}")
@@ -59,7 +57,7 @@ def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> No
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
     """Parses the command line and runs `main`.
 
-    Misuse ends with one clear line and exit status 2, a run that a signal stopped with 128 and the signal's number.
+    Exit status: 2 after a user error, with one line; 128 plus its number after a signal.
     """
     terminal.escape_what_cannot_be_encoded()
     warnings.showwarning = terminal.show_warning
@@ -91,7 +89,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
 
 
 def _leave(status: int) -> NoReturn:
-    """Ends this process; one of several at once, for the others may wait for it in an operation that never ends."""
+    """Ends this process. One of several ends at once: the others may wait for it for ever."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -108,9 +106,9 @@ def _end_process_group() -> None:
 
 
 def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Callable[[Result], Iterable[str]]) -> None:
-    """Says the lines of each result as soon as it is written; where that ends early, how many are in `folder`.
+    """Prints the lines of each result as soon as it is written; if that ends early, how many are in `folder`.
 
-    SIGTERM and SIGHUP end the process with status 143 and 129, after it has cleaned up.
+    SIGTERM and SIGHUP end the process with status 143 and 129, after cleaning up.
     """
     done = 0
     asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
@@ -121,7 +119,7 @@ def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Cal
             for line in describe(result):
                 terminal.say(line)
     except BaseException as error:
-        if done or not isinstance(error, UserError):  # of what was refused at once, one line is enough
+        if done or not isinstance(error, UserError):  # for an error before any result, one line is enough
             terminal.tell(f"not finished: {done} of {total} are written, in {folder}")
         raise
     finally:

@@ -1,4 +1,4 @@
-"""The arguments that say what music is asked for, besides plain prompts."""
+"""The prompt arguments besides plain prompts."""
 
 import argparse
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
         type=weighted_file,
         default=[],
         metavar="FILE[:WEIGHT]",
-        help="a sound whose style is asked for, mixed into every prompt, or alone; may be given several times",
+        help="a sound file whose style is wanted, mixed into every prompt, or alone; may be repeated",
     )
     to.add_argument(
         "--mix",
@@ -48,14 +48,14 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
         type=told_story,
         default=None,
         metavar="STORY",
-        help='prompts that follow each other, each with the second it begins at: "0:calm piano; 15:fast violins"',
+        help='prompts one after the other, each with its start in seconds: "0:calm piano; 15:fast violins"',
     )
     to.add_argument(
         "--crossfade",
         type=non_negative_float,
         default=None,
         metavar="SECONDS",
-        help="how long the change from a prompt of the story to the next takes (default: 0)",
+        help="seconds of the change from one prompt of the story to the next (default: 0)",
     )
 
 
@@ -96,11 +96,11 @@ def prompts_from(
     styles = [Prompt(audio=path, weight=weight) for path, weight in arguments.style_audio]
     if arguments.story is not None:
         if texts or arguments.mix:
-            raise UserError("--story: has all prompts in it; leave out other prompts and --mix")
+            raise UserError("--story: contains all prompts; leave out other prompts and --mix")
         parts = [(seconds, _styled(text, styles)) for seconds, text in arguments.story]
         return check_prompts(Story(parts, arguments.crossfade or 0.0))
     if arguments.crossfade is not None:
-        raise UserError("--crossfade: there is no --story whose prompts it could fade")
+        raise UserError("--crossfade: needs --story")
     texts = texts or otherwise
     if not texts and not styles:
         return []
@@ -111,7 +111,7 @@ def prompts_from(
 
 
 def no_prompt() -> NoReturn:
-    """Raises the UserError of a command line that asks for nothing."""
+    """Raises the UserError of a command line without a prompt."""
     raise UserError("no prompt: describe the music in a few words, or give a --style_audio or a --story")
 
 
@@ -132,7 +132,7 @@ def _is_file(name: str) -> bool:
 def read_prompts(path: Path | None, prompts: Sequence[str] = ()) -> list[str]:
     """The prompts of the text file that --prompts_file names, one on each line; without one `prompts`.
 
-    Raises UserError, also where both are given.
+    Raises UserError, also if both are given.
     """
     if path is None:
         return list(prompts)

@@ -20,19 +20,23 @@ def add_config_arguments(to: argparse.ArgumentParser) -> None:
 
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
     """`--overwrite` and `--log_with`, of every training script."""
-    to.add_argument("--overwrite", action="store_true", help="start anew in a results folder that holds an older run")
     to.add_argument(
-        "--log_with", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="where curves are drawn"
+        "--overwrite", action="store_true", help="delete an older run in the results folder, and start over"
+    )
+    to.add_argument(
+        "--log_with", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="tracker of the curves"
     )
 
 
 def add_continue_arguments(to: argparse.ArgumentParser) -> None:
     """`--fine_tune_from`, `--continue_from_dir` and `--continue_from_step`."""
-    to.add_argument("--fine_tune_from", type=Path, default=None, help="begin with these weights: a file or a folder")
+    to.add_argument("--fine_tune_from", type=Path, default=None, help="start from these weights: a file or a folder")
     to.add_argument(
-        "--continue_from_dir", type=Path, default=None, help="go on with the run of this results or checkpoint folder"
+        "--continue_from_dir", type=Path, default=None, help="resume the run of this results or checkpoint folder"
     )
-    to.add_argument("--continue_from_step", type=positive_int, default=None, help="at this step, not at the newest")
+    to.add_argument(
+        "--continue_from_step", type=positive_int, default=None, help="resume from this step, not from the newest"
+    )
 
 
 def add_lora_argument(to: argparse.ArgumentParser) -> None:
@@ -90,14 +94,16 @@ def backbone_parser(description: str | None) -> argparse.ArgumentParser:
 def run_options_from(
     arguments: argparse.Namespace, name: str, continue_option: str = "--continue_from_dir"
 ) -> RunOptions:
-    """The run of a script with `add_run_arguments` and, if it can go on, `add_continue_arguments`.
+    """The run of a script with `add_run_arguments` and, if it can resume, `add_continue_arguments`.
 
-    `name` is what is trained. Raises UserError where the arguments exclude each other.
+    `name` is what is trained. Raises UserError if the arguments exclude each other.
     """
     continue_from = getattr(arguments, continue_option.removeprefix("--"), None)
     is_adapter = getattr(arguments, "lora_rank", None) is not None  # whose base may have moved
     if continue_from is not None and getattr(arguments, "fine_tune_from", None) is not None and not is_adapter:
-        raise UserError(f"--fine_tune_from and {continue_option} exclude each other: new weights, or an old run")
+        raise UserError(
+            f"--fine_tune_from and {continue_option} exclude each other: one starts a new run, the other resumes one"
+        )
     return RunOptions(
         name=name,
         results_folder=arguments.results_folder,
@@ -111,6 +117,6 @@ def run_options_from(
 
 
 def repeated(arguments: argparse.Namespace, *names: str) -> str:
-    """These arguments as words of another command; a path that was not given stands as its name in capitals."""
+    """These arguments as text of another command; a path that was not given is shown as its name in capitals."""
     values = {name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names}
     return " ".join(f"--{name} {value}" for name, value in values.items())

@@ -1,4 +1,4 @@
-"""Changes of sound before it is tokenized: more variety out of little music."""
+"""Random changes of sound before it is tokenized, for more variety from little music."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from open_musiclm.config.json_files import Section
 
 
 class AugmentConfig(Section):
-    """Each change is drawn anew for every example, evenly between minus and plus its bound. All are off by default."""
+    """Each example gets random changes, uniform between minus and plus the bound. All are off by default."""
 
     gain_db: Annotated[float, Field(ge=0, le=24)] = Field(default=0.0, description="Largest change of the level, dB.")
     pitch_semitones: Annotated[float, Field(ge=0, le=3)] = Field(

@@ -65,19 +65,21 @@ class EncodecTrainerConfig(BackboneTrainerConfig):
     quantizer_dropout: Share = Field(
         default=0.4, description="Share of batches that pass through a random number of codebooks."
     )
-    quieter_by_db: NonNegativeFloat = Field(default=12.0, description="Crops are made up to so many dB quieter.")
+    quieter_by_db: NonNegativeFloat = Field(
+        default=12.0, description="Crops are randomly made quieter, by at most so many dB."
+    )
 
     @model_validator(mode="after")
     def _some_loss(self) -> "EncodecTrainerConfig":
         if not (self.time_weight or self.spectrogram_weight or self.adversarial):
             raise ValueError(
-                "time_weight, spectrogram_weight, adversarial_weight, feature_matching_weight: all are 0, so that the "
+                "time_weight, spectrogram_weight, adversarial_weight, feature_matching_weight: all are 0, so the "
                 "decoder would not be trained"
             )
         return self
 
     def check_crop(self, sample_hz: int, hop: int) -> None:
-        """Raises ValueError where a crop is too short for a frame of `hop` samples or for a spectrogram's window."""
+        """Raises ValueError if a crop is too short for a frame of `hop` samples or for a spectrogram's window."""
         needed = max(hop, max(self.spectrogram_windows) // 2 + 1)  # windows are centred, their first half is reflected
         if self.adversarial:
             needed = max(needed, _DISCRIMINATOR_WINDOW)
@@ -136,17 +138,17 @@ class ClapArchitecture(Section):
 
 
 class ClapTrainerConfig(BackboneTrainerConfig):
-    """Contrastive training on captioned sounds, each told apart from the captions of all processes' batches."""
+    """Contrastive training on captioned sounds, over the batches of all processes."""
 
     captions: str = Field(
         default="captions.jsonl", description='JSON lines of {"file": ..., "caption": ...}, within folder.'
     )
     spectrogram_folder: str | None = Field(
-        default=None, description="Folder that spectrograms are kept in; null: computed for every example."
+        default=None, description="Folder of stored spectrograms; null: computed for every example."
     )
-    initial_logit_scale: PositiveFloat = Field(default=10.0, description="Factor of the cosines at the beginning.")
+    initial_logit_scale: PositiveFloat = Field(default=10.0, description="Initial factor of the cosines.")
     louder_or_quieter_by_db: NonNegativeFloat = Field(
-        default=3.0, description="Spectrograms are made up to so many dB louder or quieter."
+        default=3.0, description="Spectrograms are randomly made louder or quieter, by at most so many dB."
     )
 
 

@@ -21,7 +21,7 @@ _LONGEST_WINDOW, _LOWEST_HZ = 2048, 8000  # samples of the longest spectrogram, 
 
 
 class SpectralCodecTrainerConfig(BackboneTrainerConfig):
-    """Training of a spectral codec's codes: the spectrogram is to be reconstructed from them."""
+    """Training of a spectral codec: the spectrogram is reconstructed from the codes."""
 
     init: Literal["random", "principal_components"] = Field(
         default="random",
@@ -33,7 +33,9 @@ class SpectralCodecTrainerConfig(BackboneTrainerConfig):
     dead_code_share: Probability = Field(
         default=0.1, description="A code used less than this share of the average is replaced by a latent of the batch."
     )
-    quieter_by_db: NonNegativeFloat = Field(default=12.0, description="Crops are made up to so many dB quieter.")
+    quieter_by_db: NonNegativeFloat = Field(
+        default=12.0, description="Crops are randomly made quieter, by at most so many dB."
+    )
 
 
 class VocosShape(Section):
@@ -42,7 +44,7 @@ class VocosShape(Section):
     quantizers: list[Quantizers] = Field(
         min_length=1,
         max_length=64,
-        description="Numbers of codebooks that it decodes, rising: the coarse ones alone, all, or both.",
+        description="Numbers of codebooks that it decodes, ascending: the coarse ones, all, or both.",
     )
     dim: Width = Field(default=384, description="Width of the ConvNeXt blocks.")
     intermediate_dim: Width = Field(default=1152, description="Width inside the blocks.")
@@ -56,7 +58,7 @@ class VocosShape(Section):
 class VocosTrainerConfig(BackboneTrainerConfig):
     """Training of a Vocos on the codes of a frozen codec: spectral losses, and discriminators once they join."""
 
-    codes_folder: str = Field(description="Folder that the codes of the sound files are kept in.")
+    codes_folder: str = Field(description="Folder of stored codes of the sound files.")
     token_store: str | None = Field(
         default=None,
         description="Folder of preprocessed tokens of `folder`, used in place of codes_folder; null: none.",
@@ -84,7 +86,7 @@ class VocosTrainerConfig(BackboneTrainerConfig):
     @model_validator(mode="after")
     def _losses(self) -> "VocosTrainerConfig":
         if not (self.mel_weight or self.magnitude_weight or self.convergence_weight or self.adversarial):
-            raise ValueError("all loss weights are 0, so that nothing would be trained")
+            raise ValueError("all loss weights are 0, so nothing would be trained")
         if self.adversarial and not (self.discriminator_periods or self.discriminator_windows):
             raise ValueError("discriminator_periods, discriminator_windows: both are empty; set adversarial_weight 0")
         if round(self.crop_seconds * _LOWEST_HZ) < _LONGEST_WINDOW:

@@ -23,9 +23,9 @@ Generated from the code: `python -m open_musiclm.config.document > docs/configs.
 
 Configs are JSON files. They are checked when they are read: an unknown key, a missing key, a wrong type or values that
 contradict each other end the command with one line that names the file, the section, the key and what was expected.
-A key that is left out has its default. Times are in seconds, rates in Hz. Where no other bound is given, integers are
-at most {LARGEST_INT} and numbers at most {LARGEST_FLOAT:.0f}. A file may begin with a byte order mark. A key that is
-there twice, NaN, infinity, and what is no regular file (a pipe, a device) are refused.
+A key that is left out has its default. Times are in seconds, rates in Hz. If no other bound is given, integers are
+at most {LARGEST_INT} and numbers at most {LARGEST_FLOAT:.0f}. A file may begin with a byte order mark. Duplicate
+keys, NaN, infinity, and files that are not regular (a pipe, a device) are errors.
 """
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
@@ -44,19 +44,19 @@ def config_files() -> list[ConfigFile]:
     return [
         ConfigFile(
             "Model config",
-            "What the model is: `--model_config`, and `model_config.json` in a bundle and in a results folder. "
+            "The model: `--model_config`, and `model_config.json` in a bundle and in a results folder. "
             "Shipped in `configs/model/`; the demo's is `demo/configs/model.json`.",
             _sections_of(ModelConfig),
         ),
         ConfigFile(
             "Training config",
-            "How the tokenizers and stages are trained: `--training_config`. Shipped in `configs/training/`. A script "
+            "Training of the tokenizers and stages: `--training_config`. Shipped in `configs/training/`. A script "
             "reads only the sections it needs; a section may be left out or empty (`{}`).",
             _sections_of(TrainingConfig),
         ),
         ConfigFile(
             "Generation config",
-            f"How music is generated: `{GENERATION_CONFIG_NAME}` in a bundle. Scripts and Python use it; a flag of the "
+            f"Generation: `{GENERATION_CONFIG_NAME}` in a bundle. Scripts and Python use it; a flag of the "
             "same name replaces one of its values.",
             {"": GenerationConfig},
         ),

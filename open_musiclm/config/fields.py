@@ -13,7 +13,7 @@ LARGEST_FLOAT = 1e9
 
 @dataclass(frozen=True)
 class AtMost:
-    """The upper bound of a field, and the reason for it, which an error tells."""
+    """The upper bound of a field, and the reason that its error message gives."""
 
     limit: float
     why: str

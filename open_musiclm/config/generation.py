@@ -1,4 +1,4 @@
-"""How to generate: the fields of `generation_config.json`, and of the command line's flags (no torch in here)."""
+"""The generation config: `generation_config.json` and the flags of the command line (no torch in here)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,12 +25,12 @@ _LOWEST_TEMPERATURE = 1e-3
 _MOST_GUIDANCE = 100
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Duration = Annotated[PositiveFloat, Field(ge=1e-3), AtMost(86_400, "that is a whole day of music")]
-Temperature = Annotated[NonNegativeFloat, AtMost(100, "all ids would be as likely as each other")]
+Temperature = Annotated[NonNegativeFloat, AtMost(100, "all ids would be equally likely")]
 Samples = Annotated[PositiveInt, AtMost(100_000, "each is generated and kept until the best are chosen")]
 
 
 class GenerationConfig(Section):
-    """A bundle carries one; scripts, the demo and Python use it unless told otherwise.
+    """Every bundle has one; scripts, the demo and Python use it by default.
 
     Guidance is classifier-free guidance (Ho and Salimans 2022). Search: `open_musiclm/generation/search.py`.
     """
@@ -39,43 +39,43 @@ class GenerationConfig(Section):
     duration: Duration = Field(default=4.0, description="seconds of new music")
     semantic_advance: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.5,
-        description="the share of its window by which the semantic stage goes on at a time in music longer than that; "
-        "the rest is context: less is slower, and remembers more",
+        description="step of the semantic stage in music longer than its window, as a share of the window; the rest is "
+        "context, so a smaller step is slower and has more context",
     )
     semantic_temperature: Temperature = Field(
-        default=1.0, description="temperature of the semantic stage; 0: the likeliest token"
+        default=1.0, description="temperature of the semantic stage; 0: the most likely token"
     )
     coarse_temperature: Temperature = Field(
-        default=0.95, description="temperature of the coarse stage; 0: the likeliest token"
+        default=0.95, description="temperature of the coarse stage; 0: the most likely token"
     )
     fine_temperature: Temperature = Field(
-        default=0.4, description="temperature of the fine stage; 0: the likeliest token"
+        default=0.4, description="temperature of the fine stage; 0: the most likely token"
     )
     top_k: PositiveInt | None = Field(
-        default=None, description="sample from so many of the likeliest ids; by default a tenth of them"
+        default=None, description="sample from this number of most likely ids; by default a tenth of all"
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="sample from the fewest ids whose probabilities add up to this"
+        default=None, description="sample from the smallest set of ids whose probabilities add up to this"
     )
     cfg_scale: float | list[float] = Field(
         default=1.0,
-        description="guidance: above 1 a stage follows what it is given more closely; one number, or one each for the "
-        "semantic, coarse and fine stage, from 0 to 100; only for stages trained with condition_dropout",
+        description="guidance scale: above 1 a stage follows its conditioning more closely; one number or three, for "
+        "the semantic, coarse and fine stage, from 0 to 100; only for stages trained with condition_dropout",
     )
     negative_prompt: str | None = Field(
         default=None,
-        description="a text that guidance leads away from; needs a cfg_scale above 1",
+        description="a text that guidance moves away from; needs a cfg_scale above 1",
     )
-    return_coarse_wave: bool = Field(default=False, description="leave the fine stage out: quicker, rougher sound")
+    return_coarse_wave: bool = Field(default=False, description="skip the fine stage: faster, lower sound quality")
     precision: Precision = Field(
         default="float32",
-        description="precision of the stages' weights; bfloat16 is quicker, float32 gives the same music everywhere",
+        description="precision of the stages' weights; bfloat16 is faster, float32 is the same on every machine",
     )
     max_batch_size: BatchSize = Field(default=16, description="samples generated at the same time")
     num_samples: Samples = Field(default=4, description="samples to choose from, per prompt")
     num_top_matches: PositiveInt = Field(default=1, description="samples to keep, per prompt")
     num_particles: PositiveInt | None = Field(
-        default=None, exclude=True, description="accepted and ignored, for older bundles; particle search is no more"
+        default=None, exclude=True, description="accepted and ignored, for older bundles: particle search was removed"
     )
 
     @field_validator("semantic_temperature", "coarse_temperature", "fine_temperature")
@@ -83,13 +83,13 @@ class GenerationConfig(Section):
     def _no_overflow(cls, temperature: float) -> float:
         if 0 < temperature < _LOWEST_TEMPERATURE:
             raise ValueError(
-                f"{temperature} is below {_LOWEST_TEMPERATURE}, where numbers overflow; 0 takes the likeliest token"
+                f"{temperature} is below {_LOWEST_TEMPERATURE}, where numbers overflow; 0 takes the most likely token"
             )
         return temperature
 
     loudness: Annotated[float, Field(ge=-60, le=0)] | None = Field(
         default=None,
-        description="of the written wave, in LUFS; -16 is usual; peaks stay below -1 dBTP; by default as generated",
+        description="loudness of the written wave, LUFS; -16 is usual; peaks stay below -1 dBTP; default: unchanged",
     )
 
     @field_validator("cfg_scale")
@@ -98,7 +98,7 @@ class GenerationConfig(Section):
         if isinstance(scale, list) and len(scale) != len(STAGE_NAMES):
             raise ValueError(f"expected one number, or one for each of {', '.join(STAGE_NAMES)}")
         for number in scale if isinstance(scale, list) else [scale]:
-            if not 0 <= number <= _MOST_GUIDANCE:  # beyond it nothing but the difference would be left
+            if not 0 <= number <= _MOST_GUIDANCE:  # above it only the difference would count
                 raise ValueError(f"{number} is not from 0 to {_MOST_GUIDANCE}")
         return scale
 
@@ -111,7 +111,7 @@ class GenerationConfig(Section):
         return text
 
     @model_validator(mode="after")
-    def _negative_prompt_is_heard(self) -> "GenerationConfig":
+    def _negative_prompt_needs_guidance(self) -> "GenerationConfig":
         if self.negative_prompt is not None and all(self.guidance(stage) <= 1 for stage in STAGE_NAMES):
             raise ValueError(
                 f"negative_prompt {self.negative_prompt[:40]!r} needs guidance: set a cfg_scale above 1 (3 is usual)"
@@ -138,7 +138,7 @@ class GenerationConfig(Section):
             raise UserError(f"GenerationConfig: {problems_of(error, cls)}") from error
 
     def updated(self, changes: Mapping[str, object]) -> "GenerationConfig":
-        """The same with other values of some fields. Raises UserError that names the field."""
+        """A copy with other values of some fields. Raises UserError that names the field."""
         return section_from_content({**self.model_dump(), **changes}, "generation config", GenerationConfig)
 
     def temperature(self, stage: StageName) -> float:

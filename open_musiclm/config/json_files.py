@@ -1,8 +1,8 @@
-"""Reading JSON files: the one place that parses what a user or a foreign directory brings.
+"""Reads JSON files of users and of foreign directories; no other module parses JSON files.
 
 A file is regular, of bounded size and UTF-8, with or without a byte order mark. Duplicate keys, numbers that are not
 finite, integers of too many digits, deep nesting and lone surrogates are refused. A config's key that is unknown,
-missing, of a wrong type or at odds with another is a `UserError` that names the file, the section, the key and what
+missing, of a wrong type or in conflict with another is a `UserError` that names the file, the section, the key and what
 was expected.
 """
 
@@ -94,7 +94,7 @@ def section_from_content(content: object, source: str, kind: type[SectionType]) 
 
 
 def problems_of(error: ValidationError, kind: type[BaseModel]) -> str:
-    """What is wrong with the content of a section, on one line."""
+    """The problems of a section's content, on one line."""
     problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
     rest = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
     return "; ".join([*problems[:_MOST_PROBLEMS], *rest])
@@ -113,7 +113,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"the key {shown(counts.most_common(1)[0][0])} is there twice")
+        raise ValueError(f"the key {shown(counts.most_common(1)[0][0])} occurs twice")
     return content
 
 
@@ -131,7 +131,7 @@ def _finite_float(text: str) -> float:
 
 
 def _check_levels_and_texts(content: object) -> None:
-    """Raises RecursionError where values are nested too deeply, ValueError where a text cannot be written again."""
+    """Raises RecursionError if values are nested too deeply, ValueError if a text cannot be written again."""
     level, levels = [content], 0
     while level:
         if levels > MOST_LEVELS:

@@ -13,7 +13,7 @@ LoraRank = Annotated[int, Field(gt=0), AtMost(4096, "an adapter of such a rank i
 
 
 class LoraConfig(Section):
-    """Low-rank adapters (Hu et al. 2021): the stage's own weights stay as they are."""
+    """Low-rank adapters (Hu et al. 2021): the stage's own weights stay unchanged."""
 
     rank: LoraRank = Field(default=16, description="Rank of every adapted layer's update.")
     alpha: PositiveFloat | None = Field(
@@ -28,5 +28,5 @@ class LoraConfig(Section):
 
     @property
     def scale(self) -> float:
-        """What the product of both matrices is multiplied by."""
+        """The factor of the product of both matrices: alpha / rank."""
         return (self.rank if self.alpha is None else self.alpha) / self.rank

@@ -57,23 +57,23 @@ class GlobalConfig(Section):
         default=2.0, description="window of the fine stage, seconds; the shortest of the three"
     )
     clap_audio_length_seconds: WindowSeconds = Field(
-        default=10.0, description="stretch of sound that one CLAP embedding stands for, seconds"
+        default=10.0, description="length of sound of one CLAP embedding, seconds"
     )
     num_coarse_quantizers: Quantizers = Field(
         default=3, description="codebooks that the coarse stage predicts: the first ones of the codec"
     )
     num_fine_quantizers: Annotated[NonNegativeInt, _CODEBOOKS] = Field(
-        default=5, description="codebooks that the fine stage predicts: those that follow; 0: there is no fine stage"
+        default=5, description="codebooks that the fine stage predicts: the next ones; 0: there is no fine stage"
     )
 
 
 class ClapRvqConfig(Section):
     """CLAP, and the residual vector quantizer (RVQ) that turns its embeddings into tokens."""
 
-    rq_num_quantizers: Quantizers = Field(default=12, description="quantizers, which is CLAP tokens per embedding")
+    rq_num_quantizers: Quantizers = Field(default=12, description="quantizers: the number of CLAP tokens per embedding")
     codebook_size: CodebookSize = Field(default=1024, description="codes of each quantizer")
     enable_fusion: bool = Field(
-        default=False, description="whether CLAP is one with feature fusion, for sound longer than 10 s"
+        default=False, description="whether CLAP has feature fusion, for sound longer than 10 s"
     )
     rq_ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.95, description="decay of the moving averages that train the codes"
@@ -86,7 +86,7 @@ class ClapRvqConfig(Section):
         description="a LAION checkpoint (.pt) to use instead of `model_name`; `./file` is beside the config",
     )
     amodel_type: Literal["HTSAT-tiny", "HTSAT-base", "HTSAT-large"] = Field(
-        default="HTSAT-tiny", description="audio tower in the LAION checkpoint; of no effect without one"
+        default="HTSAT-tiny", description="audio tower of the LAION checkpoint; has no effect without one"
     )
     model_name: str | None = Field(
         default=None,
@@ -113,13 +113,13 @@ class HubertKmeansConfig(Section):
     seq_len_multiple_of: PositiveInt = Field(
         default=320, description="samples per frame; waves are cut to a multiple of it"
     )
-    codebook_size: CodebookSize = Field(default=1024, description="clusters of the k-means, which is semantic ids")
+    codebook_size: CodebookSize = Field(default=1024, description="clusters of the k-means: the number of semantic ids")
     output_hz: FrameRate = Field(
         default=50, description="semantic tokens per second: `target_sample_hz` / `seq_len_multiple_of`"
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="allows nothing by itself: code of the model's own runs only with the flag `--trust_remote_code`",
+        description="has no effect alone: the model's own Python code runs only with the flag `--trust_remote_code`",
     )
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class EncodecConfig(Section):
     )
     decoder: str | None = Field(
         default=None,
-        description="what turns tokens into sound: null for the codec's own, or a Vocos, "
+        description="decoder of the tokens: null for the codec's own, or a Vocos, "
         "`charactr/vocos-encodec-24khz` or a local directory",
     )
     sample_hz: SampleRate = Field(default=24000, description="sample rate of the waves, Hz")
@@ -172,17 +172,17 @@ class TransformerConfig(Section):
         default=True, description="whether feed-forward layers have a causal convolution of width 3"
     )
     grad_shrink_alpha: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1, description="training: factor on the gradient of the embeddings; 1 leaves it as it is"
+        default=0.1, description="training: factor on the gradient of the embeddings; 1: unchanged"
     )
     non_causal_prefix_size: NonNegativeInt = Field(
-        default=0, description="first positions that see each other in both directions"
+        default=0, description="number of first positions that see each other in both directions"
     )
     relative_position_bias_type: Literal["continuous", "t5", "none"] = Field(
         default="continuous",
         description="bias of attention by distance: an MLP of the distance, T5's buckets, or none",
     )
     use_memory_efficient_attention: bool = Field(
-        default=False, description="accepted and ignored, for older config files; attention is efficient anyway"
+        default=False, description="accepted and ignored, for older config files"
     )
     use_absolute_position_embeddings: bool = Field(
         default=False, description="whether learned absolute positions are added, one table per sequence"
@@ -192,12 +192,12 @@ class TransformerConfig(Section):
     )
     conditioning_time_bias: bool = Field(
         default=False,
-        description="whether attention is told how far, in time, each conditioning token is from the token that is "
-        "predicted; without it attention knows distances in positions only, and sequences have different rates",
+        description="whether attention gets a bias for the distance in time between a conditioning token and the "
+        "predicted one; other position biases know only positions, and sequences have different rates",
     )
     condition_dropout: Probability = Field(
         default=0.0,
-        description="training: share of examples whose conditioning is hidden, all of it; guidance (`cfg_scale`) "
+        description="training: share of examples whose whole conditioning is masked; guidance (`cfg_scale`) "
         "needs some, such as 0.1",
     )
     history_corruption: Probability = Field(
@@ -221,10 +221,10 @@ class AcousticConfig(TransformerConfig):
 
     token_layout: Literal["flat", "frames"] = Field(
         default="flat",
-        description="flat: a position per token, as released checkpoints; frames: a position per acoustic frame",
+        description="flat: one position per token, as in released checkpoints; frames: one position per acoustic frame",
     )
     conditioning_kernel: Annotated[PositiveInt, AtMost(4097, "every frame of it has weights")] = Field(
-        default=9, description="frames layout: conditioning frames that one convolution over them sees; odd"
+        default=9, description="frames layout: width of a convolution over the conditioning frames; odd"
     )
     conditioning_depth: Annotated[NonNegativeInt, AtMost(64, "every block has weights of its own")] = Field(
         default=2, description="frames layout: convolution blocks over the conditioning"
@@ -296,7 +296,7 @@ class ModelConfig(Section):
 
     @property
     def token_grid(self) -> Fraction:
-        """The shortest step in seconds that is whole in semantic tokens and in acoustic frames."""
+        """The shortest time, in seconds, that is a whole number of semantic tokens and of acoustic frames."""
         return Fraction(1, math.gcd(self.hubert_kmeans_cfg.output_hz, self.encodec_cfg.output_hz))
 
     @property
@@ -310,10 +310,10 @@ class ModelConfig(Section):
         return STAGE_NAMES if self.global_cfg.num_fine_quantizers else STAGE_NAMES[:-1]
 
     def check_stage(self, name: StageName) -> None:
-        """Raises UserError where the model has no such stage."""
+        """Raises UserError if the model has no such stage."""
         if name not in self.stage_names:
             raise UserError(
-                f"this model has no {name} stage: its coarse stage makes all codebooks (num_fine_quantizers 0)"
+                f"this model has no {name} stage: its coarse stage predicts all codebooks (num_fine_quantizers 0)"
             )
 
     def stage(self, name: StageName) -> TransformerConfig:
@@ -331,7 +331,7 @@ class ModelConfig(Section):
     def backbone(self, name: str) -> str:
         """A backbone's hub id, or the path of its local directory.
 
-        A name that starts with ./ or ../ is a directory beside the config file; any other is taken as it is.
+        A name that starts with ./ or ../ is relative to the config file; other names are unchanged.
         """
         return str((self._folder / name).resolve()) if name.startswith(("./", "../")) else name
 
@@ -342,14 +342,14 @@ def load_model_config(path: Path | str) -> ModelConfig:
     config = load_section(path, ModelConfig)
     config._folder = path.resolve().parent
     try:
-        check_absolute_positions(config)  # not of checkpoints, which work in shorter windows
+        check_absolute_positions(config)  # not for checkpoints: they work in shorter windows
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return config
 
 
 def model_config_from_json(text: str, source: str) -> ModelConfig:
-    """The model config that a checkpoint carries; `source` names the checkpoint in errors."""
+    """The model config inside a checkpoint; `source` names the checkpoint in errors."""
     return section_from_json(text, source, ModelConfig)
 
 

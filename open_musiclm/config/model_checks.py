@@ -1,4 +1,4 @@
-"""What a model config's values must satisfy across sections, so that no size is found out by running out of memory."""
+"""Checks of a model config across sections, so that impossible sizes are found before memory runs out."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ from open_musiclm.errors import UserError
 if TYPE_CHECKING:
     from open_musiclm.config.model import ModelConfig
 
-_LARGEST_STAGE = 20_000_000_000  # weights, 80 GB: many times the largest stage that anybody trains
+_LARGEST_STAGE = 20_000_000_000  # weights, 80 GB: many times the largest shipped stage
 _MOST_POSITIONS = 1 << 17
 _MOST_CODES = 1 << 22  # of all quantizers of a tokenizer
 _CLAP_SPECTRUM_SAMPLES = 1024  # the window of CLAP's spectrogram
@@ -16,7 +16,7 @@ _HEAD_DIM = 64
 
 
 def check_shortest_windows(config: "ModelConfig") -> None:
-    """Raises ValueError where a window is too short for a token of each kind, or for CLAP's spectrogram."""
+    """Raises ValueError if a window is too short for a token of each kind, or for CLAP's spectrogram."""
     mert, windows = config.hubert_kmeans_cfg, config.global_cfg
     for stage in ("semantic", "coarse"):
         seconds = config.window_seconds(stage)
@@ -34,7 +34,7 @@ def check_shortest_windows(config: "ModelConfig") -> None:
 
 
 def check_positions(config: "ModelConfig") -> None:
-    """Raises ValueError where a stage has too many positions for attention."""
+    """Raises ValueError if a stage has too many positions for attention."""
     for stage in config.stage_names:
         section, sequences = config.stage(stage), _sequences(config, stage)
         *conditioning, predicted = (frames * quantizers for frames, quantizers, _ in sequences)
@@ -48,7 +48,7 @@ def check_positions(config: "ModelConfig") -> None:
 
 
 def check_absolute_positions(config: "ModelConfig") -> None:
-    """Raises UserError where a stage's tables of absolute positions are shorter than a sequence of its window."""
+    """Raises UserError if a stage's tables of absolute positions are shorter than a sequence of its window."""
     for stage in config.stage_names:
         section, sequences = config.stage(stage), _sequences(config, stage)
         *conditioning, predicted = (frames * quantizers for frames, quantizers, _ in sequences)
@@ -61,7 +61,7 @@ def check_absolute_positions(config: "ModelConfig") -> None:
 
 
 def check_sizes(config: "ModelConfig") -> None:
-    """Raises ValueError where a stage or a tokenizer would have more weights than any that could be trained."""
+    """Raises ValueError if a stage or a tokenizer would have more weights than any that could be trained."""
     codes = {
         "clap_rvq_cfg: rq_num_quantizers": config.clap_rvq_cfg.rq_num_quantizers * config.clap_rvq_cfg.codebook_size,
         "global_cfg: num_coarse_quantizers + num_fine_quantizers": config.num_acoustic_quantizers

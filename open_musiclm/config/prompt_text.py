@@ -4,18 +4,18 @@ MOST_PROMPT_CHARACTERS = 10_000  # CLAP reads 77 tokens
 
 
 def prompt_problem(text: str) -> str | None:
-    """What keeps a text from being a prompt, None where nothing does."""
+    """The problem of a text as a prompt, None if it is valid."""
     if not text.strip():
         return "is empty; describe the music in a few words"
     if len(text) > MOST_PROMPT_CHARACTERS:
-        return f"{text[:40]!r}...: {len(text)} characters, at most {MOST_PROMPT_CHARACTERS} are taken"
+        return f"{text[:40]!r}...: {len(text)} characters, at most {MOST_PROMPT_CHARACTERS} are allowed"
     if any("\ud800" <= character <= "\udfff" for character in text):
         return f"{text[:40]!r}: not valid text (it holds half of a surrogate pair)"
     return None
 
 
 def story_parts(text: str) -> list[tuple[float, str]]:
-    """The seconds and the prompts of SECONDS:PROMPT, as often as wanted, with semicolons between. Raises ValueError."""
+    """The seconds and the prompts of SECONDS:PROMPT, repeated, with semicolons between. Raises ValueError."""
     parts = []
     for part in text.split(";"):
         seconds, _, prompt = part.partition(":")

@@ -27,30 +27,32 @@ from open_musiclm.errors import UserError
 
 _RATE = "Learning rate of AdamW after the warm-up."
 _CONSTANT_SHARE = "Share of all steps before the rate falls to zero along a cosine; 1: it never falls."
-_MAX_GRAD_NORM = "Norm that a larger gradient is scaled down to."
+_MAX_GRAD_NORM = "Largest norm of the gradient; a larger one is scaled down."
 _WORKERS = "Processes that read and prepare data; 0: the training process does it."
-_SEED = "Seed of everything random in the run."
+_SEED = "Seed of all random numbers in the run."
 
 
 class TrainerConfig(Section):
-    """What every trainer that makes steps takes."""
+    """The keys of every trainer with steps."""
 
     folder: str = Field(description="Folder of sound files (or of preprocessed tokens), searched recursively.")
     num_train_steps: PositiveInt = Field(description="Steps of the whole run.")
     batch_size: BatchSize = Field(description="Examples in a batch of each process.")
     save_model_every: PositiveInt = Field(default=1000, description="Steps from one checkpoint to the next.")
     save_results_every: PositiveInt = Field(default=250, description="Steps from one validation to the next.")
-    valid_frac: Probability = Field(default=0.05, description="Share of the files that is kept for validation.")
+    valid_frac: Probability = Field(default=0.05, description="Share of the files for validation.")
     max_validation_examples: PositiveInt | None = Field(
-        default=None, description="Validate on so many examples, chosen once at random; null: on all."
+        default=None, description="Number of validation examples, chosen once at random; null: all."
     )
     num_workers: Workers = Field(default=2, description=_WORKERS)
     seed: TrainingSeed = Field(default=0, description=_SEED)
-    keep_last: PositiveInt = Field(default=3, description="Checkpoints that stay on disk, beside the best one.")
+    keep_last: PositiveInt = Field(
+        default=3, description="Number of newest checkpoints that are kept, besides the best one."
+    )
 
 
 class GradientTrainerConfig(TrainerConfig):
-    """What every trainer with AdamW takes: the rate warms up, stays, and may fall to zero along a cosine."""
+    """The keys of every trainer with AdamW. The rate rises linearly, stays, and may fall to zero along a cosine."""
 
     lr: PositiveFloat = Field(description=_RATE)
     lr_warmup: NonNegativeInt = Field(default=0, description="Steps in which the rate rises linearly to lr.")
@@ -59,8 +61,8 @@ class GradientTrainerConfig(TrainerConfig):
     max_grad_norm: PositiveFloat = Field(default=1.0, description=_MAX_GRAD_NORM)
     precision: TrainingPrecision = Field(
         default="auto",
-        description="Precision of matrix products; weights and optimizer are float32. auto: bfloat16 where the device "
-        "has units for it.",
+        description="Precision of matrix products; weights and optimizer are float32. auto: bfloat16 if the device "
+        "supports it in hardware.",
     )
 
 
@@ -101,7 +103,7 @@ class StageTrainerConfig(GradientTrainerConfig):
         default=True, description="Write predicted and true tokens of some validation examples as waves."
     )
     use_preprocessed_data: bool = Field(
-        default=False, description="folder holds tokens that scripts/preprocess_data.py wrote, not sound."
+        default=False, description="Whether folder has tokens of scripts/preprocess_data.py, not sound."
     )
     evaluate_every: PositiveInt | None = Field(
         default=None,
@@ -116,25 +118,25 @@ class StageTrainerConfig(GradientTrainerConfig):
         description="Semantic stage with `evaluate_every`: the coarse stage, a checkpoint or its results folder, that "
         "turns its tokens into sound.",
     )
-    gradient_checkpointing: bool = Field(default=False, description="Compute each block twice and keep less in memory.")
+    gradient_checkpointing: bool = Field(default=False, description="Compute each block twice to save memory.")
     compile: bool = Field(default=False, description="Compile the blocks with torch.compile (GPU only).")
     lora: LoraConfig | None = Field(
-        default=None, description="Train an adapter of the weights at --fine_tune_from; null: all weights are trained."
+        default=None, description="Train an adapter on the weights at --fine_tune_from; null: train all weights."
     )
     early_stop_patience: PositiveInt | None = Field(
         default=None,
-        description="Validations in a row without a lower loss after which the run ends; its results folder then "
-        "stands for the best checkpoint. null: it never ends early.",
+        description="End the run after so many validations in a row without a lower loss; its results folder then "
+        "means the best checkpoint. null: never.",
     )
     repeat: PositiveInt | None = Field(
         default=None,
-        description="Passes over the training files (a window of each) after which the run ends, if that is before "
-        "num_train_steps; null: num_train_steps alone counts.",
+        description="End the run after so many passes over the training files (one window of each), if that is before "
+        "num_train_steps; null: no limit.",
     )
     caption_share: Share = Field(
         default=0.0,
-        description="Share of the examples with a caption whose CLAP tokens come from the caption, through CLAP's text "
-        "tower, instead of from the sound.",
+        description="Share of the captioned examples whose CLAP tokens come from the caption (CLAP's text tower) "
+        "instead of the sound.",
     )
     augment: AugmentConfig | None = Field(
         default=None, description="Changes of the sound before it is tokenized; null: none."
@@ -152,18 +154,20 @@ class StageTrainerConfig(GradientTrainerConfig):
         if weights is not None and len(weights) != sequences:
             raise ValueError(f"cross_entropy_loss_weights: expected {sequences} numbers, found {len(weights)}")
         if weights is not None and not any(weights):
-            raise ValueError("cross_entropy_loss_weights: all are 0, so that nothing would be trained")
+            raise ValueError("cross_entropy_loss_weights: all are 0, so nothing would be trained")
         return self
 
     @model_validator(mode="after")
     def _sound_to_evaluate(self) -> "StageTrainerConfig":
         if self.evaluate_every is not None and self.stage == "semantic" and self.evaluate_coarse_path is None:
-            raise ValueError("evaluate_every: the semantic stage alone makes no sound; name an evaluate_coarse_path")
+            raise ValueError(
+                "evaluate_every: the semantic stage alone cannot generate sound; name an evaluate_coarse_path"
+            )
         return self
 
 
 class DataPreprocessorConfig(Section):
-    """How folders of sound become a token store."""
+    """Preprocessing of a folder of sound into a token store."""
 
     folder: str = Field(description="Folder of sound files, searched recursively.")
     metadata_folder: str | None = Field(
@@ -174,15 +178,15 @@ class DataPreprocessorConfig(Section):
         default=30.0, description="Longest crop of a file, in seconds; longer files are cropped."
     )
     random_crop: bool = Field(
-        default=True, description="Crop anywhere in a file; false: one after the other from its beginning."
+        default=True, description="Crop at random places of a file; false: one after the other from its start."
     )
     repeat: PositiveInt = Field(
-        default=1, description="How often each crop is stored, each time with changes of its own (augment)."
+        default=1, description="How often each crop is stored, each time with other random changes (augment)."
     )
     augment: AugmentConfig | None = Field(
         default=None, description="Changes of the sound before it is tokenized; null: none."
     )
-    num_crops: PositiveInt = Field(default=1, description="Most crops of a file.")
+    num_crops: PositiveInt = Field(default=1, description="Largest number of crops per file.")
     clap_batch_size: BatchSize = Field(default=32, description="CLAP windows computed at the same time.")
     num_workers: Workers = Field(default=2, description=_WORKERS)
     seed: TrainingSeed = Field(default=0, description="Seed of the crops.")
@@ -226,7 +230,7 @@ def load_training_config(path: Path | str) -> TrainingConfig:
 
 
 def require(config: TrainingConfig, name: str, kind: type[SectionType]) -> SectionType:
-    """Section `name` of a training config. Raises UserError where the file lacks it."""
+    """Section `name` of a training config. Raises UserError if the file lacks it."""
     section = getattr(config, name)
     if section is None:
         raise UserError(f"{config._path}: section {name} is missing or empty; this script needs it")

@@ -1,4 +1,4 @@
-"""Small changes of level, pitch and tempo, made before any tokenizer hears the sound, so that all tokens agree."""
+"""Small changes of level, pitch and tempo before tokenization, so that all tokens agree."""
 
 import math
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from open_musiclm.config.augment import AugmentConfig
 _WINDOW_SECONDS = 0.046  # of the phase vocoder
 _OVERLAP = 4
 _RATE_STEPS = 1000  # a pitch within 0.1 %
-_SMALLEST = 1e-3  # of a change of tempo that is worth a vocoder
+_SMALLEST = 1e-3  # smaller changes of tempo need no vocoder
 
 
 @dataclass(frozen=True)
 class SoundChange:
-    """Factors for level, pitch and tempo; 1 changes nothing."""
+    """Factors of level, pitch and tempo; 1 changes nothing."""
 
     gain: float = 1.0
     pitch: float = 1.0
@@ -29,7 +29,7 @@ class SoundChange:
 
     @classmethod
     def draw(cls, config: AugmentConfig, generator: np.random.Generator) -> "SoundChange":
-        """A change within the bounds of a config."""
+        """A random change within the bounds of a config."""
         gain, pitch, tempo = generator.uniform(-1, 1, size=3)
         return cls(
             gain=10 ** (gain * config.gain_db / 20),
@@ -38,23 +38,23 @@ class SoundChange:
         )
 
     def samples_needed(self, samples: int) -> int:
-        """How many samples become `samples` when they are changed; never too few."""
+        """The number of samples that the change turns into `samples`; never too few."""
         return math.ceil(samples * self.tempo) + 1
 
     def apply(self, wave: Float[Tensor, "_"], sample_hz: int, samples: int) -> Float[Tensor, "samples"]:
         """The changed wave, exactly `samples` long."""
-        shifted = resample(wave, round(_RATE_STEPS * self.pitch), _RATE_STEPS)  # higher, and quicker by as much
+        shifted = resample(wave, round(_RATE_STEPS * self.pitch), _RATE_STEPS)  # higher, and faster by the same factor
         return repeat_to(_stretched(shifted, sample_hz, self.tempo / self.pitch), samples) * self.gain
 
     def statistics(self, of: WaveStatistics) -> WaveStatistics:
-        """Those of the whole file when it is changed: only the level matters."""
+        """The statistics of the changed file: only the level matters."""
         return WaveStatistics(of.mean * self.gain, of.standard_deviation * self.gain)
 
 
 def changed_window(
     path: Path, first: int, samples: int, info: SoundInfo, change: SoundChange
 ) -> Float[Tensor, "samples"]:
-    """`samples` of a file from `first` on, changed; nearer to its beginning where it would end too early.
+    """`samples` changed samples of a file from `first` on, or from earlier if the file would end too early.
 
     Raises SoundError.
     """
@@ -66,7 +66,7 @@ def changed_window(
 
 
 def _stretched(wave: Float[Tensor, "_"], sample_hz: int, rate: float) -> Float[Tensor, "_"]:
-    """The wave `rate` times as quick at the same pitch (a phase vocoder, Flanagan and Golden 1966)."""
+    """The wave `rate` times as fast at the same pitch (a phase vocoder, Flanagan and Golden 1966)."""
     if abs(rate - 1) < _SMALLEST:
         return wave
     size = 1 << round(math.log2(_WINDOW_SECONDS * sample_hz))

@@ -26,9 +26,9 @@ CaptionTokens = Mapping[str, Sequence[Sequence[int]]]
 
 
 def write_caption_tokens(store: Path, folder: Path, paths: Sequence[Path], tokenizer: MusicTokenizer) -> int:
-    """Writes the tokens of the captions of sound files into a store, if there are any.
+    """Writes the tokens of all captions of sound files into a store.
 
-    Returns how many files have some. Raises UserError where captions are damaged.
+    Returns how many files have some. Raises UserError if captions are damaged.
     """
     captions = captions_of(paths, folder)
     if not captions:
@@ -44,7 +44,7 @@ def write_caption_tokens(store: Path, folder: Path, paths: Sequence[Path], token
 
 
 def read_caption_tokens(store: Path, stream: TokenStream) -> CaptionTokens:
-    """The tokens of captions in a store. Raises UserError where there are none, or damaged ones."""
+    """The tokens of captions in a store. Raises UserError if there are none, or damaged ones."""
     path = store / CAPTION_TOKENS_NAME
     if not path.exists():
         raise UserError(

@@ -2,7 +2,7 @@
 
 `song.txt` beside `song.flac` has a caption on each line; the `prompt` in the JSON that generation writes beside a wave
 is its caption, where there is no such text. A `captions.jsonl` has lines of {"file": ..., "caption": ...},
-files relative to its folder; "captions" may list several. Both may be there: their captions add up.
+files relative to its folder; "captions" may list several. If both exist, all captions are used.
 """
 
 import os
@@ -22,7 +22,7 @@ _LONGEST_PATH = 4096  # of any file system
 
 @dataclass(frozen=True)
 class CaptionedSound:
-    """A sound file and the sentences that describe it; training takes any of them."""
+    """A sound file and the sentences that describe it; training uses a random one."""
 
     path: Path
     captions: tuple[str, ...]
@@ -45,7 +45,7 @@ def captions_of(paths: Sequence[Path], folder: Path) -> dict[Path, tuple[str, ..
 def sidecar_captions(path: Path) -> list[str]:
     """The captions in the text file beside a sound, or the prompt that it was generated for; none without such a file.
 
-    Raises UserError where the text file holds no text.
+    Raises UserError if the text file holds no text.
     """
     file = path.with_suffix(".txt")
     if not file.exists():
@@ -59,7 +59,7 @@ def sidecar_captions(path: Path) -> list[str]:
 
 
 def caption_problems(paths: Sequence[Path], folder: Path) -> list[str]:
-    """A line for every fault of the captions below a folder: unreadable, empty, or of a sound that is not there."""
+    """A line for every fault of the captions below a folder: unreadable, empty, or without its sound file."""
     problems = []
     for path in paths:
         try:
@@ -102,7 +102,7 @@ def _prompt_of(file: Path) -> list[str]:
 
 
 def _key(path: Path) -> str:
-    """What tells whether two paths are of one file: a name in a captions.jsonl may lead through `..` or a link."""
+    """A key that is equal for paths of the same file: a name in captions.jsonl may contain `..` or a link."""
     return os.path.realpath(path)
 
 

@@ -1,4 +1,4 @@
-"""Whether a folder of sound is enough to train a model as its configs say."""
+"""Whether a folder of sound is enough to train a model with given configs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What a config makes of the usable files: lines of facts, and of warnings with their remedies."""
+    """The check of the usable files against a config: lines of facts, and warnings with remedies."""
 
     facts: list[str]
     warnings: list[str]
@@ -41,7 +41,7 @@ def check_data(
     """Decodes every sound file below `folder`, and compares them with each pair of configs, named by its title.
 
     Returns lines for the person at the terminal, and writes them to check_data.txt in `results_folder`. Raises
-    UserError where there is no sound file, or where the disk refuses.
+    UserError if there is no sound file, or if writing fails.
     """
     files = check_folder(folder)
     captions = Captions.found(files, folder)
@@ -70,7 +70,7 @@ class Captions:
         return cls(0 if problems else len(captions_of(paths, folder)), problems)
 
     def lines(self) -> Iterator[str]:
-        """Lines for the person at the terminal; none where there are no captions."""
+        """Lines for the person at the terminal; none if there are no captions."""
         if self.files:
             yield f"captions  {self.files} files have some"
         if self.problems:
@@ -85,7 +85,7 @@ def enough_for(
     folder: Path = Path(),
     captions: Captions | None = None,
 ) -> Findings:
-    """Whether the usable files below `folder` are enough to train `model` as `training` says, on one process."""
+    """Checks whether the usable files below `folder` are enough to train `model` with `training`, on one process."""
     good = usable(files)
     found = [*_windows(good, model), *_sample_rates(good, model), *_tokenizers(good, model, training)]
     for stage in (training.semantic_trainer_cfg, training.coarse_trainer_cfg, training.fine_trainer_cfg):
@@ -126,7 +126,9 @@ def _windows(good: Sequence[CheckedFile], model: ModelConfig) -> Iterator[Findin
 def _sample_rates(good: Sequence[CheckedFile], model: ModelConfig) -> Iterator[Finding]:
     below = sum((file.sample_hz or 0) < model.encodec_cfg.sample_hz for file in good)
     if below:
-        yield Finding(f"{below} files are below the codec's {model.encodec_cfg.sample_hz} Hz and sound dull", True)
+        yield Finding(
+            f"{below} files are below the codec's {model.encodec_cfg.sample_hz} Hz and lack high frequencies", True
+        )
 
 
 def _tokenizers(good: Sequence[CheckedFile], model: ModelConfig, training: TrainingConfig) -> Iterator[Finding]:

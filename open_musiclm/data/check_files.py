@@ -21,7 +21,7 @@ _FOREIGN = "a kind of sound that cannot be read here; convert it to flac, wav, o
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """One sound file: what its header says (None where it has none), and why the file cannot be used, if so."""
+    """One sound file: its header (None without one), and its problem if it cannot be used."""
 
     path: Path
     format: str | None = None
@@ -50,7 +50,7 @@ def check_file(path: Path) -> CheckedFile:
 def check_folder(folder: Path) -> list[CheckedFile]:
     """Every sound file below `folder`, in order; also those of kinds that cannot be read.
 
-    Raises UserError where there is none that can be.
+    Raises UserError if there is none that can be.
     """
     paths = find_sounds(folder)
     foreign = [CheckedFile(path, problem=f"{path}: {_FOREIGN}") for path in find_foreign_sounds(folder)]
@@ -84,7 +84,7 @@ def describe(files: Sequence[CheckedFile]) -> Iterator[str]:
 
 
 def seconds_of(files: Sequence[CheckedFile]) -> Float[np.ndarray, "files"]:
-    """The lengths of files in seconds; 0 where a header has none."""
+    """The lengths of files in seconds; 0 if a header has none."""
     return np.array([file.seconds or 0.0 for file in files])
 
 

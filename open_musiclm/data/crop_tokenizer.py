@@ -1,4 +1,4 @@
-"""Crops of sound to tokens. A GPU receives new work before the tokens of the work before are read."""
+"""Crops of sound to tokens. A GPU gets the next batch before the tokens of the last one are read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,11 +28,14 @@ class Tokenizer(Protocol):
 
     def clap_window_ids(
         self, waves: Sequence[Float[Tensor, "_"]], window: int, step: int
-    ) -> Int[Tensor, "windows quantizers"]: ...
+    ) -> Int[Tensor, "windows quantizers"]:
+        """See `MusicTokenizer.clap_window_ids`."""
 
-    def semantic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time 1"]: ...
+    def semantic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time 1"]:
+        """See `MusicTokenizer.semantic_ids`."""
 
-    def acoustic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]: ...
+    def acoustic_ids(self, waves: Float[Tensor, "batch samples"]) -> Int[Tensor, "batch time quantizers"]:
+        """See `MusicTokenizer.acoustic_ids`."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,11 @@ class CropTokenizer:
         places = [(number, index) for number, count in enumerate(counts) for index in range(count)]
         ids = []
         for first in range(0, len(places), self.clap_batch_size):
-            stretches = []
+            segments = []
             for number, run in groupby(places[first : first + self.clap_batch_size], key=lambda place: place[0]):
                 indices = [index for _, index in run]
-                stretches.append(waves[number][indices[0] * step : indices[-1] * step + window])
-            ids.append(self.tokenizer.clap_window_ids(stretches, window, step))
+                segments.append(waves[number][indices[0] * step : indices[-1] * step + window])
+            ids.append(self.tokenizer.clap_window_ids(segments, window, step))
         return list(self._fetched(torch.cat(ids)).split(counts)) if ids else []
 
     def _by_length(

@@ -1,4 +1,4 @@
-"""Crops of a sound file: which wave each tokenizer receives, and how a window of samples becomes it."""
+"""Crops of a sound file: the wave of each tokenizer, cut from a window of samples."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ TOKENIZER_KINDS: tuple[TokenizerKind, ...] = ("clap", "semantic", "acoustic")
 
 @dataclass(frozen=True)
 class Crop:
-    """A wave to cut out of a file: how long, at which rate, and whether normalised by the whole file's statistics."""
+    """A crop of a file for one tokenizer: length, rate, and whether it is normalised by the whole file's statistics."""
 
     name: str
     seconds: float
@@ -40,7 +40,7 @@ def tokenizer_crop(kind: TokenizerKind, seconds: float, config: ModelConfig) -> 
 def cut(
     window: Float[Tensor, "_"], from_hz: int, crop: Crop, statistics: WaveStatistics | None
 ) -> Float[Tensor, "samples"]:
-    """The beginning of a window as `crop` asks for it. `statistics` are those of the whole file."""
+    """The start of a window, as `crop` says: cut, normalised, resampled. `statistics` are those of the whole file."""
     wave = window[: span_of(crop, from_hz)]
     if crop.normalized:
         assert statistics is not None

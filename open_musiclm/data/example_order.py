@@ -1,4 +1,4 @@
-"""The endless training stream: which example indices a process takes, and which item each of them is made of."""
+"""The endless training stream: the example indices of each process, and the item of each example."""
 
 from collections.abc import Iterator
 
@@ -35,12 +35,12 @@ class ExampleOrder:
         self._permutation = np.arange(0)
 
     def item(self, index: int) -> int:
-        """The item that example `index` is made of."""
+        """The item of example `index`."""
         epoch, place = divmod(index, self.count)
         return int(self._of_epoch(epoch)[place])
 
     def candidates(self, index: int) -> Iterator[int]:
-        """That item, then those that replace it where it fails: the next ones of its epoch, each once."""
+        """That item, then its replacements in case it fails: the next ones of its epoch, each once."""
         epoch, place = divmod(index, self.count)
         return (int(self._of_epoch(epoch)[later]) for later in rotated(self.count, place))
 
@@ -52,10 +52,10 @@ class ExampleOrder:
 
 
 def rotated(count: int, first: int) -> Iterator[int]:
-    """All of range(count), from `first` (modulo count) on and round about."""
+    """All of range(count), starting at `first` (modulo count) and wrapping around."""
     return ((first + offset) % count for offset in range(count))
 
 
 def random_generator(seed: int, *place: int) -> np.random.Generator:
-    """The random numbers of one place under a seed (any whole number)."""
+    """The random generator of one place under a seed (any whole number)."""
     return np.random.default_rng((seed % (1 << 64), *place))

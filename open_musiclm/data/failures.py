@@ -1,4 +1,4 @@
-"""Sound files that fail: each is reported, and the next usable file takes its place."""
+"""Sound files that fail: each is reported, and replaced by the next usable file."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ class SoundFailure:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Whatever fails in the block is the failure of this file: raises SoundError, or another UserError as it is."""
+    """Turns any error in the block into a SoundError of this file; another UserError passes unchanged."""
     try:
         yield
     except UserError:
@@ -40,7 +40,7 @@ def first_usable(
 ) -> tuple[Example, list[SoundFailure]]:
     """`make` of the first item that does not fail, and the failures of those before it.
 
-    An item is a sound file, or a part of one: `path_of` it. Raises UserError where all of them fail.
+    An item is a sound file, or a part of one: `path_of` it. Raises UserError if all of them fail.
     """
     failures: list[SoundFailure] = []
     for item in items:

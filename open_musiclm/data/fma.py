@@ -18,7 +18,7 @@ _LONGEST_FIELD = 1 << 24  # albums and artists have long descriptions
 def filter_fma(paths: Sequence[Path], metadata_folder: str | None) -> list[Path]:
     """Leaves out tracks of the experimental genre with at most 1,000 listens or at most 5 favourites.
 
-    Files are named by their track id (000002.mp3); others stay. Raises UserError where the metadata is missing.
+    Files are named by their track id (000002.mp3); others stay. Raises UserError if the metadata is missing.
     """
     unwanted = _unwanted_tracks(_tracks_csv(metadata_folder))
     return [path for path in paths if not path.stem.isdecimal() or int(path.stem) not in unwanted]
@@ -62,7 +62,7 @@ def _unwanted_tracks(path: Path) -> set[int]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raises UserError in place of what a file of another kind leads to."""
+    """Turns the errors of a wrong file into UserError."""
     try:
         yield
     except (OSError, ValueError, StopIteration, IndexError, TypeError, csv.Error) as error:

@@ -1,7 +1,6 @@
 """Sound files to a token store: decoding in parallel workers, tokenizers on the device.
 
-The groups of files that share a batch never change: a run that was interrupted makes the same tokens as one that was
-not.
+The groups of files that share a batch never change: an interrupted run gives the same tokens as an uninterrupted one.
 """
 
 import time
@@ -26,13 +25,13 @@ from open_musiclm.progress_bar import progress_bar
 from open_musiclm.terminal import tell
 
 FILES_PER_GROUP = 4
-STATISTICS_NAME = "statistics-{process:05d}.sqlite"  # SQLite is no place for many machines to write at once
+STATISTICS_NAME = "statistics-{process:05d}.sqlite"  # SQLite does not support writing from many machines at once
 
 
 class Preprocessor:
     """Tokenizes this process's share of sound files into the store at `settings.results_folder`.
 
-    `fingerprints` identify the trained weights of the tokenizer. Raises UserError where configs contradict each other.
+    `fingerprints` identify the trained weights of the tokenizer. Raises UserError if configs contradict each other.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Preprocessor:
         self.shard_bytes = shard_bytes
 
     def run(self, paths: Sequence[Path]) -> PreprocessReport:
-        """Tokenizes what the store lacks of `paths`, until the end or a signal. Raises UserError.
+        """Tokenizes those of `paths` that the store lacks, until the end or a signal. Raises UserError.
 
         SIGINT, SIGTERM and SIGHUP end it after the files in work, with everything stored.
         """
@@ -139,7 +138,7 @@ class Preprocessor:
             if not is_death(error):
                 raise
             raise UserError(
-                "a data worker died (often for lack of memory); what was done is stored; lower "
+                "a data worker died (often for lack of memory); finished files are stored; lower "
                 "data_preprocessor_cfg.num_workers and run the same command again"
             ) from error
 

@@ -1,4 +1,4 @@
-"""What a preprocessing run did, and its summary for the person at the terminal."""
+"""The result of a preprocessing run, and its summary for the terminal."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ FAILURES_SHOWN = 10
 class PreprocessReport:
     """What a process did: files and seconds written, files that were stored before, files that failed.
 
-    `interrupted` is the number of the signal that ended it early, 0 where none did.
+    `interrupted` is the number of the signal that ended it early, 0 if none did.
     `captioned` counts the sound files, of all processes, whose captions have tokens in the store.
     `waited_seconds` is how long it waited for decoded sound, after the first files, of the `elapsed_seconds` in all.
     """

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import PartialState
+from jaxtyping import Shaped
 from torch import Tensor
 
 from open_musiclm.audio import find_sounds
@@ -42,7 +43,7 @@ def preprocess_sounds(
     """Writes the tokens of sound files to `settings.results_folder`, on the processes that accelerate started.
 
     Without `device_name`, each of several processes uses a device of its own. `trust_remote_code` lets Python code run
-    that comes with MERT. Returns what this process did. Raises UserError, also where no file can be used.
+    that comes with MERT. Returns what this process did. Raises UserError, also if no file can be used.
     """
     device = choose_device(device_name)
     state = PartialState(cpu=device.type == "cpu")
@@ -67,7 +68,7 @@ def preprocess_sounds(
     return report
 
 
-def fingerprint(weights: Tensor) -> str:
+def fingerprint(weights: Shaped[Tensor, "..."]) -> str:
     """A short text that changes when the trained weights do."""
     content = weights.detach().float().cpu().contiguous().numpy()
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Crops of sound of which a share comes with a caption, whose CLAP tokens take the place of the sound's."""
+"""Crops of sound, a share of them with a caption, whose CLAP tokens replace those of the sound."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.failures import SoundFailure
 from open_musiclm.data.sound_dataset import SoundBatch, SoundDataset, SoundExample, collate_sounds
 
-_CAPTION = 2  # what its random choice has in place of an epoch
+_CAPTION = 2  # in place of an epoch, for its random choice
 
 
 class CaptionChoice:
@@ -23,7 +23,7 @@ class CaptionChoice:
         self.share, self.seed = share, seed
 
     def place(self, index: int, captions: int) -> int | None:
-        """The number of the caption of example `index` among so many; None where it gets none."""
+        """The number of example `index`'s caption, of `captions`; None if it gets none."""
         generator = random_generator(self.seed, index, _CAPTION)
         if not captions or generator.random() >= self.share:
             return None

@@ -19,7 +19,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
 from open_musiclm.tokens import STREAM_NAMES, StreamName, TokenStream
 
-REMEDY = "remove this file and preprocess again, which makes what is missing"
+REMEDY = "remove this file and preprocess again, which adds the missing tokens"
 _NAME = re.compile(r"tokens-(\d{5})-(\d{6,})-(\d+)\.arrow", re.ASCII)  # process, number, rows
 _MOST_ROWS = 1 << 31
 _TYPES = {"path": pa.string(), "start_seconds": pa.float64(), "seconds": pa.float64()}
@@ -54,7 +54,7 @@ class Shard:
     rows: int
 
     def table(self) -> pa.Table:
-        """The mapped content, whose columns are those of a shard. Raises UserError where it is damaged."""
+        """The mapped content, whose columns are those of a shard. Raises UserError if it is damaged."""
         if not self.path.is_file():
             raise self.damaged("cannot read: no regular file")
         try:
@@ -69,15 +69,15 @@ class Shard:
         return table
 
     def paths(self) -> pa.ChunkedArray:
-        """The sound file of each row. Raises UserError where the shard is damaged."""
+        """The sound file of each row. Raises UserError if the shard is damaged."""
         return self.table().column("path")
 
     def damaged(self, found: str) -> UserError:
-        """The error that says what is wrong with this file, on one line, and what to do."""
+        """The error for this damaged file: one line with the problem and the remedy."""
         return UserError(f"{self.path}: {' '.join(found.split())[:300]}; {REMEDY}")
 
     def _check_columns(self, table: pa.Table) -> None:
-        """Raises UserError where a column is missing, foreign, of another type, or has nulls."""
+        """Raises UserError if a column is missing, foreign, of another type, or has nulls."""
         names = (*_TYPES, *STREAM_NAMES)
         if sorted(table.column_names) != sorted(names):
             raise self.damaged(f"has the columns {', '.join(table.column_names)}; expected {', '.join(names)}")
@@ -94,7 +94,7 @@ class Shard:
 def find_shards(folder: Path) -> list[Shard]:
     """The shards of a store by process and number. Opens none: their names say how many rows they have.
 
-    Raises UserError where the folder cannot be read, or a name has more rows than a shard can hold.
+    Raises UserError if the folder cannot be read, or a name has more rows than a shard can hold.
     """
     try:
         matches = [_NAME.fullmatch(name) for name in sorted(os.listdir(folder))]
@@ -116,7 +116,7 @@ def write_shard(
     rows: Sequence[StoredTokens],
     streams: Mapping[StreamName, TokenStream],
 ) -> None:
-    """Writes a shard atomically. Raises UserError where the disk refuses."""
+    """Writes a shard atomically. Raises UserError if writing fails."""
     columns = {key: pa.array([getattr(row, key) for row in rows], kind) for key, kind in _TYPES.items()}
     for name, stream in streams.items():
         columns[name] = _flat_lists([getattr(row, name) for row in rows], stream)

@@ -1,4 +1,4 @@
-"""Folders of sound to aligned crops: the same stretch of a file at the sample rate of every tokenizer."""
+"""Folders of sound to aligned crops: the same segment of a file at the sample rate of every tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def collate_sounds(examples: Sequence[SoundExample]) -> SoundBatch:
 
 
 class SoundDataset(Dataset[SoundExample]):
-    """The endless stream of crops of sound files. Example `index` does not depend on what was read before.
+    """The endless stream of crops of sound files. Example `index` does not depend on earlier reads.
 
     Each epoch takes every file once, in a random order, at a random whole sample. The longest crop comes first,
     shorter ones lie anywhere inside it, equally long ones have the same start. The next file in the epoch's order
@@ -76,11 +76,11 @@ class SoundDataset(Dataset[SoundExample]):
         self._failed: dict[Path, str] = {}
 
     def __len__(self) -> int:
-        """The number of files; example indices go on beyond it."""
+        """The number of files; example indices have no limit."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> SoundExample:
-        """The crops of example `index`. Raises UserError where no file can be read."""
+        """The crops of example `index`. Raises UserError if no file can be read."""
         paths = (self.paths[item] for item in self._order.candidates(index))
         (path, waves), failures = first_usable(
             paths, lambda path: (path, self._waves(path, random_generator(self.seed, index))), Path

@@ -1,7 +1,7 @@
 """The division into training and validation: the same on every machine.
 
-A folder whose sound lies in two folders named `train` and `valid`, and nowhere else, is divided already: so that no
-artist and no album is on both sides (scripts/prepare_dataset.py makes such folders).
+A folder whose sound files are all below `train` and `valid` keeps that split: so no artist or album is in both
+(scripts/prepare_dataset.py makes such folders).
 """
 
 import os
@@ -18,7 +18,7 @@ TRAINING_FOLDER, VALIDATION_FOLDER = "train", "valid"
 
 
 def split_folder(paths: Sequence[Path], folder: Path, valid_frac: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Training and validation files below `folder`: as its folders say, if they do, else by `split`."""
+    """Training and validation files below `folder`: by its folders `train` and `valid`, or else by `split`."""
     divided = divided_places([Path(os.path.relpath(path, folder)).as_posix() for path in paths])
     if divided is None:
         return split(paths, valid_frac, seed)
@@ -26,7 +26,7 @@ def split_folder(paths: Sequence[Path], folder: Path, valid_frac: float, seed: i
 
 
 def divided_places(names: Sequence[str]) -> tuple[list[int], list[int]] | None:
-    """Which of the names, paths below a folder, are in its `train` and its `valid`; None where that does not say it."""
+    """The names (paths below a folder) in its `train` and its `valid`; None if these do not divide all of them."""
     tops = [name.partition("/")[0] for name in names]
     training, validation = (
         [place for place, top in enumerate(tops) if top == wanted] for wanted in (TRAINING_FOLDER, VALIDATION_FOLDER)

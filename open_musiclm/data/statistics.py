@@ -1,4 +1,4 @@
-"""Mean and deviation of whole sound files, remembered, so that a file is decoded once and not for every crop."""
+"""Mean and deviation of whole sound files, cached, so that a file is decoded once and not for every crop."""
 
 import math
 import os
@@ -40,9 +40,8 @@ _MOST_FRAMES_OF_A_BYTE = 10_000
 class StatisticsCache:
     """Statistics by path, size and time of change, in a small SQLite file; without a file, in memory.
 
-    Workers, processes and runs share the file. One that is damaged is made again, what it holds that makes no sense is
-    computed again, and so is all where the disk refuses later on; where SQLite cannot work, memory takes its place.
-    Raises UserError where the folder cannot be written to.
+    Workers, processes and runs share the file. A damaged file is created again, and invalid values are computed again.
+    If SQLite cannot be used, statistics are kept in memory. Raises UserError if the folder is not writable.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -53,21 +52,21 @@ class StatisticsCache:
             self.file = None
 
     def of(self, path: Path) -> WaveStatistics:
-        """The statistics of a sound file. Raises SoundError, also where the file is silent."""
+        """The statistics of a sound file. Raises SoundError, also if the file is silent."""
         version = _version(path)
         stored = self._found(_FIND, version)
         if stored is not None and all(isinstance(value, float) and math.isfinite(value) for value in stored):
             statistics = WaveStatistics(*stored)
-            if not statistics.silent:  # a silent file is never remembered
+            if not statistics.silent:  # a silent file is not cached
                 return statistics
         statistics = wave_statistics(path)
         self._remember(_STORE, (*version, statistics.mean, statistics.standard_deviation))
         return statistics
 
     def info(self, path: Path) -> SoundInfo:
-        """The header of a sound file with its exact length; where that takes decoding, it is done once.
+        """The header of a sound file with its exact length; if that needs decoding, the file is decoded once.
 
-        Raises SoundError, also where the file is too short.
+        Raises SoundError, also if the file is too short.
         """
         info = header_info(path)
         info = replace(info, frames=self._counted_frames(path), estimated=False) if info.estimated else info
@@ -84,7 +83,7 @@ class StatisticsCache:
         return frames
 
     def _found(self, query: str, version: tuple) -> tuple | None:
-        """The row of a version of a file, if it is remembered."""
+        """The row of this version of a file, if it is cached."""
         with suppress(sqlite3.Error):
             return self._own().execute(query, version).fetchone()
         return None
@@ -106,13 +105,13 @@ class StatisticsCache:
 
 
 def _made(file: Path) -> bool:
-    """Makes the file where it is missing, and anew where it is no database of ours.
+    """Creates the file if it is missing or not our database.
 
-    Returns whether SQLite can use it there: some file systems have no locks. Raises UserError.
+    Returns whether SQLite can use it: some file systems have no locks. Raises UserError.
     """
     try:
         if file.exists() and not file.is_file():
-            raise UserError(f"{file}: cannot remember statistics there: not a regular file; remove it")
+            raise UserError(f"{file}: cannot store statistics there: not a regular file; remove it")
         file.parent.mkdir(parents=True, exist_ok=True)
         if not has_posix_locks(file.parent):  # SQLite takes some refusals for a lock of another process, and waits
             raise sqlite3.OperationalError("the file system has no locks")
@@ -133,14 +132,14 @@ def _made(file: Path) -> bool:
 
 
 def _check(file: Path) -> None:
-    """Raises sqlite3.Error where the file is no database, or its tables are others."""
+    """Raises sqlite3.Error if the file is no database, or its tables are others."""
     with closing(_connect(file)) as connection:
         connection.execute(_FIND, _NOWHERE).fetchone()
         connection.execute(_FIND_FRAMES, _NOWHERE).fetchone()
 
 
 def _damaged(error: sqlite3.Error) -> bool:
-    """Whether it is the content that is wrong, and not the disk, a lock or a permission."""
+    """Whether the content of the file is wrong, not the disk, a lock or a permission."""
     return not isinstance(error, sqlite3.OperationalError) or str(error).startswith(("no such", "table", "view"))
 
 
@@ -156,7 +155,7 @@ def _connect(file: Path | None) -> sqlite3.Connection:
 
 
 def _version(path: Path) -> tuple[bytes, int, int]:
-    """What a file is remembered by: its path, size and time of change."""
+    """The key of a file: its path, size and time of change."""
     try:
         status = path.stat()
     except OSError as error:

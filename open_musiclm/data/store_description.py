@@ -1,4 +1,4 @@
-"""store.json: the config and the weights that a token store was made with. Others are refused."""
+"""store.json: the config and weights that made a token store; other ones are an error."""
 
 import math
 import os
@@ -15,8 +15,8 @@ from open_musiclm.tokens import TokenStream, token_streams
 
 DESCRIPTION_NAME = "store.json"
 FORMAT_VERSION = 1
-CLAP_WINDOWS_HZ = 1  # a store holds CLAP's tokens of one window a second
-# The keys that tokens depend on; the path of a backbone and the shape of a stage are not among them.
+CLAP_WINDOWS_HZ = 1  # a store has the CLAP tokens of one window per second
+# The keys that affect tokens; the path of a backbone and the shape of a stage do not.
 _KEYS = {
     "global_cfg": ("clap_audio_length_seconds", "num_coarse_quantizers", "num_fine_quantizers"),
     "clap_rvq_cfg": ("rq_num_quantizers", "codebook_size", "enable_fusion", "sample_hz"),
@@ -62,7 +62,7 @@ class StoreDescription:
         return cls(config, fingerprints)
 
     def write(self, folder: Path) -> None:
-        """Writes store.json, with rates, windows, codebook sizes and quantizers for a reader without our configs."""
+        """Writes store.json; rates, windows, codebook sizes and quantizers are for readers without our configs."""
         config = self.model_config
         streams = token_streams(config)
         content = {
@@ -78,7 +78,7 @@ class StoreDescription:
         write_json(folder / DESCRIPTION_NAME, content)
 
     def check_config(self, folder: Path, config: ModelConfig) -> None:
-        """Raises UserError where tokens of `config` would differ from those in the store (it names the keys), or where
+        """Raises UserError if tokens of `config` would differ from those in the store (it names the keys), or where
         the crops there may be shorter than the windows of `config`."""
         differing = [
             line
@@ -99,7 +99,7 @@ class StoreDescription:
             )
 
     def check_fingerprints(self, folder: Path, fingerprints: Mapping[str, str]) -> None:
-        """Raises UserError where the tokens were made with other weights than these."""
+        """Raises UserError if the tokens were made with other weights than these."""
         differing = [name for name, found in fingerprints.items() if self.fingerprints.get(name) != found]
         if differing:
             raise UserError(

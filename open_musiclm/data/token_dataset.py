@@ -1,4 +1,4 @@
-"""Training examples out of a token store: windows cut so that all token streams start at the same instant."""
+"""Training examples from a token store: aligned windows of all token streams."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,10 +18,10 @@ from open_musiclm.tokens import TokenStream, stage_streams
 
 
 class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
-    """The endless stream of a stage's examples out of some rows of a store: example `index` is always the same.
+    """The endless stream of a stage's examples, from some rows of a store: example `index` is always the same.
 
     The outer crop, of the length of the semantic window, starts at a random whole second, where a CLAP window starts.
-    The stage's own window lies in it at a random instant that is whole in semantic tokens and in acoustic frames.
+    The stage's window lies in it, at a random time that is whole in semantic tokens and in acoustic frames.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
         self._order = ExampleOrder(len(rows), seed)
 
     def __len__(self) -> int:
-        """The number of rows; example indices go on beyond it."""
+        """The number of rows; example indices have no limit."""
         return len(self.rows)
 
     def __getitem__(self, index: int) -> list[Int[Tensor, "_ _"]]:
         """The tokens [time, quantizers] of the stage's streams in their order (`STAGE_STREAMS`).
 
-        Raises UserError where a shard is damaged.
+        Raises UserError if a shard is damaged.
         """
         row = self.row(index)
         generator = random_generator(self.seed, index)
@@ -58,7 +58,7 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
         return [self._window(row, clap, Fraction(second)), *(self._window(row, stream, start) for stream in framed)]
 
     def row(self, index: int) -> int:
-        """The row of the store that example `index` is made of."""
+        """The row of example `index`."""
         return self.rows[self._order.item(index)]
 
     def _window(self, row: int, stream: TokenStream, start: Fraction) -> Int[Tensor, "_ _"]:
@@ -68,9 +68,9 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
 
 
 def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
-    """Training and validation rows; all rows of a sound file fall on the same side.
+    """Training and validation rows; all rows of a sound file are in the same split.
 
-    The folders `train` and `valid` divide them, where the sound lay in such.
+    Folders `train` and `valid` decide, if the sound was in such folders.
     """
     numbers = store.path_numbers()
     divided = divided_places(sorted(set(store.paths())))

@@ -1,4 +1,4 @@
-"""Reading a token store: rows and slices of them at random, out of mapped files."""
+"""Reading a token store: random access to rows and slices, from memory-mapped files."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _LONGEST_SECONDS = 1e9
 class TokenStore:
     """A store's rows. Shards are mapped into memory when they are first needed.
 
-    Works in data workers, forked or spawned. Raises UserError where there is no store, it was made with a config
+    Works in data workers, forked or spawned. Raises UserError if there is no store, it was made with a config
     whose tokens differ, or its crops are shorter than this config's windows.
     """
 
@@ -41,7 +41,7 @@ class TokenStore:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, row: int) -> StoredTokens:
-        """All tokens of a row. Raises UserError where the row's shard is damaged."""
+        """All tokens of a row. Raises UserError if the row's shard is damaged."""
         columns, place = self._find(row)
         tokens = {name: self.tokens(row, name) for name in STREAM_NAMES}
         return StoredTokens(
@@ -49,12 +49,12 @@ class TokenStore:
         )
 
     def seconds(self, row: int) -> float:
-        """The length of a row's crop. Raises UserError where its shard is damaged."""
+        """The length of a row's crop. Raises UserError if its shard is damaged."""
         columns, place = self._find(row)
         return float(columns.seconds[place])
 
     def start_seconds(self, row: int) -> float:
-        """Where in its sound file a row's crop begins. Raises UserError where its shard is damaged."""
+        """Where in its sound file a row's crop begins. Raises UserError if its shard is damaged."""
         columns, place = self._find(row)
         return float(columns.start_seconds[place])
 
@@ -63,7 +63,7 @@ class TokenStore:
     ) -> Int[Tensor, "time quantizers"]:
         """`count` time steps of a row's stream from step `first` on; without `count`, up to its end.
 
-        Reads only these. Raises UserError where the row's shard is damaged.
+        Reads only these. Raises UserError if the row's shard is damaged.
         """
         stream = self._streams[name]
         if not stream.quantizers:  # no fine stage: as many steps as the coarse tokens, without a codebook
@@ -104,7 +104,7 @@ class TokenStore:
 class _Columns:
     """The columns of a shard as views of the mapped file; the lists are as long as their rows' seconds want.
 
-    Raises UserError where the shard is damaged.
+    Raises UserError if the shard is damaged.
     """
 
     def __init__(self, shard: Shard, config: ModelConfig) -> None:

@@ -20,7 +20,7 @@ class TokenStoreWriter:
     """Appends rows to a store, as atomically written shards of this process.
 
     A shard is closed after `shard_bytes` of tokens, after two minutes, and at the end: a kill loses at most that.
-    Raises UserError where the store was made with other configs or weights, or another run writes it.
+    Raises UserError if the store was made with other configs or weights, or another run writes it.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class TokenStoreWriter:
         remove_unfinished(folder, process_index)
 
     def stored_paths(self) -> set[str]:
-        """The sound files in the store, of all processes. Raises UserError where a shard is damaged."""
+        """The sound files in the store, of all processes. Raises UserError if a shard is damaged."""
         return {path for shard in find_shards(self.folder) for path in shard.paths().to_pylist()}
 
     def add(self, rows: Sequence[StoredTokens]) -> None:
-        """Takes rows, all into the same shard. Raises UserError where the disk refuses."""
+        """Adds rows, all to the same shard. Raises UserError if writing fails."""
         if not self._rows:
             self._since = time.monotonic()
         self._rows.extend(rows)
@@ -61,7 +61,7 @@ class TokenStoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes a shard of the rows so far. Raises UserError where the disk refuses."""
+        """Writes a shard of the rows so far. Raises UserError if writing fails."""
         if not self._rows:
             return
         write_shard(self.folder, self.process_index, self._next_number, self._rows, self._streams)

@@ -1,4 +1,4 @@
-"""Data workers: how they treat signals, and where the death of one becomes an error."""
+"""Data workers: their signals, and an error if one dies."""
 
 import signal
 import threading

@@ -23,7 +23,7 @@ class MeasureCache:
     """One file for each sound and measure: `identity/ab/abcdef....safetensors`.
 
     Runs and processes share the folder. A file that was damaged or edited is as if it were not there. Raises UserError
-    where the folder cannot be written to.
+    if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:

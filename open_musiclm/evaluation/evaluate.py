@@ -32,7 +32,7 @@ class Evaluation:
 
 
 def check_packages() -> None:
-    """Raises UserError where a package of the extra is missing."""
+    """Raises UserError if a package of the extra is missing."""
     missing = [name for name in ("librosa", "matplotlib") if find_spec(name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} not installed, for tempo and plots: pip install '.[evaluate]'")

@@ -16,7 +16,7 @@ PerClip = dict[str, Float[Tensor, "clips"]]
 
 @dataclass(frozen=True)
 class Figure:
-    """`value` is None where there is none, for the reason in `note`; else `note` tells the convention.
+    """`value` is None if there is none, for the reason in `note`; else `note` tells the convention.
 
     `low` and `high` are the ends of the 95 % interval. `warning` says why the value is to be taken with care.
     """

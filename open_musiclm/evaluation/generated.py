@@ -11,7 +11,7 @@ from open_musiclm.generation.musiclm import MusicLM
 def generate_set(model: MusicLM, prompts: Sequence[str], folder: Path, parts: Mapping[str, str]) -> Path:
     """Writes the best samples of each prompt, as the model's generation config says; returns the folder.
 
-    Raises UserError, also where the folder holds something: it would be evaluated too.
+    Raises UserError, also if the folder holds something: it would be evaluated too.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(

@@ -29,7 +29,7 @@ class MeasuredSet:
     left_out: Sequence[str]
 
     def get(self, measure: str, name: str) -> ClipVectors | None:
-        """Some vectors of a measure; None where that was not measured."""
+        """Some vectors of a measure; None if that was not measured."""
         return self.vectors.get((measure, name))
 
 
@@ -42,7 +42,7 @@ def measure_set(
 ) -> MeasuredSet:
     """Measures all clips, of each the first `seconds`; what is in the cache is taken from there.
 
-    Files that cannot be read are told of and left out. Raises UserError where none is left, and where what was
+    Files that cannot be read are told of and left out. Raises UserError if there is none left, and if what was
     measured is not finite.
     """
     columns: defaultdict[tuple[str, str], VectorFile] = defaultdict(VectorFile)

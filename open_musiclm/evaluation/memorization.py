@@ -95,7 +95,7 @@ class Stretches:
 def draw_stretches(store: TokenStore, seconds: int, count: int, seed: int) -> Stretches:
     """`count` stretches of `seconds` at random whole seconds of rows that are long enough, no file twice.
 
-    Raises UserError where no row is.
+    Raises UserError if no row is.
     """
     hz = store.description.model_config.hubert_kmeans_cfg.output_hz
     rng = np.random.default_rng(seed)

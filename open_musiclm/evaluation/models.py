@@ -19,7 +19,7 @@ from open_musiclm.tokenizers.mert import Mert
 @dataclass(frozen=True)
 class ModelChoice:
     """Model configs by path: `embeddings` names the CLAP and MERT that sets are compared by, `own` is the evaluated
-    model's, None where it is not known."""
+    model's, None if it is not known."""
 
     embeddings: Path | None
     own: Path | None

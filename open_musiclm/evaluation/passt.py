@@ -36,7 +36,7 @@ class PasstMeasure:
 
     @classmethod
     def load(cls, device: torch.device) -> "PasstMeasure":
-        """PaSST as its package has it. Raises UserError where it is not installed, or its weights are not to be had."""
+        """PaSST as its package has it. Raises UserError if it is not installed, or its weights are not to be had."""
         if importlib.util.find_spec("hear21passt") is None:
             raise UserError(
                 "--metrics kl: PaSST is not installed; pip install 'open_musiclm[passt]', or leave kl out of --metrics"

@@ -12,7 +12,7 @@ REFERENCE, GENERATED = "reference", "generated"
 def named_sets(folders: Sequence[Path], reference: Path) -> dict[str, Path]:
     """The folders by name, each once: its own name, or its whole path where another one or the reference has that.
 
-    Raises UserError where a folder and the reference lie inside each other: clips would be compared with themselves.
+    Raises UserError if a folder and the reference lie inside each other: clips would be compared with themselves.
     """
     whole = _real(reference)
     different: dict[Path, Path] = {}

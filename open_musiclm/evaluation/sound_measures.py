@@ -37,9 +37,9 @@ class LevelMeasure:
 
 
 class TempoMeasure:
-    """`bpm`: librosa's estimate of the tempo (Ellis 2007), NaN where it finds none.
+    """`bpm`: librosa's estimate of the tempo (Ellis 2007), NaN if it finds none.
 
-    Raises UserError where librosa is not installed.
+    Raises UserError if librosa is not installed.
     """
 
     name = "tempo, librosa"

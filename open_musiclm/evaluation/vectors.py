@@ -35,7 +35,7 @@ class VectorFile:
         self._counts: list[int] = []
 
     def append(self, vectors: Float[Tensor, "_ dim"]) -> None:
-        """The vectors of the next clip, one or more, all of one size. Raises UserError where the disk refuses."""
+        """The vectors of the next clip, one or more, all of one size. Raises UserError if writing fails."""
         if vectors.shape[1] != self._dim and self._counts:
             raise ValueError(f"vectors of {vectors.shape[1]} numbers after those of {self._dim}")
         self._dim = vectors.shape[1]
@@ -44,7 +44,7 @@ class VectorFile:
         self._counts.append(len(vectors))
 
     def read(self) -> ClipVectors:
-        """All of them, once; the tensor is the mapped file. Raises UserError where the disk refuses."""
+        """All of them, once; the tensor is the mapped file. Raises UserError if writing fails."""
         with _told(), self._file:
             self._file.flush()
             mapped = np.memmap(self._file, np.float32, "r+", shape=(sum(self._counts), self._dim))

@@ -20,7 +20,7 @@ from open_musiclm.terminal import tell
 
 @dataclass(frozen=True)
 class WeightedAdapter:
-    """An adapter, and what its update is multiplied by."""
+    """An adapter, and the factor of its update."""
 
     adapter: Adapter
     weight: float
@@ -32,7 +32,7 @@ def load_adapters(paths: Sequence[AdapterPath]) -> list[WeightedAdapter]:
 
 
 def bundled_adapters(folder: Path) -> list[AdapterPath]:
-    """The adapters that a bundle brings. Raises UserError."""
+    """The adapters of a bundle. Raises UserError."""
     inside = folder / ADAPTERS_FOLDER
     if not inside.is_dir():
         return []
@@ -50,16 +50,16 @@ def bundled_adapters(folder: Path) -> list[AdapterPath]:
 def apply_adapters(
     adapters: Sequence[WeightedAdapter], stages: Mapping[StageName, Stage], paths: Mapping[str, Path]
 ) -> None:
-    """Merges each adapter into its stage; one whose stage is not loaded is left out, which is said.
+    """Merges each adapter into its stage; prints a line about one whose stage is not loaded.
 
-    `paths` are those of the stages' weights, by flag. Raises UserError where an adapter is for other weights.
+    `paths` are those of the stages' weights, by flag. Raises UserError if an adapter is for other weights.
     """
     for name, stage in stages.items():
         own = [(item.adapter, item.weight) for item in adapters if item.adapter.stage == name]
         merge_adapters(stage, own, paths[f"{name}_path"])
     for item in adapters:
         if item.adapter.stage not in stages:
-            tell(f"{item.adapter.path}: not used: the {item.adapter.stage} stage takes no part here")
+            tell(f"{item.adapter.path}: not used: this command does not load the {item.adapter.stage} stage")
 
 
 def write_merged(
@@ -67,7 +67,7 @@ def write_merged(
 ) -> None:
     """Writes the weights of stage `name` at `base` with the adapters merged. Raises UserError."""
     if os.path.lexists(output):
-        raise UserError(f"--output {output}: there already; name a new file")
+        raise UserError(f"--output {output}: already exists; name a new file")
     weighted = load_adapters(adapters)
     if not weighted:
         raise UserError("--adapter_path: names no adapter to merge")

@@ -1,4 +1,4 @@
-"""Tokens of a sound that is given: what music goes on from, or what it is made anew from."""
+"""Tokens of a given sound, to continue it or to regenerate it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """The tokens that a session starts from, the same for every request: `ticks` of each stage's stream."""
+    """The tokens that a session continues, the same for every request: `ticks` of each stage's stream."""
 
     ticks: int
     tokens: Mapping[StageName, Int[Tensor, "1 _ quantizers"]]
@@ -41,7 +41,7 @@ def encode_audio_prompt(
 
 
 class SoundTokens:
-    """Tokens of any stretch of a sound, which is repeated up to `ticks`."""
+    """Tokens of any segment of a sound, which is repeated up to `ticks`."""
 
     def __init__(
         self, sound: Sound, ticks: int, grid: TickGrid, tokenizer: MusicTokenizer, coarse_quantizers: int
@@ -56,21 +56,21 @@ class SoundTokens:
 
     def semantic(self, start: int, end: int) -> Int[Tensor, "1 time 1"]:
         """The semantic tokens of ticks [start, end)."""
-        return self.tokenizer.semantic_ids(self._stretch(self._semantic, self._semantic_hz, start, end))
+        return self.tokenizer.semantic_ids(self._segment(self._semantic, self._semantic_hz, start, end))
 
     def coarse(self, start: int, end: int) -> Int[Tensor, "1 time quantizers"]:
         """The coarse tokens of ticks [start, end)."""
         return self._acoustic_ids(start, end)[..., : self.coarse_quantizers]
 
     def given(self, start: int, end: int) -> PromptTokens:
-        """The tokens of ticks [start, end), for a session that goes on from there."""
+        """The tokens of ticks [start, end), for a session that continues them."""
         acoustic = self._acoustic_ids(start, end)
         coarse, fine = acoustic[..., : self.coarse_quantizers], acoustic[..., self.coarse_quantizers :]
         return PromptTokens(end - start, {"semantic": self.semantic(start, end), "coarse": coarse, "fine": fine})
 
     def _acoustic_ids(self, start: int, end: int) -> Int[Tensor, "1 time quantizers"]:
-        return self.tokenizer.acoustic_ids(self._stretch(self._acoustic, self._acoustic_hz, start, end))
+        return self.tokenizer.acoustic_ids(self._segment(self._acoustic, self._acoustic_hz, start, end))
 
-    def _stretch(self, wave: Float[Tensor, "samples"], hz: int, start: int, end: int) -> Float[Tensor, "1 stretch"]:
+    def _segment(self, wave: Float[Tensor, "samples"], hz: int, start: int, end: int) -> Float[Tensor, "1 segment"]:
         per_tick = self.grid.seconds_per_tick * hz
         return wave[None, round(start * per_tick) : round(end * per_tick)]

@@ -37,7 +37,7 @@ class LayerCache:
 
 @dataclass
 class KVCache:
-    """What one window has been given so far: room for `capacity` positions, of which the first `position` are there.
+    """Keys and values of one window: memory for `capacity` positions, of which the first `position` are filled.
 
     `bias_by_distance` begins with minus infinity, for the keys ahead, then has the bias at distance 0, 1, ...
     """
@@ -50,7 +50,7 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        """The number of positions that there is room for."""
+        """The number of positions that fit."""
         return self.key_mask.shape[1]
 
 
@@ -71,7 +71,7 @@ class CachedTransformer:
         self.hidden_channels = transformer.hidden_channels
 
     def empty_cache(self, batch: int, capacity: int) -> KVCache:
-        """A cache with room for `capacity` positions."""
+        """An empty cache for `capacity` positions."""
         device = self.norm.device
         layers = [
             LayerCache(
@@ -98,8 +98,8 @@ class CachedTransformer:
         key_mask: Bool[Tensor, "batch time"],
         times: PositionTimes,
         cache: KVCache,
-    ) -> Tensor:
-        """Runs the first positions of a window and overwrites the cache; returns the output of the last, [batch, dim].
+    ) -> Float[Tensor, "batch dim"]:
+        """Runs the first positions of a window and overwrites the cache; returns the output of the last one.
 
         Keys are attended to where `key_mask` is true, now and in all later steps. `times` covers the whole capacity.
         """
@@ -138,7 +138,7 @@ class CachedTransformer:
     def decode_step(self, x: Float[Tensor, "batch dim"], cache: KVCache, attended: int) -> Float[Tensor, "batch dim"]:
         """The output at the next position, equal to `Transformer.forward`'s; not within the non-causal prefix.
 
-        Attends to the first `attended` positions of the cache at most, which must include all that are there.
+        Attends to the first `attended` positions of the cache, which must include all filled ones.
         """
         x = self._run_blocks(x.unsqueeze(1), self._step_bias(cache, attended), cache, cache.position, attended)
         cache.position.add_(1)

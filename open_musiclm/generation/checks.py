@@ -1,4 +1,4 @@
-"""Checks of what Python callers give: a UserError that names the argument, before anything is computed."""
+"""Checks of Python arguments before anything is computed; each raises a UserError that names the argument."""
 
 import math
 import numbers
@@ -13,8 +13,8 @@ from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.errors import UserError
 
 SHORTEST_SOUND_SECONDS = 0.005
-SHORTEST_STRETCH_SECONDS = 0.1
-_ROUNDED_SECONDS = 0.005  # by which a length that somebody read off a player may be too large
+SHORTEST_SEGMENT_SECONDS = 0.1
+_ROUNDED_SECONDS = 0.005  # tolerance for a length that was read off a player
 MOST_SAMPLES = 100_000
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
@@ -70,8 +70,8 @@ def check_sound(name: str, sound: Any) -> Sound:
     return sound
 
 
-def check_stretch(sound: Sound, start: Any, end: Any) -> None:
-    """Seconds of a sound, at least `SHORTEST_STRETCH_SECONDS` of them. Raises UserError."""
+def check_segment(sound: Sound, start: Any, end: Any) -> None:
+    """Seconds of a sound, at least `SHORTEST_SEGMENT_SECONDS` of them. Raises UserError."""
     for name, value in (("start", start), ("end", end)):
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise UserError(f"{name}: expected a number of seconds, found {kind_of(value)}")
@@ -80,17 +80,17 @@ def check_stretch(sound: Sound, start: Any, end: Any) -> None:
         raise UserError(f"{asked}: the sound ends after {sound.seconds:.2f} s")
     if not 0 <= start < end:
         raise UserError(f"{asked}: expected a start of at least 0 and an end after it")
-    if end - start < SHORTEST_STRETCH_SECONDS:
-        raise UserError(f"{asked}: at least {SHORTEST_STRETCH_SECONDS:g} s can be made anew")
+    if end - start < SHORTEST_SEGMENT_SECONDS:
+        raise UserError(f"{asked}: at least {SHORTEST_SEGMENT_SECONDS:g} s can be regenerated")
 
 
 def check_stages(needed: Iterable[StageName], loaded: Container[StageName]) -> None:
-    """Raises UserError where a stage that is needed is not loaded."""
+    """Raises UserError if a stage that is needed is not loaded."""
     missing = [name for name in needed if name not in loaded]
     if missing:
-        without = "; return_coarse_wave does without it" if missing == ["fine"] else ""
+        without = "; with return_coarse_wave it is not needed" if missing == ["fine"] else ""
         raise UserError(
-            f"the {' and the '.join(missing)} stage is not loaded, and this generation config asks for it{without}"
+            f"the {' and the '.join(missing)} stage is not loaded, but this generation config needs it{without}"
         )
 
 

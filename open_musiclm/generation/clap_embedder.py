@@ -33,9 +33,9 @@ class ClapEmbedder:
         self._texts: dict[str, Float[Tensor, "dim"]] = {}
 
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Embeddings of length 1. Warns with a Remark of a prompt whose end CLAP does not read.
+        """Embeddings of length 1. Warns with a Remark if a prompt is longer than CLAP reads.
 
-        Raises UserError where the prompts are not texts, or none is there.
+        Raises UserError if the prompts are not texts, or none is there.
         """
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise UserError(f"prompts: expected one text or more, found {shown(list(prompts))}")
@@ -59,10 +59,10 @@ class ClapEmbedder:
         batch, samples = waves.shape
         return self._embed(lambda start, end: waves[:, start:end], batch, samples, self.sample_hz)
 
-    def embed_stretch(
+    def embed_segment(
         self, read: Callable[[int, int], Float[Tensor, "_"]], start: int, end: int
     ) -> Float[Tensor, "dim"]:
-        """As `embed_sound` for samples [start, end) at `sample_hz`; `read` gives any stretch of them."""
+        """As `embed_sound` for samples [start, end) at `sample_hz`; `read(first, last)` gives samples [first, last)."""
         return self._embed(lambda first, last: read(start + first, start + last)[None], 1, end - start, self.sample_hz)[
             0
         ]
@@ -93,11 +93,11 @@ class ClapEmbedder:
 
 
 def spans_of(samples: int, part: int, least: int) -> list[tuple[int, int]]:
-    """[0, samples) in parts of `part`; the last one is longer by what would be a part of less than `least`."""
+    """[0, samples) in parts of `part` samples; a last part shorter than `least` is joined to the one before it."""
     inner = [*range(part, samples - least + 1, part)]
     return list(zip([0, *inner], [*inner, samples], strict=True))
 
 
 def _cut(prompt: str, dropped: int) -> str:
     shown = prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}..."
-    return f"prompt {shown!r}: CLAP reads its first tokens only; the last {dropped} are dropped; say it in fewer words"
+    return f"prompt {shown!r}: CLAP reads its first tokens only; the last {dropped} are dropped; use fewer words"

@@ -12,9 +12,9 @@ State = TypeVar("State")
 
 
 def captured_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """`work`, which always runs the same operations on the same CUDA memory, as one graph.
+    """`work`, which must run the same operations on the same CUDA memory every time, as one graph.
 
-    Runs it a few times: the caller resets what it changes.
+    Runs it a few times first: the caller must reset what it changes.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -29,7 +29,7 @@ def captured_graph(work: Callable[[], None]) -> Callable[[], None]:
 
 
 class GraphCache(Generic[State]):
-    """The `most` graphs used last, each with the memory that it works on; older ones are freed."""
+    """The `most` recently used graphs, each with the memory that it works on; older ones are freed."""
 
     def __init__(
         self, most: int = MOST_GRAPHS, capture: Callable[[Callable[[], None]], Callable[[], None]] = captured_graph
@@ -38,16 +38,16 @@ class GraphCache(Generic[State]):
         self._kept: OrderedDict[Hashable, tuple[State, Callable[[], None]]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many graphs are kept."""
+        """The number of graphs in the cache."""
         return len(self._kept)
 
     def get(
         self, key: Hashable, make_state: Callable[[], State], work: Callable[[State], None]
     ) -> tuple[State, Callable[[], None]]:
-        """The memory of `key` and its captured work; both are made where they are not kept."""
+        """The memory and the captured work of `key`; both are created if they are not in the cache."""
         if key not in self._kept:
             while len(self._kept) >= self.most:
-                self._kept.popitem(last=False)  # before the new one takes its memory
+                self._kept.popitem(last=False)  # before the new graph allocates its memory
             state = make_state()
             self._kept[key] = (state, self.capture(lambda: work(state)))
         self._kept.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Edits of sound files: each is written beside a JSON that says what was edited, as soon as it is made."""
+"""Edits of sound files: each is written as soon as it is generated, with a JSON that describes the edit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from open_musiclm.audio import Sound, read_sound, write_patched
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
-from open_musiclm.generation.checks import check_stretch
+from open_musiclm.generation.checks import check_segment
 from open_musiclm.generation.edits import Edit, Infill, Variation
 from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM
@@ -43,17 +43,17 @@ def edit_files(
 def infill_files(
     model: MusicLM, edit: Infill, prompts: Sequence[AnyPrompt], results_folder: Path | str, paths: Mapping[str, str]
 ) -> Iterator[Edited]:
-    """Writes a sound file with seconds made anew for each prompt, without prompts one in the sound's own style.
+    """Writes the sound file with regenerated seconds, once per prompt; without prompts once, in its own style.
 
-    A wave has the rate, the channels and the kind of samples of its source, whose other samples it keeps exactly.
-    `paths` is what the JSONs say about where the model comes from. Raises UserError.
+    A wave has the rate, channels and sample format of its source; the other samples stay unchanged, bit for bit.
+    `paths`, where the model comes from, goes into the JSONs. Raises UserError.
     """
     folder, config = Path(results_folder), model.generation_config
     prepare_folder(folder)
     sound = read_sound(edit.source)
     end = sound.seconds if edit.end is None else edit.end
     try:
-        check_stretch(sound, edit.start, end)
+        check_segment(sound, edit.start, end)
     except UserError as error:
         raise UserError(f"{edit.source}: {error}") from error
     asked: Sequence[SteadyPrompt | None] = check_steady_prompts(prompts) if prompts else [None]
@@ -63,11 +63,11 @@ def infill_files(
         names = [*slugs_of_files([edit.source]), f"{edit.start:g}-{end:g}", *([slug(str(prompt))] if prompt else [])]
         path = folder / f"{'_'.join(names)}_seed{config.seed}.wav"
         scores = _scores(model, infilled, prompt)
-        told = {"infilling_of": str(edit.source), "regenerated_seconds": [edit.start, end]}
+        facts = {"infilling_of": str(edit.source), "regenerated_seconds": [edit.start, end]}
         if infilled.log_likelihoods:
-            told["log_likelihoods"] = [round(score, 6) for score in infilled.log_likelihoods]
+            facts["log_likelihoods"] = [round(score, 6) for score in infilled.log_likelihoods]
         settings = config.updated({"loudness": None, "duration": end - edit.start})
-        provenance = Provenance(prompt or edit.source.name, infilled.chosen, scores, settings, paths, told)
+        provenance = Provenance(prompt or edit.source.name, infilled.chosen, scores, settings, paths, facts)
         _write(path, edit.source, infilled, provenance)
         yield Edited(scores, path)
 
@@ -81,12 +81,12 @@ def vary_files(
     sound = read_sound(edit.source)
     config = model.generation_config.updated({"duration": sound.seconds})
     own, (short,) = model.embed_sound(sound), slugs_of_files([edit.source])
-    told = {"variation_of": str(edit.source), "first_stage": edit.first_stage}
+    facts = {"variation_of": str(edit.source), "first_stage": edit.first_stage}
     with stage_progress() as progress:
         waves = model.vary(sound, edit.first_stage, edit.number, edit.source.name, config, progress)
         for number, wave in enumerate(waves):
             scores = {"similarity": float(own @ model.embed_sound(Sound(wave, model.sample_hz)))}
-            provenance = Provenance(edit.source.name, number, scores, config, paths, told)
+            provenance = Provenance(edit.source.name, number, scores, config, paths, facts)
             name = f"{short}_{edit.first_stage}_variation_seed{config.seed}_{number + 1}"
             yield Edited(scores, write_generated(folder, name, wave, model.sample_hz, provenance))
 

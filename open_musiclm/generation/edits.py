@@ -1,4 +1,4 @@
-"""What can be asked of a given sound instead of new music (no torch in here)."""
+"""Edits of a given sound, instead of new music (no torch in here)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ DEFAULT_CANDIDATES = 8
 
 @dataclass(frozen=True)
 class Infill:
-    """Seconds [start, end) of a sound file made anew, up to its end where `end` is None, once for each prompt."""
+    """Regenerates seconds [start, end) of a sound file, once per prompt; `end` None means up to its end."""
 
     first_stage: ClassVar[StageName] = "semantic"
     source: Path
@@ -21,20 +21,20 @@ class Infill:
     num_candidates: int = DEFAULT_CANDIDATES
 
     def total(self, prompts: Sequence[object]) -> int:
-        """How many sounds this gives."""
+        """How many sounds this writes."""
         return max(len(prompts), 1)
 
 
 @dataclass(frozen=True)
 class Variation:
-    """A sound file made anew from a stage on, `number` times; without prompts."""
+    """Regenerates a sound file from a stage on, `number` times; without prompts."""
 
     source: Path
     first_stage: StageName = "semantic"
     number: int = 1
 
     def total(self, prompts: Sequence[str]) -> int:
-        """How many sounds this gives."""
+        """How many sounds this writes."""
         return self.number
 
 

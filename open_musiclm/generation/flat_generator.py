@@ -106,14 +106,14 @@ class FlatGenerator(StageGenerator[FlatState]):
         return log_probabilities.gather(-1, tokens[:, known:].unsqueeze(-1)).flatten(1).mean(dim=1)
 
     def _prefill(self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"]) -> None:
-        """Runs all that is given through the transformer."""
+        """Runs the conditioning and the context through the transformer."""
         state.hidden.copy_(self.transformer.prefill(*self._embedded(state, fixed, tokens), state.cache))
         state.token.fill_(tokens.shape[1])
 
     def _embedded(
         self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"]
     ) -> tuple[Float[Tensor, "rows time dim"], Bool[Tensor, "rows time"], PositionTimes]:
-        """All that is given: embeddings, which positions are seen as keys, and the times of the whole cache."""
+        """Embeddings and key mask of the conditioning and the context, and the times of the whole cache."""
         ids = [*fixed, tokens]
         embedded = [embedding.all(sequence) for embedding, sequence in zip(self.embeddings, ids, strict=True)]
         mask = conditioning_mask(self.sequences, ids)
@@ -134,7 +134,7 @@ class FlatGenerator(StageGenerator[FlatState]):
     def _decode_in_prefix(
         self, state: FlatState, fixed: list[Tensor], tokens: Int[Tensor, "rows context"], sampling: Sampling
     ) -> Int[Tensor, "rows context_and_new"]:
-        """The same where earlier positions attend to the new one, in the non-causal prefix: prefills for each token."""
+        """The same in the non-causal prefix: earlier positions attend to the new one, so each token takes a prefill."""
         for quantizer in range(self.predicted.quantizers):
             ids = self._sample(state, quantizer, sampling)
             rows = ids.repeat(tokens.shape[0] // ids.shape[0])

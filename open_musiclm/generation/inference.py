@@ -1,5 +1,4 @@
-"""What the inference scripts share: from a model and prompts to ranked waves on disk, each written as soon as it is
-made."""
+"""What the inference scripts share: from a model and prompts to ranked waves on disk, written as early as possible."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,15 +20,15 @@ from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
 from open_musiclm.generation.story import AnyPrompt, during
 
-# One sample of a prompt needs no ranking: where it is long, it goes to the disk as it is made.
+# A single sample per prompt needs no ranking: if it is long, it is written to disk while it is generated.
 STREAMED_SECONDS = 60.0
-# What has to be ranked waits in memory, 0.35 GB an hour at 24 kHz, and as much again while it is scored.
+# Samples to be ranked are kept in memory: 0.35 GB per hour at 24 kHz, and twice that while they are scored.
 MOST_RANKED_SECONDS = 3 * 3600.0
 
 
 @dataclass(frozen=True)
 class Written:
-    """A candidate and the path of its wave; the candidate of music that was written as it was made has no wave."""
+    """A candidate and the path of its wave; a wave that was written while it was generated is not in the candidate."""
 
     candidate: Candidate
     path: Path
@@ -39,7 +38,7 @@ class Written:
 
 
 def lines_of(written: Sequence[Written]) -> Iterator[str]:
-    """What a person is told of the waves of one prompt."""
+    """The lines that a script prints about the waves of one prompt."""
     yield f"{str(written[0].candidate.prompt)!r}:"
     yield from (f"  {sample}" for sample in written)
 
@@ -53,8 +52,8 @@ def generate_files(
 ) -> Iterator[list[Written]]:
     """Writes the `num_top_matches` best of `num_samples` of each prompt, as the model's generation config says.
 
-    Yields those of each prompt as soon as they are written. `paths` is what the JSONs say about where the model comes
-    from. Raises UserError.
+    Yields those of each prompt as soon as they are written. `paths`, where the model comes from, goes into the JSONs.
+    Raises UserError.
     """
     config, folder = model.generation_config, Path(results_folder)
     check_ranked_length(config, len(prompts))
@@ -109,14 +108,14 @@ def regenerate_files(
 
 
 def check_ranked_length(config: GenerationConfig, prompts: int) -> None:
-    """Raises UserError where more music than memory should hold would have to wait until it is ranked."""
+    """Raises UserError if the samples to be ranked take too much memory."""
     at_once = max(config.num_samples, min(config.max_batch_size, config.num_samples * prompts))
     seconds = at_once * config.duration
     if seconds > MOST_RANKED_SECONDS and not _streamed(config):
         raise UserError(
-            f"duration {config.duration:g}: {at_once} samples are {seconds / 3600:.1f} hours of music, which wait in "
+            f"duration {config.duration:g}: {at_once} samples are {seconds / 3600:.1f} hours of music, which stay in "
             f"memory to be ranked; at most {MOST_RANKED_SECONDS / 3600:g} hours can; lower num_samples and "
-            "max_batch_size; num_samples 1 has no limit, for it is written as it is made"
+            "max_batch_size, or set num_samples 1: it is written while it is generated, without a limit"
         )
 
 
@@ -132,7 +131,7 @@ def _stream_files(
     audio_prompt: Sound | None,
     progress: Progress,
 ) -> Iterator[Written]:
-    """One sample of each prompt, kept in a file while it is made."""
+    """One sample of each prompt, written to a file while it is generated."""
     config = model.generation_config
     for session in model.sessions(requests_of(prompts, 1), config, audio_prompt, progress):
         with ExitStack() as stack:
@@ -152,9 +151,9 @@ def _stream_files(
 
 
 def _similarity(model: MusicLM, prompt: AnyPrompt, spool: SpooledWave, config: GenerationConfig) -> float:
-    """As `ClapScorer` scores a wave, of the new music only."""
+    """The score of `ClapScorer`, for the new music only."""
     new = round(config.duration * model.sample_hz)
-    wave = model.embedder.embed_stretch(spool.stretch, len(spool) - new, len(spool))
+    wave = model.embedder.embed_segment(spool.segment, len(spool) - new, len(spool))
     return float(wave @ model.embed_prompts([during(prompt, 0, config.duration)])[0])
 
 

@@ -1,8 +1,8 @@
-"""Infilling: seconds of a sound made anew, between what is before them and what follows.
+"""Infilling: some seconds of a sound are regenerated, the rest stays.
 
-The stages go on from the tokens before the gap, as with an audio prompt. They are causal, so what follows cannot guide
-them: instead the semantic stage makes several candidates, and the one after which it finds the true tokens that follow
-likeliest is kept. The coarse stage is then given those true tokens too, and so sees where it has to arrive. How loud
+The stages continue the tokens before the gap, as with an audio prompt. They are causal, so the tokens after the gap
+cannot guide them. Instead the semantic stage generates several candidates, and the one that gives the true tokens after
+the gap the highest likelihood is kept. The coarse stage is then conditioned on those true tokens too. How loud
 the sound around is, a model need not follow: it makes what it was trained on. So the new seconds are leveled.
 """
 
@@ -23,13 +23,13 @@ from open_musiclm.generation.session import GenerationSession
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokens import token_streams
 
-# The share of the semantic window that what follows the gap has in choosing: the first moments after a join tell most.
+# The share of the semantic window that scores a candidate: the time just after the gap matters most.
 FOLLOWING_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class Infilled:
-    """A sound with seconds made anew. `patch` is what is new, at the sound's own rate.
+    """A sound with regenerated seconds. `patch` has the new samples, at the sound's own rate.
 
     `log_likelihoods` has the score of every candidate, in nats per token, where something follows the gap; candidate
     number `chosen` has the best.
@@ -42,7 +42,7 @@ class Infilled:
 
     @property
     def wave(self) -> Float[Tensor, "samples"]:
-        """The whole sound: outside of the new seconds as it was, to the last bit."""
+        """The whole sound [samples]; samples outside of the new seconds are unchanged, bit for bit."""
         return torch.from_numpy(self.patch.onto(self.sound.wave.cpu().numpy()[:, None], 0)[:, 0])
 
 
@@ -53,7 +53,7 @@ class Infilling:
         self.grid, self.streams, self.sound = TickGrid(config.token_grid), token_streams(config), sound
         window = self.grid.ticks(config.window_seconds("semantic"))
         codec = tokenizer.codec
-        # What the decoder has to know beyond the gap, and the one semantic token that a stretch loses at its end.
+        # What the decoder needs after the gap, and the one semantic token that a segment loses at its end.
         beyond = self.grid.ticks(codec.lookahead_frames * codec.hop / codec.sample_hz) + 1
         self.gap = plan_gap(
             self.grid.whole_ticks(start),
@@ -63,7 +63,7 @@ class Infilling:
             context=window - advance("semantic", window),
             following=max(int(window * FOLLOWING_SHARE), beyond),
         )
-        self.first = max(self.gap.known_end - window, self.gap.origin)  # of the window in which candidates are scored
+        self.first = max(self.gap.known_end - window, self.gap.origin)  # of the window that scores candidates
         self.new_seconds = float(self.grid.seconds(self.gap.end - self.gap.start + beyond))
         self._samples = [min(audio.samples_of(seconds, sound.sample_hz), len(sound.wave)) for seconds in (start, end)]
         coarse = self.streams["coarse"].quantizers
@@ -71,7 +71,7 @@ class Infilling:
 
     @property
     def is_followed(self) -> bool:
-        """Whether the sound goes on after the gap, so that candidates can be told apart."""
+        """Whether the sound continues after the gap, so that candidates can be scored."""
         return self.gap.known_end > self.gap.end
 
     def best_of(self, count: int, at_once: int, session_of: Callable[[Sequence[int]], GenerationSession]) -> Infilled:
@@ -89,7 +89,7 @@ class Infilling:
         return Infilled(self.sound, self.patch(session_of([chosen]), best), chosen, scores)
 
     def candidates(self, session: GenerationSession) -> Int[Tensor, "batch time 1"]:
-        """The semantic tokens of every request: what is given before the gap, then what is new up to its end."""
+        """The semantic tokens of every request: those before the gap, then the new ones up to its end."""
         tokens = session.semantic_tokens(self._given(session))
         return tokens[:, : self.grid.first_frame(self.streams["semantic"], self.gap.end - self.gap.origin)]
 
@@ -113,7 +113,7 @@ class Infilling:
         semantic, known = candidate, self.gap.end
         if self.is_followed:
             semantic, known = self.with_following(candidate), self.gap.known_end
-        else:  # the last token of a stretch is lost
+        else:  # a segment loses its last token
             semantic = candidate[:, : self.grid.frames(self.streams["semantic"], known - self.gap.origin)]
         chunks = session.stream_from(self._given(session), semantic, known - self.gap.origin)
         new = Sound(torch.cat([chunk.cpu() for chunk in chunks], dim=1)[0], session.sample_hz)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-# What oneDNN is told about the number of vectors: with 64 its layout suits a prefix of hundreds and single ones alike.
+# The number of vectors that oneDNN packs for: with 64 its layout is fast for a prefix of hundreds and for one vector.
 _EXPECTED_ROWS = 64
 
 
@@ -31,13 +31,13 @@ class PackedLinear:
 
 
 def _pack(weight: Float[Tensor, "outputs inputs"]) -> Tensor | None:
-    """The weight in oneDNN's layout; None where that is not to be had."""
+    """The weight in oneDNN's layout; None if that is not available."""
     try:
         if not _can_be_packed(weight):
             return None
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, _EXPECTED_ROWS)
         _packed_product(weight.new_zeros(1, weight.shape[1]), packed)
-    except (AttributeError, RuntimeError):  # another PyTorch: an operation is missing or takes other arguments
+    except (AttributeError, RuntimeError):  # another version of PyTorch: an operation is missing or has other arguments
         return None
     return packed
 

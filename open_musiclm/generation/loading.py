@@ -55,7 +55,7 @@ def load_stages(
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:
     """The stages from `first` on, without the fine one where the coarse wave is asked for.
 
-    Raises UserError where the model has no such stage.
+    Raises UserError if the model has no such stage.
     """
     config.check_stage(first)
     needed = config.stage_names[config.stage_names.index(first) :]

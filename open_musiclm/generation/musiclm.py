@@ -1,6 +1,6 @@
-"""The whole model: prompts, or a given sound, to sound.
+"""The whole model: from prompts, or a given sound, to sound.
 
-A prompt's path: CLAP's text tower, the residual VQ, then a generation session of three stages and the codec's decoder.
+A prompt passes CLAP's text tower, the residual VQ, then a generation session of three stages and the codec's decoder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.checks import (
     check_config,
     check_count,
+    check_segment,
     check_sound,
     check_stages,
-    check_stretch,
 )
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.edits import DEFAULT_CANDIDATES
@@ -41,8 +41,8 @@ from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 class MusicLM:
     """The three stages and the tokenizers around them.
 
-    `stages` may lack those that are not asked for. `generation_config` is what `generate` and `stream` use unless told
-    otherwise; its precision is that of the stages' weights.
+    `stages` may lack those that are not needed. `generate` and `stream` use `generation_config` by default; the stages'
+    weights have its precision. `sample_hz` is the sample rate of all waves.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class MusicLM:
     ) -> "MusicLM":
         """The model of a bundle: its folder, or the id of one on the hub.
 
-        Without `device` the best one there is; without `precision` that of the bundle's generation config; without
-        `adapters` those of the bundle, with an empty list none. Python code that comes with its MERT runs only with
+        Defaults: the best `device` of this machine, the `precision` of the bundle's generation config, and the
+        `adapters` of the bundle (an empty list: none). Python code that comes with its MERT runs only with
         `trust_remote_code`. Raises UserError.
         """
         paths, generation_config = open_paths(ModelPaths(bundle=str(name), adapters=adapters))
@@ -97,8 +97,8 @@ class MusicLM:
         A prompt is a text, a `Prompt` of text, sound or both, a `Mixture` of several, or a `Story` of several in turn.
         Every item of a list is a prompt of its own: `[Prompt("a"), Prompt("b")]` gives two waves, and
         `Mixture([Prompt("a"), Prompt("b")])` one.
-        With an audio prompt each is that sound followed by `duration` seconds of new music. Nothing is searched for:
-        see `generation/search.py`. Raises UserError for a bad duration, prompt or number.
+        With an audio prompt each wave is that sound and then `duration` seconds of new music. Samples are not ranked
+        (see `generation/search.py`). Raises UserError for a bad duration, prompt or number.
         """
         settings = check_config(config, duration, self.generation_config)
         sessions = self.sessions(requests_of(prompts, num_samples), settings, audio_prompt, progress)
@@ -113,7 +113,7 @@ class MusicLM:
         audio_prompt: Sound | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Float[Tensor, "batch samples"]]]:
-        """(number of the batch, next chunk of sound of all its samples), window by window; see `generate`."""
+        """Yields (number of the batch, next chunk of all its samples), window by window; see `generate`."""
         settings = check_config(config, duration, self.generation_config)
         sessions = self.sessions(requests_of(prompts, num_samples), settings, audio_prompt, progress)
         return ((number, chunk) for number, session in enumerate(sessions) for chunk in session.stream(audio_prompt))
@@ -144,7 +144,7 @@ class MusicLM:
     ) -> GenerationSession:
         """A session of one batch of requests; their CLAP tokens are those of their prompts unless given.
 
-        Raises UserError where a stage cannot sample as the config says, or a story is longer than the music.
+        Raises UserError if a stage cannot sample as the config says, or a story is longer than the music.
         """
         check_stories([request.prompt for request in requests], config.duration)
         for name, stage in self.stages.items():
@@ -162,9 +162,9 @@ class MusicLM:
         config: GenerationConfig | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Float[Tensor, "samples"]]:
-        """Variations of a sound, as long as it is: made anew from `first_stage` on, with its own earlier tokens.
+        """Yields variations of a sound, of its length: regenerated from `first_stage` on, with its own earlier tokens.
 
-        From the semantic stage on these are its CLAP tokens alone. The random numbers depend on `name` (of its file),
+        From the semantic stage on, only its CLAP tokens are kept. The random numbers depend on `name` (of its file),
         the seed and the number of the sample. Raises UserError.
         """
         check_sound(name, sound)
@@ -192,13 +192,13 @@ class MusicLM:
         config: GenerationConfig | None = None,
         progress: Progress | None = None,
     ) -> Infilled:
-        """A sound whose seconds from `start` to `end` are made anew; without a prompt in the style around them.
+        """A sound with regenerated seconds from `start` to `end`, by default in the style of the sound around them.
 
-        Of the candidates the one is kept that what follows fits best. Raises UserError.
+        The best of `num_candidates` is kept, see `generation/infilling.py`. Raises UserError.
         """
         config = check_config(config, None, self.generation_config)
         check_sound("sound", sound)
-        check_stretch(sound, start, end)
+        check_segment(sound, start, end)
         count = check_count("num_candidates", num_candidates)
         check_stages(needed_stages(self.config, config, "semantic"), self.stages)
         infilling = Infilling(self.config, self.tokenizer, sound, start, end)
@@ -213,7 +213,7 @@ class MusicLM:
         return infilling.best_of(count, config.max_batch_size, session)
 
     def _style_around(self, sound: Sound, start: float, end: float) -> Int[Tensor, "1 1 quantizers"]:
-        """The CLAP tokens of the sound itself, as much of it around the stretch as a window of CLAP's holds."""
+        """The CLAP tokens of the sound around these seconds, as much of it as fits into CLAP's window."""
         more = max(self.config.global_cfg.clap_audio_length_seconds - (end - start), 0) / 2
         first, last = (round(seconds * sound.sample_hz) for seconds in (max(start - more, 0), end + more))
         around = Sound(sound.wave[first:last], sound.sample_hz)
@@ -224,7 +224,7 @@ class MusicLM:
         return self.tokenizer.quantizer.encode(self.embed_prompts(prompts)).unsqueeze(1)
 
     def _clap_steps(self, requests: Sequence[Request]) -> list[tuple[float, Int[Tensor, "batch 1 quantizers"]]]:
-        """The CLAP tokens of a batch, each from its second on."""
+        """The CLAP tokens of a batch, each with the second that it starts at."""
         steps = [steps_of(request.prompt) for request in requests]
         tokens = iter(self.clap_tokens([prompt for own in steps for _, prompt in own]))
         return tokens_along([[(start, next(tokens)) for start, _ in own] for own in steps])

@@ -1,4 +1,4 @@
-"""Names and files of generated music: a wave, and a JSON beside it that says how it was made."""
+"""File names and files of generated music: a wave, and a JSON that describes how it was generated."""
 
 import hashlib
 import math
@@ -34,9 +34,9 @@ _MOST_WAV_SAMPLES = (1 << 31) - 1024  # of two bytes; RF64 is the same with 64-b
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a wave was made: its prompt, sample number, scores by their names, settings and the paths of all parts.
+    """How a wave was generated: its prompt, sample number, scores by name, settings and the paths of all parts.
 
-    `edit` says of what sound it is an edit, and which.
+    `edit` describes the edit of a given sound, if it is one.
     """
 
     prompt: AnyPrompt
@@ -50,8 +50,8 @@ class Provenance:
 def slug(text: str) -> str:
     """A file name for any text: letters and digits of every script, joined by underscores.
 
-    Different texts have different names: where something other than a space is lost, or a space could be meant by an
-    underscore, a short hash of the text follows.
+    Different texts have different names: a short hash of the text follows if a character other than a space was
+    replaced, or if the text has an underscore.
     """
     short = _readable(text)
     if short and "_" not in text and short == text.replace(" ", "_"):
@@ -60,7 +60,7 @@ def slug(text: str) -> str:
 
 
 def slugs_of_files(paths: Sequence[Path]) -> list[str]:
-    """A file name for each path, from its stem; a hash of the path follows where different paths have one stem."""
+    """A file name for each path, from its stem; a hash of the path follows if different paths have the same stem."""
     shorts = [_readable(path.stem) for path in paths]
     counts = Counter(short for short, _ in set(zip(shorts, paths, strict=True)))
     return [
@@ -74,7 +74,7 @@ def write_generated(
 ) -> Path:
     """Writes `name`.wav and `name`.json into `folder`; returns the wave's path.
 
-    The wave gets the loudness of the generation config. Files of these names are replaced; the JSON is there first.
+    The wave gets the loudness of the generation config. Existing files are replaced; the JSON is written first.
     Warns with a Remark where the wave is nearly silent. Raises UserError.
     """
     path = Path(folder) / f"{name}.wav"
@@ -101,7 +101,7 @@ def write_generated(
 def story_of(
     provenance: Provenance, samples: int, sample_hz: int, rms: float, gain_db: float = 0.0
 ) -> dict[str, object]:
-    """What the JSON beside a wave says."""
+    """The content of the JSON beside a wave."""
     settings = provenance.config.model_dump()
     return {
         "prompt": str(provenance.prompt),
@@ -121,7 +121,7 @@ def story_of(
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, of this package and of the libraries that decide what is generated."""
+    """The versions of Python, of this package and of the libraries that affect the result."""
     own = {"python": platform.python_version(), "open_musiclm": open_musiclm.__version__}
     return {**own, **{name: _version(name) for name in _LIBRARIES}}
 
@@ -148,7 +148,7 @@ def _version(library: str) -> str:
 
 
 def description(prompt: AnyPrompt) -> dict[str, Any]:
-    """Parts and weights of a prompt that `check_prompts` gave, those of a story with their times; of a text nothing."""
+    """Parts and weights of a prompt from `check_prompts`, for a story also the times; empty for a text."""
     if isinstance(prompt, Story):
         parts = [{"seconds": start, "parts": _parts(part)} for start, part in prompt.parts]
         return {"story": parts, "crossfade": prompt.crossfade}

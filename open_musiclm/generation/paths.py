@@ -10,7 +10,7 @@ from open_musiclm.errors import UserError
 
 @dataclass(frozen=True)
 class AdapterPath:
-    """An adapter file, or a folder with adapters, and what their updates are multiplied by."""
+    """An adapter file, or a folder of adapters, and the factor of their updates."""
 
     path: Path
     weight: float = 1.0

@@ -31,15 +31,15 @@ class TickGrid:
     seconds_per_tick: Fraction
 
     def ticks(self, seconds: float) -> int:
-        """The fewest ticks that last `seconds` (exactly so for a config's windows)."""
+        """`seconds` in ticks, rounded up (exact for a config's windows)."""
         return math.ceil(seconds / self.seconds_per_tick - 1e-6)
 
     def whole_ticks(self, seconds: float) -> int:
-        """The most ticks that fit into `seconds`."""
+        """`seconds` in ticks, rounded down."""
         return int(seconds / self.seconds_per_tick + 1e-6)
 
     def seconds(self, ticks: int) -> Fraction:
-        """The duration of `ticks`."""
+        """The duration of `ticks` in seconds."""
         return ticks * self.seconds_per_tick
 
     def first_frame(self, stream: TokenStream, tick: int) -> int:
@@ -48,13 +48,13 @@ class TickGrid:
         return int(tick * self.seconds_per_tick * stream.frame_hz)
 
     def frames(self, stream: TokenStream, ticks: int) -> int:
-        """The frames of a stretch of `ticks`, without those that the tokenizer loses."""
+        """The number of frames in a segment of `ticks`, without those that the tokenizer loses."""
         return stream.frames(self.seconds(ticks))
 
 
 @dataclass(frozen=True)
 class Window:
-    """Ticks [start, end), of which [start, context_end) are there already."""
+    """Ticks [start, end); the tokens of [start, context_end) exist already."""
 
     start: int
     context_end: int
@@ -62,10 +62,10 @@ class Window:
 
 
 def plan_windows(start: int, end: int, window: int, context: int) -> list[Window]:
-    """The windows that make ticks [start, end), each with `context` ticks of what is there before.
+    """The windows that generate ticks [start, end), each with `context` ticks of earlier tokens.
 
-    The last one starts earlier instead of being shorter, so that every window has the length that training saw; only
-    where `end` comes before a whole window does it end early.
+    The last one starts earlier instead of being shorter, so that every window has the length of training. A window is
+    shorter only if `end` is less than one window.
     """
     planned, reached = [], start
     while reached < end:
@@ -76,7 +76,7 @@ def plan_windows(start: int, end: int, window: int, context: int) -> list[Window
 
 
 def split_windows(windows: Sequence[Window], ticks: Sequence[int]) -> list[Window]:
-    """The same windows, those in parts that one of `ticks` lies in: a part has all that its window has before it."""
+    """The windows, split at those of `ticks` that lie inside them; all parts of a window have its start."""
     parts = []
     for window in windows:
         cuts = sorted({tick for tick in ticks if window.context_end < tick < window.end})
@@ -86,15 +86,15 @@ def split_windows(windows: Sequence[Window], ticks: Sequence[int]) -> list[Windo
 
 
 def advance(stage: StageName, window: int, share: float | None = None) -> int:
-    """The ticks by which a stage advances over its window of `window` ticks: a `share` of it, if that is given."""
+    """The ticks by which a stage advances over its `window` ticks: `share` of it, by default `STEP_FRACTION`."""
     return max(int(window * (STEP_FRACTION[stage] if share is None else share) + _ROUNDING), 1)
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Ticks [start, end) of a sound that are made anew, from what is known in [origin, start) and in [end, known_end).
+    """Ticks [start, end) of a sound to regenerate, with its context in [origin, start) and in [end, known_end).
 
-    The sound that follows the gap may end with it: then nothing is known there.
+    If the sound ends with the gap, `known_end` is `end`.
     """
 
     origin: int
@@ -106,7 +106,7 @@ class Gap:
 def plan_gap(start: int, end: int, sound: int, window: int, context: int, following: int) -> Gap:
     """The gap of ticks [start, end) in a sound of `sound` whole ticks.
 
-    Before it as much is known as a window holds beside the gap, and at least `context`; after it up to `following`.
+    The context before it fills the rest of a window and has at least `context` ticks; after it at most `following`.
     """
     before = max(context, window - (end - start) - following)
     return Gap(max(start - before, 0), start, end, max(min(end + following, sound), end))

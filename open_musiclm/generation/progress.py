@@ -18,7 +18,7 @@ def stage_progress() -> "StageBars | StageLines":
 
 
 class Progress:
-    """Receives how much music each stage has made; this one ignores it."""
+    """Receives how much music each stage has generated; this class ignores it."""
 
     def begin(self, stage: str, seconds: float) -> None:
         """A stage will make `seconds` of music."""

@@ -1,4 +1,4 @@
-"""Checks of prompts, and their simplest form: what asks for the same has one name, and so gives the same music."""
+"""Checks of prompts, and their simplest form: equivalent prompts have the same name, and so give the same music."""
 
 import hashlib
 import math
@@ -23,7 +23,7 @@ MOST_WEIGHT = 1e6
 def check_prompts(prompts: Any) -> list[AnyPrompt]:
     """One prompt or several as a list, each in its simplest form; their sound files are read. Raises UserError.
 
-    What is the same as a plain text becomes that text: a prompt of nothing else, a mixture or a story of a single one.
+    A prompt, mixture or story that is equivalent to a plain text becomes that text.
     """
     if isinstance(prompts, (str, Prompt, Mixture, Story)):
         prompts = [prompts]
@@ -46,7 +46,7 @@ def check_steady_prompts(prompts: Any) -> list[SteadyPrompt]:
 
 
 def check_stories(prompts: Iterable[AnyPrompt], duration: float) -> None:
-    """Raises UserError where a story is longer than the music."""
+    """Raises UserError if a story is longer than the music."""
     for prompt in prompts:
         if isinstance(prompt, Story) and prompt.parts[-1][0] >= duration:
             raise UserError(
@@ -82,7 +82,7 @@ def _steady(prompt: Any) -> SteadyPrompt:
     """A prompt that stands alone, where its weight means nothing."""
     part = _checked(prompt)
     if part.weight == 0:
-        raise UserError(f"prompt {_shown(part)}: its weight is 0, and nothing else is asked for")
+        raise UserError(f"prompt {_shown(part)}: its weight is 0, and there is no other prompt")
     if isinstance(part, Prompt) and part.text is not None and part.audio is None:
         return part.text
     return replace(part, weight=1.0)

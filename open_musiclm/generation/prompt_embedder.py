@@ -15,14 +15,14 @@ _SHORTEST_SUM = 1e-3
 
 
 class PromptEmbedder:
-    """Embeds prompts in the form that `check_prompts` gives them; every text and every sound once."""
+    """Embeds prompts in the form of `check_prompts`; every text and every sound once."""
 
     def __init__(self, embedder: ClapEmbedder) -> None:
         self.embedder = embedder
         self._sounds: dict[str, Float[Tensor, "dim"]] = {}
 
     def embed(self, prompts: Sequence[SteadyPrompt]) -> Float[Tensor, "batch dim"]:
-        """Embeddings of length 1. Raises UserError where the parts of a mixture cancel each other."""
+        """Embeddings of length 1. Raises UserError if the parts of a mixture cancel each other."""
         texts = [text for prompt in prompts for text in _texts(prompt)]
         if texts:
             self.embedder.embed_text(texts)  # all at once, and kept
@@ -61,7 +61,7 @@ def _texts(prompt: SteadyPrompt) -> Iterator[str]:
 def _mean(
     embeddings: Sequence[Float[Tensor, "dim"]], weights: Sequence[float], prompt: Prompt | Mixture
 ) -> Float[Tensor, "dim"]:
-    """The weighted mean, made of length 1; of a single embedding that one, bit by bit."""
+    """The normalised weighted mean; a single embedding is returned unchanged."""
     if len(embeddings) == 1:
         return embeddings[0]
     together = torch.stack(list(embeddings))

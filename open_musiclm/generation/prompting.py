@@ -1,4 +1,4 @@
-"""What music is asked for: a text, a sound whose style is meant, or a weighted mixture of both."""
+"""Prompts: a text, a sound whose style is wanted, or a weighted mixture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from open_musiclm.audio import Sound
 
 @dataclass(frozen=True)
 class StyleSound(Sound):
-    """A sound whose style is asked for. Its name has a hash of its samples; `path` is that of its file, if any."""
+    """A sound whose style is wanted. Its name has a hash of its samples; `path` is that of its file, if any."""
 
     name: str
     path: Path | None
@@ -18,7 +18,7 @@ class StyleSound(Sound):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text, a sound whose style is asked for, or both: then it is the mean of their CLAP embeddings.
+    """A text, a sound whose style is wanted, or both: then the mean of their CLAP embeddings.
 
     `audio` is a Sound, or the path of a sound file. `weight` counts within a `Mixture` only. `generate` and `stream`
     check the fields, and raise UserError.
@@ -29,14 +29,14 @@ class Prompt:
     weight: float = 1.0
 
     def __str__(self) -> str:
-        """Its name: what random numbers, names of files and JSONs say in the place of a text."""
+        """Its name, used for random numbers, file names and JSONs instead of a text."""
         sound = self.audio.name if isinstance(self.audio, StyleSound) else self.audio
         return " with ".join(str(half) for half in (self.text, sound) if half is not None)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """One prompt of several: sum(weight * embedding) / sum(weight) of CLAP embeddings of length 1, made of length 1.
+    """One prompt of several: the normalised sum of weight * CLAP embedding, where embeddings have length 1.
 
     Parts of weight 0 do not count, equal ones count together, and their order does not matter. `weight` counts within
     another mixture only.

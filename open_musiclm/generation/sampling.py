@@ -53,7 +53,7 @@ def guided(logits: Float[Tensor, "rows classes"], sampling: Sampling) -> Float[T
 def sample(
     logits: Float[Tensor, "batch classes"], noise: Float[Tensor, "batch classes"], sampling: Sampling
 ) -> Int[Tensor, "batch"]:
-    """One id per row. `noise` follows Gumbel's distribution."""
+    """One id per row. `noise` is Gumbel-distributed."""
     logits = logits.float()
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
@@ -72,7 +72,7 @@ def sample_rng(seed: int, prompt: str, number: int, stage: str) -> torch.Generat
 def gumbel_noise(
     rngs: Sequence[torch.Generator], tokens: int, classes: int, device: torch.device
 ) -> Float[Tensor, "tokens batch classes"]:
-    """Noise for the next `tokens` tokens of every rng; made on the CPU, so that every device gets the same."""
+    """Noise for the next `tokens` tokens of every rng; generated on the CPU, so that it is the same on every device."""
     uniform = torch.stack([torch.rand(tokens, classes, generator=rng) for rng in rngs], dim=1)
     tiny = torch.finfo(torch.float32).tiny
     return (-torch.log((-torch.log(uniform.clamp(min=tiny))).clamp(min=tiny))).to(device)

@@ -1,4 +1,4 @@
-"""Scorers tell how well waves fit their prompts; search keeps what scores best."""
+"""Scorers measure how well waves match their prompts; search keeps the best."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable

@@ -38,9 +38,9 @@ def best_of_each(
     audio_prompt: Sound | None = None,
     progress: Progress | None = None,
 ) -> Iterator[list[Candidate]]:
-    """`config.num_samples` samples of each prompt in turn, those that score best first; scored is the new music only.
+    """`config.num_samples` samples of each prompt in turn, the best first; only the new music is scored.
 
-    Yields the samples of a prompt as soon as all of them are there. Raises UserError.
+    Yields the samples of a prompt as soon as all of them are generated. Raises UserError.
     """
     config = config or model.generation_config
     requests = requests_of(prompts, config.num_samples)

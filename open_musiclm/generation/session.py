@@ -1,7 +1,7 @@
 """A generation session: one batch of requests, from CLAP tokens to sound.
 
-Each stage's tokens are a track. The decoder asks the last track for the tokens of the next chunk, a track asks the one
-before it for its conditioning, and so every stage runs just as far as the next chunk of sound needs.
+Each stage's tokens are a track. The decoder requests the tokens of the next chunk from the last track, and a track
+requests its conditioning from the track before it. So every stage runs only as far as the next chunk of sound needs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ from open_musiclm.generation.tracks import (
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokens import token_streams
 
-# Sound before a chunk that the codec decodes again at least, so that its LSTM has settled where the chunk starts.
+# The codec decodes at least so much sound before a chunk again, as context of its LSTM.
 DECODER_WARM_UP_SECONDS = 1.0
 
 
@@ -54,10 +54,10 @@ def requests_of(prompts: AnyPrompt | Sequence[AnyPrompt], num_samples: int) -> l
 
 
 def batches_of(requests: Sequence[Request], at_once: int) -> Iterator[Sequence[Request]]:
-    """Batches of at most `at_once` in their order; what is asked for changes at the same times for all of a batch.
+    """Batches of at most `at_once` requests, in order; all stories of a batch change their prompts at the same times.
 
-    Windows are split at those times, and in the frames layout the last frames before a split are made without those
-    that follow: so no prompt has splits of another.
+    Windows are split at these times. A split affects the last frames before it in the frames layout, so a request must
+    not get the splits of another one.
     """
     for _, own in groupby(requests, lambda request: [second for second, _prompt in steps_of(request.prompt)]):
         group = list(own)
@@ -67,8 +67,8 @@ def batches_of(requests: Sequence[Request], at_once: int) -> Iterator[Sequence[R
 class GenerationSession:
     """One batch of requests for `config.duration` seconds of new music.
 
-    `stages` may lack those that are not asked for. `clap_steps` are the requests' CLAP tokens, each from its second of
-    new music on, the first from 0. `negative_tokens` are the negative prompt's CLAP tokens.
+    `stages` may lack those that are not needed. `clap_steps` are pairs of a time, in seconds of new music, and the CLAP
+    tokens from then on; the first time is 0. `negative_tokens` are the negative prompt's CLAP tokens.
     """
 
     def __init__(
@@ -98,15 +98,15 @@ class GenerationSession:
         return advance(name, self.window[name], self.config.semantic_advance if name == "semantic" else None)
 
     def stream(self, audio_prompt: Sound | None = None) -> Iterator[Float[Tensor, "batch samples"]]:
-        """Chunks of new music; with an audio prompt, that sound first and then music that goes on from it."""
+        """Chunks of new music; an audio prompt comes first, and the new music continues it."""
         given = self.prompt_tokens(audio_prompt)
         yield from self.finish(self.coarse_track(given), given, audio_prompt)
 
     def stream_from(
         self, given: PromptTokens, semantic: Int[Tensor, "batch time 1"], ticks: int
     ) -> Iterator[Float[Tensor, "batch samples"]]:
-        """Chunks of new music that follows `given`: its first `ticks` have these semantic tokens, those of `given`
-        among them."""
+        """Chunks of new music that continues `given`. `semantic` has the semantic tokens of the first `ticks`, those of
+        `given` included."""
         known = PromptTokens(ticks, {**given.tokens, "semantic": semantic})
         track = self._track("semantic", None, known, self._semantic_end(given))
         coarse = self._track("coarse", track, given, self._coarse_end(given))
@@ -117,12 +117,12 @@ class GenerationSession:
         return torch.cat([chunk.cpu() for chunk in self.stream(audio_prompt)], dim=1)
 
     def variations(self, sound: Sound, first_stage: StageName) -> Float[Tensor, "batch samples"]:
-        """The sound made anew from a stage on, on the CPU; from the semantic one on, nothing is left of its tokens."""
+        """Variations of the sound, regenerated from `first_stage` on, on the CPU; see `MusicLM.vary`."""
         chunks = self.stream() if first_stage == "semantic" else self.regenerate(sound, first_stage)
         return torch.cat([chunk.cpu() for chunk in chunks], dim=1)
 
     def regenerate(self, sound: Sound, first_stage: StageName) -> Iterator[Float[Tensor, "batch samples"]]:
-        """Chunks of the sound made anew from the coarse or from the fine stage on."""
+        """Chunks of the sound regenerated from the coarse or the fine stage on."""
         nothing, ticks = self.prompt_tokens(None), max(self.new_ticks, self.window["coarse"])
         tokens = SoundTokens(sound, ticks, self.grid, self.tokenizer, self.streams["coarse"].quantizers)
         coarse: Track = EncodedTrack(tokens.coarse, len(self.requests))
@@ -132,7 +132,7 @@ class GenerationSession:
         yield from self.finish(coarse, nothing, None)
 
     def prompt_tokens(self, audio_prompt: Sound | None) -> PromptTokens:
-        """The tokens of a given sound's last seconds, as many as leave the semantic window its advance."""
+        """The tokens of the last seconds of an audio prompt: the context of the first semantic window."""
         context = self.window["semantic"] - self.advance("semantic")
         ticks = 0 if audio_prompt is None else min(context, self.grid.whole_ticks(audio_prompt.seconds))
         if audio_prompt is None or ticks == 0:
@@ -142,22 +142,22 @@ class GenerationSession:
         return encode_audio_prompt(audio_prompt, ticks, self.grid, self.tokenizer, coarse)
 
     def semantic_tokens(self, given: PromptTokens) -> Int[Tensor, "batch time 1"]:
-        """The semantic tokens of the audio prompt and of all new music, made at once."""
+        """The semantic tokens of the audio prompt and of all new music."""
         end = self._semantic_end(given)
         return self._track("semantic", None, given, end).tokens(0, end)
 
     def coarse_track(self, given: PromptTokens) -> GeneratedTrack:
-        """The coarse tokens; they are made, and the semantic ones that they need, as far as somebody asks."""
+        """The coarse tokens; they and the semantic tokens are generated on demand."""
         semantic = self._track("semantic", None, given, self._semantic_end(given))
         return self._track("coarse", semantic, given, self._coarse_end(given))
 
     def finish(
         self, coarse: Track, given: PromptTokens, audio_prompt: Sound | None
     ) -> Iterator[Float[Tensor, "batch _"]]:
-        """The audio prompt, if any, then chunks of exactly the samples asked for, decoded from coarse tokens and,
-        unless the coarse wave is asked for, fine ones.
+        """The audio prompt, if any, then chunks that add up to exactly `config.duration`, decoded from coarse and fine
+        tokens, or from coarse tokens alone with `return_coarse_wave`.
 
-        A chunk is as long as the fine stage's window; without a fine stage, as the coarse one's advance.
+        A chunk is as long as the fine stage's window; without a fine stage, as the coarse stage's advance.
         """
         tracks, end = [coarse], given.ticks + self.new_ticks
         chunk = self.advance("coarse")
@@ -173,13 +173,13 @@ class GenerationSession:
             stop = min(start + chunk, end)
             last = stop if stop == end else max(stop - self._lookahead_ticks, first)
             if last == first:
-                continue  # the whole chunk waits for what comes after it
+                continue  # the decoder needs later frames first
             sound = self.decode(tracks, first, last, stop)[:, :left]
             left, first = left - sound.shape[1], last
             yield sound
 
     def decode(self, tracks: Sequence[Track], start: int, end: int, known: int) -> Float[Tensor, "batch samples"]:
-        """The sound of ticks [start, end) from tracks of the first codebooks on, which are asked up to tick `known`."""
+        """The sound of ticks [start, end), decoded from the tracks' tokens up to tick `known`."""
         first = max(start - self._warm_up_ticks, 0)
         tokens = torch.cat([track.tokens(first, known) for track in tracks], dim=-1)
         wave, tick = self.tokenizer.codec.decode(tokens), round(self.sample_hz * self.grid.seconds_per_tick)
@@ -187,7 +187,7 @@ class GenerationSession:
 
     @property
     def _lookahead_ticks(self) -> int:
-        """How much later sound the decoder has to know, in ticks."""
+        """How much later sound the decoder needs, in ticks."""
         return self._ticks_of(self.tokenizer.codec.lookahead_frames)
 
     @property
@@ -198,7 +198,7 @@ class GenerationSession:
     def _ticks_of(self, codec_frames: int) -> int:
         return self.grid.ticks(codec_frames * self.tokenizer.codec.hop / self.sample_hz)
 
-    # Earlier stages go on at least to the end of the next one's window: its conditioning is always whole.
+    # Earlier stages generate at least to the end of the next stage's window, so that its conditioning is complete.
     def _coarse_end(self, given: PromptTokens) -> int:
         end = given.ticks + self.new_ticks
         return max(end, self.window["fine"]) if "fine" in self.model_config.stage_names else end
@@ -213,9 +213,9 @@ class GenerationSession:
         given: PromptTokens,
         end: int,
     ) -> GeneratedTrack:
-        """A stage's tokens up to tick `end`. Raises UserError where the stage is not loaded."""
+        """A stage's tokens up to tick `end`. Raises UserError if the stage is not loaded."""
         if name not in self.stages:
-            raise UserError(f"the {name} stage is not loaded, and this generation config asks for it")
+            raise UserError(f"the {name} stage is not loaded, but this generation config needs it")
         length = self.window[name]
         windows = plan_windows(given.ticks, end, length, length - self.advance(name))
         self.progress.begin(name, float(self.grid.seconds(max(end - given.ticks, 0))))

@@ -1,4 +1,4 @@
-"""Waves of hours, kept in a file while they are made."""
+"""Waves of hours, written to a file while they are generated."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,9 +16,9 @@ _BYTES = 4
 
 
 class SpooledWave:
-    """A float32 wave in a file: its length, and its samples in blocks, as often as they are asked for.
+    """A float32 wave in a temporary file: its length, and its samples in blocks.
 
-    The file lasts as long as the context.
+    The file is removed at the end of the context.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class SpooledWave:
         return self._samples
 
     def append(self, wave: Float[Tensor, "samples"]) -> None:
-        """Adds samples at the end. Raises UserError where the disk is full."""
+        """Adds samples at the end. Raises UserError if the disk is full."""
         left = memoryview(wave.detach().to("cpu", torch.float32).numpy().tobytes())
         try:
             while left:
@@ -55,9 +55,9 @@ class SpooledWave:
     def split(self, samples: int) -> Iterator[Float[Tensor, "_"]]:
         """The wave in blocks of `samples`, of which the last may be shorter, as `Tensor.split` gives them."""
         for first in range(0, self._samples, samples):
-            yield self.stretch(first, min(first + samples, self._samples))
+            yield self.segment(first, min(first + samples, self._samples))
 
-    def stretch(self, start: int, end: int) -> Float[Tensor, "_"]:
+    def segment(self, start: int, end: int) -> Float[Tensor, "_"]:
         """Samples [start, end)."""
         block = np.fromfile(self.path, np.float32, end - start, offset=start * _BYTES)
         return torch.from_numpy(block)

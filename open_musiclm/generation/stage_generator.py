@@ -1,4 +1,4 @@
-"""One stage generating one window of tokens: prefill what is given, then decode step by step."""
+"""One stage generates one window of tokens: prefill, then decode step by step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from open_musiclm.generation.threads import AdaptiveThreads
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import PADDING, Ids
 
-# Captured steps have room for a multiple of this many positions, so that windows of similar length share one.
+# The capacity of captured steps is a multiple of this, so that windows of similar length share a graph.
 _CAPTURED_POSITIONS = 512
 
 
@@ -60,7 +60,7 @@ class StageGenerator(ABC, Generic[State]):
         self.threads = AdaptiveThreads()
 
     def check(self, sampling: Sampling) -> None:
-        """Raises UserError where the stage cannot sample like this."""
+        """Raises UserError if the stage does not support these settings."""
         if sampling.cfg_scale != 1 and not self.condition_dropout:
             raise UserError(
                 f"cfg_scale {sampling.cfg_scale}: the {self.name} stage was trained without condition_dropout, which "
@@ -80,8 +80,8 @@ class StageGenerator(ABC, Generic[State]):
     ) -> Int[Tensor, "batch frames quantizers"]:
         """The `frames` frames that follow `context`, in a window that starts where `context` starts.
 
-        Request b uses `rngs[b]`, whatever the batch. Calls `advanced(1)` after every frame. Guidance leads away from
-        the CLAP tokens `negative`; without them, from no conditioning.
+        Request b uses `rngs[b]`, whatever the batch. Calls `advanced(1)` after every frame. Guidance moves away from
+        the CLAP tokens `negative`; by default from the unconditional prediction.
         """
 
     @abstractmethod
@@ -90,10 +90,10 @@ class StageGenerator(ABC, Generic[State]):
 
     @abstractmethod
     def decode_frame(self, state: State, sampling: Sampling) -> None:
-        """The work of one frame, on that memory."""
+        """Generates one frame, on that memory."""
 
     def prepare(self, batch: int, rows: int, length: int, sampling: Sampling) -> tuple[State, Callable[[], None]]:
-        """Memory for a window of `length` positions, and what does the work of its next frame."""
+        """Memory for a window of `length` positions, and a function that generates its next frame."""
         if self.graphs is None:
             state = self.empty_state(batch, rows, length)
             return state, partial(self.threads.run, partial(self.decode_frame, state, sampling))
@@ -105,11 +105,10 @@ class StageGenerator(ABC, Generic[State]):
         )
 
 
-def with_contrast(conditioning: Sequence[Tensor], negative: Tensor | None) -> list[Tensor]:
-    """Every row once more, for guidance: with its conditioning hidden, as condition dropout hides it in training.
+def with_contrast(conditioning: Sequence[Ids], negative: Ids | None) -> list[Int[Tensor, "rows _ _"]]:
+    """Doubles the rows for guidance: the second half has its conditioning masked, like condition dropout in training.
 
-    With a negative prompt's tokens it is those that take the place of its own, and all else stays: so the rows differ
-    in nothing where the negative prompt is the prompt.
+    With a negative prompt, its CLAP tokens replace those of the prompt instead, and the other conditioning stays.
     """
     if negative is None:
         others = [torch.full_like(ids, PADDING) for ids in conditioning]

@@ -1,4 +1,4 @@
-"""Stories: what is asked for changes while the music goes on."""
+"""Stories: the prompt changes during the music."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, num
 
 # A crossfade changes in steps of this length at most; each step costs every stage a prefill.
 CROSSFADE_STEP_SECONDS = 1.0
-_NOTHING = 1e-9  # of a stretch: what rounding leaves
+_NOTHING = 1e-9  # seconds; a share below this is rounding
 
 
 @dataclass(frozen=True)
 class Story:
-    """Prompts along time: each is asked for from its second of new music on, the first one from 0.
+    """Prompts along time: pairs of a second of new music and the prompt from then on; the first second is 0.
 
-    With `crossfade` the embedding goes from a prompt's to the next one's within so many seconds, which begin at the
-    next one's time. `generate` and `stream` check the fields, and raise UserError.
+    `crossfade` is the time, in seconds, in which the embedding moves from one prompt to the next; it starts at the next
+    prompt's time. `generate` and `stream` check the fields, and raise UserError.
     """
 
     parts: Sequence[tuple[float, SteadyPrompt]]
@@ -26,11 +26,11 @@ class Story:
 
     def __str__(self) -> str:
         """Its name, as `Prompt`'s."""
-        told = "; ".join(f"{number_text(start)}:{prompt}" for start, prompt in self.parts)
-        return f"{told}; crossfade {number_text(self.crossfade)}" if self.crossfade else told
+        name = "; ".join(f"{number_text(start)}:{prompt}" for start, prompt in self.parts)
+        return f"{name}; crossfade {number_text(self.crossfade)}" if self.crossfade else name
 
     def steps(self) -> list[tuple[float, SteadyPrompt]]:
-        """The seconds from which on something else is asked for, and what it is: nothing changes within a step."""
+        """Pairs of a start in seconds and the prompt from then on; a crossfade is several steps."""
         count = max(math.ceil(self.crossfade / CROSSFADE_STEP_SECONDS), 1) if self.crossfade else 0
         (_, first), *later = self.parts
         found = [(0.0, first)]
@@ -42,17 +42,17 @@ class Story:
         return found
 
     def during(self, start: float, end: float) -> SteadyPrompt:
-        """What is asked for from `start` to `end`, in seconds: the prompts, mixed by how long each is."""
+        """The prompt of seconds [start, end): a mixture, weighted by how long each prompt lasts there."""
         asked = [self._asked(place, end) - self._asked(place, start) for place in range(len(self.parts) + 1)]
         weights = [own - later for own, later in pairwise(asked)]
         least = _NOTHING * (end - start)
-        heard = [(prompt, weight) for (_, prompt), weight in zip(self.parts, weights, strict=True) if weight > least]
-        if len(heard) == 1:
-            return heard[0][0]
-        return Mixture([replace(_part(prompt), weight=weight) for prompt, weight in heard])
+        present = [(prompt, weight) for (_, prompt), weight in zip(self.parts, weights, strict=True) if weight > least]
+        if len(present) == 1:
+            return present[0][0]
+        return Mixture([replace(_part(prompt), weight=weight) for prompt, weight in present])
 
     def _asked(self, place: int, time: float) -> float:
-        """For how many seconds up to `time` that prompt or a later one was asked for."""
+        """For how many seconds up to `time` this prompt or a later one was active."""
         if place == len(self.parts):
             return 0.0
         since = max(time - (self.parts[place][0] if place else 0.0), 0.0)
@@ -70,10 +70,10 @@ AnyPrompt: TypeAlias = SteadyPrompt | Story
 
 
 def steps_of(prompt: AnyPrompt) -> list[tuple[float, SteadyPrompt]]:
-    """As `Story.steps`; of any other prompt the one from 0 on."""
+    """As `Story.steps`; any other prompt is one step from 0 on."""
     return prompt.steps() if isinstance(prompt, Story) else [(0.0, prompt)]
 
 
 def during(prompt: AnyPrompt, start: float, end: float) -> SteadyPrompt:
-    """As `Story.during`; of any other prompt that one."""
+    """As `Story.during`; any other prompt is returned unchanged."""
     return prompt.during(start, end) if isinstance(prompt, Story) else prompt

@@ -1,7 +1,7 @@
 """The number of CPU threads for decode steps, chosen by short measurements.
 
-A decode step is a hundred short parallel operations, and in each the threads wait for the slowest. Where other work
-uses the cores too, one thread is far faster than many; on an idle machine it is slower.
+A decode step is a hundred short parallel operations, and in each the threads wait for the slowest. If other processes
+use the cores too, one thread is far faster than many; on an idle machine it is slower.
 """
 
 import time
@@ -15,9 +15,9 @@ STEPS_BETWEEN_TRIALS = 256
 
 
 class AdaptiveThreads:
-    """Runs steps with the number of threads that was fastest when all were last tried.
+    """Runs steps with the number of threads that was fastest in the last trial.
 
-    Tries as many threads as torch has, half of them, and one. `clock` gives seconds.
+    A trial measures all of torch's threads, half of them, and one. `clock` gives seconds.
     """
 
     def __init__(self, most: int | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -29,7 +29,7 @@ class AdaptiveThreads:
         self._schedule = self._numbers()
 
     def run(self, step: Callable[[], None]) -> None:
-        """Runs one step; torch's number of threads is the same again afterwards."""
+        """Runs one step; restores torch's number of threads afterwards."""
         if len(self.candidates) == 1:
             step()
             return
@@ -43,7 +43,7 @@ class AdaptiveThreads:
             torch.set_num_threads(before)
 
     def _numbers(self) -> Iterator[int]:
-        """The number of threads of each step, for ever."""
+        """Yields the number of threads of each step, endlessly."""
         for trial in count():
             for threads in self.candidates:
                 if trial == 0:  # the first step of all includes what is set up once

@@ -1,4 +1,4 @@
-"""Tokens along time: generated window by window as far as somebody asks, or encoded from a given sound."""
+"""Tokens along time: generated window by window on demand, or encoded from a given sound."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class ClapTrack:
         return cls([0], [tokens])
 
     def at(self, tick: int) -> ClapTokens:
-        """The tokens that count from `tick` on until the next start."""
+        """The tokens at `tick`."""
         return self.tokens[max(bisect_right(self.starts, tick) - 1, 0)]
 
 
@@ -62,20 +62,21 @@ class Track(Protocol):
 
 @dataclass(frozen=True)
 class EncodedTrack:
-    """Tokens of a given sound, the same for each of `batch` requests: each stretch is tokenized on its own, as training
-    does with its crops."""
+    """Tokens of a given sound, the same for each of `batch` requests. Each segment is tokenized by itself, as a crop is
+    in training."""
 
     encode: Callable[[int, int], Tokens]
     batch: int = 1
 
     def tokens(self, start: int, end: int) -> Tokens:
+        """See `Track.tokens`."""
         return self.encode(start, end).expand(self.batch, -1, -1)
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a stage generates with: how it samples, the rng of each request, CLAP tokens, and the track of the stage
-    before, of which it gets the tokens of its whole `window` in ticks; `negative` are CLAP tokens to lead away from."""
+    """The inputs of a stage: sampling settings, an rng per request, CLAP tokens, and the track of the stage before it,
+    from which it takes the whole `window` (ticks). Guidance moves away from the CLAP tokens `negative`."""
 
     sampling: Sampling
     rngs: Sequence[torch.Generator]
@@ -86,9 +87,9 @@ class StageInputs:
 
 
 class GeneratedTrack:
-    """One stage's tokens, extended by planned windows as far as they are asked for.
+    """One stage's tokens, generated window by window on demand.
 
-    Finished tokens wait in main memory: the device holds what one window needs, however long the music.
+    Finished tokens are kept in main memory: the device holds one window, however long the music is.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class GeneratedTrack:
         self._advanced = partial(_advance, progress, generator.name, self.stream)
 
     def tokens(self, start: int, end: int) -> Tokens:
-        """The tokens of ticks [start, end); the windows up to there are made first."""
+        """The tokens of ticks [start, end); generates the windows up to there first."""
         first = self.grid.first_frame(self.stream, start)
         last = first + self.grid.frames(self.stream, end - start)
         while self._made.shape[1] < last:

@@ -16,7 +16,7 @@ def density_of_each(
 ) -> Float[Tensor, "vectors"]:
     """In how many balls each evaluated vector lies, divided by k; the mean is the density.
 
-    Raises ValueError where the reference has no more than k vectors.
+    Raises ValueError if the reference has no more than k vectors.
     """
     radii = _radii(reference, nearest)
     inside = torch.zeros(len(evaluated)).double()
@@ -33,7 +33,7 @@ def covered(
 ) -> Bool[Tensor, "others"]:
     """Whether each reference vector's ball holds an evaluated one; the share is the coverage.
 
-    Raises ValueError where the reference has no more than k vectors.
+    Raises ValueError if the reference has no more than k vectors.
     """
     radii, found = _radii(reference, nearest), []
     for first in range(0, len(reference), _ROWS_AT_ONCE):

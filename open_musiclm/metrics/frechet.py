@@ -69,7 +69,7 @@ class Moments:
 
 
 def gaussian_of(embeddings: Float[Tensor, "vectors dim"]) -> Gaussian:
-    """The Gaussian of a set of vectors. Raises ValueError where there are fewer than two."""
+    """The Gaussian of a set of vectors. Raises ValueError if there are fewer than two."""
     return Moments.of(embeddings).gaussian()
 
 
@@ -90,7 +90,7 @@ def frechet_between(left: Gaussian, right: Gaussian) -> float:
 
 
 def frechet_of_each(songs: Sequence[Float[Tensor, "_ dim"]], reference: Gaussian) -> Float[Tensor, "songs"]:
-    """The distance of the Gaussian of each song's own vectors; NaN where it has fewer than two.
+    """The distance of the Gaussian of each song's own vectors; NaN if it has fewer than two.
 
     A song of n vectors has a covariance of rank n - 1 at most, so that n x n matrices give its eigenvalues.
     """
@@ -126,7 +126,7 @@ def frechet_inf(
     """FAD-inf: the distance that sets of any size would tend to, from sets of `STEPS` sizes drawn with replacement.
 
     Sizes go evenly from `SMALLEST_SIZE`, or half of the vectors where that is less, to all vectors, `LARGEST_SIZE` at
-    most. Raises ValueError where there are fewer than eight vectors.
+    most. Raises ValueError if there are fewer than eight vectors.
     """
     count = len(embeddings)
     if count < 8:

@@ -15,7 +15,7 @@ _TAIL = 0.025
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and the ends of its interval; None where there is too little to resample."""
+    """A value, and the ends of its interval; None if there is too little to resample."""
 
     value: float
     low: float | None = None

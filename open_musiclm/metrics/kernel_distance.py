@@ -17,7 +17,7 @@ _ROWS_AT_ONCE = 1024
 def median_distance(embeddings: Float[Tensor, "vectors dim"], rng: np.random.Generator) -> float:
     """The median distance of two vectors of a set, which is the kernel's bandwidth; the lower of two middle ones.
 
-    Of more than `MOST_ROWS_OF_MEDIAN` vectors so many are drawn. Raises ValueError where there are fewer than two.
+    Of more than `MOST_ROWS_OF_MEDIAN` vectors so many are drawn. Raises ValueError if there are fewer than two.
     """
     if len(embeddings) < 2:
         raise ValueError("a distance takes two vectors")
@@ -36,6 +36,7 @@ class GroupedSet:
     count: int
 
     def sizes(self) -> Float[Tensor, "groups"]:
+        """The number of vectors of each group."""
         return torch.bincount(self.groups, minlength=self.count).double()
 
 
@@ -52,7 +53,7 @@ class KernelSums:
     def distance(self, left: Float[Tensor, "left"] | None = None, right: Float[Tensor, "right"] | None = None) -> float:
         """The KAD, each group counted as often as its weight says; copies of a group are not compared with each other.
 
-        It may be below 0 where the sets are alike. Raises ValueError where a set has no pair.
+        It may be below 0 where the sets are alike. Raises ValueError if a set has no pair.
         """
         left = torch.ones_like(self.left_sizes) if left is None else left.double()
         right = torch.ones_like(self.right_sizes) if right is None else right.double()

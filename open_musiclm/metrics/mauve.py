@@ -41,7 +41,7 @@ class Buckets:
 
 def cluster(evaluated: Float[Tensor, "vectors dim"], reference: Float[Tensor, "others dim"], seed: int) -> Buckets:
     """Vectors of length 1, on the principal axes that hold 90 % of the variance, in one cluster for every ten vectors
-    of the smaller set. Raises ValueError where a set has fewer than two vectors."""
+    of the smaller set. Raises ValueError if a set has fewer than two vectors."""
     fewest = min(len(evaluated), len(reference))
     if fewest < 2:
         raise ValueError("MAUVE takes two vectors of each set")

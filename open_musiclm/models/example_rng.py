@@ -5,7 +5,7 @@ device, in a batch of any size, on any number of processes, and when a block is 
 """
 
 import torch
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor, nn
 
 # An odd multiplier and a shift to the right, in turn, mix 32 bits well (the search of C. Wellons, 2018).
@@ -48,8 +48,10 @@ class ExampleDropout(nn.Module):
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Tensor, seeds: Seeds | None) -> Tensor:
-        """x [batch, time, channels]; in training mode with `seeds`, the rest is scaled up for what is dropped."""
+    def forward(
+        self, x: Float[Tensor, "batch time channels"], seeds: Seeds | None
+    ) -> Float[Tensor, "batch time channels"]:
+        """Dropout of x in training mode with `seeds`; the rest is scaled up."""
         if not self.training or self.probability == 0 or seeds is None:
             return x
         share = 1 - self.probability

@@ -2,14 +2,14 @@
 
 Tokens follow the delay pattern of MusicGen (Copet et al. 2023): position p predicts, for every quantizer q, the token
 of frame p - q. Its input is the sum of the embeddings of what position p - 1 predicts, and of the conditioning of frame
-p (SoundStorm, Borsos et al. 2023), which has passed a small network that looks ahead. So T frames of Q quantizers take
+p (SoundStorm, Borsos et al. 2023) after a small network that looks ahead. So T frames of Q quantizers take
 T + Q - 1 positions. CLAP tokens are a prefix with positions of their own.
 """
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -110,8 +110,7 @@ class FrameEmbedding(nn.Module):
 class AlignedConditioning(nn.Module):
     """Conditioning tokens to one vector per acoustic frame: that of the conditioning frame at the same time.
 
-    Before, each of `conditioning_depth` residual blocks lets a conditioning frame attend to
-    `conditioning_kernel` frames around it, so that a vector holds `lookahead_seconds` of what is to come.
+    `conditioning_depth` residual convolution blocks of width `conditioning_kernel` see `lookahead_seconds` ahead.
     """
 
     def __init__(self, stream: TokenStream, predicted: TokenStream, config: AcousticConfig) -> None:
@@ -168,8 +167,10 @@ def delayed(ids: Int[Tensor, "batch frames quantizers"], empty: int) -> Int[Tens
     return pattern
 
 
-def undelayed(pattern: Tensor, frames: int) -> Tensor:
-    """[batch, positions, quantizers, ...] in the delay pattern to [batch, frames, quantizers, ...]."""
+def undelayed(
+    pattern: Shaped[Tensor, "batch positions quantizers *rest"], frames: int
+) -> Shaped[Tensor, "batch frames quantizers *rest"]:
+    """The reverse of `delayed`: the first `frames` frames of a delay pattern."""
     parts = [pattern[:, quantizer : quantizer + frames, quantizer] for quantizer in range(pattern.shape[2])]
     return torch.stack(parts, dim=2)
 

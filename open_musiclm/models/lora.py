@@ -25,9 +25,9 @@ _SHOWN = 3
 
 
 def add_adapter(stage: Stage, config: LoraConfig) -> None:
-    """Puts an untrained adapter, which changes nothing yet, on a stage and freezes all other weights.
+    """Adds an untrained adapter, which changes nothing yet, to a stage and freezes all other weights.
 
-    Raises UserError where peft is not installed.
+    Raises UserError if peft is not installed.
     """
     try:
         from peft import LoraConfig as PeftConfig
@@ -66,7 +66,7 @@ def adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_adapter_tensors(stage: Stage, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Takes the matrices of a file into the adapter of a stage. Raises UserError where they do not fit it."""
+    """Takes the matrices of a file into the adapter of a stage. Raises UserError if they do not fit it."""
     own = {name: name.replace(f".{_NAME}", "") for name in stage.layout.state_dict() if _is_adapters(name)}
     state = stage.layout.state_dict()
     problems = [f"{name} is missing" for name in own.values() if name not in tensors]
@@ -104,7 +104,7 @@ def merge_adapters(stage: Stage, adapters: Sequence[tuple[Adapter, float]], base
 def _pairs(
     adapter: Adapter, modules: Mapping[str, nn.Module], stage: str, base: object
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Both matrices of each layer of an adapter. Raises UserError where they fit no such layers."""
+    """Both matrices of each layer of an adapter. Raises UserError if they fit no such layers."""
     if adapter.stage != stage:
         adapter.check_base(stage, "", str(base))  # type: ignore[arg-type] # it says which stage it is of
     found: dict[str, dict[int, Tensor]] = {}

@@ -38,7 +38,7 @@ class T5PositionBias(nn.Module):
     """T5's buckets, exact up to 15 positions, then logarithmic up to 128 - of the distance ahead.
 
     Released checkpoints were trained with the sign reversed: every key at or before the query falls into
-    bucket 0, and only the keys ahead of it, within a non-causal prefix, are told apart.
+    bucket 0, and only keys ahead of it, within a non-causal prefix, have different buckets.
     """
 
     def __init__(self, heads: int) -> None:

@@ -23,7 +23,7 @@ _CONDITION, _HISTORY = 1 << 16, 1 << 17  # what derives the seeds of each; block
 
 
 class StageLoss(NamedTuple):  # a tuple, for FSDP2 looks for the tensors of a module's output
-    """The training loss, the share of tokens of the last sequence predicted right, and its likeliest tokens."""
+    """The training loss, the accuracy on the tokens of the last sequence, and its most likely tokens."""
 
     loss: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
@@ -106,7 +106,7 @@ def token_layout(sequences: Sequence[TokenStream], config: TransformerConfig) ->
     return FlatLayout(sequences, config)
 
 
-# Settings of a stage that its weights can be used with only as they were trained.
+# Settings of a stage that must be those of its training.
 _ARCHITECTURE = (
     "dim",
     "depth",
@@ -128,7 +128,7 @@ def build_stage(name: StageName, config: ModelConfig) -> Stage:
 
 
 def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
-    """Stage `name` with the weights at `path`, ours or released, in evaluation mode. Raises UserError."""
+    """Stage `name` with the weights at `path`, own or released, in evaluation mode. Raises UserError."""
     weights = load_weights(path, name)
     stage = _filled(weights, name, config)
     if weights.model_config is not None:  # guidance needs what they were trained with
@@ -137,9 +137,9 @@ def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.d
 
 
 def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
-    """As `load_stage`, but to be trained as `config` says.
+    """As `load_stage`, but for training with `config`.
 
-    Weights without the `conditioning_time_bias` that it wants get one as it begins. Raises UserError.
+    If the config has `conditioning_time_bias` and the weights do not, a new one is added. Raises UserError.
     """
     weights, section = load_weights(path, name), config.stage(name)
     if not section.conditioning_time_bias or any(key.startswith(_TIME_BIAS) for key in weights.tensors):
@@ -152,7 +152,7 @@ def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, dev
 
 
 def load_stage_to_adapt(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
-    """As `load_stage`, but to train an adapter on, as `config` says. Raises UserError."""
+    """As `load_stage`, but for training an adapter with `config`. Raises UserError."""
     return _filled(load_weights(path, name), name, config).to(device)
 
 

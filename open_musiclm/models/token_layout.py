@@ -1,7 +1,7 @@
 """A token layout: which positions a window has, how they are embedded, and what is predicted where.
 
-The flat layout has one position per token, the frames layout one per acoustic frame. Stages and their training know a
-layout by this interface only; for generation each layout has a generator of its own.
+The flat layout has one position per token, the frames layout one per acoustic frame. Stages and their training
+use a layout only through this interface; for generation each layout has its own generator.
 """
 
 from abc import ABC, abstractmethod
@@ -47,7 +47,7 @@ class TokenLayout(nn.Module, ABC):
     ) -> tuple[list[Float[Tensor, "batch _ _"] | None], list[Int[Tensor, "batch _"]]]:
         """Logits and labels of each sequence, tokens in time-major order: token 0 of frame 0, token 1 of frame 0, ...
 
-        Logits are None where not wanted, and never for the last sequence. The predicted tokens come first; a layout may
-        have an end id behind them, and as the last class. Raises UserError where the layout does not predict what is
+        Logits are None if not wanted, and never for the last sequence. The predicted tokens come first; a layout may
+        have an end id behind them, and as the last class. Raises UserError if the layout does not predict what is
         wanted.
         """

@@ -34,13 +34,14 @@ class LayerNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        """x normalised over its last dimension, times `gamma`."""
         return functional.layer_norm(x, self.gamma.shape, self.gamma)
 
 
 class Attention(nn.Module):
     """Multi-query attention: one key and value head for all query heads, L2-normalised queries and keys.
 
-    Queries see the normalised input, keys and values the bare one.
+    Queries come from the normalised input, keys and values from the input itself.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -78,7 +79,7 @@ class CausalConvolution(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time channels"]:
-        """Before the first position there is nothing: zeros."""
+        """Zeros precede the first position."""
         extended, weight = functional.pad(x, (0, 0, CONVOLUTION_WIDTH - 1, 0)), self.weight.to(x.dtype)
         time = x.shape[1]
         if x.device.type == "cpu":  # channels last is the one layout with a fast kernel there

@@ -42,7 +42,7 @@ class Codec(nn.Module):
 
     @classmethod
     def load(cls, config: ModelConfig, device: torch.device) -> "Codec":
-        """The codec and the decoder that `encodec_cfg` names. Raises UserError, also where they do not fit the
+        """The codec and the decoder that `encodec_cfg` names. Raises UserError, also if they do not fit the
         config."""
         section, quantizers = config.encodec_cfg, config.num_acoustic_quantizers
         model = _load_model(config)
@@ -78,7 +78,7 @@ class Codec(nn.Module):
 def codec_paths(config: ModelConfig) -> list[Path]:
     """The files that are read of the local directory that `encodec_cfg.model_name` names.
 
-    Raises UserError where it holds no codec.
+    Raises UserError if it holds no codec.
     """
     folder = Path(config.backbone(config.encodec_cfg.model_name))
     released = released_file_in(folder)

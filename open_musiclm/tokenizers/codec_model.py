@@ -1,4 +1,4 @@
-"""What the package needs of a codec: rates, codebooks, and the three steps from wave to wave."""
+"""The interface of a codec: rates, codebooks, and the three steps from wave to wave."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,15 +24,15 @@ class CodecModel(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:
-        """Codes of the first `quantizers` codebooks, coarsest first; the last frame may be begun only."""
+        """Codes of the first `quantizers` codebooks, coarsest first; the last frame may be partial."""
 
     @abstractmethod
     def latents(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch latent_dim time"]:
-        """The sum of the vectors that the codes of the first codebooks stand for."""
+        """The sum of the code vectors of the first codebooks."""
 
     @abstractmethod
     def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
-        """time * hop samples. Raises UserError where the codec has no decoder of its own."""
+        """time * hop samples. Raises UserError if the codec has no decoder of its own."""
 
     def quantizers_at(self, bandwidth: float) -> int:
         """How many codebooks fit into `bandwidth` kbps."""

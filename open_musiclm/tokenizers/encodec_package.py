@@ -42,13 +42,16 @@ class EncodecPackage(CodecModel):
         return cls(*load_encodec(folder))
 
     def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:
+        """See `CodecModel.encode`."""
         embeddings = self.model.encoder(waves.unsqueeze(1))
         return self.model.quantizer.vq.encode(embeddings, n_q=quantizers).permute(1, 2, 0)
 
     def latents(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch latent_dim time"]:
+        """See `CodecModel.latents`."""
         return self.model.quantizer.decode(codes.permute(2, 0, 1))
 
     def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
+        """See `CodecModel.decode`."""
         return self.model.decoder(latents).squeeze(1)
 
 

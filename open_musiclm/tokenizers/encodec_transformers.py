@@ -66,14 +66,17 @@ class EncodecTransformers(CodecModel):
         return cls(filled(EncodecModel, _config(directory), directory.tensors(), directory))
 
     def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:
+        """See `CodecModel.encode`."""
         embeddings = self.model.encoder(waves.unsqueeze(1))
         codes = self.model.quantizer.encode(embeddings, self.bandwidths[-1])
         return codes[:quantizers].permute(1, 2, 0)
 
     def latents(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch latent_dim time"]:
+        """See `CodecModel.latents`."""
         return self.model.quantizer.decode(codes.permute(2, 0, 1))
 
     def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
+        """See `CodecModel.decode`."""
         return self.model.decoder(latents).squeeze(1)[:, : latents.shape[2] * self.hop]
 
 

@@ -1,4 +1,4 @@
-"""Log-frequency spectrograms of several window lengths side by side: what a spectral codec sees of a wave.
+"""Log-frequency spectrograms of several window lengths, concatenated: the input of a spectral codec.
 
 Long windows separate the partials of low notes, short ones show when a note begins (as the resolutions of a constant-Q
 transform do, Brown 1991). Phases are left out.

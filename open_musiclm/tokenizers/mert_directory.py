@@ -1,7 +1,6 @@
 """A MERT or HuBERT as a directory in Hugging Face's layout, checked before anything is built.
 
-MERT is HuBERT but for three options, for which it brings Python code. That code runs only with the consent of the
-person who starts the program.
+MERT is HuBERT, except for three options that need its own Python code. That code runs only if the user allows it.
 """
 
 from pathlib import Path
@@ -63,7 +62,7 @@ class _Mert(Description):
 
 
 class MertDirectory:
-    """A directory, by its path or hub id; `key` is what named it. What it holds raises UserError where it is wrong."""
+    """A directory, by its path or hub id; `key` is what named it. What it holds raises UserError if it is wrong."""
 
     def __init__(self, name: str | Path, key: str) -> None:
         self.files = ForeignDirectory(name, key)

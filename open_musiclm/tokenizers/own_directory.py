@@ -1,4 +1,4 @@
-"""A model of our own as a directory: `config.json` (its architecture) and `model.safetensors` (its weights)."""
+"""A model of this project as a directory: `config.json` (its architecture) and `model.safetensors` (its weights)."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -72,7 +72,7 @@ def filled(build: Callable[[], Model], tensors: Mapping[str, Tensor], weights: P
 
 
 def check_same_architecture(directory: Path, found: Section, wanted: Section) -> None:
-    """Raises UserError where a directory's model has another architecture than the one in training."""
+    """Raises UserError if a directory's model has another architecture than the one in training."""
     if found != wanted:
         own, expected = found.model_dump(), wanted.model_dump()
         differing = ", ".join(f"{key} {own[key]}, not {expected[key]}" for key in own if own[key] != expected[key])

@@ -1,7 +1,6 @@
-"""Transformers' models out of a foreign directory: described by numbers that were checked, filled with its weights.
+"""Loads transformers' models from a foreign directory with a checked config.
 
-The model is first built without memory. So a config whose sizes the weights do not have costs nothing, however large
-they are.
+The model is first built without memory, so a config with wrong sizes costs nothing, however large they are.
 """
 
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ def filled(
     directory: ForeignDirectory,
     may_lack: frozenset[str] = frozenset(),
 ) -> Model:
-    """The model in float32 and evaluation mode. Raises UserError where the weights are not those of the config.
+    """The model in float32 and evaluation mode. Raises UserError if the weights are not those of the config.
 
     `may_lack` are tensors that the weights need not hold; what the model has no place for is ignored.
     """

@@ -45,12 +45,12 @@ class ClapQuantizer(nn.Module):
 
     @property
     def trained(self) -> bool:
-        """Whether every codebook has had its start by k-means."""
+        """Whether every codebook is initialised by k-means."""
         return all(bool(flag) for name, flag in self.residual_vq.named_buffers() if name.endswith(".initted"))
 
     @torch.no_grad()
     def encode(self, embeddings: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch quantizers"]:
-        """The nearest code per codebook, each of what the codebooks before it left over.
+        """The nearest code per codebook, each for the residual of the codebooks before it.
 
         Distances are computed directly, not through a matrix product, so that the tokens of an embedding
         depend neither on the batch around it nor on the precision of products.
@@ -64,7 +64,7 @@ class ClapQuantizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Int[Tensor, "batch quantizers"]) -> Float[Tensor, "batch dim"]:
-        """The embeddings that tokens stand for: the sum of their codes."""
+        """The embeddings of tokens: the sum of their codes."""
         codes = [codebook[ids] for codebook, ids in zip(self.residual_vq.codebooks, tokens.unbind(-1), strict=True)]
         return torch.stack(codes).sum(0)
 

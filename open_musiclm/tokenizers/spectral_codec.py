@@ -178,13 +178,16 @@ class SpectralCodec(CodecModel):
         return cls(*load_model(folder, SpectralArchitecture, SpectralModel))
 
     def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:
+        """See `CodecModel.encode`."""
         _, latents = self.model.encode(waves)
         return self.model.quantizer.vq.encode(latents, n_q=quantizers).permute(1, 2, 0)
 
     def latents(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch latent_dim time"]:
+        """See `CodecModel.latents`."""
         return self.model.quantizer.decode(codes.permute(2, 0, 1))
 
     def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
+        """See `CodecModel.decode`. Always raises UserError."""
         raise UserError(
             "encodec_cfg: a spectral codec has no decoder of its own; train one with scripts/train_vocos.py and name "
             "it as encodec_cfg.decoder"

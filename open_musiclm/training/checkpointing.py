@@ -27,7 +27,7 @@ from open_musiclm.training.trainer import Resumable, Trainer
 
 STATE_NAME = "state.json"
 _UNFINISHED = ".unfinished_"
-_ANOTHER = "go on from another checkpoint (--continue_from_step)"
+_ANOTHER = "resume from another checkpoint (--continue_from_step)"
 # What reading or taking back a state raises where its file is cut short, edited or of another training.
 _DAMAGES = (
     OSError,
@@ -45,7 +45,7 @@ _RANDOM = "random_"
 
 
 class TrainingState(Section):
-    """How far a run is: steps made, `draws` examples taken by all processes, and its best validated checkpoint."""
+    """The progress of a run: steps made, `draws` examples taken by all processes, and its best checkpoint."""
 
     step: NonNegativeInt = 0
     draws: NonNegativeInt = 0
@@ -60,7 +60,7 @@ class TrainingState(Section):
         return self.model_copy(update={"step": self.step + 1, "draws": draws, "losses": self.losses.trained(loss)})
 
     def with_losses(self, losses: LossHistory) -> "TrainingState":
-        """With what is known of losses after a validation."""
+        """With the losses after a validation."""
         return self.model_copy(update={"losses": losses})
 
     def after_skip(self) -> "TrainingState":
@@ -68,7 +68,7 @@ class TrainingState(Section):
         return self.model_copy(update={"skipped_steps": self.skipped_steps + 1})
 
     def with_best(self, step: int | None, validation_loss: float | None, chosen: bool = False) -> "TrainingState":
-        """With another best checkpoint, or none; `chosen`: the results folder stands for it."""
+        """With another best checkpoint, or none; see `Best` for `chosen`."""
         changes = {"best_step": step, "best_validation_loss": validation_loss, "best_is_chosen": chosen}
         return self.model_copy(update=changes)
 
@@ -82,9 +82,9 @@ class Best(Section):
 
 
 def find_checkpoint(path: Path, step: int | None) -> Path:
-    """The checkpoint folder to go on from: of `step`, or the newest, in a results folder; or `path` itself.
+    """The checkpoint folder to resume from: that of `step`, or the newest, in a results folder; or `path` itself.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     if (path / STATE_NAME).is_file():
         if step is not None and _step_of(path) != step:
@@ -95,7 +95,7 @@ def find_checkpoint(path: Path, step: int | None) -> Path:
         return path
     steps = saved_steps(path)
     if not steps:
-        raise UserError(f"{path}: holds no checkpoint to go on from; give a results folder or a checkpoint folder")
+        raise UserError(f"{path}: holds no checkpoint to resume from; give a results folder or a checkpoint folder")
     if step is not None and step not in steps:
         raise UserError(f"--continue_from_step {step}: {path} has {', '.join(map(str, steps))}")
     return step_folder(path, steps[-1] if step is None else step)
@@ -107,7 +107,7 @@ def results_folder_of(checkpoint: Path) -> Path:
 
 
 def read_state(checkpoint: Path) -> TrainingState:
-    """How far the run of this checkpoint was. Raises UserError."""
+    """The progress of the run at this checkpoint. Raises UserError."""
     file = checkpoint / STATE_NAME
     try:
         return load_section(file, TrainingState)
@@ -139,16 +139,16 @@ def save_checkpoint(
         reason = _refusal(unfinished.with_name(f"{unfinished.name}_probe")) or _reason(error)
         shutil.rmtree(unfinished, ignore_errors=True)
         kept = saved_steps(results_folder)
-        remains = f"; the checkpoint of step {kept[-1]} is whole" if kept else ""
+        remains = f"; the checkpoint of step {kept[-1]} is intact" if kept else ""
         raise UserError(f"{folder}: cannot write this checkpoint: {reason}{remains}") from error
     accelerator.wait_for_everyone()
     return folder
 
 
 def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelerator) -> TrainingState:
-    """Puts the trainer and this process's random states back to where they were. Raises UserError.
+    """Restores the trainer and the random states of this process. Raises UserError.
 
-    With more processes than there were, the new ones keep the random states they have.
+    With more processes than before, the new ones keep their own random states.
     """
     state = read_state(checkpoint)
     trainer.read_weights(checkpoint)
@@ -172,13 +172,13 @@ def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelera
 
 
 def remove_unfinished(results_folder: Path) -> None:
-    """Removes what a run that was killed while it wrote a checkpoint has left behind."""
+    """Removes unfinished checkpoints of a killed run."""
     for leftover in (results_folder / CHECKPOINTS_FOLDER).glob(f"{_UNFINISHED}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def remove_checkpoint(results_folder: Path, step: int) -> None:
-    """Removes a checkpoint; one that is half removed is not taken for a whole one."""
+    """Removes a checkpoint; a half removed one does not count as complete."""
     folder = step_folder(results_folder, step)
     doomed = folder.with_name(_UNFINISHED + folder.name)
     os.replace(folder, doomed)
@@ -202,7 +202,7 @@ def _write_parts(folder: Path, trainer: Trainer, state: TrainingState, accelerat
 
 
 def _check_weights(folder: Path) -> None:
-    """Raises UserError where the weights in a checkpoint hold NaN or infinity."""
+    """Raises UserError if the weights in a checkpoint hold NaN or infinity."""
     for file in sorted(folder.rglob("*.safetensors")):
         if not file.name.startswith(_RANDOM):  # where NaN stands for none
             check_finite(load_file(file), file.relative_to(folder).as_posix())
@@ -235,7 +235,7 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def _refusal(probe: Path) -> str | None:
-    """What the disk says when it is written to, None if it takes it: torch and safetensors do not pass that on."""
+    """The error of a test write, None if it succeeds: torch and safetensors hide the reason."""
     try:
         with probe.open("wb") as file:
             file.write(bytes(1 << 20))

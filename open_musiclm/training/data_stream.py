@@ -22,7 +22,7 @@ from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.trainer import IndexedBatch
 
 MAX_WORKER_DEATHS = 3
-_VALIDATION = 2  # what its random choice has in place of an epoch
+_VALIDATION = 2  # in place of an epoch, for its random choice
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Batches:
                 worker.kill()
 
     def _replace_workers(self, error: Exception) -> None:
-        """Raises the error where it is none of a worker's death, and UserError where workers die again and again."""
+        """Raises the error where it is none of a worker's death, and UserError if workers die again and again."""
         if self.data.num_workers == 0 or not is_death(error):
             raise error
         self._deaths += 1
@@ -160,7 +160,7 @@ class _Batches:
         if self._deaths >= MAX_WORKER_DEATHS:
             raise UserError(
                 f"data workers died {self._deaths} times in a row, after {self.taken} batches of this process (often "
-                "for lack of memory); set num_workers lower and go on with --continue_from_dir"
+                "for lack of memory); set num_workers lower and resume with --continue_from_dir"
             ) from error
         self._batches = self.after(self.taken)
 

@@ -1,4 +1,4 @@
-"""What the processes of a run exchange; with one process every function gives that one's own values.
+"""Communication between the processes of a run; with one process every function returns its own values.
 
 A run is distributed by DDP, which keeps whole weights in every process, or by FSDP2, which shards them.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -24,11 +24,11 @@ _ON_MAIN = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def num_processes() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def all_reduce(x: Tensor) -> Tensor:
+def all_reduce(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """The sum over all processes, without a gradient."""
     total = x.detach().clone()
     if distributed.is_initialized():
@@ -36,27 +36,29 @@ def all_reduce(x: Tensor) -> Tensor:
     return total
 
 
-def all_reduce_mean(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """The mean over all processes, without a gradient."""
     return all_reduce(x) / num_processes()
 
 
-def mean_metrics(values: Mapping[str, Tensor]) -> dict[str, float]:
+def mean_metrics(values: Mapping[str, Shaped[Tensor, ""]]) -> dict[str, float]:
     """The mean over all processes of every scalar."""
     means = all_reduce_mean(torch.stack([value.detach().float() for value in values.values()]))
     return dict(zip(values, means.tolist(), strict=True))
 
 
 def all_gather(x: Shaped[Tensor, "batch *shape"]) -> Shaped[Tensor, "all *shape"]:
-    """The tensors of all processes, which are equally long, in the order of the processes.
+    """The tensors of all processes, of equal length, in the order of the processes.
 
-    Each process receives the gradient of its own part from the losses of all: the mean of all processes' gradients is
-    that of the mean of their losses.
+    Each process receives the gradient of its own part from the losses of all: the mean of all gradients is the
+    gradient of the mean loss.
     """
     return _AllGather.apply(x) if distributed.is_initialized() else x
 
 
-def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
+def gather_positions(
+    x: Shaped[Tensor, "own *shape"], positions: Int[Tensor, "count"]
+) -> Shaped[Tensor, "count *shape"]:
     """`all_gather(x)[positions]`, without gathering it all; `positions` are whole numbers on the CPU."""
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     own = positions - rank * len(x)
@@ -73,13 +75,13 @@ class ValidationMeans:
         self.accelerator, self.names = accelerator, names
         self._sums: list[Float[Tensor, "values"]] = []
 
-    def add(self, values: Sequence[Tensor], count: int) -> None:
-        """The means over `count` examples, or frames where those are counted."""
+    def add(self, values: Sequence[Shaped[Tensor, ""]], count: int) -> None:
+        """Adds the means over `count` examples (or frames, if these are counted)."""
         stacked = torch.stack([value.detach().float() for value in values])
         self._sums.append(torch.cat((stacked * count, stacked.new_tensor([count]))))
 
     def compute(self) -> dict[str, float]:
-        """Every name's mean; NaN where no process had an example."""
+        """Every name's mean; NaN if no process had an example."""
         parts = [torch.zeros(len(self.names) + 1), *(part.cpu() for part in self._sums)]
         sums = torch.stack(parts).double().sum(dim=0).float()  # in float32 the sums of many batches would drift
         *totals, count = all_reduce(sums.to(self.accelerator.device)).tolist()
@@ -92,7 +94,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def whole_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state, sharded or not, whole on the CPU of process 0; empty in the others.
+    """A module's state dict, whole on the CPU of process 0 and empty in the others, also of a sharded module.
 
     Every process calls this.
     """
@@ -101,7 +103,7 @@ def whole_weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """`optimizer.state_dict()`; where `module` is sharded, whole on the CPU of process 0 and empty in the others.
+    """`optimizer.state_dict()`; if `module` is sharded, whole on the CPU of process 0 and empty in the others.
 
     Every process calls this.
     """
@@ -118,14 +120,14 @@ def whole_optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -
     }
 
 
-def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a whole tensor where `like`, of the same shape, is sharded; else the tensor itself."""
+def sharded_like(tensor: Shaped[Tensor, "..."], like: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """This process's shard of a whole tensor, if `like` is sharded and has its shape; else the tensor itself."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
-def whole_scalar(value: Tensor) -> Tensor:
+def whole_scalar(value: Float[Tensor, ""]) -> Float[Tensor, ""]:
     """A scalar that the processes may hold in parts, such as the norm of sharded gradients."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 

@@ -10,9 +10,9 @@ _VALIDATIONS = 2  # in a row that have to show it
 
 
 class LossHistory(Section):
-    """What is known of a run's losses; part of a checkpoint's state, so that a run that goes on judges alike.
+    """The losses of a run so far, part of a checkpoint's state, so that a resumed run decides alike.
 
-    The sum and count are those of training losses since the last validation.
+    The sum and count are of training losses since the last validation.
     """
 
     training_sum: float = 0.0

@@ -52,7 +52,7 @@ class WeightAverage:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes a state back, after the module has taken the averages of the same checkpoint.
 
-        Raises ValueError where it is none of this module's.
+        Raises ValueError if it is none of this module's.
         """
         weights: dict[str, Tensor] = state_dict["weights"]
         if weights.keys() != self._averages.keys():
@@ -77,11 +77,11 @@ class WeightAverage:
 
 
 def check_average(checkpoint: Path, average: WeightAverage | None) -> None:
-    """Raises UserError where a checkpoint was made with an average and the run that goes on has none, or reversed."""
+    """Raises UserError if a checkpoint has an average and the resumed run has none, or the reverse."""
     has_average = (checkpoint / f"{AVERAGE_NAME}.pt").exists()
     if has_average and average is None:
-        raise UserError(f"{checkpoint}: made with ema_decay; set it again to go on with this run")
+        raise UserError(f"{checkpoint}: made with ema_decay; set it again to resume this run")
     if average is not None and not has_average:
         raise UserError(
-            f"{checkpoint}: made without ema_decay; leave it out to go on, or begin a new run with --fine_tune_from"
+            f"{checkpoint}: made without ema_decay; leave it out to resume, or start a new run with --fine_tune_from"
         )

@@ -57,7 +57,7 @@ class HubertKmeansTrainer:
 
         Returns the batch's mean squared distance from its centroids and the share of clusters it falls into, nothing
         while the first update waits.
-        Raises UserError where features are not finite.
+        Raises UserError if features are not finite.
         """
         features = self.accelerator.gather(self.mert.features(batch.waves["semantic"]).flatten(0, 1))
         if not features.isfinite().all():
@@ -87,7 +87,7 @@ class HubertKmeansTrainer:
 
 
 def check_enough_frames(paths: list[Path], config: ModelConfig) -> None:
-    """Raises UserError where all files together have fewer frames than there are clusters; reads few headers."""
+    """Raises UserError if all files together have fewer frames than there are clusters; reads few headers."""
     clusters, frames = config.hubert_kmeans_cfg.codebook_size, 0
     for path in paths:
         try:

@@ -29,11 +29,11 @@ MAX_SKIPPED_IN_A_ROW = 10
 class Loop:
     """Trains `trainer` on `data` for `config.num_train_steps` steps in `run`'s folder.
 
-    With an `early_stop_patience` it ends after so many validations in a row without a lower loss; the checkpoint of the
-    lowest one is kept, and it is the one that the folder stands for.
+    With `early_stop_patience` it ends after so many validations in a row without a lower loss; the results folder then
+    means the checkpoint with the lowest loss.
 
-    Going on from a checkpoint gives, on the same number of processes, the losses of an uninterrupted run. Raises
-    UserError; the checkpoints on disk are whole then too.
+    On the same number of processes, a resumed run has the losses of an uninterrupted one. Raises UserError; checkpoints
+    on disk stay intact.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Loop:
         if self.state.step >= self.config.num_train_steps:
             self.log.say(
                 f"nothing was trained: step {self.state.step} is made already, and num_train_steps is "
-                f"{self.config.num_train_steps}; raise it to go on"
+                f"{self.config.num_train_steps}; raise it to continue"
             )
         elif self._is_done():
-            self.log.say("nothing was trained: this run stopped early; raise early_stop_patience to go on")
+            self.log.say("nothing was trained: this run stopped early; raise early_stop_patience to continue")
         stopped_by = 0
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
@@ -89,7 +89,7 @@ class Loop:
             self.stream.close()
             self.log.close()
         if not finished:
-            self.log.say(f"stopped after step {self.state.step}; go on with: {self.run.resume_command()}")
+            self.log.say(f"stopped after step {self.state.step}; resume with: {self.run.resume_command()}")
             self.accelerator.wait_for_everyone()  # a launcher ends all processes when the first one ends
             raise Interrupted(stopped_by)
 
@@ -149,11 +149,11 @@ class Loop:
             raise UserError(
                 f"{self.trainer.name}: the loss was not finite {MAX_SKIPPED_IN_A_ROW} times in a row, last in step "
                 f"{self.state.step} ({batch}); these steps changed no weights. Lower lr, or set precision "
-                "to float32, and go on from the last checkpoint"
+                "to float32, and resume from the last checkpoint"
             )
 
     def _validate(self) -> None:
-        """Validates after this step, once; a signal ends this without a result, for a large set takes long."""
+        """Validates after this step, once; a signal ends this early, without a result."""
         if self.validation is None or self._is_validated():
             return
         values = self.trainer.validate(self._until_asked(self.validation))
@@ -180,9 +180,9 @@ class Loop:
             self._fail_validation(error)
 
     def _fail_validation(self, error: UserError) -> None:
-        """What was trained matters more than its validation, all of whose files may be gone."""
+        """Continues without validation if all validation files are gone: the trained weights matter more."""
         if not self._validation_failed:
-            tell(f"{self.trainer.name}: goes on without validation: {error}")
+            tell(f"{self.trainer.name}: continues without validation: {error}")
         self._validation_failed = True
 
     def _is_validated(self) -> bool:
@@ -234,5 +234,5 @@ class Loop:
     def _restore(self) -> None:
         assert self.run.checkpoint is not None
         self.state = restore_checkpoint(self.run.checkpoint, self.trainer, self.accelerator)
-        if not self.run.goes_on_in_place:
+        if not self.run.resumes_in_place:
             self.state = self.state.with_best(None, None).with_losses(LossHistory())

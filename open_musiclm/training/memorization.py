@@ -1,7 +1,7 @@
-"""Memorization of a trained stage: does it continue what it was trained on token by token?
+"""Memorization of a trained stage: the share of training tokens that it continues exactly.
 
 As MusicLM (Agostinelli et al. 2023, section 6) measures it: the stage is given an example's conditioning and the first
-half of its tokens, and decodes the rest greedily. The same with unseen examples shows what any model guesses right.
+half of its tokens, and decodes the rest greedily. The same with unseen examples shows how much is not memorization.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Memorization(Section):
 
 
 def report_memorization(trainer: StageTrainer, data: TrainingData, folder: Path) -> None:
-    """Measures the checkpoint that a results folder stands for, says the result, and writes memorization.json.
+    """Measures the checkpoint that a results folder means, prints the result, and writes memorization.json.
 
     In process 0 only; the trainer has the weights of that checkpoint afterwards. Raises UserError.
     """
@@ -61,7 +61,7 @@ def continued_share(stage: Stage, ids: Sequence[Ids]) -> float:
     """The share of the second half of the last sequence that greedy decoding after the first half gives exactly."""
     *conditioning, tokens = ids
     half = tokens.shape[1] // 2
-    rngs = [torch.Generator() for _ in range(len(tokens))]  # greedy decoding takes no notice of them
+    rngs = [torch.Generator() for _ in range(len(tokens))]  # greedy decoding ignores them
     made = stage_generator(stage).generate(
         conditioning, tokens[:, :half], tokens.shape[1] - half, Sampling(temperature=0), rngs, lambda _: None
     )

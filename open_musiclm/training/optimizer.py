@@ -94,7 +94,7 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes AdamW's state back, from a run on any number of processes; the settings stay those of the config.
 
-        Raises ValueError where it is none of these weights.
+        Raises ValueError if it is none of these weights.
         """
         weights = [weight for group in self._adamw.param_groups for weight in group["params"]]
         groups = self._adamw.state_dict()["param_groups"]
@@ -108,7 +108,7 @@ class Optimizer:
 
 
 def _check_state(values: dict[str, Any], weight: Tensor) -> None:
-    """Raises ValueError where these are not AdamW's numbers for a weight."""
+    """Raises ValueError if these are not AdamW's numbers for a weight."""
     shapes = {"step": (), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
     if values.keys() != shapes.keys():
         raise ValueError(f"not the state of AdamW, but of {', '.join(map(str, values))[:80]}")

@@ -1,4 +1,4 @@
-"""What a command line says about any training run (no torch in here)."""
+"""The options of any training run (no torch in here)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run writes, where it runs, and what it goes on from.
+    """Where a run writes, where it runs, and what it resumes from.
 
-    `results_folder` None means that of the run it goes on with, or results/`name`. `continue_from` is a results folder
-    or a checkpoint folder, `continue_option` what messages call it.
+    `results_folder` None means that of the resumed run, or results/`name`. `continue_from` is a results folder or a
+    checkpoint folder; `continue_option` is its name in messages.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Preflight: what a stage's training will take, said before it begins, and refused where it cannot fit."""
+"""Preflight: estimates memory and disk of a stage's training before it starts; a run that cannot fit is an error."""
 
 import os
 import resource
@@ -21,8 +21,8 @@ from open_musiclm.training.run import Run
 from open_musiclm.training.step_memory import FLOAT_BYTES, StepMemory, StepPlan, cpu_step, gpu_step
 
 LEFT_FREE = 0.1  # of a GPU: for the driver, fragments, and another program's window
-# Of main memory, for each byte of living tensors: glibc cannot use again all that a step sets free. Measured: 1.45 to
-# 2.4 on small stages, the lowest in the frames layout, the highest with gradient checkpointing.
+# Bytes of main memory per byte of activations: glibc does not reuse all freed memory. Measured: 1.45 to 2.4 on small
+# stages, the lowest in the frames layout, the highest with gradient checkpointing.
 RESIDENT = 1.8
 _CGROUP = Path("/sys/fs/cgroup")
 _KEPT_BESIDE = 2  # checkpoints on the disk beside `keep_last`: the best one, and the one that is being written
@@ -31,9 +31,9 @@ _SMALLEST_ADVICE = LoraConfig(rank=16)
 
 @dataclass(frozen=True)
 class Preflight:
-    """Bytes that a run takes and that there are.
+    """Bytes that a run needs, and bytes that are available.
 
-    `held` is what the process has now, the tokenizers included, and `present` the part of the step that is in it.
+    `held` is the memory of the process now, with the tokenizers; `present` is the part of the step in it.
     """
 
     step: StepMemory
@@ -46,12 +46,12 @@ class Preflight:
 
     @property
     def memory(self) -> int:
-        """The estimate of the process's peak, or of what it has on the GPU."""
+        """The estimated peak of the process, or of its memory on the GPU."""
         return self.held - self.present + self.step.total
 
     @property
     def disk(self) -> int:
-        """What the checkpoints of the run take."""
+        """The size of the run's checkpoints."""
         return self.checkpoint * self.checkpoints
 
     def describe(self) -> str:
@@ -59,20 +59,20 @@ class Preflight:
         step = self.step
         return (
             f"preflight: {_gb(self.memory)} of memory at the peak: {_gb(step.weights)} weights, {_gb(step.training)} "
-            f"gradients and optimizer, {_gb(step.activations)} activations, {_gb(self.held - self.present)} all else; "
-            f"there are {_gb(self.held + self.free)}; {_gb(self.disk)} of disk for {self.checkpoints} checkpoints; "
+            f"gradients and optimizer, {_gb(step.activations)} activations, {_gb(self.held - self.present)} other; "
+            f"available: {_gb(self.held + self.free)}; {_gb(self.disk)} of disk for {self.checkpoints} checkpoints; "
             f"{_gb(self.disk_free)} are free"
         )
 
 
 def preflight(config: StageTrainerConfig, model_config: ModelConfig, stage: nn.Module, run: Run) -> Preflight:
-    """What training `stage` as `config` says takes; call it when all that the run needs is loaded."""
+    """The estimate for training `stage` with `config`; call it after everything else is loaded."""
     accelerator, device = run.accelerator, run.accelerator.device
     step = _step(_plan(config, model_config, accelerator.num_processes), config, device)
     if accelerator.is_fsdp2:
         parts = accelerator.num_processes
         step = StepMemory(step.weights // parts, step.training // parts, step.activations)
-    kept = config.keep_last + _KEPT_BESIDE - (len(saved_steps(run.folder)) if run.goes_on_in_place else 0)
+    kept = config.keep_last + _KEPT_BESIDE - (len(saved_steps(run.folder)) if run.resumes_in_place else 0)
     return Preflight(
         step,
         _held(device),
@@ -85,13 +85,13 @@ def preflight(config: StageTrainerConfig, model_config: ModelConfig, stage: nn.M
 
 
 def check_preflight(config: StageTrainerConfig, model_config: ModelConfig, stage: nn.Module, run: Run) -> None:
-    """Says what training `stage` takes. Raises UserError, with values that would fit, where there is too little.
+    """Prints the estimate for training `stage`. Raises UserError, with values that fit, if memory or disk is too small.
 
-    Where torch cannot simulate a step, that is said, and training begins without this check.
+    If torch cannot simulate a step, prints a line, and training starts without this check.
     """
     try:
         found = preflight(config, model_config, stage, run)
-    except Exception as error:  # parts of torch that are not public: whatever another version raises
+    except Exception as error:  # private parts of torch: another version may raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         tell(f"{config.stage}: preflight: cannot be computed here ({reason}); training begins without it")
         return
@@ -131,7 +131,7 @@ def _plan(config: StageTrainerConfig, model_config: ModelConfig, processes: int 
 
 
 def _advice(plan: StepPlan, config: StageTrainerConfig, device: torch.device, free: int) -> Iterator[str]:
-    """Settings that fit into `free` bytes, the nearest first."""
+    """Settings that fit into `free` bytes, those closest to the config first."""
     ways = [("", plan)]
     if not plan.checkpointing:
         ways.append((" and gradient_checkpointing true", replace(plan, checkpointing=True)))
@@ -148,7 +148,7 @@ def _advice(plan: StepPlan, config: StageTrainerConfig, device: torch.device, fr
 
 
 def _largest_batch(plan: StepPlan, config: StageTrainerConfig, device: torch.device, free: int) -> int:
-    """The largest batch, at most the configured one halved again and again, that fits; 0 where none does."""
+    """The largest batch, at most the configured one halved again and again, that fits; 0 if none does."""
     one, two = (_step(replace(plan, batch=batch, accumulates=True), config, device).total for batch in (1, 2))
     batch = plan.batch
     while batch and one + (batch - 1) * (two - one) > free:
@@ -165,14 +165,14 @@ def _step(plan: StepPlan, config: StageTrainerConfig, device: torch.device) -> S
 
 
 def _held(device: torch.device) -> int:
-    """Bytes that this process has on the device now, or in main memory."""
+    """Bytes that this process uses on the device now, or in main memory."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return psutil.Process().memory_info().rss
 
 
 def _free(device: torch.device, processes: int) -> int:
-    """Bytes that this process may still take."""
+    """Bytes that this process may still allocate."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -181,7 +181,7 @@ def _free(device: torch.device, processes: int) -> int:
 
 
 def _limits() -> Iterator[int]:
-    """What is left below the limits that the system sets: of a container, and of the process."""
+    """Bytes left below the limits of the container and of the process."""
     try:
         limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
         if limit != "max":
@@ -202,7 +202,7 @@ def _checkpoint_bytes(stage: nn.Module, config: StageTrainerConfig) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above that is there."""
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(path))
 
 

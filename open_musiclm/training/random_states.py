@@ -29,7 +29,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_states(states: dict[str, Tensor], device: torch.device) -> None:
-    """Puts the generators back to `states`."""
+    """Restores the generators to `states`."""
     version, *words = states["python"].tolist()
     gauss = states["python_gauss"].item()
     random.setstate((version, tuple(words), None if np.isnan(gauss) else gauss))

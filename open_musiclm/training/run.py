@@ -1,4 +1,4 @@
-"""The beginning of a run: the device, the seed, the results folder, and the checkpoint it goes on from."""
+"""The start of a run: device, seed, results folder, and the checkpoint to resume from."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -36,10 +36,10 @@ _REPLACED_WHEN_RESUMING = frozenset(
 
 @dataclass(frozen=True)
 class Run:
-    """A run that may begin in the results folder `folder`, from `checkpoint` or, where that is None, afresh.
+    """A run in the results folder `folder`, resumed from `checkpoint`, or new if that is None.
 
-    `configs` are the model's and the training's, `facts` what run.json says besides. `claim` is the main process's.
-    Entered, it gives the folder free at the end, as it was if the run did not begin.
+    `configs` are those of the model and the training, `facts` go into run.json. Only the main process has a `claim`. As
+    a context it releases the folder at the end, unchanged if the run did not start.
     """
 
     accelerator: Accelerator
@@ -98,8 +98,8 @@ class Run:
             self.claim.release()
 
     @property
-    def goes_on_in_place(self) -> bool:
-        """Whether this run goes on in the results folder that it was stopped in."""
+    def resumes_in_place(self) -> bool:
+        """Whether this run resumes in the results folder that it was stopped in."""
         return self.checkpoint is not None and results_folder_of(self.checkpoint) == self.folder.resolve()
 
     def wave_statistics(self) -> StatisticsCache:
@@ -107,7 +107,7 @@ class Run:
         return StatisticsCache(self.folder / run_folder.STATISTICS_NAME)
 
     def open_folder(self) -> None:
-        """Makes the results folder ready, writes into it what this run is, and opens the tracker. Raises UserError."""
+        """Prepares the results folder, writes the description of the run, and opens the tracker. Raises UserError."""
         if self.options.log_with == "wandb":
             self._open_tracker()  # it may fail, and nothing is removed yet
         if self.claim is not None:
@@ -118,7 +118,7 @@ class Run:
             self._open_tracker()
 
     def resume_command(self) -> str:
-        """The command that goes on with this run in its results folder."""
+        """The command that resumes this run in its results folder."""
         kept, value_follows = [], False
         for word in run_folder.command_line():
             name, equals, _ = word.partition("=")
@@ -133,7 +133,7 @@ class Run:
         options = tracker_options(self.options.log_with, self.folder)
         try:
             self.accelerator.init_trackers(run_folder.TRACKER_FOLDER, init_kwargs=options)
-        except Exception as error:  # whatever a tracker raises
+        except Exception as error:  # a tracker may raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"--log_with {self.options.log_with}: cannot begin: {reason}") from error
 

@@ -27,18 +27,18 @@ FAILURES_NAME = "failed_sounds.txt"
 STATISTICS_NAME = "wave_statistics.sqlite"
 RUN_NAME = "run.json"
 _CONFIGS = ("model_config.json", "training_config.json", RUN_NAME)
-# What starting anew removes: all that a run writes, and nothing else.
+# What --overwrite removes: all files that a run writes, and no others.
 _WRITTEN = (CHECKPOINTS_FOLDER, SAMPLES_FOLDER, TRACKER_FOLDER, LOG_NAME, FAILURES_NAME, STATISTICS_NAME, *_CONFIGS)
-# What a start that was killed may leave: computed again, and never a reason to refuse a folder.
+# What a killed start may leave; these files do not make a folder count as used.
 _LEFTOVERS = (LOCK_NAME, STATISTICS_NAME, f"{STATISTICS_NAME}-journal")
 _OPTION = "--results_folder "
 
 
 class Claim:
-    """The results folder of a run that is about to begin: checked, and locked until `release`.
+    """The results folder of a run that is about to start: checked, and locked until `release`.
 
-    `step` is the step that the run goes on from where it goes on in this folder, None for any other run. Raises
-    UserError where the folder holds anything that the run may not replace, or another run writes there.
+    `step` is the step that the run resumes from in this same folder, None for any other run. Raises UserError if the
+    folder has files that the run may not replace, or another run writes there.
     """
 
     def __init__(self, folder: Path, step: int | None, overwrite: bool, products: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Claim:
             raise
 
     def begin(self) -> None:
-        """Removes what an earlier run wrote, or what it wrote after `step`; files of any other name stay."""
+        """Removes the files of an earlier run, or those after `step`; files of other names stay."""
         self._begun = True
         if self.step is not None:
             _forget_after(self.folder, self.step)
@@ -66,7 +66,7 @@ class Claim:
             _remove(self.folder / name)
 
     def release(self) -> None:
-        """Gives the folder free, as it was if the run did not begin."""
+        """Releases the folder, unchanged if the run did not start."""
         if not self._begun:
             for name in _LEFTOVERS:
                 if name != LOCK_NAME and name not in self._before:
@@ -77,8 +77,8 @@ class Claim:
         held = self._before - set(_LEFTOVERS)
         if held and not overwrite:
             raise UserError(
-                f"{_OPTION}{self.folder}: not empty; choose another, start anew with --overwrite, or go on with what "
-                "is there (--continue_from_dir where the script has it)"
+                f"{_OPTION}{self.folder}: not empty; choose another, start over with --overwrite, or resume the "
+                "run there (--continue_from_dir, if the script has it)"
             )
         removed = sorted(held.intersection(self._replaced))
         if removed and not _was_run(self.folder):
@@ -99,7 +99,7 @@ class Claim:
 
 
 def _forget_after(folder: Path, step: int) -> None:
-    """Removes what came after `step`, and what a killed run left half done."""
+    """Removes what was written after `step`, and unfinished files of a killed run."""
     remove_unfinished(folder)
     for saved in saved_steps(folder):
         if saved > step:
@@ -116,13 +116,15 @@ def describe(folder: Path, model_config: Section, training_config: Section, fact
     run.json keeps every start of a run that was interrupted, the newest last.
     """
     start = {**facts, "command": shlex.join(command_line()), "versions": versions(), "commit": _commit()}
-    write_json(folder / RUN_NAME, {"starts": [*_earlier_starts(folder / RUN_NAME), start]})  # first: it says what it is
+    write_json(
+        folder / RUN_NAME, {"starts": [*_earlier_starts(folder / RUN_NAME), start]}
+    )  # first: it marks the folder as one of a run
     write_json(folder / "model_config.json", _with_full_paths(model_config))
     write_json(folder / "training_config.json", training_config.model_dump(mode="json"))
 
 
 def command_line() -> list[str]:
-    """The words of the command that runs, as one would type it."""
+    """The words of the running command."""
     launcher = ["accelerate", "launch"] if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ["python"]
     return [*launcher, *sys.argv]
 
@@ -138,7 +140,7 @@ def _with_full_paths(config: Section) -> dict[str, Any]:
 
 
 def _earlier_starts(path: Path) -> list[Any]:
-    """The starts that run.json lists, none where there is no such file. Raises UserError."""
+    """The starts that run.json lists, none if there is no such file. Raises UserError."""
     if not path.exists():
         return []
     try:
@@ -162,7 +164,7 @@ def _was_run(folder: Path) -> bool:
 
 
 def _best_step(path: Path) -> int:
-    """The step that best.json names, 0 where it is absent or damaged."""
+    """The step that best.json names, 0 if it is absent or damaged."""
     try:
         return load_section(path, Best).step
     except UserError:
@@ -170,7 +172,7 @@ def _best_step(path: Path) -> int:
 
 
 def _commit() -> str | None:
-    """The commit of the sources, None where they are no git checkout."""
+    """The commit of the sources, None if they are no git checkout."""
     sources = Path(__file__).parent
     try:
         found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=sources, capture_output=True, text=True, check=False)
@@ -180,16 +182,15 @@ def _commit() -> str | None:
 
 
 def _log_lines(path: Path) -> list[bytes]:
-    """The lines of the log, none where there is no such file. Raises UserError."""
+    """The lines of the log, none if there is no such file. Raises UserError."""
     try:
         return path.read_bytes().splitlines() if path.is_file() or path.is_dir() else []
     except OSError as error:
-        raise UserError(f"{path}: cannot read this log: {error.strerror}; remove it and go on") from error
+        raise UserError(f"{path}: cannot read this log: {error.strerror}; remove it and try again") from error
 
 
 def _forget_lines_after(path: Path, step: int) -> None:
-    """Drops the log lines of steps that are made again, a last line that a kill cut short, and what is no line of a
-    log."""
+    """Drops the log lines after `step`, a truncated last line, and lines that are not valid."""
     kept = [line for line in _log_lines(path) if _step_of(line) <= step]
     if path.exists():
         with atomic_write(path) as temporary:

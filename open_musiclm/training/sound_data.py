@@ -1,4 +1,4 @@
-"""Training data out of a folder of sound."""
+"""Training data from a folder of sound."""
 
 from collections.abc import Sequence
 from pathlib import Path

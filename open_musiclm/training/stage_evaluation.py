@@ -72,11 +72,11 @@ class StageEvaluator:
         )  # fmt: skip
 
     def evaluate(self, stage: Stage, batches: Iterable[list[Ids]]) -> dict[str, float]:
-        """`clap_score`: the mean cosine of a generated sound and the embedding that its CLAP tokens stand for.
+        """`clap_score`: the mean cosine of a generated sound and the embedding that its CLAP tokens decode to.
         `clap_score_of_true`: the same of the examples' own tokens. `fad`: the Fréchet distance between both sets, as
         scripts/evaluate.py measures it, biased upwards as in every small set.
 
-        Raises UserError where there are fewer than two examples.
+        Raises UserError if there are fewer than two examples.
         """
         generator, left = stage_generator(stage), self.samples
         generated, true, wanted = _Sounds(self.embedder), _Sounds(self.embedder), []
@@ -98,7 +98,7 @@ class StageEvaluator:
         }
 
     def _generate(self, generator: StageGenerator, ids: list[Ids], number: int) -> Ids:
-        """The last sequence, sampled anew at temperature 1 from the others; `number` is that of the batch's last."""
+        """The last sequence, sampled at temperature 1 from the others; `number` is that of the batch's last."""
         rngs = [sample_rng(self.seed, "", number - place, generator.name) for place in range(len(ids[0]))]
         empty, frames = ids[-1][:, :0], ids[-1].shape[1]
         return generator.generate(ids[:-1], empty, frames, Sampling(), rngs, lambda frames: None)

@@ -89,7 +89,7 @@ def crops_data(config: StageTrainerConfig, model_config: ModelConfig, statistics
 
 
 def preprocessed_data(config: StageTrainerConfig, model_config: ModelConfig) -> TrainingData:
-    """Windows of a token store. Raises UserError, also where the store does not fit the config."""
+    """Windows of a token store. Raises UserError, also if the store does not fit the config."""
     store = TokenStore(Path(config.folder), model_config)
     training, validation = split_rows(store, config.valid_frac, config.seed)
     sets = [
@@ -114,7 +114,7 @@ def preprocessed_data(config: StageTrainerConfig, model_config: ModelConfig) -> 
 
 
 def _prompted_sounds(data: TrainingData, config: StageTrainerConfig) -> TrainingData:
-    """The same examples, a share of them with a caption. Raises UserError where there are no captions."""
+    """The same examples, a share of them with a caption. Raises UserError if there are no captions."""
     folder, choice = Path(config.folder), CaptionChoice(config.caption_share, config.seed)
     sets = [data.training, *([data.validation] if data.validation is not None else [])]
     paths = [path for sounds in sets if isinstance(sounds, SoundDataset) for path in sounds.paths]

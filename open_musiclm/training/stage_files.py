@@ -68,7 +68,7 @@ class AdapterFile(StageFile):
         if adapter.lora.scale != self.lora.scale:
             raise UserError(
                 f"{adapter.path}: its updates are scaled by {adapter.lora.scale:g}, and the lora section here says "
-                f"{self.lora.scale:g} (alpha / rank); keep alpha and rank when you go on"
+                f"{self.lora.scale:g} (alpha / rank); keep alpha and rank when you resume"
             )
         own = adapter_tensors(stage.layout.state_dict())
         load_adapter_tensors(stage, _sharded(adapter.tensors, own), adapter.path)

@@ -36,7 +36,7 @@ from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, T
 
 @dataclass(frozen=True)
 class StageTools:
-    """What a stage's trainer takes beside the stage: the tokenizers where batches are sound, None where they are
+    """What a stage's trainer takes beside the stage: the tokenizers where batches are sound, None if they are
     tokens; the codec where waves are wanted; the evaluator where the config has `evaluate_every`."""
 
     model_config: ModelConfig
@@ -137,7 +137,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch | list[Ids], folder: Path) -> list[Path]:
-        """Teacher-forced likeliest tokens of a batch beside the true ones, and both as waves."""
+        """Teacher-forced most likely tokens of a batch beside the true ones, and both as waves."""
         ids = [sequence[:SAMPLES_WRITTEN] for sequence in self.tokens_of(batch)]
         with self._averaged():
             predicted = self._run(self.stage.eval(), ids).predicted_ids

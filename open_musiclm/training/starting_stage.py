@@ -1,4 +1,4 @@
-"""The stage that a run begins with: new, from other weights, or frozen ones with an adapter."""
+"""The stage at the start of a run: new, from other weights, or frozen with an adapter."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def starting_stage(
 ) -> tuple[Stage, StageFile]:
     """The stage of `config`, and what its checkpoints hold; the weights of `checkpoint` are read later, by the loop.
 
-    An adapter of a run that goes on has the base that it had before, at `fine_tune_from` where that has moved. Raises
+    An adapter of a resumed run keeps its base weights; `fine_tune_from` gives their new path if they have moved. Raises
     UserError.
     """
     name = config.stage
@@ -54,7 +54,7 @@ def with_lora_rank(training_config: TrainingConfig, name: StageName, rank: int |
 def _adapter_in(checkpoint: Path, name: StageName) -> Adapter:
     file = checkpoint / adapter_name(name)
     if not file.exists():
-        raise UserError(f"{checkpoint}: holds no {file.name}: that run trained whole weights; go on without lora")
+        raise UserError(f"{checkpoint}: holds no {file.name}: that run trained whole weights; resume without lora")
     return load_adapter(file)
 
 
@@ -68,7 +68,7 @@ def _base(config: StageTrainerConfig, fine_tune_from: Path | None, before: Adapt
         )
     if not Path(before.base).is_file():
         raise UserError(
-            f"{before.path}: the weights that it adapts are not at {before.base} any more; give them with "
+            f"{before.path}: the weights that it adapts are no longer at {before.base}; give them with "
             "--fine_tune_from (and --lora_rank) beside --continue_from_dir"
         )
     return Path(before.base)

@@ -1,4 +1,4 @@
-"""How much memory a training step of a stage takes, computed before it is made.
+"""The memory of a training step of a stage, estimated without running it.
 
 The step runs on torch's fake tensors, which have shapes and types and no numbers. For a CPU the whole step runs, and
 the bytes of all living tensors are counted. For a GPU, which need not be there, the forward pass runs with the types

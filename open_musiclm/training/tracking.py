@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LINES = 10.0
 class RunLog:
     """The log of one run; processes other than the main one stay silent.
 
-    A full disk ends no run here: lines of the log wait for space, curves are left out, and both are said once.
+    A full disk does not end a run: log lines wait for space, curves are dropped, and both are reported once.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, name: str, step: int, steps: int) -> None:
@@ -90,11 +90,11 @@ class RunLog:
             tell(f"{self.name}: {line}")
 
     def say_once(self, what: str, error: Exception) -> None:
-        """Says that `what` cannot be written, the first time."""
+        """Reports once that `what` cannot be written."""
         if what not in self._said:
             self._said.add(what)
             reason = str(getattr(error, "strerror", None) or error)
-            self.say(f"cannot write {what}, and goes on without: {reason}")
+            self.say(f"cannot write {what}, continues without: {reason}")
 
     @contextmanager
     def _said_once(self, what: str) -> Iterator[None]:
@@ -123,13 +123,13 @@ class RunLog:
 
 
 def check_tracker(log_with: str) -> None:
-    """Raises UserError where the tracker is not installed."""
+    """Raises UserError if the tracker is not installed."""
     if log_with == "wandb" and find_spec("wandb") is None:
         raise UserError("--log_with wandb: not installed; pip install wandb, or use tensorboard or none")
 
 
 def log_in(log_with: str) -> None:
-    """Raises UserError where wandb knows no account; in its offline mode it needs none."""
+    """Raises UserError if wandb knows no account; in its offline mode it needs none."""
     if log_with != "wandb":
         return
     import wandb
@@ -144,7 +144,7 @@ def log_in(log_with: str) -> None:
 
 
 def tracker_options(log_with: str, folder: Path) -> dict[str, dict[str, str]]:
-    """What a tracker is told besides: wandb writes into the results folder, not beside it."""
+    """Further options of a tracker: wandb writes into the results folder."""
     return {"wandb": {"dir": os.environ.get("WANDB_DIR", str(folder))}} if log_with == "wandb" else {}
 
 

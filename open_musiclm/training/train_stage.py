@@ -24,7 +24,7 @@ from open_musiclm.training.starting_stage import starting_stage, with_lora_rank
 
 @dataclass(frozen=True)
 class TokenizerPaths:
-    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None where it was not given.
+    """The CLAP quantizer and the k-means, each a checkpoint or a results folder; None if it was not given.
 
     `trust_remote_code` lets Python code run that comes with MERT.
     """
@@ -112,7 +112,7 @@ def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, process
 
 
 def _check_tokenizers(config: StageTrainerConfig, tokenizers: TokenizerPaths) -> None:
-    """Raises UserError where tokens are to be made in training, or CLAP's are to be read, and a path is missing."""
+    """Raises UserError if a path is missing that computing tokens in training, or `evaluate_every`, needs."""
     if config.use_preprocessed_data:
         if config.evaluate_every is not None and tokenizers.rvq_path is None:
             raise UserError("missing --rvq_path, which evaluate_every takes")

@@ -62,7 +62,7 @@ class Trainer(ABC, Generic[Batch]):
     def validate(self, batches: Iterable[IndexedBatch[Batch]]) -> Mapping[str, float]:
         """Metrics over the validation set of all processes, from this process's part of it.
 
-        "loss" decides which checkpoint is the best; it is NaN where no process has an example.
+        "loss" decides which checkpoint is the best; it is NaN if no process has an example.
         """
 
     def evaluate(self, batches: Iterable[IndexedBatch[Batch]]) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Where the sound lies in a file, by its kind. A header is compared with the file that follows it, never trusted."""
+"""Finds the sound in a file, by its format. A header is never trusted, but compared with the rest of the file."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _KINDS: dict[bytes, Callable[[BinaryIO, int], Layout]] = {
 
 
 def layout_of(path: Path, status: os.stat_result) -> Layout:
-    """The layout of a file, remembered as long as its size and time of change stay. Raises OSError."""
+    """The layout of a file, cached as long as its size and time of change stay. Raises OSError."""
     return _layout(path, status.st_size, status.st_mtime_ns)
 
 

@@ -1,7 +1,7 @@
-"""WAV, RF64, AIFF, W64, CAF and AU: one stretch of samples, whose size a header before it states.
+"""WAV, RF64, AIFF, W64, CAF and AU: one block of samples, whose size is in the header.
 
-Of joined files each is a part, as long as the sizes before it are right. Where one is wrong, all that follows counts as
-its samples.
+Concatenated files are one part each, as long as the sizes are right. If a size is wrong, the rest of the file counts as
+samples of that part.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from open_musiclm.audio.containers.id3 import after_id3
 from open_musiclm.audio.layout import PLAIN, Layout, Part, Span
 
-# What may follow the samples without a reason that is understood, such as a tag; zeros may, whatever their number.
+# Bytes that may follow the samples for unknown reasons, such as a tag; any number of zeros may follow.
 _MOST_REST_BYTES = 1 << 12
 _ZEROS_READ = 1 << 16
 _MOST_CHUNKS = 10_000
@@ -28,7 +28,7 @@ ByteOrder = Literal["little", "big"]
 
 
 class _Samples(NamedTuple):
-    """The stretch of samples: where the field of its size is, and what the size counts from."""
+    """The block of samples: the position of its size field, and the byte that the size counts from."""
 
     field: int
     field_bytes: int
@@ -157,7 +157,7 @@ def _samples_chunk(file: BinaryIO, span: Span, kind: _Kind) -> _Samples | None:
 
 
 def _header(file: BinaryIO, position: int, kind: _Kind) -> tuple[bytes, int] | None:
-    """The name and the payload's bytes of the chunk at `position`; None where there is none."""
+    """The name and the payload's bytes of the chunk at `position`; None if there is none."""
     file.seek(position)
     header = file.read(kind.name_bytes + kind.size_bytes)
     if len(header) < kind.name_bytes + kind.size_bytes:

@@ -1,7 +1,7 @@
 """FLAC (RFC 9639): the length in STREAMINFO is compared with the sample numbers of the last frames.
 
-Of joined files each is a part. Where one begins is found by reading the whole file. This is done where the last frame
-is not the one that the header promises, or where the sample numbers of some frames do not rise.
+Concatenated files are one part each; their starts are found by reading the whole file. This is done if the last frame
+is not the one that the header states, or if the sample numbers of some frames do not rise.
 """
 
 import re
@@ -92,7 +92,7 @@ def _markers(file: BinaryIO, start: int) -> Iterator[int]:
 
 
 def _frames_in(file: BinaryIO, span: Span, block_sizes: tuple[int, int]) -> list[_Frame]:
-    """What looks like frames in a stretch of the file."""
+    """Possible frames in a segment of the file."""
     file.seek(span[0])
     content = file.read(span[1] - span[0])
     frames, position = [], content.find(b"\xff")

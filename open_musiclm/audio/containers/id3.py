@@ -14,7 +14,7 @@ def after_id3(file: BinaryIO, start: int = 0) -> int:
 
 
 def id3_size(header: bytes) -> int:
-    """The bytes of the ID3v2 tag that begins with `header`, 0 where none does."""
+    """The bytes of the ID3v2 tag that begins with `header`, 0 if none does."""
     if len(header) < ID3_HEADER_BYTES or header[:3] != b"ID3" or max(header[6:10]) > 0x7F:
         return 0
     size = sum(byte << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0), strict=True))

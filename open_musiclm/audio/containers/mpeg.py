@@ -89,7 +89,7 @@ def _tag_frame(run: _Run) -> bytes:
 
 
 def _runs(file: BinaryIO, start: int, size: int) -> list[_Run]:
-    """All stretches of frames, in order."""
+    """All runs of frames, in order."""
     runs: list[_Run] = []
     position, gap_from = start, start
     while position + 4 <= size:

@@ -75,7 +75,7 @@ def _next_page(file: BinaryIO, start: int) -> int:
 
 
 def _part(file: BinaryIO, link: list[_Page]) -> Part | None:
-    """The part of one stream; None where it holds no sound."""
+    """The part of one stream; None if it holds no sound."""
     serial = next((page.serial for page in link if page.begins_stream and _codec(file, page)), None)
     pages = [page for page in link if page.serial == serial and page.granule >= 0 and not page.begins_stream]
     if serial is None or not pages:

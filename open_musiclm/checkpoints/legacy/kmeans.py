@@ -1,4 +1,4 @@
-"""The centroids in a k-means file of joblib, read without running anything that the file asks for.
+"""The centroids in a k-means file of joblib, read without executing anything.
 
 Such a file is a pickle in which every array's bytes follow the record that describes it. The pickle is read as data
 (`open_musiclm.checkpoints.legacy.pickle_machine`): what it calls becomes an inert `_Record` of the arguments and the

@@ -1,9 +1,9 @@
-"""A pickle read as data: its steps are carried out on plain values, within bounds, and nothing in it is ever run.
+"""Reads a pickle as data: its steps work on plain values, within bounds, and nothing in it is ever executed.
 
-A pickle is a program for a stack machine (Python's `pickletools` documents its steps). A few bytes of it can describe
-values that fill all memory, or tuples within tuples that take for ever to hash or print. So steps, depth and size are
-bounded, where size counts a value that occurs twice twice; only text and whole numbers are keys; nothing is hashed or
-printed before it has passed.
+A pickle is a program for a stack machine (Python's `pickletools` documents its steps). A few bytes can describe values
+that fill all memory, or nested tuples that take for ever to hash or print. So steps, depth and size are bounded, and
+size counts a value each time it occurs. Only text and whole numbers are keys. Nothing is hashed or printed before it
+is checked.
 """
 
 import pickletools
@@ -127,7 +127,7 @@ class PickleMachine:
         self._stack.append(value)
 
     def _measure(self, value: object, parts: tuple[object, ...] | list[object]) -> None:
-        """Adds parts to the depth and size of a value. Raises ValueError where they are beyond all measure."""
+        """Adds parts to the depth and size of a value. Raises ValueError if they are too large."""
         if id(value) not in self._measures:
             self._kept.append(value)
         depth, size = self._measures.get(id(value), (1, 1))
@@ -137,7 +137,7 @@ class PickleMachine:
             if part_depth:
                 self._within.add(id(part))
         if depth > _DEEPEST or size > _MOST_VALUES:
-            raise ValueError("values within values, deeper or more than such a file needs")
+            raise ValueError("values nested deeper, or more of them, than such a file needs")
         self._measures[id(value)] = depth, size
 
     def _grow(self, kind: type, parts: list[object]) -> Any:

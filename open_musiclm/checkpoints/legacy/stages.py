@@ -39,7 +39,7 @@ _STAGE_NAMES = tuple(
 def read(path: Path, kind: str) -> dict[str, Tensor]:
     """Tensors of a released file of this kind (`checkpoints.Kind`) under our parameter names.
 
-    A tensor without a counterpart keeps its name. Raises UserError, also where the file is of another kind.
+    A tensor without a counterpart keeps its name. Raises UserError, also if the file is of another kind.
     """
     if kind == "hubert_kmeans":
         return {"centroids": read_centroids(path)}
@@ -53,7 +53,7 @@ def read(path: Path, kind: str) -> dict[str, Tensor]:
 
 
 def _kind_of(tensors: dict[str, Tensor]) -> tuple[str, ...]:
-    """The kinds that a state dict may be, by the names in it; none where it is no released file."""
+    """The kinds that a state dict may be, by the names in it; none if it is no released file."""
     if "layers.0._codebook.embed" in tensors:
         return ("clap_rvq",)
     if "start_tokens.2" in tensors:

@@ -1,4 +1,4 @@
-"""Tensors out of a `.pt` file of torch.save, without running anything that the file asks for.
+"""Tensors from a `.pt` file of torch.save, read without executing anything.
 
 Such a file is a zip that holds a pickle and, uncompressed, the bytes of each tensor. What the pickle may name is
 the short list below, and each name stands for a function of this file; any other name is refused. What it may
@@ -63,7 +63,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     """What torch.save wrote: dicts, lists, tuples, strings, numbers, and tensors on the CPU.
 
     Tensors are mapped from the file, so that those never looked at cost neither time nor memory.
-    Raises UserError where the file is damaged, or names or compresses anything.
+    Raises UserError if the file is damaged, or names or compresses anything.
     """
     try:
         if path.exists() and not path.is_file():

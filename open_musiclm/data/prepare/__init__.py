@@ -1,1 +1,1 @@
-"""From any tree of music to a folder that trains well: what scripts/prepare_dataset.py runs."""
+"""From any folder of music to a clean data set: what scripts/prepare_dataset.py runs."""

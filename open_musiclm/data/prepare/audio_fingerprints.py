@@ -1,8 +1,8 @@
-"""The same recording in two files, whatever their format and level: fingerprints of the sound are compared.
+"""Finds the same recording in two files, of any format and level, by fingerprints of the sound.
 
-A fingerprint has 32 bits for every 64 ms: whether neighbouring frequency bands drift apart (Haitsma and Kalker 2002),
-and here by more than a share of the energy, for a lossy format makes other noise of what is hardly there. Two files are
-one recording where their fingerprints agree in most of the bits that either has, at some shift.
+A fingerprint has 32 bits for every 64 ms: whether the energy difference of neighbouring frequency bands grows (Haitsma
+and Kalker 2002), here by more than a share of the energy, because lossy formats change quiet noise. Two files are one
+recording if, at some shift, their fingerprints agree in most of the bits that are set in either.
 """
 
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ _LOWEST_HZ, _HIGHEST_HZ, _BANDS = 300.0, 2000.0, 33
 _SMALLEST_RISE = 1e-3  # of the energy of a frame
 _LARGEST_ERROR = 0.45  # seen: up to 0.15 between wav and ogg or mp3 of the same, 0.8 and more of others
 _FEWEST_FRAMES = 30  # two seconds
-_MOST_PLACES = 64  # of a value that is remembered: what is everywhere tells nothing
+_MOST_PLACES = 64  # of an indexed value: very frequent values identify nothing
 _MOST_CANDIDATES = 8
 _INDEXED = 2  # one of so many frames: the frames of another file are all looked up
 _FLIPS = (0, *(1 << bit for bit in range(32)))  # a frame of a coded copy has the same bits rarely, all but one often
@@ -44,7 +44,7 @@ def fingerprint_of(wave: Float[Tensor, "samples"]) -> AudioFingerprint:
 
 
 class FingerprintIndex:
-    """Fingerprints of recordings by name; tells whether another fingerprint is of one of them.
+    """Fingerprints of recordings by name, with a search for matching recordings.
 
     Every second frame is indexed, which takes about 100 KB of memory a recording.
     """
@@ -54,14 +54,14 @@ class FingerprintIndex:
         self._places: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
 
     def add(self, name: str, audio_fingerprint: AudioFingerprint) -> None:
-        """Remembers a recording."""
+        """Adds a recording."""
         self._fingerprints[name] = audio_fingerprint
         for frame, value in list(enumerate(audio_fingerprint.tolist()))[::_INDEXED]:
             if value and len(self._places[value]) < _MOST_PLACES:
                 self._places[value].append((name, frame))
 
     def find(self, audio_fingerprint: AudioFingerprint) -> str | None:
-        """The name of the recording that a fingerprint is of, None where it is of none."""
+        """The name of the recording that matches a fingerprint, None if there is none."""
         votes: Counter[tuple[str, int]] = Counter()
         for frame, value in enumerate(audio_fingerprint.tolist()):
             near = (self._places[value ^ flip] for flip in _FLIPS if value ^ flip in self._places)
@@ -73,9 +73,9 @@ class FingerprintIndex:
 
 
 def _error(known: AudioFingerprint, other: AudioFingerprint, shift: int) -> float:
-    """The share of the bits that either has, and that differ, where `other` begins `shift` frames after `known`.
+    """The share of differing bits among those set in either, with `other` shifted by `shift` frames against `known`.
 
-    It is 1 where they hardly overlap.
+    It is 1 if they hardly overlap.
     """
     first, last = max(shift, 0), min(len(known), len(other) + shift)
     frames = last - first

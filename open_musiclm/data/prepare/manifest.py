@@ -1,6 +1,6 @@
-"""manifest.jsonl of a prepared folder: how it was made, and what became of every source; a line for each.
+"""manifest.jsonl of a prepared folder: a line with the options, then a line per source with its result.
 
-A line is written when all of a source's clips are. So a run that was killed goes on where it was.
+A line is written after all clips of its source, so a killed run can be resumed.
 """
 
 import base64
@@ -23,7 +23,7 @@ Side = Literal["train", "valid"]
 
 
 class Making(Section):
-    """The first line: the options, and on which side each group of sources is."""
+    """The first line: the options, and the split of each group of sources."""
 
     options: dict[str, Any]
     groups: dict[str, Side]
@@ -38,7 +38,7 @@ class ClipLine(Section):
 
 
 class SourceLine(Section):
-    """What became of a source, by its path below the folder of music."""
+    """The result of a source, by its path below the folder of music."""
 
     source: str
     result: Literal["written", "duplicate", "unusable"]
@@ -61,7 +61,7 @@ def encoded(audio_fingerprint: AudioFingerprint) -> str:
 class Manifest:
     """The manifest of a folder, read and then appended to.
 
-    Raises UserError where the folder holds anything else, or was made with other options.
+    Raises UserError if the folder holds anything else, or was made with other options.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class Manifest:
             )
 
     def begin(self, groups: Mapping[str, Side]) -> None:
-        """Writes the first line anew, with further groups, and drops what a kill cut short."""
+        """Writes the first line again, with further groups, and drops a truncated last line."""
         self.groups = dict(sorted({**groups, **self.groups}.items()))
         making = Making(options=self._options, groups=self.groups)
         with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -86,7 +86,7 @@ class Manifest:
             file.writelines(line.model_dump_json(exclude_defaults=True) + "\n" for line in self.lines.values())
 
     def add(self, line: SourceLine) -> None:
-        """Appends the line of a source. Raises UserError where the disk refuses."""
+        """Appends the line of a source. Raises UserError if writing fails."""
         self.lines[line.source] = line
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -102,14 +102,16 @@ class Manifest:
         making = section_from_content(parse_json(first, place), place, Making)
         differing = [key for key, value in self._options.items() if making.options.get(key) != value]
         if differing:
-            told = ", ".join(f"--{key} {making.options.get(key)} there, {self._options[key]} here" for key in differing)
-            raise UserError(f"{self.path}: made with other options: {told}; use those, or name a new folder")
+            differences = ", ".join(
+                f"--{key} {making.options.get(key)} there, {self._options[key]} here" for key in differing
+            )
+            raise UserError(f"{self.path}: made with other options: {differences}; use those, or name a new folder")
         self.groups = dict(making.groups)
         for number, (place, text) in enumerate(found[1:], start=2):
             try:
                 line = SourceLine.model_validate(parse_json(text, place))
             except (UserError, ValidationError) as error:
-                if number == len(found):  # a kill cut it short
+                if number == len(found):  # truncated by a kill
                     return
                 reason = problems_of(error, SourceLine) if isinstance(error, ValidationError) else error
                 raise UserError(f"{place}: not a line of a manifest: {reason}") from error

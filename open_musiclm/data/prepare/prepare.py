@@ -1,4 +1,4 @@
-"""Prepares a folder of music: examines and cuts its files in parallel, leaves out duplicates, divides by groups."""
+"""Prepares a folder of music: examines and cuts its files in parallel, skips duplicates, splits by groups."""
 
 import multiprocessing
 from collections import Counter, deque
@@ -42,13 +42,13 @@ class PrepareOptions:
     workers: int
 
     def recorded(self) -> dict[str, object]:
-        """What a run that goes on must not change."""
+        """The options that a resumed run must not change."""
         return {**asdict(self.clips), "split_by": self.split_by, "valid_frac": self.valid_frac, "seed": self.seed}
 
 
 @dataclass
 class PrepareReport:
-    """What became of the sources, in this run and those before; `interrupted` is the signal that ended it early."""
+    """The results of the sources, in this run and earlier ones; `interrupted` is the signal that ended it early."""
 
     results: Counter[str] = field(default_factory=Counter)
     clips: Counter[str] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ class PrepareReport:
 
 
 def prepare_dataset(folder: Path, output: Path, options: PrepareOptions) -> PrepareReport:
-    """Writes clips of all music below `folder` to `output`, goes on where an earlier run stopped.
+    """Writes clips of all music below `folder` to `output`; resumes an earlier run.
 
     A signal ends it after the files in work. Raises UserError; what is written stays, and nothing is overwritten.
     """
@@ -110,7 +110,7 @@ def _prepare(
                 continue
             index.add(name, source.audio_fingerprint)
             side = manifest.groups[groups[name]]
-            files = [f"{side}/{stems[name]}_{number:03d}.flac" for number in range(len(source.stretches))]
+            files = [f"{side}/{stems[name]}_{number:03d}.flac" for number in range(len(source.segments))]
             line = line.model_copy(update={"result": "written", "fingerprint": encoded(source.audio_fingerprint)})
             writing.append((line, paths[name], pool.submit(write_clips, source, files, output, options.clips)))
             _finish(writing, manifest, captions, output, bar, most=options.workers)
@@ -157,10 +157,10 @@ def _examined(
 
 
 class _Here(Executor):
-    """Does the work in this process: one worker is none."""
+    """Does the work in this process, for a single worker."""
 
     def submit(self, work, /, *arguments, **named):  # type: ignore[no-untyped-def]
-        """The result, which is there already."""
+        """The result of a finished call."""
         done: Future = Future()
         try:
             done.set_result(work(*arguments, **named))
@@ -193,12 +193,12 @@ def _result(future: Future):  # type: ignore[no-untyped-def]
         return future.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker died (often for lack of memory); what was done is kept: lower --workers and run the same command"
+            "a worker died (often for lack of memory); finished files are kept; lower --workers, run the same command"
         ) from error
 
 
 def _groups(paths: Mapping[str, Path], options: PrepareOptions) -> dict[str, str]:
-    """What each source must not be parted from: its artist, or the topmost folder that it is in."""
+    """The group of each source, which must stay in one split: its artist, or its topmost folder."""
     if options.split_by == "file":
         return {name: name for name in paths}
     folders = {name: name.partition("/")[0] for name in paths}
@@ -208,9 +208,9 @@ def _groups(paths: Mapping[str, Path], options: PrepareOptions) -> dict[str, str
 
 
 def _sides(groups: set[str], options: PrepareOptions, are_further: bool) -> dict[str, Side]:
-    """The side of each group: a share of the groups is for validation; of one group alone none is.
+    """The split of each group: a share of the groups is for validation; a single group is for training.
 
-    Groups that come to a folder that is there already do not change the side of any other.
+    New groups of an existing folder do not change the split of others.
     """
     if are_further:
         chances = {group: random_generator(options.seed, *group.encode()).random() for group in groups}
@@ -220,7 +220,7 @@ def _sides(groups: set[str], options: PrepareOptions, are_further: bool) -> dict
 
 
 def _stems(paths: Mapping[str, Path]) -> dict[str, str]:
-    """The beginning of the names of each source's clips: its own path, with its kind where two would be the same."""
+    """The prefix of each source's clip names: its path, with its suffix if two would be equal."""
     plain = {name: str(Path(name).with_suffix("")) for name in paths}
     counts = Counter(stem.casefold() for stem in plain.values())
     is_alone = {name: counts[stem.casefold()] == 1 for name, stem in plain.items()}
@@ -250,4 +250,4 @@ def summary(report: PrepareReport, output: Path) -> Iterator[str]:
         f"{report.results['unusable']} cannot be used"
     )
     if not valid and train:
-        yield "no group is left to validate on; --split_by file divides files instead, which flatters the model"
+        yield "no group is left to validate on; --split_by file splits by file, but then the validation loss is too low"

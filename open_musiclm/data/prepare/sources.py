@@ -1,4 +1,4 @@
-"""One file of music: what of it is worth keeping, and its clips."""
+"""One file of music: its segments without silence, and its clips."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -49,14 +49,14 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class Source:
-    """What was found in a file: stretches of sound in samples at its own rate, its gain, and its fingerprint.
+    """The contents of a file: segments of sound, in samples at its own rate, its gain, and its fingerprint.
 
-    `problem` says why it cannot be used, where it cannot.
+    `problem` is the reason if it cannot be used.
     """
 
     path: Path
     sample_hz: int = 0
-    stretches: tuple[tuple[int, int], ...] = ()
+    segments: tuple[tuple[int, int], ...] = ()
     gain: float = 1.0
     audio_fingerprint: AudioFingerprint | None = None
     problem: str | None = None
@@ -76,24 +76,24 @@ def examine(path: Path, options: ClipOptions) -> Source:
     try:
         with named(path):
             info = sound_info(path)
-            stretches = _stretches(path, info, options.seconds)
-            if not stretches:
-                return Source(path, problem=f"{path}: no two seconds of it are louder than {SILENCE_DB:g} dB")
+            segments = _segments(path, info, options.seconds)
+            if not segments:
+                return Source(path, problem=f"{path}: it has no two seconds above {SILENCE_DB:g} dB")
             gain = 1.0
             if options.loudness is not None:
                 gain = levels_of(_waves(path, info), info.sample_hz).gain_to(options.loudness)
-            return Source(path, info.sample_hz, stretches, gain, _fingerprint(path, info, stretches[0][0]))
+            return Source(path, info.sample_hz, segments, gain, _fingerprint(path, info, segments[0][0]))
     except SoundError as error:
         return Source(path, problem=str(error))
 
 
 def write_clips(source: Source, names: Sequence[str], folder: Path, options: ClipOptions) -> list[Clip]:
-    """Writes a source's stretches as files of these names below `folder`; one that is there already must be the same.
+    """Writes a source's segments as files of these names below `folder`; an existing file must be equal.
 
-    Raises UserError where it is another, and where the disk refuses.
+    Raises UserError if it is not, or if writing fails.
     """
     clips = []
-    for name, (first, frames) in zip(names, source.stretches, strict=True):
+    for name, (first, frames) in zip(names, source.segments, strict=True):
         wave = resample(read_samples(source.path, first, frames), source.sample_hz, options.sample_hz)
         seconds = frames / source.sample_hz
         wave = fit_length(wave, samples_of(seconds, options.sample_hz)) * source.gain
@@ -110,13 +110,13 @@ def _write(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
     try:
         write_wave(again, wave, sample_hz)
         if again.read_bytes() != path.read_bytes():
-            raise UserError(f"{path}: there already, and another sound; nothing is overwritten: move it away")
+            raise UserError(f"{path}: already exists with another sound; nothing is overwritten: move it away")
     finally:
         again.unlink(missing_ok=True)
 
 
-def _stretches(path: Path, info: SoundInfo, longest: float) -> tuple[tuple[int, int], ...]:
-    """First sample and length of what will be clips: sound between silences, in equal parts of at most `longest`."""
+def _segments(path: Path, info: SoundInfo, longest: float) -> tuple[tuple[int, int], ...]:
+    """First sample and length of each clip: sound between silences, in equal parts of at most `longest` seconds."""
     step = round(_BLOCK_SECONDS * info.sample_hz)
     loud = np.flatnonzero(np.concatenate([_levels(wave, step) for wave in _waves(path, info)]) > SILENCE_DB)
     if not len(loud):

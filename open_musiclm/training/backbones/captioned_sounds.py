@@ -61,7 +61,7 @@ class CaptionedSounds(Dataset[CaptionedExample]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> CaptionedExample:
-        """The crop and caption of example `index`. Raises UserError where no file can be read."""
+        """The crop and caption of example `index`. Raises UserError if no file can be read."""
         items = self._order.candidates(index) if self.random_crops else rotated(len(self.paths), index)
         example, failures = first_usable(
             (self.paths[item] for item in items), lambda path: self._example(path, index), Path

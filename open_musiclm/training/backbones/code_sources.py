@@ -56,15 +56,19 @@ class KeptCodes:
         return len(self.paths)
 
     def path(self, index: int) -> Path:
+        """See `CodeSource.path`."""
         return self.paths[index]
 
     def start_seconds(self, index: int) -> float:
+        """See `CodeSource.start_seconds`: a whole file starts at 0."""
         return 0.0
 
     def frames(self, index: int) -> int:
+        """See `CodeSource.frames`."""
         return len(self._arrays[index])
 
     def codes(self, index: int, first: int, count: int) -> Int[Tensor, "count quantizers"]:
+        """See `CodeSource.codes`."""
         return torch.from_numpy(np.array(self._arrays[index][first : first + count]))
 
     def _encode(self, path: Path) -> None:
@@ -90,7 +94,7 @@ class KeptCodes:
         return np.concatenate(blocks)
 
     def _kept(self, path: Path) -> np.ndarray | None:
-        """The codes of a file, mapped; None where there are none, or none that this class wrote."""
+        """The codes of a file, mapped; None if there are none, or none that this class wrote."""
         place = self._place(path)
         try:
             found = np.load(place, allow_pickle=False, mmap_mode="r")
@@ -119,15 +123,19 @@ class StoredCodes:
         return len(self.store)
 
     def path(self, index: int) -> Path:
+        """See `CodeSource.path`."""
         return self.sounds / self._paths[index]
 
     def start_seconds(self, index: int) -> float:
+        """See `CodeSource.start_seconds`."""
         return self.store.start_seconds(index)
 
     def frames(self, index: int) -> int:
+        """See `CodeSource.frames`."""
         return round(self.store.seconds(index) * self.output_hz)
 
     def codes(self, index: int, first: int, count: int) -> Int[Tensor, "count quantizers"]:
+        """See `CodeSource.codes`. Raises UserError if a shard is damaged."""
         streams = [self.store.tokens(index, name, first, count) for name in ("coarse", "fine")]
         return torch.cat(streams, dim=1)
 

@@ -22,7 +22,7 @@ CROP = "codec"
 
 @runtime_checkable
 class CodeSource(Protocol):
-    """Codes of stretches of sound files, one stretch for each index."""
+    """Codes of segments of sound files, one segment per index."""
 
     def __len__(self) -> int: ...
 
@@ -33,7 +33,7 @@ class CodeSource(Protocol):
         """Where in the file the first code frame begins."""
 
     def codes(self, index: int, first: int, count: int) -> Int[Tensor, "count quantizers"]:
-        """`count` frames from frame `first` on. Raises UserError or SoundError where they cannot be read."""
+        """`count` frames from frame `first` on. Raises UserError or SoundError if they cannot be read."""
 
     def frames(self, index: int) -> int:
         """How many frames there are."""
@@ -61,32 +61,32 @@ class CodedBatch(SoundBatch):
 
 
 class CodedSounds(Dataset[CodedExample]):
-    """Example `index` of the stream is a random crop of one stretch of epoch index // stretches in a random order; with
-    `random_crops` false the stretches in order, and their middles. The next stretch replaces one that fails."""
+    """Example `index` of the stream is a random crop of one segment of epoch index // segments, in a random order; with
+    `random_crops` false the segments in order, and their middles. The next segment replaces one that fails."""
 
     def __init__(
-        self, source: CodeSource, stretches: Sequence[int], crop: Crop, hop: int, seed: int, random_crops: bool
+        self, source: CodeSource, segments: Sequence[int], crop: Crop, hop: int, seed: int, random_crops: bool
     ) -> None:
-        if not stretches:
+        if not segments:
             raise UserError("no sound file is left to take examples from; give more files or a smaller valid_frac")
-        self.source, self.stretches, self.crop, self.hop, self.seed = source, list(stretches), crop, hop, seed
+        self.source, self.segments, self.crop, self.hop, self.seed = source, list(segments), crop, hop, seed
         self.random_crops = random_crops
         self.crop_frames = round(crop.seconds * crop.sample_hz) // hop
-        self._order = ExampleOrder(len(self.stretches), seed)
+        self._order = ExampleOrder(len(self.segments), seed)
         self._infos: dict[Path, SoundInfo] = {}
 
     def __len__(self) -> int:
-        return len(self.stretches)
+        return len(self.segments)
 
     def __getitem__(self, index: int) -> CodedExample:
-        """The crop of example `index`. Raises UserError where no file can be read."""
-        items = self._order.candidates(index) if self.random_crops else rotated(len(self.stretches), index)
-        stretches = (self.stretches[item] for item in items)
-        example, failures = first_usable(stretches, lambda stretch: self._example(stretch, index), self.source.path)
+        """The crop of example `index`. Raises UserError if no file can be read."""
+        items = self._order.candidates(index) if self.random_crops else rotated(len(self.segments), index)
+        segments = (self.segments[item] for item in items)
+        example, failures = first_usable(segments, lambda segment: self._example(segment, index), self.source.path)
         return replace(example, failures=failures)
 
-    def _example(self, stretch: int, index: int) -> CodedExample:
-        path, spare = self.source.path(stretch), self.source.frames(stretch) - self.crop_frames
+    def _example(self, segment: int, index: int) -> CodedExample:
+        path, spare = self.source.path(segment), self.source.frames(segment) - self.crop_frames
         if spare < 0:
             raise SoundError(f"shorter than crop_seconds, {self.crop.seconds} s")
         random = random_generator(self.seed, index).integers(spare, endpoint=True)
@@ -95,10 +95,10 @@ class CodedSounds(Dataset[CodedExample]):
             if path not in self._infos:
                 self._infos[path] = sound_info(path)
             info = self._infos[path]
-            seconds = self.source.start_seconds(stretch) + first * self.hop / self.crop.sample_hz
+            seconds = self.source.start_seconds(segment) + first * self.hop / self.crop.sample_hz
             window = read_window(path, round(seconds * info.sample_hz), span_of(self.crop, info.sample_hz), info)
             wave = cut(window, info.sample_hz, self.crop, None)
-        return CodedExample(wave, self.source.codes(stretch, first, self.crop_frames), [])
+        return CodedExample(wave, self.source.codes(segment, first, self.crop_frames), [])
 
 
 def collate_coded(examples: Sequence[CodedExample]) -> CodedBatch:

@@ -31,8 +31,10 @@ class SpectrogramLoss(nn.Module):
             for length in window_lengths
         )
 
-    def forward(self, wave: Float[Tensor, "batch samples"], target: Float[Tensor, "batch samples"]) -> Tensor:
-        """The mean over the windows; a scalar."""
+    def forward(
+        self, wave: Float[Tensor, "batch samples"], target: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, ""]:
+        """The mean over the windows."""
         losses = []
         for spectrogram in self.spectrograms:
             found, expected = spectrogram(wave), spectrogram(target)
@@ -79,9 +81,12 @@ class Balancer(nn.Module):
         self.register_buffer("norms", torch.zeros(len(self.weights)))
         self.register_buffer("steps", torch.zeros(len(self.weights)))
 
-    def gradient(self, losses: Mapping[str, Tensor], wave: Float[Tensor, "batch samples"]) -> Tensor:
-        """The balanced gradient at `wave` [batch, samples], of losses that are means over the batch; its norm per
-        example is about 1. The moving averages are those of the examples of all processes."""
+    def gradient(
+        self, losses: Mapping[str, Float[Tensor, ""]], wave: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, "batch samples"]:
+        """The balanced gradient at `wave` of losses that are means over the batch; its norm per example is about 1.
+
+        The moving averages are over the examples of all processes."""
         balanced, share = torch.zeros_like(wave), sum(self.weights.get(name, 0) for name in losses)
         for index, (name, weight) in enumerate(self.weights.items()):
             if name not in losses:

@@ -56,8 +56,10 @@ def mask_spans(
     return masked
 
 
-def frames_at(codes: Int[Tensor, "batch acoustic quantizers"], from_hz: int, to_hz: int, frames: int) -> Tensor:
-    """Codec tokens [batch, frames, quantizers] at another frame rate: those at each frame's centre."""
+def frames_at(
+    codes: Int[Tensor, "batch acoustic quantizers"], from_hz: int, to_hz: int, frames: int
+) -> Int[Tensor, "batch frames quantizers"]:
+    """Codec tokens at another frame rate: those at the centre of each frame."""
     centres = (torch.arange(frames, device=codes.device) + 0.5) / to_hz
     return codes[:, (centres * from_hz).long().clamp(max=codes.shape[1] - 1)]
 

@@ -1,12 +1,13 @@
 """Random numbers of a backbone's training: each belongs to an example or to a step, not to a process.
 
-So the same batch gives the same step on any number of processes, and a run that goes on needs no rng states.
+So the same batch gives the same step on any number of processes, and a resumed run needs no rng states.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from open_musiclm.data.example_order import random_generator
@@ -38,8 +39,8 @@ class SeededDropout(nn.Module):
         self.probability, self.number = probability, number
         self.seeds: Seeds | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [batch * parts, ..., channels], the parts of an example one after the other."""
+    def forward(self, x: Float[Tensor, "rows *shape"]) -> Float[Tensor, "rows *shape"]:
+        """Dropout of x; `rows` are those of the first example, then of the next, equally many of each."""
         if not self.training or self.probability == 0:
             return x
         assert self.seeds is not None

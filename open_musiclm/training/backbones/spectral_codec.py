@@ -75,7 +75,7 @@ class SpectralCodecTrainer(BackboneTrainer[SoundBatch]):
 
     @torch.no_grad()
     def fit_linear_maps(self, data: TrainingData) -> None:
-        """Starts from the principal components of the first examples. Raises UserError where they are too few."""
+        """Starts from the principal components of the first examples. Raises UserError if they are too few."""
         waves = torch.stack([data.training[index].waves[CROP] for index in range(_FITTED_EXAMPLES)])
         model = self.model.cpu()
         frames = -(-waves.shape[1] // model.hop) * model.frame_length

@@ -44,7 +44,7 @@ class Spectrograms:
         return spectrogram
 
     def _kept(self, file: Path) -> Float[Tensor, "time mels"] | None:
-        """The spectrogram in a file; None where there is none, or none that this class wrote: it is made again."""
+        """The spectrogram in a file; None if there is none, or none that this class wrote: it is made again."""
         if not file.is_file():
             return None
         try:

@@ -51,7 +51,7 @@ class BackboneTrainer(Trainer[Batch]):
 
 
 def load_pretrained_weights(model: nn.Module, directory: Path, kind: str) -> None:
-    """Takes the weights that transformers wrote into a directory. Raises UserError where they do not fit."""
+    """Takes the weights that transformers wrote into a directory. Raises UserError if they do not fit."""
     file = directory / WEIGHTS_NAME
     try:
         model.load_state_dict(read_tensors(file)[0])

@@ -33,7 +33,7 @@ _VALIDATED = ("loss", "log_mel_distance", "stft_distance", "si_sdr")
 
 
 def vocos_architecture(shape: VocosShape, codec: Codec) -> VocosArchitecture:
-    """A decoder of this shape for a codec. Raises UserError where the codec has fewer codebooks or other frames."""
+    """A decoder of this shape for a codec. Raises UserError if the codec has fewer codebooks or other frames."""
     if shape.quantizers[-1] > codec.quantizers:
         raise UserError(
             f"architecture: quantizers: {shape.quantizers[-1]}, but this model config's codec has {codec.quantizers} "
@@ -96,8 +96,8 @@ class VocosTrainer(BackboneTrainer[CodedBatch]):
         if joined is not None:
             module = joined.plain_module
             assert isinstance(module, Discriminators)
-            told = module.generator_losses(decoded[seen], waves[seen])
-            losses |= {"adversarial": told.adversarial, "feature_matching": told.feature_matching}
+            adversary = module.generator_losses(decoded[seen], waves[seen])
+            losses |= {"adversarial": adversary.adversarial, "feature_matching": adversary.feature_matching}
         weights = {name: getattr(self.config, f"{name}_weight") for name in losses}
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         self.accelerator.backward(loss)

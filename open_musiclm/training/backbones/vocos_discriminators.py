@@ -13,7 +13,7 @@ from open_musiclm.training.backbones.encodec_losses import adversarial_loss, dis
 
 
 class GeneratorLosses(NamedTuple):
-    """What the discriminators tell the decoder."""
+    """The losses of the decoder from the discriminators."""
 
     adversarial: Float[Tensor, ""]
     feature_matching: Float[Tensor, ""]
@@ -30,7 +30,9 @@ class Discriminators(nn.Module):
             of_windows = [DiscriminatorR(window, channels=channels) for window in windows]
         self.discriminators = nn.ModuleList([*of_periods, *of_windows])
 
-    def forward(self, waves: Float[Tensor, "batch samples"]) -> tuple[list[Tensor], list[list[Tensor]]]:
+    def forward(
+        self, waves: Float[Tensor, "batch samples"]
+    ) -> tuple[list[Float[Tensor, "batch ..."]], list[list[Float[Tensor, "batch ..."]]]]:
         """The logits and the inner layers of each."""
         results = [discriminator(waves) for discriminator in self.discriminators]
         return [logits for logits, _ in results], [layers for _, layers in results]
