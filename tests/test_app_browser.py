@@ -107,9 +107,17 @@ def test_type_a_story(tab: Any) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said(tab: Any) -> None:
+def test_what_is_wrong_is_said(tab: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """On the page, and not on the terminal of who serves it."""
     ask(tab, " ")
     tab.get_by_text("a prompt is empty; describe the music in a few words").wait_for()
+    guidance = tab.get_by_role("textbox", name="Guidance")
+    usual = guidance.last.input_value()
+    guidance.last.fill("much")
+    ask(tab, "slow piano")
+    tab.get_by_text("guidance 'much': expected one number, or three").wait_for()
+    guidance.last.fill(usual)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -121,7 +121,8 @@ def _guidance(text: str) -> float | list[float]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise gradio.Error(f"guidance {text!r}: expected one number, or three, as 4, 2.5, 1") from error
+        said = f"guidance {text!r}: expected one number, or three, as 4, 2.5, 1"
+        raise gradio.Error(said, print_exception=False) from error
     return numbers if len(numbers) > 1 else numbers[0]
 
 
