@@ -105,7 +105,9 @@ class StageGenerator(ABC, Generic[State]):
         )
 
 
-def with_contrast(conditioning: Sequence[Ids], negative: Ids | None) -> list[Int[Tensor, "rows _ _"]]:
+def with_contrast(
+    conditioning: Sequence[Int[Tensor, "batch ..."]], negative: Int[Tensor, "batch ..."] | None
+) -> list[Int[Tensor, "rows ..."]]:
     """Doubles the rows for guidance: the second half has its conditioning masked, like condition dropout in training.
 
     With a negative prompt, its CLAP tokens replace those of the prompt instead, and the other conditioning stays.
