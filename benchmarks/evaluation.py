@@ -8,14 +8,14 @@ Each clip has one window, one embedding and a prompt of its own. Each row is mea
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from open_musiclm import cli
 from open_musiclm.evaluation import distances, prompt_figures
-from open_musiclm.evaluation.clips import EvaluationClip
+from open_musiclm.evaluation.asked_prompts import AskedPrompts
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.vectors import ClipVectors
 
@@ -31,21 +31,12 @@ FIGURES: dict[str, Callable[[ClipVectors, ClipVectors], object]] = {
 }
 
 
-class TextVectors:
-    """Replaces CLAP: the vector of prompt number n is near that of clip n."""
-
-    def __init__(self, vectors: torch.Tensor) -> None:
-        self.vectors = vectors
-
-    def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
-        noise = torch.randn(self.vectors.shape, generator=torch.Generator().manual_seed(2))
-        return torch.nn.functional.normalize(self.vectors + noise, dim=1)
-
-
 def adherence(own: ClipVectors) -> object:
-    clips = [EvaluationClip(Path(f"{number}.wav"), f"prompt {number}") for number in range(len(own.vectors))]
-    clap = TextVectors(own.vectors)
-    return prompt_figures.adherence_figures(clips, own, clap, RESAMPLING)  # type: ignore[arg-type]
+    """As if the embedding of every clip's prompt were near to that of the clip."""
+    noise = torch.randn(own.vectors.shape, generator=torch.Generator().manual_seed(2))
+    numbers = list(range(len(own.vectors)))
+    prompts = AskedPrompts(numbers, torch.nn.functional.normalize(own.vectors + noise, dim=1), numbers, "")
+    return prompt_figures.adherence_figures(prompts, own, RESAMPLING)
 
 
 def measure(name: str, clips: int, dim: int) -> tuple[float, float]:

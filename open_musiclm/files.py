@@ -6,10 +6,11 @@ the machine, so that files of killed processes can be distinguished from those b
 
 import errno
 import json
+import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,8 +60,11 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes JSON, where text that is not UTF-8 (some file names) is escaped. Raises UserError."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    """Writes JSON: numbers that are not finite as null, text that is not UTF-8 (some file names) escaped.
+
+    Raises UserError.
+    """
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a surrogate as JSON escapes it
 
@@ -69,6 +73,15 @@ def write_html(path: Path, page: str) -> None:
     """Writes a page, where text that is not UTF-8 (some file names) becomes character references. Raises UserError."""
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+
+
+def _finite(content: object) -> object:
+    """The content with None in place of NaN and infinity, which JSON does not know."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def temporary_path(path: Path) -> Path:

@@ -10,13 +10,12 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers.paths import SCRIPTS
+from helpers.evaluating import needs_extra, run, write_noises
 from helpers.small_stack import CPU, Stack
 
 from open_musiclm.audio import Sound, resampled
@@ -33,31 +32,6 @@ from open_musiclm.evaluation.sound_measures import LevelMeasure
 from open_musiclm.evaluation.vectors import VectorFile
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.mert import Mert
-
-EXTRA = all(importlib.util.find_spec(name) for name in ("librosa", "matplotlib"))
-needs_extra = pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPTS / "evaluate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(*words: object) -> None:
-    module = script()
-    module.main(module.arguments().parse_args([*map(str, words), "--device", "cpu"]))
-
-
-def write_noises(folder: Path, count: int, seconds: float, seed: int, level: float = 0.1) -> Path:
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for number in range(count):
-        soundfile.write(folder / f"{number}.wav", rng.normal(0, level, round(seconds * 16000)), 16000)
-    return folder
 
 
 @pytest.fixture

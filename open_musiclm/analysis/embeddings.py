@@ -13,7 +13,7 @@ from open_musiclm.analysis.mert_layers import MertLayers
 from open_musiclm.audio import Sound, SoundError, read_sound
 from open_musiclm.data.failures import SoundFailure, named
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.cache import MeasureCache, content_key
+from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.measure import identity_of
 from open_musiclm.evaluation.vectors import VectorFile
 from open_musiclm.generation.clap_embedder import ClapEmbedder
@@ -116,7 +116,7 @@ def _embedded(
         with named(path):
             sound = read_sound(path)
             made = {own.identity: own.embed(sound).cpu() for own in missing}
-        if not all(bool(vectors.isfinite().all()) for vectors in made.values()):
+        if not all_finite(made.values()):
             raise SoundError(f"{path}: its embedding is not finite")
         for identity, vectors in made.items():
             found[identity] = vectors.reshape(-1, vectors.shape[-1])

@@ -21,9 +21,10 @@ class Correction:
     shift: Float[np.ndarray, "dim"]
 
     def __call__(self, texts: Float[np.ndarray, "texts dim"]) -> Float[np.ndarray, "texts dim"]:
-        """The corrected embeddings, of length 1."""
+        """The corrected embeddings, of length 1; where nothing is left of one, zero."""
         moved = texts @ self.matrix.T + self.shift
-        return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+        return (moved / np.where(lengths > _ROUNDING, lengths, np.inf)).astype(np.float32)
 
 
 def distance_of_means(sounds: Float[np.ndarray, "sounds dim"], texts: Float[np.ndarray, "texts dim"]) -> float:

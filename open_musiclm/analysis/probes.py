@@ -47,6 +47,8 @@ def probe(
     vectors, values = vectors[members], values[members]
     own_groups = members if groups is None else groups[members]
     is_number = bool(np.issubdtype(values.dtype, np.floating))
+    if is_number:
+        values = values / (np.abs(values).max() or 1.0)  # whose squares are numbers too
     scores = np.empty(len(values))
     for fitted, held_out in _folds(values, own_groups, is_number, seed):
         predict = _fit_numbers if is_number else _fit_classes

@@ -15,10 +15,12 @@ _FEWEST_POINTS = 5
 def pca_map(points: Float[np.ndarray, "points dim"]) -> tuple[Float[np.ndarray, "points 2"], float]:
     """The first two principal components, and the share of the variance that they have.
 
-    Fewer than five points are on a line, one beside the other.
+    Fewer than five points are on a line, one beside the other; points that are all the same are one.
     """
     if len(points) < _FEWEST_POINTS:
         return np.zeros((len(points), 2)) + np.arange(len(points))[:, None], 1.0
+    if not np.ptp(points, axis=0).any():
+        return np.zeros((len(points), 2)), 1.0
     fitted = PCA(2, svd_solver="covariance_eigh").fit(points)
     return fitted.transform(points), float(fitted.explained_variance_ratio_.sum())
 

@@ -1,6 +1,7 @@
 """What was measured of sound files, kept on disk by their content."""
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,15 +31,16 @@ class MeasureCache:
         self.folder = folder
         prepare_folder(folder)
 
-    def find(self, identity: str, key: str) -> Measured | None:
-        """What is kept, if anything."""
+    def find(self, identity: str, key: str, finite: bool = True) -> Measured | None:
+        """What is kept, if anything; with `finite`, numbers that are none are as if nothing were."""
         with (
             suppress(UserError, SafetensorError, ValueError, KeyError),
             open_regular(self._path(identity, key)) as file,
         ):
             found = load(file.read())
             digest = found.pop(_DIGEST, None)
-            return found if digest is not None and torch.equal(digest, _digest_of(found, identity, key)) else None
+            whole = digest is not None and torch.equal(digest, _digest_of(found, identity, key))
+            return found if whole and (not finite or all_finite(found.values())) else None
         return None
 
     def keep(self, identity: str, key: str, measured: Measured) -> None:
@@ -58,6 +60,11 @@ def content_key(path: Path, seconds: float | None) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def all_finite(vectors: Iterable[Tensor]) -> bool:
+    """Whether all that was measured is a number."""
+    return all(bool(own.isfinite().all()) for own in vectors)
 
 
 def _digest_of(measured: Measured, identity: str, key: str) -> UInt8[Tensor, "32"]:

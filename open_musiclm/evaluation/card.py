@@ -1,7 +1,6 @@
 """The JSON card of an evaluation: what was compared with what, by which models, and every figure."""
 
 import datetime
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ def evaluation_card(
     measures: Mapping[str, Measure],
     options: EvaluationOptions,
 ) -> dict[str, Any]:
-    """The card as JSON holds it; numbers that are not finite are null."""
+    """The card as JSON holds it."""
     return {
         "format": CARD_FORMAT,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -47,12 +46,5 @@ def _set(own: Comparison) -> dict[str, Any]:
         "clips": len(measured.clips),
         "prompts": len({clip.prompt for clip in measured.clips if clip.prompt is not None}),
         "left_out": list(measured.left_out),
-        "figures": {figure.key: _finite(figure.as_json()) for figure in own.figures},
-    }
-
-
-def _finite(content: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in content.items()
+        "figures": {figure.key: figure.as_json() for figure in own.figures},
     }

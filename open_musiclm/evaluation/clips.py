@@ -12,6 +12,8 @@ import numpy as np
 from open_musiclm.audio import find_sounds
 from open_musiclm.config.json_files import read_json, read_json_lines, shown
 from open_musiclm.errors import Remark, UserError
+from open_musiclm.generation.prompt_description import described_prompt
+from open_musiclm.generation.story import AnyPrompt
 from open_musiclm.text_files import read_lines
 
 CAPTIONS_NAME = "captions.jsonl"
@@ -20,18 +22,29 @@ _LARGEST_STORY = 1 << 20
 
 @dataclass(frozen=True)
 class EvaluationClip:
-    """A sound file; the text that describes it, and its beats per minute, where these are known."""
+    """A sound file; the name of its prompt, and its beats per minute, where these are known.
+
+    `asked` is what a prompt that is no plain text stands for: a mixture, a style sound or a story, sounds as paths.
+    """
 
     path: Path
     prompt: str | None
     bpm: float | None = None
+    asked: AnyPrompt | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The prompt, where it is a plain text."""
+        return self.prompt if self.asked is None else None
 
 
 def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[EvaluationClip]:
     """The sounds below a folder, sorted; of more than `most` so many drawn at random.
 
-    Texts are those of the JSON beside a wave (`prompt`), or of captions.jsonl in the folder: lines of {"file",
-    "caption"} and, if known, "bpm". Warns with a Remark of captions whose files are missing. Raises UserError.
+    Prompts are those of the JSON beside a wave, or of captions.jsonl in the folder: lines of {"file", "caption"} and,
+    if known, "bpm". An edit of a sound has none. Warns with a Remark of captions whose files are missing.
+
+    Raises UserError.
     """
     paths = find_sounds(folder)
     captions = read_captions(folder / CAPTIONS_NAME) if (folder / CAPTIONS_NAME).exists() else {}
@@ -80,5 +93,7 @@ def _clip(path: Path, folder: Path, captions: Mapping[str, Mapping[str, Any]]) -
     if not story.is_file():
         return EvaluationClip(path, None)
     content = read_json(story, _LARGEST_STORY)
-    prompt = content.get("prompt") if isinstance(content, dict) else None
-    return EvaluationClip(path, prompt if isinstance(prompt, str) and prompt.strip() else None)
+    asked = described_prompt(content, str(story)) if isinstance(content, dict) else None
+    if asked is None or isinstance(asked, str):
+        return EvaluationClip(path, asked)
+    return EvaluationClip(path, content["prompt"], None, asked)

@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jaxtyping import Float
+from torch import Tensor
+
 from open_musiclm.evaluation import distances
+from open_musiclm.evaluation.asked_prompts import embed_asked
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure, MertMeasure
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip
@@ -51,11 +55,14 @@ def describe(
         clap = measures["clap"]
         assert whole is not None
         assert isinstance(clap, ClapMeasure)
-        _add(result, adherence_figures(measured.clips, whole, clap, resampling))
+        seconds = _seconds(measured).tolist()
+        asked = embed_asked(measured.clips, seconds, clap)
+        _add(result, adherence_figures(asked, whole, resampling))
         own_clap = measures.get("own_clap")
         if isinstance(own_clap, ClapMeasure):
-            same = whole if own is None else own
-            result.figures.append(cycle_figure(measured.clips, same, own_clap, resampling))
+            if own is not None:  # another CLAP than the one that embeds
+                asked, whole = embed_asked(measured.clips, seconds, own_clap), own
+            result.figures.append(cycle_figure(asked, whole, resampling))
         else:
             reason = "none: the model's own CLAP was not named; give --checkpoint_dir or --model_config"
             result.figures.append(CYCLE.absent(reason, 0))
@@ -110,9 +117,13 @@ def length_warning(comparison: Comparison, reference: Comparison) -> str | None:
 
 
 def _median_seconds(measured: MeasuredSet) -> float:
+    return float(_seconds(measured).median())
+
+
+def _seconds(measured: MeasuredSet) -> Float[Tensor, "clips"]:
     levels = measured.get("levels", "level")
     assert levels is not None
-    return float(levels.vectors[:, LevelMeasure.SECONDS].median())
+    return levels.vectors[:, LevelMeasure.SECONDS]
 
 
 def _mert_figures(

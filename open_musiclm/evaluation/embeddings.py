@@ -13,6 +13,7 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import HubertKmeansConfig
 from open_musiclm.evaluation.measure import Measured, Vectors, identity_of
 from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.generation.prompt_embedder import PromptEmbedder
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.mert import Mert
 
@@ -38,7 +39,8 @@ def frechet_windows(clap: Clap, wave: Float[Tensor, "samples"]) -> Float[Tensor,
 
 class ClapMeasure:
     """`windows`: those of `frechet_windows`. `whole`: one embedding of the sound, as prompts are compared with it: the
-    mean over windows of `window_seconds` that follow each other, of length 1; a shorter sound is repeated.
+    mean over windows of `window_seconds` that follow each other, of length 1; a shorter sound is repeated. `prompts`
+    embeds those.
     """
 
     batch = 8
@@ -47,6 +49,7 @@ class ClapMeasure:
     def __init__(self, clap: Clap, window_seconds: float, name: str) -> None:
         self.clap, self.name = clap, name
         self.embedder = ClapEmbedder(clap, window_seconds, clap.sample_hz)
+        self.prompts = PromptEmbedder(self.embedder)
         what = f"clap 2, windows of {WINDOW_SECONDS} s, whole of {window_seconds} s, {clap.sample_hz} Hz"
         self.identity = identity_of(what, clap)
 
@@ -57,11 +60,6 @@ class ClapMeasure:
         windows = [frechet_windows(self.clap, wave.to(device)).cpu() for wave in waves]
         whole = [self.embedder.embed_sound(Sound(wave, hz)).cpu() for wave in waves]
         return [{"windows": own, "whole": one.unsqueeze(0)} for own, one in zip(windows, whole, strict=True)]
-
-    def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
-        """Embeddings of prompts, of length 1."""
-        parts = [prompts[first : first + _WINDOWS_AT_ONCE] for first in range(0, len(prompts), _WINDOWS_AT_ONCE)]
-        return torch.cat([self.embedder.embed_text(part).cpu() for part in parts])
 
 
 class MertMeasure:

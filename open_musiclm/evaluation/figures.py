@@ -1,5 +1,6 @@
 """A figure of an evaluation: a value with its interval, the numbers of clips behind it, and what limits it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -53,8 +54,11 @@ class Kind:
     def figure(
         self, estimate: Estimate, clips: int, reference_clips: int | None = None, warning: str | None = None
     ) -> Figure:
-        """The figure of this kind with a value."""
-        ends = (estimate.value, estimate.low, estimate.high)
+        """The figure of this kind with a value; absent where that is no number. Ends that are none are left out."""
+        if not math.isfinite(estimate.value):
+            return self.absent(f"none: the result is {estimate.value}, which is no number", clips, reference_clips)
+        known = all(end is not None and math.isfinite(end) for end in (estimate.low, estimate.high))
+        ends = (estimate.value, *((estimate.low, estimate.high) if known else (None, None)))
         return Figure(self.key, self.title, *ends, self.better, clips, reference_clips, self.note, warning)
 
     def absent(self, reason: str, clips: int, reference_clips: int | None = None) -> Figure:

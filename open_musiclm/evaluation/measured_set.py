@@ -10,7 +10,7 @@ from torch import Tensor
 from open_musiclm.audio import Sound, read_sound, samples_of
 from open_musiclm.data.failures import named
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.cache import MeasureCache, content_key
+from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.measure import Measure, Measured
 from open_musiclm.evaluation.vectors import ClipVectors, VectorFile
@@ -76,7 +76,9 @@ def _measured(
     for place, clip in enumerate(clips):
         try:
             keys[place] = content_key(clip.path, seconds)
-            found = {name: cache.find(measure.identity, keys[place]) for name, measure in measures.items()}
+            found = {
+                name: cache.find(measure.identity, keys[place], measure.finite) for name, measure in measures.items()
+            }
             results[place] = {name: measured for name, measured in found.items() if measured is not None}
             if len(results[place]) < len(measures):
                 sounds[place] = _read(clip.path, seconds)
@@ -106,5 +108,5 @@ def _read(path: Path, seconds: float | None) -> Sound:
 
 
 def _check(path: Path, measure: Measure, measured: Measured) -> None:
-    if measure.finite and not all(bool(vectors.isfinite().all()) for vectors in measured.values()):
+    if measure.finite and not all_finite(measured.values()):
         raise UserError(f"{path}: what {measure.name} makes of it is not finite; are the weights damaged?")

@@ -29,8 +29,8 @@ def tempo_figures(
 ) -> tuple[list[Figure], PerClip]:
     """The share of clips whose estimated tempo is the named one; an estimate that is missing is wrong."""
     bpm = estimates.vectors[:, 0].double()
-    numbers = [clip.bpm if clip.bpm is not None else tempo.named_bpm(clip.prompt or "") for clip in clips]
-    words = [tempo.named_class(clip.prompt or "") for clip in clips]
+    numbers = [clip.bpm if clip.bpm is not None else tempo.named_bpm(clip.text or "") for clip in clips]
+    words = [tempo.named_class(clip.text or "") for clip in clips]
     found: list[tuple[Kind, Sequence, Callable[..., bool]]] = [
         (TEMPO_1, numbers, tempo.same_tempo),
         (TEMPO_2, numbers, tempo.same_tempo_but_for_octave),

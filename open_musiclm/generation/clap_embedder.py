@@ -35,7 +35,7 @@ class ClapEmbedder:
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
         """Embeddings of length 1. Warns with a Remark if a prompt is longer than CLAP reads.
 
-        Raises UserError if the prompts are not texts, or none is there.
+        Raises UserError if the prompts are not texts, or none is there, or CLAP's weights give no numbers.
         """
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise UserError(f"prompts: expected one text or more, found {shown(list(prompts))}")
@@ -47,7 +47,11 @@ class ClapEmbedder:
             for prompt, dropped in zip(new, self.clap.dropped_tokens(new), strict=True):
                 if dropped:
                     warnings.warn(Remark(_cut(prompt, dropped)), stacklevel=2)
-            self._texts.update(zip(new, self.clap.embed_text(new), strict=True))
+            embedded = self.clap.embed_text(new)
+            for prompt, finite in zip(new, embedded.isfinite().all(dim=1).tolist(), strict=True):
+                if not finite:
+                    raise UserError(_no_number(prompt))
+            self._texts.update(zip(new, embedded, strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def embed_sound(self, sound: Sound) -> Float[Tensor, "dim"]:
@@ -99,5 +103,12 @@ def spans_of(samples: int, part: int, least: int) -> list[tuple[int, int]]:
 
 
 def _cut(prompt: str, dropped: int) -> str:
-    shown = prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}..."
-    return f"prompt {shown!r}: CLAP reads its first tokens only; the last {dropped} are dropped; use fewer words"
+    return f"prompt {_short(prompt)}: CLAP reads its first tokens only; the last {dropped} are dropped; use fewer words"
+
+
+def _no_number(prompt: str) -> str:
+    return f"prompt {_short(prompt)}: its CLAP embedding is not finite; are CLAP's weights damaged?"
+
+
+def _short(prompt: str) -> str:
+    return repr(prompt if len(prompt) <= _SHOWN else f"{prompt[:_SHOWN]}...")

@@ -16,6 +16,7 @@ from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of, write_generated
 from open_musiclm.generation.progress import stage_progress
 from open_musiclm.generation.prompt_checks import check_steady_prompts
+from open_musiclm.generation.prompt_description import INFILLING_OF, VARIATION_OF
 from open_musiclm.generation.prompting import SteadyPrompt
 from open_musiclm.generation.story import AnyPrompt
 
@@ -63,7 +64,7 @@ def infill_files(
         names = [*slugs_of_files([edit.source]), f"{edit.start:g}-{end:g}", *([slug(str(prompt))] if prompt else [])]
         path = folder / f"{'_'.join(names)}_seed{config.seed}.wav"
         scores = _scores(model, infilled, prompt)
-        facts = {"infilling_of": str(edit.source), "regenerated_seconds": [edit.start, end]}
+        facts = {INFILLING_OF: str(edit.source), "regenerated_seconds": [edit.start, end]}
         if infilled.log_likelihoods:
             facts["log_likelihoods"] = [round(score, 6) for score in infilled.log_likelihoods]
         settings = config.updated({"loudness": None, "duration": end - edit.start})
@@ -81,7 +82,7 @@ def vary_files(
     sound = read_sound(edit.source)
     config = model.generation_config.updated({"duration": sound.seconds})
     own, (short,) = model.embed_sound(sound), slugs_of_files([edit.source])
-    facts = {"variation_of": str(edit.source), "first_stage": edit.first_stage}
+    facts = {VARIATION_OF: str(edit.source), "first_stage": edit.first_stage}
     with stage_progress() as progress:
         waves = model.vary(sound, edit.first_stage, edit.number, edit.source.name, config, progress)
         for number, wave in enumerate(waves):

@@ -14,6 +14,7 @@ from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
+from open_musiclm.generation.prompt_description import VARIATION_OF
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, best_of_each
 from open_musiclm.generation.session import requests_of
@@ -103,7 +104,8 @@ def regenerate_files(
         with stage_progress() as progress:
             (wave,) = model.vary(sound, first_stage, 1, source.name, config, progress)
         similarity = float(model.embed_sound(sound) @ model.embed_sound(Sound(wave, model.sample_hz)))
-        provenance = Provenance(source.name, 0, {"similarity": similarity}, config, paths)
+        told = {VARIATION_OF: str(source), "first_stage": first_stage}
+        provenance = Provenance(source.name, 0, {"similarity": similarity}, config, paths, told)
         yield write_generated(folder, f"{short}_seed{config.seed}_{first_stage}", wave, model.sample_hz, provenance)
 
 

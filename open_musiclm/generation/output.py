@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -21,9 +20,9 @@ from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark
 from open_musiclm.files import atomic_write, write_json
-from open_musiclm.generation.prompting import Mixture, SteadyPrompt, StyleSound
+from open_musiclm.generation.prompt_description import description
 from open_musiclm.generation.spool import SpooledWave
-from open_musiclm.generation.story import AnyPrompt, Story
+from open_musiclm.generation.story import AnyPrompt
 
 MAX_SLUG_BYTES = 80
 NEARLY_SILENT_RMS = 0.003
@@ -145,26 +144,3 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "unknown"
-
-
-def description(prompt: AnyPrompt) -> dict[str, Any]:
-    """Parts and weights of a prompt from `check_prompts`, for a story also the times; empty for a text."""
-    if isinstance(prompt, Story):
-        parts = [{"seconds": start, "parts": _parts(part)} for start, part in prompt.parts]
-        return {"story": parts, "crossfade": prompt.crossfade}
-    return {} if isinstance(prompt, str) else {"parts": _parts(prompt)}
-
-
-def _parts(prompt: SteadyPrompt) -> list[dict[str, Any]]:
-    return [_part(part) for part in (prompt.parts if isinstance(prompt, Mixture) else [prompt])]
-
-
-def _part(part: SteadyPrompt) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"text": part, "weight": 1.0}
-    if isinstance(part, Mixture):
-        return {"parts": _parts(part), "weight": part.weight}
-    found: dict[str, Any] = {} if part.text is None else {"text": part.text}
-    if isinstance(part.audio, StyleSound):
-        found["audio"] = part.audio.name if part.audio.path is None else str(part.audio.path)
-    return {**found, "weight": part.weight}

@@ -47,6 +47,8 @@ def cluster(evaluated: Float[Tensor, "vectors dim"], reference: Float[Tensor, "o
         raise ValueError("MAUVE takes two vectors of each set")
     count = max(2, round(fewest / VECTORS_PER_BUCKET))
     vectors = normalize(torch.cat((reference, evaluated)).double().numpy())
+    if not np.ptp(vectors, axis=0).any():
+        return Buckets(np.zeros(len(evaluated), np.int64), np.zeros(len(reference), np.int64), count)
     pca = PCA(svd_solver="covariance_eigh").fit(vectors)
     kept = int(np.argmax(np.cumsum(pca.explained_variance_ratio_) >= EXPLAINED_VARIANCE)) + 1
     reduced = pca.transform(vectors)[:, :kept].astype(np.float32)
