@@ -51,7 +51,7 @@ def test_the_page_holds_all_it_needs(page: Path) -> None:
     assert data["projections"]["PCA"] == data["projections"]["UMAP"][::-1]
     wave, sample_hz = soundfile.read(io.BytesIO(base64.b64decode(data["sounds"][0]["sound"])))
     assert len(wave) / sample_hz == pytest.approx(3, abs=0.2)
-    assert "0.500 [0.250, 0.750]" in text
+    assert "<td>0.500 <small>[0.250, 0.750]</small></td>" in text
 
 
 @pytest.fixture
@@ -88,6 +88,25 @@ def test_a_click_plays_the_sound(opened: Any) -> None:
         assert opened.evaluate("document.querySelector('audio').duration") == pytest.approx(3, abs=0.2)
     click(opened, 5)  # a prompt plays nothing
     assert opened.text_content("#playing").startswith("playing 2.wav")
+    opened.set_viewport_size({"width": 400, "height": 800})  # a telephone's: all marks are there, nothing overflows
+    click(opened, 1)
+    assert opened.text_content("#playing").startswith("playing 1.wav")
+    assert opened.evaluate("document.documentElement.scrollWidth") == 400
+    places = opened.evaluate("kinds.map((_, number) => screen(number))")
+    assert all(0 < x < 400 and 0 < y < 400 for x, y in (places[number] for number in (0, 1, 2, 5)))
+
+
+@pytest.mark.slow
+def test_what_is_hidden_takes_no_room(opened: Any) -> None:
+    opened.evaluate("data.projections.PCA[5] = [9, 9]; draw()")  # a prompt far from all sounds
+
+    def width_of_sounds() -> float:
+        places = opened.evaluate("[0, 1, 2].map((number) => screen(number)[0])")
+        return max(places) - min(places)
+
+    with_prompt = width_of_sounds()
+    opened.uncheck("#prompts")
+    assert width_of_sounds() > 5 * with_prompt
 
 
 @pytest.mark.slow

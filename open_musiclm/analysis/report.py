@@ -2,12 +2,15 @@
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from open_musiclm.analysis.confidence import Estimate
 
 Cell = str | int | float | Estimate
+_FEW_DIGITS = 10
+_INTERVAL = re.compile(r"(\[-?\d+\.\d+, -?\d+\.\d+\])$")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Table:
     lines: Sequence[Sequence[Cell]]
 
     def json(self) -> dict[str, object]:
-        """The lines as objects; numbers that are not finite are null."""
+        """The lines as objects."""
         lines = [dict(zip(self.columns, map(_as_json, line), strict=True)) for line in self.lines]
         return {"title": self.title, "note": self.note, "lines": lines}
 
@@ -35,7 +38,8 @@ class Table:
         """The table as a section of HTML."""
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in line) + "</tr>" for line in self.lines
+            "<tr>" + "".join(f"<td>{_marked(html.escape(_shown(cell)))}</td>" for cell in line) + "</tr>"
+            for line in self.lines
         )
         return (
             f"<section><h2>{html.escape(self.title)}</h2><p>{html.escape(self.note)}</p>"
@@ -44,14 +48,19 @@ class Table:
 
 
 def _as_json(cell: Cell) -> object:
-    if isinstance(cell, Estimate):
-        return {name: _as_json(value) for name, value in asdict(cell).items()}
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+    return asdict(cell) if isinstance(cell, Estimate) else cell
 
 
 def _shown(cell: Cell) -> str:
+    if isinstance(cell, Estimate | float) and not math.isfinite(cell.value if isinstance(cell, Estimate) else cell):
+        return "none"
     if isinstance(cell, Estimate):
         return cell.shown()
-    if isinstance(cell, float) and not math.isfinite(cell):
-        return "none"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:.3f}" if abs(cell) < _FEW_DIGITS else f"{cell:.1f}"
+    return str(cell)
+
+
+def _marked(text: str) -> str:
+    """The cell with its interval, if any, apart, so that it is not broken."""
+    return _INTERVAL.sub(r"<small>\1</small>", text)

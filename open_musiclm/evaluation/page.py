@@ -20,7 +20,11 @@ td { text-align: right; white-space: nowrap; vertical-align: top; } tr:first-chi
 tr > :first-child, tr:first-child > th:first-child { text-align: left; }
 .figures tr > th:first-child { position: sticky; left: 0; background: #fff; min-width: 9rem; }
 small { color: #5a6672; font-weight: normal; } .warning { color: #9a4b00; } .none { color: #8a949e; }
-img { max-width: 100%; height: auto; } code { overflow-wrap: anywhere; }
+img { width: min(100%, 38rem); height: auto; } p, li { overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  th, td { padding: 0.3rem 0.4rem; } .figures tr > th:first-child { min-width: 0; max-width: 8rem; }
+  ul { padding-left: 1.2rem; }
+}
 """
 
 
