@@ -19,6 +19,7 @@ def arguments() -> argparse.ArgumentParser:
         default=None,
         help="JSON file with the generation config; default: the defaults",
     )
+    parser.add_argument("--text_correction", type=Path, default=None, help="file that scripts/analyze_clap.py wrote")
     parser.add_argument("--push_to_hub", default=None, metavar="ID", help="upload the bundle to this hub id too")
     return parser
 
@@ -34,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in bundle_kinds(config)}
     how = load_generation_config(arguments.generation_config) if arguments.generation_config else None
     adapters = [(file, a.weight) for a in cli.adapter_paths_from(arguments) or () for file in find_adapters(a.path)]
-    for path in pack(arguments.model_config, paths, arguments.results_folder, how, adapters):
+    for path in pack(arguments.model_config, paths, arguments.results_folder, how, adapters, arguments.text_correction):
         cli.say(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
     if arguments.push_to_hub:
         cli.say(f"pushing these files to {arguments.push_to_hub}")

@@ -5,11 +5,13 @@ import platform
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from open_musiclm.analysis.embeddings import SoundEmbeddings, embed_sounds, embed_texts
-from open_musiclm.analysis.gap_tables import corrections_table, gap_table, split_pairs
+from open_musiclm.analysis.gap_tables import corrections_table, fit_corrections, gap_table, split_pairs
 from open_musiclm.analysis.labels import LabelledSound, read_labels
 from open_musiclm.analysis.models import Models
 from open_musiclm.analysis.options import AtlasOptions
@@ -22,13 +24,14 @@ from open_musiclm.analysis.tags import Tag, check_group_by, usable_tags
 from open_musiclm.analysis.text_tables import retrieval_table, token_tables
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.files import prepare_folder, write_json
+from open_musiclm.tokenizers.text_correction import TEXT_CORRECTION_NAME, TextCorrection
 
 FEWEST_SOUNDS = 10
 _LIBRARIES = ("torch", "transformers", "scikit-learn", "numpy")
 
 
 def analyze(models: Models, options: AtlasOptions) -> list[Table]:
-    """All tables; writes atlas.json and atlas.html into the results folder. Raises UserError."""
+    """All tables; writes atlas.json, atlas.html and text corrections into the results folder. Raises UserError."""
     sounds = _existing(read_labels(options.folder, options.labels))
     tags, refused = usable_tags(sounds, options.tags)  # so that a wrong name is found before the work
     check_group_by(sounds, options.group_by)
@@ -87,7 +90,7 @@ def _tables(
         "retrieval": lambda: [retrieval_table(space)],
         "tokens": lambda: token_tables(space),
         "gap": lambda: [gap_table(space)],
-        "corrections": lambda: [_corrections(space, models)],
+        "corrections": lambda: [_corrections(space, models, options.results_folder)],
         "probes": lambda: [probe_table(space, embeddings, probed, groups)],
         "arithmetic": lambda: [arithmetic_table(space, tags, lambda texts: embed_texts(texts, models.clap))],
     }
@@ -107,8 +110,14 @@ def _tables(
     return tables, skipped
 
 
-def _corrections(space: Space, models: Models) -> Table:
+def _corrections(space: Space, models: Models, folder: Path) -> Table:
+    """What corrections change; writes those that all pairs are fitted to, as a bundle takes them."""
     quantizer = models.quantizer
+    for name, own in fit_corrections(space, space.pairs).items():
+        correction = TextCorrection(torch.from_numpy(own.matrix), torch.from_numpy(own.shift))
+        correction.save(
+            folder / f"{name.split(',')[0].lower().replace(' ', '_')}_{TEXT_CORRECTION_NAME}", models.clap.clap
+        )
     encode = None if quantizer is None else lambda texts: tokens_of(texts, quantizer)
     return corrections_table(space, *split_pairs(space), encode)
 

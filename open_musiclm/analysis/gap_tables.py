@@ -52,7 +52,9 @@ def split_pairs(space: Space, seed: int = 0) -> tuple[Int[np.ndarray, "fitted 2"
 
 
 def fit_corrections(space: Space, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Correction]:
-    """The corrections of the texts that these pairs are fitted to, by name."""
+    """The corrections of the texts that these pairs, at most 20,000 at random, are fitted to, by name."""
+    if len(pairs) > MOST_FITTED:
+        pairs = np.random.default_rng(0).permutation(pairs)[:MOST_FITTED]
     components = min(_COMPONENTS, space.sound_vectors.shape[1], max(len(pairs) // _PAIRS_OF_A_COMPONENT, 1))
     given = space.text_vectors[pairs[:, 1]], space.sound_vectors[pairs[:, 0]]
     return {

@@ -28,11 +28,12 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
 from open_musiclm.models.lora import merge_adapters
 from open_musiclm.models.stages import load_stage
-from open_musiclm.tokenizers.clap import clap_directory
+from open_musiclm.tokenizers.clap import Clap, clap_directory
 from open_musiclm.tokenizers.clap_laion import read_laion
 from open_musiclm.tokenizers.codec import Codec, codec_decoder_paths, codec_paths
 from open_musiclm.tokenizers.mert import load_centroids, mert_directory
 from open_musiclm.tokenizers.rvq import ClapQuantizer
+from open_musiclm.tokenizers.text_correction import TEXT_CORRECTION_NAME, TextCorrection
 
 _LAION_NAME = "laion_clap.pt"
 
@@ -48,12 +49,15 @@ def pack(
     folder: Path,
     generation_config: GenerationConfig | None = None,
     adapters: Sequence[tuple[Path, float]] = (),
+    text_correction: Path | None = None,
 ) -> list[Path]:
     """Writes a bundle of the parts at `paths`, own or released ones, each checked against the config.
 
     Backbones that the config names by a local path are copied, but only the files that loading reads. Without a
-    generation config the bundle has the defaults; `adapters` are files with their weights. Returns the files of the
-    bundle. The folder is written atomically. Raises UserError, also if it exists and is not empty.
+    generation config the bundle has the defaults; `adapters` are files with their weights, `text_correction` a file of
+    scripts/analyze_clap.py for this CLAP. Returns the files of the bundle. The folder is written atomically.
+
+    Raises UserError, also if it exists and is not empty.
     """
     if os.path.lexists(folder) and (not folder.is_dir() or folder.is_symlink() or any(folder.iterdir())):
         raise UserError(f"{folder}: already exists and is not empty; name a new folder for the bundle")
@@ -66,6 +70,9 @@ def pack(
         for kind, path in paths.items():
             convert(path, kind, config, unfinished / weights_name(kind))
         _pack_adapters(adapters, config, unfinished)
+        if text_correction is not None:
+            clap = Clap.load(config, torch.device("cpu"))
+            TextCorrection.load(text_correction, clap).save(unfinished / TEXT_CORRECTION_NAME, clap)
         for name, source in copied.items():
             _copy(source, unfinished / name)
         write_json(unfinished / MODEL_CONFIG_NAME, _moved(read_json_object(model_config), copied))

@@ -1,7 +1,9 @@
 """Loads the parts of a model from a bundle, or from their paths."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from open_musiclm.generation.adapters import apply_adapters, bundled_adapters, l
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.models.stages import Stage, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.tokenizers.text_correction import TEXT_CORRECTION_NAME, TextCorrection
 
 
 def open_paths(paths: ModelPaths) -> tuple[ModelPaths, GenerationConfig]:
@@ -33,13 +36,17 @@ def load_parts(
     device: str | None,
     trust_remote_code: bool = False,
 ) -> tuple[dict[StageName, Stage], MusicTokenizer]:
-    """The stages that are named, with their adapters merged, and the tokenizers.
+    """The stages that are named, with their adapters merged, and the tokenizers, with the bundle's text correction.
 
     See `Mert.load` for `trust_remote_code`. Raises UserError.
     """
     found, on = paths.resolved(stages), choose_device(device)
     loaded = load_stages(paths, config, stages, on)
-    return loaded, MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on, trust_remote_code)
+    tokenizer = MusicTokenizer.load(config, found["rvq_path"], found["kmeans_path"], on, trust_remote_code)
+    correction = None if paths.bundle is None else Path(paths.bundle) / TEXT_CORRECTION_NAME
+    if correction is not None and os.path.lexists(correction):
+        tokenizer = replace(tokenizer, text_correction=TextCorrection.load(correction, tokenizer.clap))
+    return loaded, tokenizer
 
 
 def load_stages(

@@ -59,6 +59,7 @@ class MusicLM:
         self.sample_hz = config.encodec_cfg.sample_hz
         self.embedder = ClapEmbedder(tokenizer.clap, config.global_cfg.clap_audio_length_seconds, self.sample_hz)
         self.prompt_embedder = PromptEmbedder(self.embedder)
+        self.corrected_embedder = PromptEmbedder(self.embedder, tokenizer.text_correction)
 
     @classmethod
     def from_pretrained(
@@ -220,8 +221,9 @@ class MusicLM:
         return self.tokenizer.quantizer.encode(self.embed_sound(around).unsqueeze(0)).unsqueeze(1)
 
     def clap_tokens(self, prompts: Sequence[SteadyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
-        """CLAP tokens of prompts. Raises UserError."""
-        return self.tokenizer.quantizer.encode(self.embed_prompts(prompts)).unsqueeze(1)
+        """CLAP tokens of prompts, whose texts the bundle may correct. Raises UserError."""
+        embeddings = self.corrected_embedder.embed(check_steady_prompts(prompts))
+        return self.tokenizer.quantizer.encode(embeddings).unsqueeze(1)
 
     def _clap_steps(self, requests: Sequence[Request]) -> list[tuple[float, Int[Tensor, "batch 1 quantizers"]]]:
         """The CLAP tokens of a batch, each with the second that it starts at."""

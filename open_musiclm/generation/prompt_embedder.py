@@ -9,16 +9,20 @@ from torch import Tensor
 from open_musiclm.errors import UserError
 from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
+from open_musiclm.tokenizers.text_correction import TextCorrection
 
 _MOST_SOUNDS = 64
 _SHORTEST_SUM = 1e-3
 
 
 class PromptEmbedder:
-    """Embeds prompts in the form of `check_prompts`; every text and every sound once."""
+    """Embeds prompts in the form of `check_prompts`; every text and every sound once.
 
-    def __init__(self, embedder: ClapEmbedder) -> None:
-        self.embedder = embedder
+    With a correction texts are moved towards sounds before they are mixed.
+    """
+
+    def __init__(self, embedder: ClapEmbedder, correction: TextCorrection | None = None) -> None:
+        self.embedder, self.correction = embedder, correction
         self._sounds: dict[str, Float[Tensor, "dim"]] = {}
 
     def embed(self, prompts: Sequence[SteadyPrompt]) -> Float[Tensor, "batch dim"]:
@@ -30,7 +34,8 @@ class PromptEmbedder:
 
     def _embed(self, prompt: SteadyPrompt) -> Float[Tensor, "dim"]:
         if isinstance(prompt, str):
-            return self.embedder.embed_text([prompt])[0]
+            text = self.embedder.embed_text([prompt])
+            return (text if self.correction is None else self.correction(text))[0]
         if isinstance(prompt, Mixture):
             weights = [getattr(part, "weight", 1.0) for part in prompt.parts]
             return _mean([self._embed(part) for part in prompt.parts], weights, prompt)

@@ -14,16 +14,21 @@ from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.mert import SemanticTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
+from open_musiclm.tokenizers.text_correction import TextCorrection
 
 
 @dataclass(frozen=True)
 class MusicTokenizer:
-    """The three kinds of tokens, each from waves at its own tokenizer's sample rate."""
+    """The three kinds of tokens, each from waves at its own tokenizer's sample rate.
+
+    `text_correction` is what a bundle says changes the embeddings of prompts before they are quantized.
+    """
 
     clap: Clap
     quantizer: ClapQuantizer
     semantic: SemanticTokenizer
     codec: Codec
+    text_correction: TextCorrection | None = None
 
     @classmethod
     def load(

@@ -1,0 +1,83 @@
+"""What a correction of text embeddings changes in generated music: prompts with and without it, judged in pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from demo.classifier import PromptClassifier
+from demo.classifier_training import Wave
+from demo.prompts import ControlPrompt
+from open_musiclm import MusicLM
+from open_musiclm.audio import read_sound, write_wave
+from open_musiclm.generation.prompt_embedder import PromptEmbedder
+from open_musiclm.metrics.intervals import percentile_interval
+from open_musiclm.progress_bar import with_progress
+from open_musiclm.tokenizers.text_correction import TextCorrection
+
+_REPLICATES = 10_000
+_PROMPTS_AT_ONCE = 8
+KINDS = ("plain", "corrected")
+
+
+def generate_pairs(
+    model: MusicLM, correction: TextCorrection, prompts: Sequence[ControlPrompt], samples: int, folder: Path
+) -> dict[str, list[list[Wave]]]:
+    """The samples of every prompt without and with the correction, from the same random numbers.
+
+    Waves that are in `folder` already, from an interrupted run, are not made again.
+    """
+    made: dict[str, list[list[Wave]]] = {kind: [] for kind in KINDS}
+    groups = list(range(0, len(prompts), _PROMPTS_AT_ONCE))
+    for first in with_progress(groups, len(groups), "generating", "groups of prompts"):
+        texts = [prompt.text for prompt in prompts[first : first + _PROMPTS_AT_ONCE]]
+        for kind, own in zip(KINDS, (None, correction), strict=True):
+            numbers = range(first * samples, (first + len(texts)) * samples)
+            paths = [folder / f"{kind}_{number:04d}.flac" for number in numbers]
+            if not all(path.exists() for path in paths):
+                model.corrected_embedder = PromptEmbedder(model.embedder, own)
+                for path, wave in zip(paths, model.generate(texts, num_samples=samples), strict=True):
+                    write_wave(path, wave, model.sample_hz)
+            waves = [read_sound(path).wave for path in paths]
+            made[kind] += [waves[place : place + samples] for place in range(0, len(waves), samples)]
+    return made
+
+
+def changed_prompts(
+    model: MusicLM, correction: TextCorrection, prompts: Sequence[ControlPrompt]
+) -> list[ControlPrompt]:
+    """The prompts whose CLAP tokens the correction changes; all others give the same music."""
+    texts = model.embed_text([prompt.text for prompt in prompts])
+    tokens = [model.tokenizer.quantizer.encode(own) for own in (texts, correction(texts))]
+    changed = (tokens[0] != tokens[1]).any(dim=1).tolist()
+    return [prompt for prompt, is_changed in zip(prompts, changed, strict=True) if is_changed]
+
+
+def measure_pairs(
+    classifier: PromptClassifier, prompts: Sequence[ControlPrompt], made: dict[str, list[list[Wave]]]
+) -> dict[str, Any]:
+    """Shares of samples whose family, tempo and both are those of the prompt, and the difference with its 95 % interval
+    over prompts."""
+    right: dict[str, dict[str, list[float]]] = {}
+    for kind, groups in made.items():
+        waves = [wave for group in groups for wave in group]
+        asked = [prompt for prompt, group in zip(prompts, groups, strict=True) for _ in group]
+        family = [a == b.family for a, b in zip(classifier.families(waves), asked, strict=True)]
+        tempo = [a == b.tempo for a, b in zip(classifier.tempi(waves), asked, strict=True)]
+        both = [a and b for a, b in zip(family, tempo, strict=True)]
+        right[kind] = {
+            name: np.reshape(values, (len(prompts), -1)).mean(axis=1).tolist()
+            for name, values in (("family", family), ("tempo", tempo), ("both", both))
+        }
+    return {"prompts": len(prompts)} | {
+        name: _compared(*(right[kind][name] for kind in KINDS)) for name in ("family", "tempo", "both")
+    }
+
+
+def _compared(plain: Sequence[float], corrected: Sequence[float]) -> dict[str, float | None]:
+    before, after = torch.tensor(plain).double(), torch.tensor(corrected).double()
+    found = percentile_interval(after - before, torch.mean, _REPLICATES, np.random.default_rng(0))
+    shares = {"without": float(before.mean()), "with": float(after.mean())}
+    return {**shares, "difference": found.value, "low": found.low, "high": found.high}
