@@ -10,35 +10,42 @@ from helpers.small_stack import Stack
 from demo.classifier import PromptClassifier
 from demo.correction_measures import KINDS, changed_prompts, generate_pairs, measure_pairs
 from demo.prompts import ControlPrompt, control_prompts
-from open_musiclm import GenerationConfig, MusicLM
+from open_musiclm import MusicLM
 from open_musiclm.tokenizers.text_correction import TextCorrection
 
 PROMPTS = control_prompts(9, seed=0)
 
 
 @pytest.fixture
-def model(stack: Stack) -> MusicLM:
+def model(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> MusicLM:
+    """A model whose waves say which CLAP tokens it was given."""
     model = stack.musiclm()
-    model.generation_config = GenerationConfig(duration=0.4, return_coarse_wave=True)
+
+    def generate(texts: Sequence[str], num_samples: int) -> list[torch.Tensor]:
+        tokens = model.clap_tokens(texts).flatten(1).repeat_interleave(num_samples, dim=0)
+        return [torch.nn.functional.pad(own / 64, (0, 2400)) for own in tokens]
+
+    monkeypatch.setattr(model, "generate", generate)
     return model
 
 
-def test_pairs_differ_by_the_correction_alone(model: MusicLM, tmp_path: Path) -> None:
-    dim = model.tokenizer.clap.embedding_dim
-    nothing = TextCorrection(torch.eye(dim), torch.zeros(dim))
-    away = TextCorrection(torch.eye(dim), -3 * model.embed_text([PROMPTS[0].text])[0])
+def test_pairs_differ_by_the_correction_alone(model: MusicLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [prompt.text for prompt in PROMPTS]
+    plain = model.embed_text(texts)
+    nothing = TextCorrection(torch.eye(plain.shape[1]), torch.zeros(plain.shape[1]))
+    away = TextCorrection(torch.eye(plain.shape[1]), -3 * plain[0])
     assert changed_prompts(model, nothing, PROMPTS) == []
     assert PROMPTS[0] in changed_prompts(model, away, PROMPTS)
-    made = generate_pairs(model, nothing, PROMPTS[:2], 2, tmp_path / "nothing")
-    assert [len(made[kind]) for kind in KINDS] == [2, 2]
-    for plain, corrected in zip(made["plain"], made["corrected"], strict=True):
-        torch.testing.assert_close(torch.stack(plain), torch.stack(corrected))
-        assert not torch.equal(plain[0], plain[1])
-    first = generate_pairs(model, away, PROMPTS[:1], 1, tmp_path / "away")
-    assert not torch.equal(first["plain"][0][0], first["corrected"][0][0])
-    model.stages.clear()  # nothing can be made any more
-    again = generate_pairs(model, away, PROMPTS[:1], 1, tmp_path / "away")
-    assert torch.equal(again["corrected"][0][0], first["corrected"][0][0])
+    made = generate_pairs(model, away, PROMPTS, 2, tmp_path)
+    for kind, embeddings in (("plain", plain), ("corrected", away(plain))):
+        expected = model.tokenizer.quantizer.encode(embeddings) / 64
+        for own, samples in zip(expected, made[kind], strict=True):
+            assert len(samples) == 2
+            for wave in samples:
+                torch.testing.assert_close(wave[:3], own, atol=1e-3, rtol=0)
+    monkeypatch.setattr(model, "generate", None)  # what is there is not made again
+    again = generate_pairs(model, away, PROMPTS, 2, tmp_path)
+    assert all(torch.equal(again[kind][3][1], made[kind][3][1]) for kind in KINDS)
 
 
 class KnownAnswers(PromptClassifier):
