@@ -62,7 +62,9 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
     """Sound files to regenerate from `first_stage` on."""
     to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
     add_model_arguments(to, first_stage)
-    left_out = ("return_coarse_wave",) if first_stage == "fine" else ()
+    left_out = [f"{stage}_temperature" for stage in STAGE_NAMES[: STAGE_NAMES.index(first_stage)]]
+    if first_stage == "fine":
+        left_out.append("return_coarse_wave")
     add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])
 
 

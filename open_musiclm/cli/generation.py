@@ -4,6 +4,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 from open_musiclm.cli.argument_types import (
     OFF,
@@ -16,10 +17,10 @@ from open_musiclm.cli.argument_types import (
     prompt,
     share,
 )
-from open_musiclm.config import GenerationConfig
+from open_musiclm.config import GenerationConfig, Precision
 from open_musiclm.errors import UserError
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 # The fields that are flags, and what reads each: a type, or the choices there are.
 Reader = Callable[[str], object] | tuple[str, ...]
 LENGTH_FIELDS: dict[str, Reader] = {"duration": positive_float, "semantic_advance": fraction}
