@@ -14,7 +14,7 @@ from open_musiclm.analysis.embeddings import SoundEmbeddings, embed_sounds, embe
 from open_musiclm.analysis.gap_tables import corrections_table, fit_corrections, gap_table, split_pairs
 from open_musiclm.analysis.labels import LabelledSound, read_labels
 from open_musiclm.analysis.models import Models
-from open_musiclm.analysis.options import AtlasOptions
+from open_musiclm.analysis.options import SEED, AtlasOptions
 from open_musiclm.analysis.page import MapData, write_page
 from open_musiclm.analysis.projection import pca_map, umap_map
 from open_musiclm.analysis.report import Table
@@ -171,7 +171,7 @@ def _write(
 
 def map_data(space: Space, models: Models, options: AtlasOptions) -> MapData:
     """Some sounds, the first caption of each, and the prompts, in two dimensions."""
-    taken = np.sort(np.random.default_rng(0).permutation(len(space.sounds))[: options.map_sounds])
+    taken = np.sort(np.random.default_rng(SEED).permutation(len(space.sounds))[: options.map_sounds])
     texts = list(
         dict.fromkeys(space.texts_of_sound[number][0] for number in taken if len(space.texts_of_sound[number]))
     )

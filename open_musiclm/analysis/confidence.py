@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from open_musiclm.analysis.options import SEED
+
 _DRAWS = 1000
 _LEVEL = 95.0
 
@@ -23,16 +25,14 @@ class Estimate:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def mean_estimate(
-    values: Float[np.ndarray, "values"], groups: Int[np.ndarray, "values"] | None = None, seed: int = 0
-) -> Estimate:
+def mean_estimate(values: Float[np.ndarray, "values"], groups: Int[np.ndarray, "values"] | None = None) -> Estimate:
     """The mean of all values; whole groups, by default single values, are drawn with replacement.
 
     The interval of fewer than two groups is that one number.
     """
     numbers = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
     sums, counts = np.bincount(numbers, weights=values), np.bincount(numbers)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     means = np.empty(_DRAWS)
     for draw in range(_DRAWS):
         chosen = rng.integers(len(sums), size=len(sums))

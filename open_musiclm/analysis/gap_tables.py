@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 
 from open_musiclm.analysis.confidence import mean_estimate
 from open_musiclm.analysis.modality_gap import Correction, cca, distance_of_means, mean_shift, overlap, pls
+from open_musiclm.analysis.options import SEED
 from open_musiclm.analysis.report import Cell, Table
 from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
@@ -37,12 +38,12 @@ def gap_table(space: Space) -> Table:
     return Table("The modality gap", note, ("measure", "value"), lines)
 
 
-def split_pairs(space: Space, seed: int = 0) -> tuple[Int[np.ndarray, "fitted 2"], Int[np.ndarray, "held_out 2"]]:
+def split_pairs(space: Space) -> tuple[Int[np.ndarray, "fitted 2"], Int[np.ndarray, "held_out 2"]]:
     """Pairs of half the sounds, and pairs of the other half whose captions the first does not have.
 
     At most 20,000 and 10,000 pairs, taken at random.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     fitted_to = rng.permutation(len(space.sounds))[: len(space.sounds) // 2]
     is_fitted = np.isin(space.pairs[:, 0], fitted_to)
     seen = np.isin(space.pairs[:, 1], space.pairs[is_fitted, 1])

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.cross_decomposition import PLSRegression
 
+from open_musiclm.analysis.options import SEED
+
 _NEIGHBOURS = 10
 _MOST_POINTS = 4000  # of either kind, for the overlap, whose work grows with the square
 _ROUNDING = 1e-6  # of float32 embeddings of length 1
@@ -33,14 +35,14 @@ def distance_of_means(sounds: Float[np.ndarray, "sounds dim"], texts: Float[np.n
 
 
 def overlap(
-    sounds: Float[np.ndarray, "sounds dim"], texts: Float[np.ndarray, "texts dim"], seed: int = 0
+    sounds: Float[np.ndarray, "sounds dim"], texts: Float[np.ndarray, "texts dim"]
 ) -> Float[np.ndarray, "points"]:
     """Of every point, how many of its ten nearest neighbours are of the other kind, relative to a perfect mixture.
 
     The mean is 0 where sounds and texts lie apart, 1 if they are mixed. As many texts as sounds are taken, at random
     and at most 4,000 of each; sounds come first in the result.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     count = min(len(sounds), len(texts), _MOST_POINTS)
     taken = [of_kind[rng.permutation(len(of_kind))[:count]] for of_kind in (sounds, texts)]
     points = np.concatenate(taken).astype(np.float64)

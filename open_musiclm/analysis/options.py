@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+SEED = 0  # of all random choices: the same atlas every time
 PARTS = ("retrieval", "tokens", "gap", "probes", "arithmetic", "map")
 
 

@@ -11,6 +11,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit,
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from open_musiclm.analysis.options import SEED
+
 FOLDS = 5
 MOST_SOUNDS = 10_000
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # inverse penalties of the classifier
@@ -36,23 +38,22 @@ def probe(
     vectors: Float[np.ndarray, "sounds dim"],
     values: Shaped[np.ndarray, "sounds"],
     groups: Int[np.ndarray, "sounds"] | None = None,
-    seed: int = 0,
 ) -> ProbeResult:
     """Logistic regression of texts, ridge regression of floats, in five-fold cross-validation.
 
     Every sound is predicted by a model that saw neither it nor any other of its group. Features are standardized; the
     penalty is chosen inside the training folds. At most 10,000 sounds, taken at random, are used.
     """
-    members = np.sort(np.random.default_rng(seed).permutation(len(values))[:MOST_SOUNDS])
+    members = np.sort(np.random.default_rng(SEED).permutation(len(values))[:MOST_SOUNDS])
     vectors, values = vectors[members], values[members]
     own_groups = members if groups is None else groups[members]
     is_number = bool(np.issubdtype(values.dtype, np.floating))
     if is_number:
         values = values / (np.abs(values).max() or 1.0)  # whose squares are numbers too
     scores = np.empty(len(values))
-    for fitted, held_out in _folds(values, own_groups, is_number, seed):
+    for fitted, held_out in _folds(values, own_groups, is_number):
         predict = _fit_numbers if is_number else _fit_classes
-        predicted = predict(vectors[fitted], values[fitted], own_groups[fitted], seed)(vectors[held_out])
+        predicted = predict(vectors[fitted], values[fitted], own_groups[fitted])(vectors[held_out])
         if is_number:
             scores[held_out] = 1 - np.square(predicted - values[held_out]) / values.var()
         else:
@@ -61,28 +62,28 @@ def probe(
     return ProbeResult(scores, guess, own_groups)
 
 
-def _fit_numbers(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray, seed: int) -> Predict:
+def _fit_numbers(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Predict:
     return make_pipeline(StandardScaler(), RidgeCV(_PENALTIES)).fit(vectors, values).predict
 
 
-def _fit_classes(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray, seed: int) -> Predict:
+def _fit_classes(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Predict:
     """Regression on class indicators would hide a class that lies between others, as a medium tempo does."""
     if len(np.unique(values)) < 2 or len(np.unique(groups)) < 2:
         most = np.unique(values, return_counts=True)
         return lambda others: np.repeat(most[0][most[1].argmax()], len(others))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_MOST_STEPS))
-    inside = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=seed)
+    inside = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=SEED)
     search = GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, cv=inside)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of steps that are too few, of classes that a split lacks
         return search.fit(vectors, values, groups=groups).predict
 
 
-def _folds(values: np.ndarray, groups: np.ndarray, is_number: bool, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(values: np.ndarray, groups: np.ndarray, is_number: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """The numbers of the sounds to fit to and to predict, of each fold."""
     if len(np.unique(groups)) < len(groups):
         count = min(FOLDS, len(np.unique(groups)))
-        return list(GroupKFold(count, shuffle=True, random_state=seed).split(values, groups=groups))
+        return list(GroupKFold(count, shuffle=True, random_state=SEED).split(values, groups=groups))
     if is_number:
-        return list(KFold(FOLDS, shuffle=True, random_state=seed).split(values))
-    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(values, values))
+        return list(KFold(FOLDS, shuffle=True, random_state=SEED).split(values))
+    return list(StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(values, values))

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.decomposition import PCA
 
+from open_musiclm.analysis.options import SEED
 from open_musiclm.errors import Remark
 
 _NEIGHBOURS = 15
@@ -25,7 +26,7 @@ def pca_map(points: Float[np.ndarray, "points dim"]) -> tuple[Float[np.ndarray, 
     return fitted.transform(points), float(fitted.explained_variance_ratio_.sum())
 
 
-def umap_map(points: Float[np.ndarray, "points dim"], seed: int = 0) -> Float[np.ndarray, "points 2"] | None:
+def umap_map(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "points 2"] | None:
     """UMAP by cosine with umap-learn's defaults, seeded; None, with a Remark, where it is not installed.
 
     None also for fewer than five points.
@@ -40,5 +41,5 @@ def umap_map(points: Float[np.ndarray, "points dim"], seed: int = 0) -> Float[np
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one thread with a seed; of few points
-        reducer = UMAP(n_neighbors=min(_NEIGHBOURS, len(points) - 1), metric="cosine", random_state=seed)
+        reducer = UMAP(n_neighbors=min(_NEIGHBOURS, len(points) - 1), metric="cosine", random_state=SEED)
         return np.asarray(reducer.fit_transform(points), dtype=np.float64)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from open_musiclm.analysis.options import SEED
+
 RECALL_AT = (1, 5, 10)
 _DEPTH = 10
 _BLOCK_NUMBERS = 1 << 23
@@ -36,7 +38,6 @@ def rank(
     queries: Float[np.ndarray, "queries dim"],
     items: Float[np.ndarray, "items dim"],
     relevant: Sequence[Int[np.ndarray, "_"]],
-    seed: int = 0,
     block_numbers: int = _BLOCK_NUMBERS,
 ) -> Ranking:
     """Ranks the items for each query by their scalar product; `relevant` are the items, one or more, of each query.
@@ -44,7 +45,7 @@ def rank(
     Average precision at 10 is the sum of the precisions at the relevant items among the first ten, divided by the
     number of relevant items, at most 10 (Manning et al. 2008, 8.4, cut at 10).
     """
-    tie_breakers = np.random.default_rng(seed).random(len(items)) * (_RESOLUTION / 2)
+    tie_breakers = np.random.default_rng(SEED).random(len(items)) * (_RESOLUTION / 2)
     block = max(block_numbers // max(len(items), 1), 1)
     places = np.empty(len(queries), dtype=np.int64)
     precision = np.empty(len(queries))

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from open_musiclm.analysis.confidence import mean_estimate
+from open_musiclm.analysis.options import SEED
 from open_musiclm.analysis.report import Cell, Table
 from open_musiclm.analysis.retrieval import RECALL_AT, Ranking, rank
 from open_musiclm.analysis.space import Space
@@ -60,7 +61,7 @@ def _recalls(ranking: Ranking, groups: Int[np.ndarray, "queries"]) -> list[Cell]
 
 
 def _some(count: int) -> Int[np.ndarray, "_"]:
-    return np.sort(np.random.default_rng(0).permutation(count)[:MOST_QUERIES])
+    return np.sort(np.random.default_rng(SEED).permutation(count)[:MOST_QUERIES])
 
 
 def token_tables(space: Space) -> list[Table]:
