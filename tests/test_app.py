@@ -146,8 +146,8 @@ def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"duration": 5}, r"duration 5: at most 4 s can be asked for here"),
-        ({"num_samples": 3}, r"num_samples 3: at most 2 can be asked for here"),
+        ({"duration": 5}, r"duration 5: at most 4 s are allowed here"),
+        ({"num_samples": 3}, r"num_samples 3: at most 2 are allowed here"),
         ({"num_samples": "many"}, r"num_samples"),
         ({"seed": 2**70}, r"seed"),
         ({"guidance": [1, 2]}, r"expected one number, or one for each of semantic, coarse, fine"),

@@ -186,7 +186,7 @@ def test_groups_that_leave_nothing_to_learn_from(copy: Path, models: Models, tmp
     card = atlas(copy, models, tmp_path, parts=("probes",), group_by="pitch", tags=names)
     assert [line["tag"] for line in card["tables"][0]["lines"]] == ["pulse", "seconds"]
     labelled(copy, {**lines[0], "label": "one"}, *lines[1:])
-    with pytest.warns(Remark, match="--group_by label: 23 of 24 sounds lack it; each of them is a group of its own"):
+    with pytest.warns(Remark, match="--group_by label: 23 of 24 sounds lack it; each of them is its own group"):
         card = atlas(copy, models, tmp_path, parts=("probes",), group_by="label", tags=("pulse",))
     assert card["tables"][0]["lines"][0]["CLAP"]["groups"] == COUNT
 

@@ -16,7 +16,7 @@ from open_musiclm.analysis.modality_gap import cca, distance_of_means, mean_shif
 from open_musiclm.analysis.probes import probe
 from open_musiclm.analysis.projection import pca_map, umap_map
 from open_musiclm.analysis.report import Table
-from open_musiclm.analysis.retrieval import guessed_recall, rank
+from open_musiclm.analysis.retrieval import chance_recall, rank
 from open_musiclm.analysis.space import Space, normalized
 from open_musiclm.analysis.token_statistics import (
     agreement,
@@ -82,13 +82,13 @@ def test_equal_items_are_in_random_order() -> None:
     found = rank(np.ones((100, 4)), items, [np.array([number]) for number in range(100)])
     assert sorted(found.places) == list(range(1, 101))
     assert found.recall(10).mean() == 0.1
-    assert found.guess[:, 2].mean() == pytest.approx(0.1)
+    assert found.chance[:, 2].mean() == pytest.approx(0.1)
 
 
-def test_the_recall_of_guessing() -> None:
+def test_the_recall_at_chance_level() -> None:
     rng = np.random.default_rng(0)
     hits = [np.isin(rng.permutation(20)[:5], [0, 1, 2]).any() for _ in range(20_000)]
-    assert guessed_recall(20, np.array([3, 20]), 5) == pytest.approx([np.mean(hits), 1.0], abs=0.01)
+    assert chance_recall(20, np.array([3, 20]), 5) == pytest.approx([np.mean(hits), 1.0], abs=0.01)
 
 
 # Tokens
@@ -127,7 +127,7 @@ def test_agreement_by_hand() -> None:
     found = agreement(sounds, texts)
     assert found.equal.tolist() == [[1, 1], [0, 1], [1, 0], [0, 1]]
     assert found.equal_so_far.tolist() == [[1, 1], [0, 0], [1, 0], [0, 0]]
-    assert found.guess == pytest.approx([0.5, 0.75 * 0.5 + 0.25 * 0.25])
+    assert found.chance == pytest.approx([0.5, 0.75 * 0.5 + 0.25 * 0.25])
 
 
 def test_usage_perplexity_and_the_most_used() -> None:
@@ -230,9 +230,9 @@ def test_a_tag_that_is_a_direction_is_found_and_another_is_not() -> None:
     planted = np.array(["low", "middle", "high"])[np.digitize(vectors[:, 3], [-0.4, 0.4])]
     right = probe(vectors, planted)
     assert right.scores.mean() > 0.85
-    assert right.guess == pytest.approx(np.unique(planted, return_counts=True)[1].max() / 400)
+    assert right.chance == pytest.approx(np.unique(planted, return_counts=True)[1].max() / 400)
     noise = probe(vectors, rng.choice(["a", "b"], 400))
-    assert mean_estimate(noise.scores).low < noise.guess + 0.02
+    assert mean_estimate(noise.scores).low < noise.chance + 0.02
     number = probe(vectors, vectors @ np.arange(10.0) + normal(400, seed=2))
     assert number.scores.mean() > 0.97
     assert probe(vectors, rng.normal(size=400)).scores.mean() < 0.02
@@ -264,7 +264,7 @@ def test_sums_of_two_parts_are_solved_and_noise_is_not() -> None:
     lost = take_steps(noise, np.zeros_like(noise), noise)
     assert lost.stays.mean() == 1
     assert lost.nearest_but_start.mean() < 0.3
-    assert lost.guess_but_start == 1 / 20
+    assert lost.chance_without_start == 1 / 20
 
 
 def test_combinations_without_sounds_are_left_out() -> None:

@@ -148,7 +148,7 @@ def test_measurements_are_made_once_and_damaged_ones_again(tmp_path: Path, stack
     assert content_key(folder / "1.wav", None) != content_key(folder / "1.wav", 1.0)
 
 
-def test_long_sounds_are_embedded_in_stretches(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_sounds_are_embedded_in_segments(tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_noises(tmp_path / "sounds", 1, 3.2, seed=4)
     measure = clap_measure(stack)
     monkeypatch.setattr(embeddings, "_WINDOWS_AT_ONCE", 3)
@@ -206,7 +206,7 @@ def test_folders_of_one_name_and_names_that_plots_would_not_take(
     expected = [str(tmp_path / name) for name in names[:3]] + [odd, "truth"]
     assert list(card["sets"]) == expected
     assert card["reference"]["folder"] == "truth"
-    assert "truth: this is the reference itself, so distances say nothing" in card["warnings"]
+    assert "truth: this is the reference itself, so distances are meaningless" in card["warnings"]
     page = (tmp_path / "results/evaluation.html").read_text()
     assert re.findall(r"<th>([^<]+)</th>", page)[:4] == ["reference", *expected[:3]]
     assert "_$a$ &lt;b&gt;&#56575;" in page

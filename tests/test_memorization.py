@@ -1,4 +1,4 @@
-"""Memorization measured on stages whose answer is known: one that knows its music by heart, one that does not."""
+"""Memorization measured on stages whose answer is known: one that has memorized its music, one that has not."""
 
 import importlib.util
 import json
@@ -21,8 +21,8 @@ from open_musiclm.evaluation.memorization import (
     MemorizationOptions,
     SemanticStage,
     continue_greedily,
-    draw_stretches,
     measure_memorization,
+    random_segments,
     threshold_of,
 )
 from open_musiclm.evaluation.memorization_report import memorization_card
@@ -153,12 +153,12 @@ def test_the_threshold_lets_no_more_wrong_pairs_through_than_allowed() -> None:
     assert threshold_of(costs, 1.0) == 999
 
 
-def test_stretches_are_of_different_files_and_of_one_moment(store: TokenStore) -> None:
-    stretches = draw_stretches(store, 8, 10, seed=3)
-    assert len(stretches.clap) == stretches.files == ROWS
-    assert stretches.semantic.shape == (ROWS, 8 * HZ - 1, 1)
+def test_segments_are_of_different_files_and_aligned(store: TokenStore) -> None:
+    segments = random_segments(store, 8, 10, seed=3)
+    assert len(segments.clap) == segments.files == ROWS
+    assert segments.semantic.shape == (ROWS, 8 * HZ - 1, 1)
     rows = [store.tokens(row, "semantic").flatten().tolist() for row in range(ROWS)]
-    for clap, semantic in zip(stretches.clap, stretches.semantic[..., 0].tolist(), strict=True):
+    for clap, semantic in zip(segments.clap, segments.semantic[..., 0].tolist(), strict=True):
         (row, start), *_ = [
             (row, second)
             for row in range(ROWS)
@@ -167,7 +167,7 @@ def test_stretches_are_of_different_files_and_of_one_moment(store: TokenStore) -
         ]
         assert clap.tolist() == store.tokens(row, "clap", start, 1).tolist()
     with pytest.raises(UserError, match=r"no crop of 15 s or more; ask for shorter --prompt_seconds"):
-        draw_stretches(store, 15, 10, seed=0)
+        random_segments(store, 15, 10, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_numbers_without_sense(name: str, value: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         script().arguments().parse_args(["--tokens", "tokens", f"--{name}", value])
     assert f"error: argument --{name}: {value} is not " in capsys.readouterr().err
-    with pytest.raises(UserError, match="examples: expected at least 2, for wrong pairs take two; found 1"):
+    with pytest.raises(UserError, match=r"examples: expected at least 2 \(wrong pairs need two\), found 1"):
         options(examples=1)
 
 

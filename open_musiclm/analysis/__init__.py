@@ -1,1 +1,1 @@
-"""An atlas of CLAP's space: what its embeddings and tokens of sound and text carry."""
+"""Analysis of CLAP's latent space: the information in its embeddings and tokens of sound and text."""

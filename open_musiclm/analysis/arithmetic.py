@@ -8,14 +8,14 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Steps:
-    """Of every step from one value to another in a context: whether the target is the nearest candidate (1 or 0),
-    whether it is once the start is left out, and whether the result stays nearest to the start."""
+    """For every step from one value to another in a context: whether the target is the nearest candidate (1 or 0),
+    whether it is the nearest without the start, and whether the start is the nearest."""
 
     nearest: Float[np.ndarray, "steps"]
     nearest_but_start: Float[np.ndarray, "steps"]
     stays: Float[np.ndarray, "steps"]
     contexts: Int[np.ndarray, "steps"]
-    guess_but_start: float
+    chance_without_start: float
 
 
 def take_steps(
@@ -25,8 +25,8 @@ def take_steps(
 ) -> Steps:
     """From `starts[a, c]` along `directions[b, c] - directions[a, c]`: is `candidates[b, c]` the nearest by cosine?
 
-    All steps between different values in every context; candidates are those of all values and contexts. What is not
-    there is NaN, and so is neither a start nor a candidate.
+    All steps between different values in every context; candidates are those of all values and contexts. Missing
+    combinations are NaN, and are neither a start nor a candidate.
     """
     values, contexts, dim = starts.shape
     flat = candidates.reshape(values * contexts, dim)

@@ -73,17 +73,17 @@ def _existing(sounds: Sequence[LabelledSound]) -> list[LabelledSound]:
     there = [sound for sound in sounds if os.path.isfile(sound.path)]  # False of any name that cannot be
     if len(there) < len(sounds):
         first = next(sound.path for sound in sounds if not os.path.isfile(sound.path))
-        told = f"{len(sounds) - len(there)} of {len(sounds)} labelled files are not there, such as {first}"
+        missing = f"{len(sounds) - len(there)} of {len(sounds)} labelled files are not there, such as {first}"
         if not there:
-            raise UserError(f"{told}; files are looked for relative to the folder of sound")
-        warnings.warn(Remark(told), stacklevel=3)
+            raise UserError(f"{missing}; files are relative to the folder of sound")
+        warnings.warn(Remark(missing), stacklevel=3)
     return there
 
 
 def _tables(
     space: Space, embeddings: SoundEmbeddings, models: Models, tags: Sequence[Tag], options: AtlasOptions
 ) -> tuple[list[Table], dict[str, str]]:
-    """The tables of the parts that are asked for, and why the others are left out."""
+    """The tables of the requested parts, and the reasons for missing ones."""
     groups = groups_of(space.sounds, options.group_by)
     probed = [tag for tag in tags if can_be_held_out(tag, groups)]
     makers: dict[str, Callable[[], list[Table]]] = {
@@ -123,14 +123,14 @@ def _corrections(space: Space, models: Models, folder: Path) -> Table:
 
 
 def _lacking(part: str, space: Space, tags: Sequence[Tag]) -> str | None:
-    """Why a part cannot be measured on these sounds."""
+    """The reasons why a part cannot be measured on these sounds."""
     captioned = len(np.unique(space.pairs[:, 0]))
     if part in ("retrieval", "tokens", "gap", "corrections") and captioned < FEWEST_SOUNDS:
         return f"sounds with captions: {captioned}; at least {FEWEST_SOUNDS} are needed"
     if part == "tokens" and space.levels == 0:
         return "there is no RVQ; give --rvq_path"
     if part == "corrections" and len(np.unique(split_pairs(space)[1][:, 1])) < FEWEST_SOUNDS // 2:
-        return "hardly a caption belongs to one half of the sounds only, so none is left to measure on"
+        return "almost all captions occur in both halves of the sounds, so none is left to measure on"
     if part in ("probes", "arithmetic") and len(space.sounds) < FEWEST_SOUNDS:
         return f"sounds: {len(space.sounds)}; at least {FEWEST_SOUNDS} are needed"
     if part == "probes" and not tags:
@@ -166,7 +166,7 @@ def _write(
         *(f"Left out: {name}: {reason}." for name, reason in skipped.items()),
     ]
     data = map_data(space, models, options) if "map" in options.parts else MapData([], [], [], {})
-    write_page(options.results_folder / "atlas.html", "An atlas of CLAP's space", summary, data, tables)
+    write_page(options.results_folder / "atlas.html", "CLAP's latent space", summary, data, tables)
 
 
 def map_data(space: Space, models: Models, options: AtlasOptions) -> MapData:

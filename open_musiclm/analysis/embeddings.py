@@ -1,4 +1,4 @@
-"""Embeddings of many sounds: kept on disk by content, computed again only where the sound or a model has changed."""
+"""Embeddings of many sounds, cached on disk by content; computed again only if the sound or a model changes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,14 +48,14 @@ class SoundEmbeddings:
 
 @dataclass(frozen=True)
 class _Embedder:
-    """What embeds a sound, one vector or one a layer, and the identity that its results are kept by."""
+    """An embedder of sounds, with one vector or one per layer, and the identity of its cache."""
 
     identity: str
     embed: Callable[[Sound], Tensor]
 
 
 def embed_sounds(paths: Sequence[Path], clap: ClapEmbedder, mert: MertLayers | None, folder: Path) -> SoundEmbeddings:
-    """Embeds sound files; what was embedded is kept in `folder`.
+    """Embeds sound files; the results are cached in `folder`.
 
     A file that cannot be read, or whose embedding is not finite, is a failure, and is tried again the next time. Raises
     UserError if all are.

@@ -1,4 +1,4 @@
-"""Tables of the gap between sounds and texts, and of what corrections of the texts change."""
+"""Tables of the gap between sounds and texts, and of corrections of the texts."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ Encode = Callable[[Float[np.ndarray, "vectors dim"]], Int[np.ndarray, "vectors l
 
 
 def gap_table(space: Space) -> Table:
-    """How far sounds and texts lie apart."""
+    """The distance between sounds and texts."""
     cosines, sounds = space.cosines(), space.pairs[:, 0]
     means = [vectors.mean(axis=0, dtype=np.float64) for vectors in (space.sound_vectors, space.text_vectors)]
     lines: list[list[Cell]] = [
@@ -68,7 +68,7 @@ def fit_corrections(space: Space, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str
 def corrections_table(
     space: Space, fitted: Int[np.ndarray, "fitted 2"], held_out: Int[np.ndarray, "held_out 2"], encode: Encode | None
 ) -> Table:
-    """What corrections that are fitted to some pairs change on others; `encode` gives the tokens of texts, if any."""
+    """The effect of corrections, fitted to some pairs, on others; `encode` gives the tokens of texts, if any."""
     lines: list[list[Cell]] = [["none", *_measures(space, held_out, lambda texts: texts, encode)]]
     for name, correct in fit_corrections(space, fitted).items():
         lines.append([name, *_measures(space, held_out, correct, encode)])

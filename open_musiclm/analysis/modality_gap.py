@@ -10,7 +10,7 @@ from sklearn.cross_decomposition import PLSRegression
 from open_musiclm.analysis.options import SEED
 
 _NEIGHBOURS = 10
-_MOST_POINTS = 4000  # of either kind, for the overlap, whose work grows with the square
+_MOST_POINTS = 4000  # of each kind, for the overlap: its work grows with the square
 _ROUNDING = 1e-6  # of float32 embeddings of length 1
 _RIDGE = 1e-3  # of the mean variance
 
@@ -39,8 +39,8 @@ def overlap(
 ) -> Float[np.ndarray, "points"]:
     """Of every point, how many of its ten nearest neighbours are of the other kind, relative to a perfect mixture.
 
-    The mean is 0 where sounds and texts lie apart, 1 if they are mixed. As many texts as sounds are taken, at random
-    and at most 4,000 of each; sounds come first in the result.
+    The mean is 0 if sounds and texts are separated, 1 if they are mixed. Uses as many texts as sounds, at most 4,000 of
+    each at random; sounds come first in the result.
     """
     rng = np.random.default_rng(SEED)
     count = min(len(sounds), len(texts), _MOST_POINTS)

@@ -1,4 +1,4 @@
-"""The models that the atlas looks at."""
+"""The models of the analysis."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the atlas analyses, and how (no torch in here)."""
+"""The options of the analysis (no torch in here)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

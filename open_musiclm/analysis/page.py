@@ -1,4 +1,4 @@
-"""The atlas as one web page that holds all it needs: a map that plays, and the tables."""
+"""The analysis as one web page without other files: a map with sound, and the tables."""
 
 import base64
 import html

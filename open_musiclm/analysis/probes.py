@@ -1,4 +1,4 @@
-"""Linear probes (Alain and Bengio 2017): how well a linear model reads a tag off embeddings."""
+"""Linear probes (Alain and Bengio 2017): how well a linear model predicts a tag from embeddings."""
 
 import warnings
 from collections.abc import Callable
@@ -26,11 +26,11 @@ Predict = Callable[[np.ndarray], np.ndarray]
 @dataclass(frozen=True)
 class ProbeResult:
     """Per sound whether its class is right (1 or 0), or for numbers how much smaller than the variance the squared
-    error is; the mean is the accuracy, or R squared. `guess` is what the most frequent class, or the mean, gets.
+    error is; the mean is the accuracy, or R squared. `chance` is the score of the most frequent class, or of the mean.
     """
 
     scores: Float[np.ndarray, "sounds"]
-    guess: float
+    chance: float
     groups: Int[np.ndarray, "sounds"]
 
 
@@ -58,8 +58,8 @@ def probe(
             scores[held_out] = 1 - np.square(predicted - values[held_out]) / values.var()
         else:
             scores[held_out] = predicted == values[held_out]
-    guess = 0.0 if is_number else float(np.unique(values, return_counts=True)[1].max() / len(values))
-    return ProbeResult(scores, guess, own_groups)
+    chance = 0.0 if is_number else float(np.unique(values, return_counts=True)[1].max() / len(values))
+    return ProbeResult(scores, chance, own_groups)
 
 
 def _fit_numbers(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Predict:
@@ -67,7 +67,7 @@ def _fit_numbers(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) ->
 
 
 def _fit_classes(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) -> Predict:
-    """Regression on class indicators would hide a class that lies between others, as a medium tempo does."""
+    """Regression on class indicators would miss a class between others, such as a medium tempo."""
     if len(np.unique(values)) < 2 or len(np.unique(groups)) < 2:
         most = np.unique(values, return_counts=True)
         return lambda others: np.repeat(most[0][most[1].argmax()], len(others))
@@ -80,7 +80,7 @@ def _fit_classes(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) ->
 
 
 def _folds(values: np.ndarray, groups: np.ndarray, is_number: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The numbers of the sounds to fit to and to predict, of each fold."""
+    """The indices of the sounds to fit to and to predict, for each fold."""
     if len(np.unique(groups)) < len(groups):
         count = min(FOLDS, len(np.unique(groups)))
         return list(GroupKFold(count, shuffle=True, random_state=SEED).split(values, groups=groups))

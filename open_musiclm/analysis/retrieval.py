@@ -1,6 +1,6 @@
-"""Retrieval in a shared space: where in the order of similarity what belongs to a query stands.
+"""Retrieval in a shared space: the rank of the relevant items of a query by similarity.
 
-In blocks of queries, so that memory does not grow with queries times items.
+Computed in blocks of queries, so that memory does not grow with queries times items.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ _RESOLUTION = 1e-5
 
 @dataclass(frozen=True)
 class Ranking:
-    """Of each query the place of the first relevant item, from 1, and its average precision in the first ten.
+    """For each query the rank of the first relevant item, from 1, and its average precision in the first ten.
 
-    `guess` is how likely recall at 1, 5 and 10 are for an order at random.
+    `chance` is the probability of recall at 1, 5 and 10 in random order.
     """
 
     places: Int[np.ndarray, "queries"]
     average_precision: Float[np.ndarray, "queries"]
-    guess: Float[np.ndarray, "queries recalls"]
+    chance: Float[np.ndarray, "queries recalls"]
 
     def recall(self, depth: int) -> Float[np.ndarray, "queries"]:
         """1 where a relevant item is among the first `depth`, else 0."""
@@ -59,12 +59,12 @@ def rank(
             top = found[found <= _DEPTH]
             precision[first + offset] = (np.arange(1, len(top) + 1) / top).sum() / min(len(own), _DEPTH)
     counts = np.array([len(own) for own in relevant])
-    guess = np.stack([guessed_recall(len(items), counts, depth) for depth in RECALL_AT], axis=1)
-    return Ranking(places, precision, guess)
+    chance = np.stack([chance_recall(len(items), counts, depth) for depth in RECALL_AT], axis=1)
+    return Ranking(places, precision, chance)
 
 
-def guessed_recall(items: int, relevant: Int[np.ndarray, "queries"], depth: int) -> Float[np.ndarray, "queries"]:
-    """The probability that one of `relevant` items is among `depth` of all items that are taken at random."""
+def chance_recall(items: int, relevant: Int[np.ndarray, "queries"], depth: int) -> Float[np.ndarray, "queries"]:
+    """The probability that at least one of `relevant` items is among `depth` random ones of all items."""
     missed = np.ones(len(relevant))
     for taken in range(min(depth, items)):
         missed *= np.clip((items - relevant - taken) / (items - taken), 0, 1)

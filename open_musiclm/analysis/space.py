@@ -48,7 +48,7 @@ class Space:
         return _grouped(self.pairs[:, 0], self.pairs[:, 1], len(self.sounds))
 
     def quantized(self, levels: int) -> "Space":
-        """The same with embeddings as the first levels of the RVQ have them, of length 1; 0: as they are."""
+        """A copy with embeddings quantized by the first levels of the RVQ, of length 1; 0: unchanged."""
         if levels == 0:
             return self
         sounds, texts = (

@@ -22,8 +22,8 @@ EmbedTexts = Callable[[Sequence[str]], Float[np.ndarray, "texts dim"]]
 
 
 def groups_of(sounds: Sequence[LabelledSound], tag: str | None) -> Int[np.ndarray, "sounds"]:
-    """A number for each sound that those share which have a value of `tag` in common, directly or by others between
-    them; a sound without the tag is alone."""
+    """A group number for each sound: sounds that share a value of `tag`, directly or through others, are one group; a
+    sound without the tag is its own group."""
     values: dict[str, int] = {}
     pairs = [
         (number, values.setdefault(value, len(values)))
@@ -37,8 +37,7 @@ def groups_of(sounds: Sequence[LabelledSound], tag: str | None) -> Int[np.ndarra
 
 
 def can_be_held_out(tag: Tag, groups: Int[np.ndarray, "sounds"]) -> bool:
-    """Whether a fold can hold out whole groups and still know the tag: numbers take two groups, categories a value
-    that occurs in two."""
+    """Whether folds of whole groups can predict the tag: numbers need two groups, categories a value in two groups."""
     of_members = groups[tag.members]
     if tag.is_number:
         return len(np.unique(of_members)) > 1
@@ -48,26 +47,26 @@ def can_be_held_out(tag: Tag, groups: Int[np.ndarray, "sounds"]) -> bool:
 def probe_table(
     space: Space, embeddings: SoundEmbeddings, tags: Sequence[Tag], groups: Int[np.ndarray, "sounds"]
 ) -> Table:
-    """CLAP, CLAP as its tokens have it, and each layer of MERT, for every tag."""
+    """Probes of CLAP, of its quantized embeddings, and of each layer of MERT, for every tag."""
     names = ["CLAP", *(["CLAP tokens"] if space.levels else []), *(f"MERT {n}" for n in range(embeddings.num_layers))]
     lines: list[list[Cell]] = [
         [tag.name, "R squared" if tag.is_number else "accuracy", len(tag.members), _values(tag)] for tag in tags
     ]
-    guesses: dict[str, float] = {}
+    chances: dict[str, float] = {}
     for vectors in _representations(space, embeddings):
         for line, tag in zip(lines, tags, strict=True):
             result = probe(vectors[tag.members], tag.values, groups[tag.members])
-            guesses[tag.name] = result.guess
+            chances[tag.name] = result.chance
             line.append(mean_estimate(result.scores, result.groups))
     for line, tag in zip(lines, tags, strict=True):
-        line.insert(4, guesses[tag.name])
+        line.insert(4, chances[tag.name])
     note = (
-        "Logistic regression (accuracy; guessing: the most frequent value) or ridge regression (R squared) of "
+        "Logistic regression (accuracy; chance level: the most frequent value) or ridge regression (R squared) of "
         f"standardized embeddings, five folds; at most {MOST_SOUNDS} sounds of a tag. MERT: the mean over time of each "
         "layer, 0 is the input of the first. CLAP tokens: the sum of the codes. Intervals: 95 %, over the groups that "
         "folds keep whole."
     )
-    return Table("Linear probes", note, ("tag", "measure", "sounds", "values", "guessing", *names), lines)
+    return Table("Linear probes", note, ("tag", "measure", "sounds", "values", "chance level", *names), lines)
 
 
 def _representations(space: Space, embeddings: SoundEmbeddings) -> Iterator[Float[np.ndarray, "sounds dim"]]:
@@ -99,13 +98,13 @@ def arithmetic_table(space: Space, tags: Sequence[Tag], embed_texts: EmbedTexts)
         "of two values. Sounds: means of the sounds of a combination; the direction is that of all other contexts. "
         "Texts on sounds: a mean of sounds along a direction of texts. Intervals: 95 %, over contexts."
     )
-    columns = ("changes", "in the context of", "of", "steps", "nearest", "stays at the start", "nearest but the start",
-               "guessing but the start")  # fmt: skip
+    columns = ("changes", "in the context of", "of", "steps", "nearest", "stays at the start",
+               "nearest without the start", "chance level without the start")  # fmt: skip
     return Table("Arithmetic", note, columns, lines)
 
 
 def _are_combined(one: Tag, other: Tag) -> bool:
-    """Whether half of the combinations, at least, have sounds: an instrument has one family."""
+    """Whether at least half of the combinations have sounds (an instrument has only one family)."""
     _, of_one, of_other = np.intersect1d(one.members, other.members, return_indices=True)
     present = len({*zip(one.values[of_one].tolist(), other.values[of_other].tolist(), strict=True)})
     combinations = _values(one) * _values(other)
@@ -137,5 +136,5 @@ def _rates(steps: Steps) -> list[Cell]:
         mean_estimate(steps.nearest, steps.contexts),
         float(steps.stays.mean()),
         mean_estimate(steps.nearest_but_start, steps.contexts),
-        steps.guess_but_start,
+        steps.chance_without_start,
     ]

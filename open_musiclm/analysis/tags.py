@@ -1,4 +1,4 @@
-"""Tags as probes and arithmetic take them: categories or numbers of those sounds that have one value."""
+"""The tags for probes and arithmetic: categories or numbers, of sounds with one value."""
 
 import warnings
 from collections import Counter
@@ -33,7 +33,7 @@ class Tag:
 
 
 def usable_tags(sounds: Sequence[LabelledSound], names: Sequence[str] | None) -> tuple[list[Tag], dict[str, str]]:
-    """The tags that a probe can be fitted to, and of the others why not; "a+b" is a tag of both values.
+    """The tags that a probe can be fitted to, and for the others the reason; "a+b" is a tag of both values.
 
     A sound counts where it has one value. Values of fewer than 5 sounds are left out. Numbers of more than 12 values
     are numbers, all others categories. Without `names` every tag is looked at. Raises UserError for an unknown name.
@@ -61,8 +61,8 @@ def check_group_by(sounds: Sequence[LabelledSound], name: str | None) -> None:
     if without == len(sounds):
         raise UserError(f"--group_by {name}: no sound has this tag; there are {_listed(_names(sounds))}")
     if without:
-        told = f"--group_by {name}: {without} of {len(sounds)} sounds lack it; each of them is a group of its own"
-        warnings.warn(Remark(told), stacklevel=2)
+        lacking = f"--group_by {name}: {without} of {len(sounds)} sounds lack it; each of them is its own group"
+        warnings.warn(Remark(lacking), stacklevel=2)
 
 
 def _names(sounds: Sequence[LabelledSound]) -> list[str]:
@@ -75,7 +75,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _tag(sounds: Sequence[LabelledSound], name: str, parts: Sequence[str]) -> Tag | str:
-    """The tag, or why it is of no use."""
+    """The tag, or the reason why it cannot be used."""
     single = {
         number: " ".join(sound.tags[part][0] for part in parts)
         for number, sound in enumerate(sounds)

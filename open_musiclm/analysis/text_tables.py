@@ -23,7 +23,7 @@ _CODES_SHOWN, _NEAREST_SHOWN = 5, 3
 
 
 def retrieval_table(space: Space) -> Table:
-    """Both directions, before the RVQ and after its first levels."""
+    """Retrieval in both directions, before the RVQ and after its first levels."""
     lines = []
     for levels in range(space.levels + 1):
         quantized = space.quantized(levels)
@@ -40,14 +40,14 @@ def retrieval_table(space: Space) -> Table:
         lines.append(["sound to text", name, *_recalls(ranking, queries)])
     note = (
         f"{len(space.sounds)} sounds, {len(space.texts)} distinct captions; at most {MOST_QUERIES} queries of a "
-        "direction, at random. Right is every sound that has the caption, every caption that the sound has. Equally "
+        "direction, at random. Every sound with the caption, and every caption of the sound, is right. Equally "
         "similar items are in random order. Intervals: 95 %, over sounds."
     )
     return Table("Retrieval", note, ("direction", "embedding", "queries", *_RECALL_COLUMNS), lines)
 
 
 _RECALL_COLUMNS = (
-    *(column for depth in RECALL_AT for column in (f"recall at {depth}", f"guessing at {depth}")),
+    *(column for depth in RECALL_AT for column in (f"recall at {depth}", f"chance level at {depth}")),
     "median rank",
     "mAP at 10",
 )
@@ -56,7 +56,7 @@ _RECALL_COLUMNS = (
 def _recalls(ranking: Ranking, groups: Int[np.ndarray, "queries"]) -> list[Cell]:
     cells: list[Cell] = [len(groups)]
     for number, depth in enumerate(RECALL_AT):
-        cells += [mean_estimate(ranking.recall(depth), groups), float(ranking.guess[:, number].mean())]
+        cells += [mean_estimate(ranking.recall(depth), groups), float(ranking.chance[:, number].mean())]
     return [*cells, float(np.median(ranking.places)), mean_estimate(ranking.average_precision, groups)]
 
 
@@ -77,7 +77,7 @@ def token_tables(space: Space) -> list[Table]:
         [
             level + 1,
             mean_estimate(agreed.equal[:, level], sounds),
-            float(agreed.guess[level]),
+            float(agreed.chance[level]),
             mean_estimate(agreed.equal_so_far[:, level], sounds),
             float(left[0][level]),
             float(left[1][level]),
@@ -91,10 +91,10 @@ def token_tables(space: Space) -> list[Table]:
     ]
     note = (
         f"{len(sounds)} pairs of a sound and a caption; codebooks of {codes}. Energy left: the squared error after the "
-        "level, by the energy about the mean. Usage: the share of the codes that occur, which a small set of sounds "
-        "bounds. Perplexity: as many equally frequent codes would say as much. Intervals: 95 %, over sounds."
+        "level, by the energy about the mean. Usage: the share of the codes that occur; a small set of sounds "
+        "limits it. Perplexity: the number of equally frequent codes of the same entropy. Intervals: 95 %, over sounds."
     )
-    columns = ("level", "equal", "guessing", "equal up to here", "energy left, sounds", "energy left, texts",
+    columns = ("level", "equal", "chance level", "equal up to here", "energy left, sounds", "energy left, texts",
                "usage, sounds", "perplexity, sounds", "usage, texts", "perplexity, texts")  # fmt: skip
     return [Table("CLAP tokens", note, columns, lines), _codes_table(space)]
 

@@ -1,4 +1,4 @@
-"""What CLAP tokens carry: agreement of sound and text, energy left per level, usage of the codebooks."""
+"""Statistics of CLAP tokens: agreement of sound and text, energy left per level, usage of the codebooks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ _NO_ENERGY = 1e-10  # of a vector of length 1: rounding errors
 
 @dataclass(frozen=True)
 class Agreement:
-    """Per pair of a sound and a text and per level: whether the tokens are equal, and whether all up to there are.
+    """For each pair of a sound and a text and each level: whether the tokens are equal, and all up to there.
 
-    `guess` is the share of equal tokens, per level, of pairs taken at random.
+    `chance` is the share of equal tokens, per level, of random pairs.
     """
 
     equal: Float[np.ndarray, "pairs levels"]
     equal_so_far: Float[np.ndarray, "pairs levels"]
-    guess: Float[np.ndarray, "levels"]
+    chance: Float[np.ndarray, "levels"]
 
 
 def agreement(sounds: Int[np.ndarray, "pairs levels"], texts: Int[np.ndarray, "pairs levels"]) -> Agreement:
     """Agreement of the tokens of a sound and of its text, pair by pair."""
     equal = sounds == texts
     codes = int(max(sounds.max(), texts.max())) + 1
-    guess = [
+    chance = [
         float(frequencies(of_sounds, codes) @ frequencies(of_texts, codes))
         for of_sounds, of_texts in zip(sounds.T, texts.T, strict=True)
     ]
-    return Agreement(equal * 1.0, np.logical_and.accumulate(equal, axis=1) * 1.0, np.array(guess))
+    return Agreement(equal * 1.0, np.logical_and.accumulate(equal, axis=1) * 1.0, np.array(chance))
 
 
 def reconstructions(
     tokens: Int[np.ndarray, "vectors levels"], codebooks: Float[np.ndarray, "levels codes dim"]
 ) -> Iterator[Float[np.ndarray, "vectors dim"]]:
-    """What the first 1, 2, ... levels of the RVQ say of each vector."""
+    """The quantized vectors after the first 1, 2, ... levels of the RVQ."""
     so_far = np.zeros((len(tokens), codebooks.shape[2]), dtype=codebooks.dtype)
     for own, codebook in zip(tokens.T, codebooks, strict=True):
         so_far = so_far + codebook[own]
@@ -46,7 +46,7 @@ def reconstructions(
 def said_by(
     tokens: Int[np.ndarray, "vectors levels"], codebooks: Float[np.ndarray, "all_levels codes dim"]
 ) -> Float[np.ndarray, "vectors dim"]:
-    """What all of the tokens say of each vector: the sum of their codes."""
+    """The quantized vectors: the sum of the codes of all tokens."""
     return sum(
         (codebook[own] for own, codebook in zip(tokens.T, codebooks, strict=False)),
         np.zeros((len(tokens), codebooks.shape[2]), codebooks.dtype),
@@ -81,7 +81,7 @@ def usage(tokens: Int[np.ndarray, "vectors"], codes: int) -> float:
 
 
 def perplexity(tokens: Int[np.ndarray, "vectors"], codes: int) -> float:
-    """The exponential of the entropy: as many equally frequent codes would say as much."""
+    """The exponential of the entropy: the number of equally frequent codes with the same entropy."""
     shares = frequencies(tokens, codes)
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -1,1 +1,1 @@
-"""A web page, and the same over HTTP, to generate with: gradio's, as the extra `app`."""
+"""A web page to generate music, and an HTTP API, by gradio (the extra `app`)."""

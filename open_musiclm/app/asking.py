@@ -1,4 +1,4 @@
-"""What a request asks for: a prompt or a story, each with the style sound that was uploaded, if any."""
+"""The prompt or story of a request, with the uploaded style sound, if any."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the page and the HTTP API do when they are asked."""
+"""The functions of the page and of the HTTP API."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -95,7 +95,7 @@ class Handlers:
     async def _follow(
         self, asked: tuple[Any, Any, Any], style: object, changes: Mapping[str, object]
     ) -> AsyncGenerator[tuple[Job, bool], None]:
-        """The job, again and again, and whether it is finished; whoever stops listening stops the job.
+        """Yields the job and whether it is finished, repeatedly; closing the generator stops the job.
 
         `asked` is prompt, story and crossfade; `style` the path of an upload.
         """

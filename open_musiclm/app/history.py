@@ -1,4 +1,4 @@
-"""The newest jobs and their files; those of older ones are removed."""
+"""The newest jobs and their files; older ones are removed."""
 
 import shutil
 import threading

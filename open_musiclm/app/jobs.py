@@ -1,4 +1,4 @@
-"""Jobs: generations that were asked for. One runs at a time; each is heard while it is made, and stops on request."""
+"""Jobs: requested generations. One runs at a time; its sound can be played during generation; it can be cancelled."""
 
 import secrets
 from collections.abc import Mapping
@@ -37,9 +37,9 @@ class Result:
 
 
 class Job(Progress):
-    """A generation: what was asked for, the sound so far, and in the end its results.
+    """A generation: its request, the sound so far, and in the end its results.
 
-    As the generation's `Progress` it learns what each stage has made, and stops it after a window.
+    As the generation's `Progress` it receives what each stage has generated, and stops it after a window.
     """
 
     def __init__(self, prompt: AnyPrompt, config: GenerationConfig, sample_hz: int) -> None:
@@ -73,7 +73,7 @@ class Job(Progress):
         self._stopped = True
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes of it: who follows its sounds leaves."""
+        """Ends the job: readers of its sounds stop."""
         for sound in self.sounds:
             sound.end()
         self._error = error
@@ -125,7 +125,7 @@ class JobRunner:
             job.end()
 
     def _generate(self, job: Job) -> Float[Tensor, "batch samples"]:
-        """The waves of all samples; each chunk can be heard at once."""
+        """The waves of all samples; each chunk can be played at once."""
         chunks: list[list[Tensor]] = [[] for _ in job.sounds]
         stream = self.model.stream(job.prompt, None, job.config.num_samples, job.config, progress=job)
         for batch, chunk in stream:

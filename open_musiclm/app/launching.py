@@ -1,4 +1,4 @@
-"""Launches gradio with what it needs to stay on this machine: no share link, no analytics, no files but uploads."""
+"""Launches gradio so that it stays on this machine: no share link, no analytics, no files except uploads."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What one request may ask for, and what all of them may keep: they keep a small machine alive."""
+"""Limits of a request, and of all results together: they protect a small machine."""
 
 from dataclasses import dataclass
 
@@ -24,6 +24,6 @@ class Limits:
     def check(self, config: GenerationConfig) -> None:
         """Raises UserError if a request asks for more."""
         if config.duration > self.duration:
-            raise UserError(f"duration {config.duration:g}: at most {self.duration:g} s can be asked for here")
+            raise UserError(f"duration {config.duration:g}: at most {self.duration:g} s are allowed here")
         if config.num_samples > self.samples:
-            raise UserError(f"num_samples {config.num_samples}: at most {self.samples} can be asked for here")
+            raise UserError(f"num_samples {config.num_samples}: at most {self.samples} are allowed here")

@@ -1,4 +1,4 @@
-"""A wave that is heard while it is made."""
+"""A wave file that can be read while it is generated."""
 
 import asyncio
 import struct
@@ -36,7 +36,7 @@ class LiveSound:
         self._content += (wave.detach().to("cpu", torch.float32).clamp(-1, 1) * 32767).to(torch.int16).numpy().tobytes()
 
     def end(self) -> None:
-        """Nothing more comes: readers leave, also where the sound is shorter than it was to be."""
+        """Ends the sound: readers stop, also if it is shorter than planned."""
         self.ended = True
 
     async def follow(self) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""What was measured of sound files, kept on disk by their content."""
+"""Measurements of sound files, cached on disk by content."""
 
 import hashlib
 from collections.abc import Iterable
@@ -17,13 +17,13 @@ from open_musiclm.files import atomic_write, prepare_folder
 from open_musiclm.text_files import open_regular
 
 _BLOCK_BYTES = 1 << 20
-_DIGEST = "digest"  # the tensor beside the measured ones: what was kept can be told from what was damaged or edited
+_DIGEST = "digest"  # a further tensor, which detects damaged or edited files
 
 
 class MeasureCache:
     """One file for each sound and measure: `identity/ab/abcdef....safetensors`.
 
-    Runs and processes share the folder. A file that was damaged or edited is as if it were not there. Raises UserError
+    Runs and processes share the folder. A damaged or edited file is ignored. Raises UserError
     if the folder cannot be written to.
     """
 
@@ -44,7 +44,7 @@ class MeasureCache:
         return None
 
     def keep(self, identity: str, key: str, measured: Measured) -> None:
-        """Keeps what was measured. Raises UserError."""
+        """Stores measured vectors. Raises UserError."""
         tensors = {name: vectors.contiguous() for name, vectors in measured.items()}
         with atomic_write(self._path(identity, key)) as temporary:
             temporary.write_bytes(save({**tensors, _DIGEST: _digest_of(tensors, identity, key)}))
@@ -54,7 +54,7 @@ class MeasureCache:
 
 
 def content_key(path: Path, seconds: float | None) -> str:
-    """What a sound is kept by: its bytes, and how much of it counts. Raises UserError."""
+    """The key of a sound: its bytes, and how much of it is measured. Raises UserError."""
     digest = hashlib.sha256(f"{seconds}\n".encode())
     with open_regular(path) as file:
         while block := file.read(_BLOCK_BYTES):

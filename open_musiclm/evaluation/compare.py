@@ -37,7 +37,7 @@ class Comparison:
         return next((figure for figure in self.figures if figure.key == key), None)
 
     def warnings(self) -> list[str]:
-        """One line for each reason to take figures with care, with the figures that it is about."""
+        """One line per warning, with its figures."""
         reasons: dict[str, list[str]] = {}
         for figure in self.figures:
             if figure.warning:
@@ -48,7 +48,7 @@ class Comparison:
 def describe(
     measured: MeasuredSet, measures: Mapping[str, Measure], metrics: Sequence[MetricName], resampling: Resampling
 ) -> Comparison:
-    """The figures that a set has by itself: prompts, tempo, levels. The reference has these too."""
+    """The figures of a single set: prompts, tempo, levels. The reference has them too."""
     result = Comparison(measured)
     whole, own = measured.get("clap", "whole"), measured.get("own_clap", "whole")
     if "prompts" in metrics:
@@ -81,7 +81,7 @@ def compare(
     metrics: Sequence[MetricName],
     resampling: Resampling,
 ) -> Comparison:
-    """The distances of a set from the reference, and what it has by itself."""
+    """The distances of a set from the reference, and its own figures."""
     result = Comparison(measured)
     windows, others = measured.get("clap", "windows"), reference.get("clap", "windows")
     whole, other_whole = measured.get("clap", "whole"), reference.get("clap", "whole")
@@ -106,7 +106,7 @@ def compare(
 
 
 def length_warning(comparison: Comparison, reference: Comparison) -> str | None:
-    """A warning where the clips of two sets are not about equally long: windows that end in silence then differ."""
+    """A warning if the clips of two sets have different lengths: their windows that end in silence then differ."""
     own, other = (_median_seconds(one.measured) for one in (comparison, reference))
     if max(own, other) <= _UNLIKE_LENGTHS * min(own, other):
         return None

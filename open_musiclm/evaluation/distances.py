@@ -19,7 +19,7 @@ from open_musiclm.metrics.intervals import (
 )
 from open_musiclm.metrics.mauve import Buckets, cluster, mauve_divergence
 
-MOST_VECTORS = 20_000  # of a set, where the work grows with its square
+MOST_VECTORS = 20_000  # of a set, if the work grows with its square
 MOST_CLUSTERED = 5000  # of a set: the paper on MAUVE takes so many; the work grows with the square, times a hundred
 FEW_VECTORS, FEW_CLIPS, FEW_FOR_MEANS = 1000, 100, 30
 REPLICATES_OF_MEANS = 1000
@@ -37,7 +37,7 @@ COVERAGE = Kind("coverage", "coverage", "higher", f"one CLAP embedding a clip, k
 
 @dataclass(frozen=True)
 class Resampling:
-    """Where random numbers come from, and how often sets are resampled for the interval of a distance."""
+    """The seed, and the number of resamplings for the interval of a distance."""
 
     seed: int
     replicates: int
@@ -161,7 +161,7 @@ def divergence_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors
 
 
 def few_vectors(evaluated: ClipVectors, reference: ClipVectors) -> str | None:
-    """A warning where a covariance has less than full rank, or rests on few vectors."""
+    """A warning if a covariance is singular, or computed from few vectors."""
     fewest, dim = min(len(evaluated.vectors), len(reference.vectors)), evaluated.vectors.shape[1]
     if fewest <= dim:
         return f"{fewest} vectors of {dim} dimensions: the covariance is singular, the value far too high"
@@ -169,12 +169,12 @@ def few_vectors(evaluated: ClipVectors, reference: ClipVectors) -> str | None:
 
 
 def few_clips(*sizes: int) -> str | None:
-    """A warning where a set has few clips for a distance."""
+    """A warning if a set has few clips for a distance."""
     return f"{min(sizes)} clips only" if min(sizes) < FEW_CLIPS else None
 
 
 def few_for_means(clips: int) -> str | None:
-    """A warning where there are few clips for a mean, a median or a share."""
+    """A warning if there are few clips for a mean, a median or a share."""
     return f"{clips} clips only" if clips < FEW_FOR_MEANS else None
 
 

@@ -1,4 +1,4 @@
-"""CLAP and MERT as measures: the vectors that sets are compared by."""
+"""CLAP and MERT as measures: the vectors for comparing sets."""
 
 import math
 from collections import defaultdict
@@ -25,15 +25,15 @@ MAD_MODEL, MAD_LAYER = "m-a-p/MERT-v1-330M", 24
 
 def frechet_windows(clap: Clap, wave: Float[Tensor, "samples"]) -> Float[Tensor, "windows dim"]:
     """Embeddings of windows of 10 s of a wave at CLAP's rate, one every second, of which those that reach beyond the
-    end are filled with zeros, as fadtk does. Computed in stretches, so that memory is bounded."""
+    end are filled with zeros, as fadtk does. Computed in segments, so that memory is bounded."""
     window, step = WINDOW_SECONDS * clap.sample_hz, STEP_SECONDS * clap.sample_hz
     count = math.ceil(len(wave) / step)
     padded = audio.fit_length(wave, (count - 1) * step + window)
     embeddings = []
     for first in range(0, count, _WINDOWS_AT_ONCE):
         last = min(first + _WINDOWS_AT_ONCE, count) - 1
-        stretch = padded[first * step : last * step + window]
-        embeddings.append(clap.embed_windows([stretch], window, step))
+        segment = padded[first * step : last * step + window]
+        embeddings.append(clap.embed_windows([segment], window, step))
     return torch.cat(embeddings)
 
 

@@ -49,7 +49,7 @@ def evaluate(measures: Mapping[str, Measure], options: EvaluationOptions) -> Eva
         folder: find_clips(folder, options.most_clips, options.resampling.seed)
         for folder in dict.fromkeys((options.reference, *names.values()))
     }
-    # the model's own CLAP, where it is the one that embeds, is not asked twice
+    # the model's own CLAP embeds only once, if it is also the embedding model
     asked = {name: own for name, own in measures.items() if name != "own_clap" or own is not measures.get("clap")}
     measured = {folder: measure_set(folder, own, asked, cache, options.seconds) for folder, own in clips.items()}
     reference = describe(measured[options.reference], measures, options.metrics, options.resampling)
@@ -66,7 +66,7 @@ def evaluate(measures: Mapping[str, Measure], options: EvaluationOptions) -> Eva
 
 
 def _warnings(reference: Comparison, sets: Mapping[str, Comparison]) -> Iterator[str]:
-    """What holds of several sets is said once."""
+    """Merges equal warnings of several sets."""
     names: dict[str, list[str]] = {}
     for name, own in sets.items():
         unlike = length_warning(own, reference)
@@ -75,10 +75,10 @@ def _warnings(reference: Comparison, sets: Mapping[str, Comparison]) -> Iterator
     yield from (f"{', '.join(of)}: {line}" for line, of in names.items())
     for name, own in sets.items():
         if own.measured.folder.resolve() == reference.measured.folder.resolve():
-            yield f"{name}: this is the reference itself, so distances say nothing"
+            yield f"{name}: this is the reference itself, so distances are meaningless"
     for name, own in ((REFERENCE, reference), *sets.items()):
         if own.measured.left_out:
-            yield f"{name}: {len(own.measured.left_out)} sounds left out, such as {own.measured.left_out[0]}"
+            yield f"{name}: {len(own.measured.left_out)} sounds skipped, such as {own.measured.left_out[0]}"
 
 
 def _write_clips(path: Path, sets: Mapping[str, Comparison]) -> None:

@@ -1,4 +1,4 @@
-"""A figure of an evaluation: a value with its interval, the numbers of clips behind it, and what limits it."""
+"""A figure of an evaluation: a value with its interval, its number of clips, and its limits."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PerClip = dict[str, Float[Tensor, "clips"]]
 class Figure:
     """`value` is None if there is none, for the reason in `note`; else `note` tells the convention.
 
-    `low` and `high` are the ends of the 95 % interval. `warning` says why the value is to be taken with care.
+    `low` and `high` are the ends of the 95 % interval. `warning` says why the value is uncertain.
     """
 
     key: str

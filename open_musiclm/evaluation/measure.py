@@ -19,7 +19,7 @@ _NO_MATTER = {"_name_or_path": "", "transformers_version": ""}
 
 @runtime_checkable
 class Measure(Protocol):
-    """`name` is what people read, `identity` what decides the result: weights, windows, version of the computation.
+    """`name` is for readers; `identity` depends on all that affects the result: weights, windows, version of the code.
 
     `batch` is how many sounds are measured at a time. `finite`: a number that is not finite is a fault.
     """

@@ -42,8 +42,8 @@ def measure_set(
 ) -> MeasuredSet:
     """Measures all clips, of each the first `seconds`; what is in the cache is taken from there.
 
-    Files that cannot be read are told of and left out. Raises UserError if there is none left, and if what was
-    measured is not finite.
+    Files that cannot be read are skipped with a warning. Raises UserError if there is none left, or if a
+    measurement is not finite.
     """
     columns: defaultdict[tuple[str, str], VectorFile] = defaultdict(VectorFile)
     kept: list[EvaluationClip] = []

@@ -1,7 +1,7 @@
 """Memorization as in MusicLM (Agostinelli et al. 2023, section 6), for any semantic stage and token store.
 
-The semantic stage is given the CLAP tokens of a stretch of music and its first T seconds of semantic tokens, and goes
-on greedily for five seconds. A match is exact where these tokens are those of the music, approximate where the cost of
+The semantic stage gets the CLAP tokens of a segment of music and its first T seconds of semantic tokens, and continues
+greedily for five seconds. A match is exact if these tokens equal those of the music, approximate if the cost of
 matching both sequences is below a threshold that wrong pairs hardly ever reach.
 """
 
@@ -36,10 +36,10 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class MemorizationOptions:
-    """Seconds of music that the stage is given, how many stretches at most, the share of wrong pairs that may match,
-    how many wrong pairs there are for each right one, and the seed of all draws.
+    """Seconds of music that the stage is given, most segments, the share of wrong pairs that may match, the number of
+    wrong pairs per right pair, and the seed.
 
-    Raises UserError for a single stretch: wrong pairs take two.
+    Raises UserError for a single segment: wrong pairs need two.
     """
 
     prompt_seconds: Sequence[int]
@@ -50,7 +50,7 @@ class MemorizationOptions:
 
     def __post_init__(self) -> None:
         if self.examples < 2:
-            raise UserError(f"examples: expected at least 2, for wrong pairs take two; found {self.examples}")
+            raise UserError(f"examples: expected at least 2 (wrong pairs need two), found {self.examples}")
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class PromptLength:
 
 
 @dataclass(frozen=True)
-class Stretches:
-    """Stretches of a store, each of another sound file as far as there are so many: CLAP and semantic tokens."""
+class Segments:
+    """Segments of a store, from different sound files if possible: CLAP and semantic tokens."""
 
     clap: Int[Tensor, "examples 1 quantizers"]
     semantic: Int[Tensor, "examples time 1"]
     files: int
 
 
-def draw_stretches(store: TokenStore, seconds: int, count: int, seed: int) -> Stretches:
-    """`count` stretches of `seconds` at random whole seconds of rows that are long enough, no file twice.
+def random_segments(store: TokenStore, seconds: int, count: int, seed: int) -> Segments:
+    """`count` segments of `seconds` at random whole seconds of rows that are long enough, one per file.
 
     Raises UserError if no row is.
     """
@@ -121,25 +121,25 @@ def draw_stretches(store: TokenStore, seconds: int, count: int, seed: int) -> St
             f"{store.folder}: no crop of {seconds} s or more; ask for shorter --prompt_seconds (the longest prompt and "
             f"{CONTINUATION_SECONDS} s have to fit), or preprocess with a longer max_audio_length_seconds"
         )
-    return Stretches(torch.stack(clap), torch.stack(semantic), len(seen))
+    return Segments(torch.stack(clap), torch.stack(semantic), len(seen))
 
 
 def measure_memorization(
     stage: StageGenerator, centroids: Float[Tensor, "codes dim"], store: TokenStore, options: MemorizationOptions
 ) -> list[PromptLength]:
-    """What comes of each prompt length, on the same stretches. Raises UserError."""
+    """The result for each prompt length, on the same segments. Raises UserError."""
     longest = max(options.prompt_seconds) + CONTINUATION_SECONDS
-    stretches = draw_stretches(store, longest, options.examples, options.seed)
-    if len(stretches.clap) < 2:
-        raise UserError(f"{store.folder}: only one sound file is long enough; wrong pairs take two")
+    segments = random_segments(store, longest, options.examples, options.seed)
+    if len(segments.clap) < 2:
+        raise UserError(f"{store.folder}: only one sound file is long enough; wrong pairs need two")
     distances = centroid_distances(centroids)
     config, found = store.description.model_config, []
     hz = config.hubert_kmeans_cfg.output_hz
     for seconds in sorted(set(options.prompt_seconds)):
-        target = stretches.semantic[:, seconds * hz : (seconds + CONTINUATION_SECONDS) * hz - 1, 0]
-        prompts = stretches.semantic[:, : seconds * hz]
+        target = segments.semantic[:, seconds * hz : (seconds + CONTINUATION_SECONDS) * hz - 1, 0]
+        prompts = segments.semantic[:, : seconds * hz]
         made = []
-        parts = list(zip(stretches.clap.split(_BATCH), prompts.split(_BATCH), strict=True))
+        parts = list(zip(segments.clap.split(_BATCH), prompts.split(_BATCH), strict=True))
         for clap, prompt in with_progress(parts, len(parts), f"{seconds} s given", "batches"):
             made.append(continue_greedily(stage, config, clap, prompt, CONTINUATION_SECONDS))
         found.append(_compared(seconds, torch.cat(made), target, distances, options))
@@ -179,8 +179,8 @@ def continue_greedily(
     prompt: Int[Tensor, "batch given 1"],
     seconds: int,
 ) -> Int[Tensor, "batch made"]:
-    """The semantic tokens of the `seconds` after a prompt of whole seconds, without the last one, which every stretch
-    of semantic tokens lacks; on the CPU.
+    """The semantic tokens of the `seconds` after a prompt of whole seconds, on the CPU; without the last one, which
+    every segment of semantic tokens lacks.
 
     Where prompt and continuation are longer than the stage's window, it slides, as in generation.
     """

@@ -26,7 +26,7 @@ _REPLICATES = 1000
 def memorization_card(
     stores: Mapping[str, Sequence[PromptLength]], options: MemorizationOptions, checkpoint: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Shares of matches of each store and prompt length, with 95 % intervals over stretches, and the threshold.
+    """Shares of matches of each store and prompt length, with 95 % intervals over segments, and the threshold.
 
     One threshold for all, from the wrong pairs of all prompt lengths of the first store.
     """
@@ -63,10 +63,10 @@ def write_report(folder: Path, card: Mapping[str, Any], stores: Mapping[str, Seq
     }
     body = [
         "<h1>Memorization</h1>",
-        f"<p>Share of stretches that {CONTINUATION_SECONDS} s, decoded greedily, match; in brackets the 95 % interval. "
+        f"<p>Share of segments that {CONTINUATION_SECONDS} s, decoded greedily, match; in brackets the 95 % interval. "
         f"Threshold of approximate matches: {card['threshold']:.4g}, below which lie "
         f"{card['wrong_pairs_below_threshold']:.3%} of {card['wrong_pairs']} wrong pairs.</p>",
-        html_table(["store", "prompt, s", "stretches", "exact", "approximate", "different tokens"], _cells(card)),
+        html_table(["store", "prompt, s", "segments", "exact", "approximate", "different tokens"], _cells(card)),
         html_list("Warnings", card["warnings"], "warning"),
         *(f'<h2>{title}</h2>\n<img alt="{title}" src="{png_url(drawing)}">' for title, drawing in plots.items()),
         html_list("How", ["command: " + " ".join(map(str, card["command"])), f"seed: {card['seed']}"], ""),
@@ -111,7 +111,7 @@ def _shares(card: Mapping[str, Any]) -> "Drawing":
             shares = 100 * np.array([row[kind] for row in rows])
             ends = np.abs(shares[:, 1:] - shares[:, :1]).T
             axes.errorbar(seconds, shares[:, 0], ends, fmt=style, label=f"{name}, {kind}", capsize=3, linewidth=1)
-    axes.set(xlabel="prompt, s", ylabel="% of stretches", ylim=(0, None))
+    axes.set(xlabel="prompt, s", ylabel="% of segments", ylim=(0, None))
     axes.legend()
     return drawing
 
@@ -133,8 +133,8 @@ def _costs(stores: Mapping[str, Sequence[PromptLength]], threshold: float) -> "D
 def summary(card: Mapping[str, Any]) -> list[str]:
     """The lines about a measurement for the person at the terminal."""
     lines = [
-        f"{name}, {seconds} s given, {stretches} stretches: exact {exact}, approximate {approximate}"
-        for name, seconds, stretches, exact, approximate, _ in _cells(card)
+        f"{name}, {seconds} s given, {segments} segments: exact {exact}, approximate {approximate}"
+        for name, seconds, segments, exact, approximate, _ in _cells(card)
     ]
     below = f"{card['wrong_pairs_below_threshold']:.3%} of {card['wrong_pairs']} wrong pairs below"
     return [*lines, f"threshold {card['threshold']:.4g}, {below}", *(f"warning: {line}" for line in card["warnings"])]

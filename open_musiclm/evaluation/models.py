@@ -1,4 +1,4 @@
-"""Which models an evaluation embeds with, loaded as measures."""
+"""The embedding models of an evaluation, loaded as measures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

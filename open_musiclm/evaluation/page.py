@@ -1,4 +1,4 @@
-"""The page of an evaluation: one HTML file with tables and plots in it, that needs no other."""
+"""The page of an evaluation: one HTML file with tables and plots, without other files."""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +106,7 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no exponent."""
+    """The value with three significant digits, without an exponent."""
     if abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{float(f'{value:.3g}'):g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.4f}"

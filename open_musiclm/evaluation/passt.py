@@ -36,7 +36,7 @@ class PasstMeasure:
 
     @classmethod
     def load(cls, device: torch.device) -> "PasstMeasure":
-        """PaSST as its package has it. Raises UserError if it is not installed, or its weights are not to be had."""
+        """PaSST as its package has it. Raises UserError if it is not installed, or its weights are not available."""
         if importlib.util.find_spec("hear21passt") is None:
             raise UserError(
                 "--metrics kl: PaSST is not installed; pip install 'open_musiclm[passt]', or leave kl out of --metrics"
@@ -47,7 +47,7 @@ class PasstMeasure:
 
                 return cls(get_basic_model(mode="logits"), device)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"--metrics kl: PaSST's weights cannot be had: {str(error).splitlines()[0]}") from error
+            raise UserError(f"--metrics kl: PaSST's weights are not available: {str(error).splitlines()[0]}") from error
 
     @torch.no_grad()
     def measure(self, sounds: Sequence[Sound]) -> list[Measured]:
@@ -86,7 +86,7 @@ def divergence_figures(evaluated: MeasuredSet, reference: MeasuredSet, resamplin
 
 @contextmanager
 def _tensors_only() -> Iterator[None]:
-    """While entered, torch.load reads tensors and nothing else, whatever a package asks for."""
+    """Makes torch.load read tensors only, whatever a package asks for."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"

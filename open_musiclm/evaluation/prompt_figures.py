@@ -1,4 +1,4 @@
-"""How well the clips of a set fit their prompts, as figures."""
+"""How well the clips of a set match their prompts, as figures."""
 
 from collections.abc import Callable, Sequence
 
@@ -34,10 +34,10 @@ def adherence_figures(asked: AskedPrompts, whole: ClipVectors, resampling: Resam
     ranks = prompt_ranks(sounds[ranked], prompts, [asked.own[place] for place in ranked])
     best = sound_ranks(sounds, prompts, asked.own, some_numbers(prompt_count, MOST_RANKED, rng))
     of_clips = sample_note("clips", MOST_RANKED, clip_count)
-    among = f"; guessing: {(prompt_count + 1) / 2:g} of {prompt_count}{of_clips}"
-    first = f" of {prompt_count} prompts; guessing: {min(10 / prompt_count, 1):.3g}{of_clips}"
+    among = f"; chance level: {(prompt_count + 1) / 2:g} of {prompt_count}{of_clips}"
+    first = f" of {prompt_count} prompts; chance level: {min(10 / prompt_count, 1):.3g}{of_clips}"
     of_prompts = sample_note("prompts", MOST_RANKED, prompt_count)
-    of_sounds = f"; guessing: about {(clip_count + 1) / 2:g} of {clip_count}{of_prompts}"
+    of_sounds = f"; chance level: about {(clip_count + 1) / 2:g} of {clip_count}{of_prompts}"
     figures = [
         _figure(CLAP_SCORE.noted(asked.note), scores, torch.mean, rng),
         _figure(PROMPT_RANK.noted(among), ranks, median, rng),

@@ -1,4 +1,4 @@
-"""Which folders an evaluation compares, and what they are called (no torch in here)."""
+"""The folders of an evaluation, and their names (no torch in here)."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def named_sets(folders: Sequence[Path], reference: Path) -> dict[str, Path]:
         if whole in real.parents or real in whole.parents:
             inner, outer = (folder, reference) if whole in real.parents else (reference, folder)
             raise UserError(
-                f"{outer}: holds {inner}, whose clips would be compared with themselves; name folders that lie apart"
+                f"{outer}: holds {inner}, whose clips would be compared with themselves; use separate folders"
             )
     names = [REFERENCE, *(real.name for real in different)]
     return {
@@ -32,7 +32,7 @@ def named_sets(folders: Sequence[Path], reference: Path) -> dict[str, Path]:
 
 
 def _real(folder: Path) -> Path:
-    """Where a folder really lies; a name that no folder can have is told where it is looked into."""
+    """The resolved path of a folder; an invalid name is reported later, when it is opened."""
     try:
         return Path(os.path.realpath(folder))
     except ValueError:

@@ -54,7 +54,7 @@ def groups_of(clips: int, rng: np.random.Generator) -> Int[Tensor, "clips"]:
 
 
 def resampling_weights(groups: int, rng: np.random.Generator) -> Float[Tensor, "groups"]:
-    """How often each group is drawn in one replicate."""
+    """How often each group occurs in one replicate."""
     return torch.from_numpy(rng.multinomial(groups, np.full(groups, 1 / groups))).double()
 
 

@@ -2,7 +2,7 @@
 2025).
 
 The definition and defaults of the package mauve-text. Its k-means is faiss's; here it is scikit-learn's, so that values
-differ a little where clusters are not clear.
+differ a little if clusters are not clear.
 """
 
 import math
