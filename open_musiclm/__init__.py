@@ -23,7 +23,7 @@ __all__ = ["GenerationConfig", "Mixture", "MusicLM", "Prompt", "Story", "__versi
 
 
 def __getattr__(name: str) -> object:
-    """Imports torch only when the model is asked for."""
+    """Imports torch only when the model is used."""
     if name == "MusicLM":
         from open_musiclm.generation.musiclm import MusicLM
 

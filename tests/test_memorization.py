@@ -166,7 +166,7 @@ def test_segments_are_of_different_files_and_aligned(store: TokenStore) -> None:
             if rows[row][second * HZ : second * HZ + 8 * HZ - 1] == semantic
         ]
         assert clap.tolist() == store.tokens(row, "clap", start, 1).tolist()
-    with pytest.raises(UserError, match=r"no crop of 15 s or more; ask for shorter --prompt_seconds"):
+    with pytest.raises(UserError, match=r"no crop of 15 s or more; give shorter --prompt_seconds"):
         random_segments(store, 15, 10, seed=0)
 
 

@@ -123,7 +123,7 @@ def test_nothing_is_overwritten(tmp_path: Path, music: Path) -> None:
     (foreign / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"not empty, and without a manifest.jsonl"):
         prepare(music, foreign)
-    with pytest.raises(UserError, match="lies in the folder of music"):
+    with pytest.raises(UserError, match="is inside the folder of music"):
         prepare(music, music / "out")
     output = tmp_path / "out"
     prepare(music, output)

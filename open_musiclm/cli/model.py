@@ -112,7 +112,7 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     stages = needed_stages(model_config, config, first_stage)
     parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
     model = MusicLM(model_config, *parts, config)
-    return model, paths.told(stages)
+    return model, paths.described(stages)
 
 
 @contextmanager

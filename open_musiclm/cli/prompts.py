@@ -87,8 +87,9 @@ def weighted(words: str) -> tuple[str, float]:
 def prompts_from(
     arguments: argparse.Namespace, texts: Sequence[str], otherwise: Sequence[str] = ()
 ) -> "list[AnyPrompt]":
-    """The prompts that the command line asks for with these texts, or `otherwise` where it gives neither texts nor a
-    story; their sound files are read. Raises UserError."""
+    """The prompts of the command line, or `otherwise` if it has neither texts nor a story.
+
+    Reads their sound files. Raises UserError."""
     from open_musiclm.generation.prompt_checks import check_prompts
     from open_musiclm.generation.prompting import Mixture, Prompt
     from open_musiclm.generation.story import Story

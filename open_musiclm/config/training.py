@@ -193,7 +193,7 @@ class DataPreprocessorConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The training config; a script asks for the section it needs with `require`."""
+    """The training config; scripts get their section with `require`."""
 
     clap_rvq_trainer_cfg: ClapRvqTrainerConfig | None = Field(default=None, description="For train_clap_rvq.py.")
     hubert_kmeans_trainer_cfg: HubertKmeansTrainerConfig | None = Field(

@@ -74,7 +74,7 @@ class Captions:
         if self.files:
             yield f"captions  {self.files} files have some"
         if self.problems:
-            yield f"captions  {len(self.problems)} faults; training with caption_share is refused until they are gone"
+            yield f"captions  {len(self.problems)} faults; training with caption_share needs them corrected"
         yield from (f"  {problem}" for problem in self.problems)
 
 

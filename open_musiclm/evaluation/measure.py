@@ -35,7 +35,7 @@ class Measure(Protocol):
 
 def identity_of(what: str, module: nn.Module | None = None) -> str:
     """A name for a folder: 16 characters that depend on `what` and on all of a module: its weights and other tensors,
-    its architecture and, of a pretrained model, its config. Where it lies does not matter."""
+    its architecture and, of a pretrained model, its config. Its path does not matter."""
     digest = hashlib.sha256(what.encode())
     if module is not None:
         digest.update(repr(module).encode())

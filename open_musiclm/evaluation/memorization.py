@@ -69,7 +69,7 @@ class SemanticStage:
         config, found = paths.read_model_config(), paths.resolved(["semantic"])
         stage = load_stages(paths, config, ["semantic"], choose_device(device))["semantic"]
         centroids = load_centroids(found["kmeans_path"], config)
-        return cls(stage_generator(stage), centroids, config, paths.told(["semantic"]))
+        return cls(stage_generator(stage), centroids, config, paths.described(["semantic"]))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def random_segments(store: TokenStore, seconds: int, count: int, seed: int) -> S
         semantic.append(tokens[start * hz : (start + seconds) * hz - 1])
     if not clap:
         raise UserError(
-            f"{store.folder}: no crop of {seconds} s or more; ask for shorter --prompt_seconds (the longest prompt and "
+            f"{store.folder}: no crop of {seconds} s or more; give shorter --prompt_seconds (the longest prompt and "
             f"{CONTINUATION_SECONDS} s have to fit), or preprocess with a longer max_audio_length_seconds"
         )
     return Segments(torch.stack(clap), torch.stack(semantic), len(seen))

@@ -60,7 +60,7 @@ def load_stages(
 
 
 def needed_stages(config: ModelConfig, generation_config: GenerationConfig, first: StageName) -> list[StageName]:
-    """The stages from `first` on, without the fine one where the coarse wave is asked for.
+    """The stages from `first` on, without the fine stage if the config has `return_coarse_wave`.
 
     Raises UserError if the model has no such stage.
     """

@@ -47,8 +47,8 @@ class ModelPaths:
             raise UserError(f"missing {', '.join(dict.fromkeys(missing))}")
         return {flag: Path(path) for flag, path in named.items() if path is not None}
 
-    def told(self, stages: Sequence[StageName]) -> dict[str, str]:
-        """The same as texts, and the adapters: what cards and the JSON beside a wave say. Raises UserError."""
+    def described(self, stages: Sequence[StageName]) -> dict[str, str]:
+        """The resolved paths and the adapters as text, for cards and the JSON beside a wave. Raises UserError."""
         found = {flag: str(path) for flag, path in self.resolved(stages).items()}
         if self.adapters:
             found["adapter_path"] = ", ".join(f"{adapter.path} x {adapter.weight:g}" for adapter in self.adapters)

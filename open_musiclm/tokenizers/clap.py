@@ -28,9 +28,9 @@ _CLIPS_AT_ONCE = {"cpu": 4}
 class Clap(nn.Module):
     """A frozen CLAP in float32.
 
-    `sample_hz` is the rate of its waves, `embedding_dim` the size of its embeddings, `scale` what training multiplied
-    the similarities of a text to sounds by. Training cut random crops out of sound longer than ten seconds; here the
-    middle is taken, see `ClapMel`, so that embeddings are repeatable.
+    `sample_hz` is the rate of its waves, `embedding_dim` the size of its embeddings, `scale` the factor of similarities
+    in training. Training took random crops of sound longer than ten seconds; here the middle is taken (see `ClapMel`),
+    so that embeddings are repeatable.
     """
 
     def __init__(self, model: ClapModel, tokenizer: RobertaTokenizer, extractor: ClapFeatureExtractor) -> None:
@@ -76,14 +76,14 @@ class Clap(nn.Module):
 
     @torch.no_grad()
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Embeddings of length 1; of a prompt the first 77 tokens count."""
+        """Embeddings of length 1; only the first 77 tokens of a prompt are read."""
         tokens = self._tokenizer(
             list(prompts), padding=True, truncation=True, max_length=LONGEST_PROMPT_TOKENS, return_tensors="pt"
         ).to(self.model.device)
         return self.model.get_text_features(tokens.input_ids, tokens.attention_mask).pooler_output
 
     def dropped_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """How many tokens of each prompt are beyond those that count."""
+        """The number of tokens of each prompt that CLAP ignores."""
         tokens = self._tokenizer(list(prompts), verbose=False).input_ids
         return [max(len(ids) - LONGEST_PROMPT_TOKENS, 0) for ids in tokens]
 
@@ -119,7 +119,7 @@ def clap_directory(config: ModelConfig) -> ClapDirectory:
 
 
 def _check_fusion(found: ClapConfig, enable_fusion: bool, name: str) -> None:
-    """The model's own config against ours. Raises UserError."""
+    """Checks the model's own config against this one. Raises UserError."""
     fusion: bool = found.audio_config.enable_fusion  # type: ignore[union-attr]
     if fusion != enable_fusion:
         raise UserError(

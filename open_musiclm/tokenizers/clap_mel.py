@@ -28,7 +28,7 @@ _NEIGHBOURS = 16
 
 @dataclass(frozen=True)
 class ClapFeatures:
-    """What the audio tower takes: one spectrogram, or with fusion the whole clip's and three crops'.
+    """The input of the audio tower: one spectrogram, or with fusion those of the whole clip and of three crops.
 
     `is_longer` marks the clips whose crops differ from the whole.
     """
@@ -38,7 +38,7 @@ class ClapFeatures:
 
 
 class _Workspace:
-    """Memory for so many frames at a time: fresh memory at every step would take longer than the steps."""
+    """Memory for so many frames at a time; allocating it at every step would take longer than the steps."""
 
     def __init__(self, frames: int, samples: int, dtype: torch.dtype, device: torch.device) -> None:
         self.window = torch.hann_window(samples, dtype=dtype, device=device)
@@ -72,7 +72,7 @@ class ClapMel(nn.Module):
         self._neighbours = _bands_and_their_rows(self._filters)
 
     def extra_repr(self) -> str:
-        """What decides the features, beside the filters."""
+        """All settings that affect the features, besides the filters."""
         return f"samples={self.samples}, fft={self._fft_samples}, hop={self._hop}, fusion={self.fusion}"
 
     def forward(self, waves: Float[Tensor, "batch samples"]) -> ClapFeatures:

@@ -1,4 +1,4 @@
-"""The decoder that `encodec_cfg.decoder` names: a Vocos of ours, or a released one in the vocos package's layout."""
+"""The decoder that `encodec_cfg.decoder` names: an own Vocos, or a released one in the vocos package's layout."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ class Decoder(nn.Module):
         self.context_frames = architecture.context_frames
 
     def forward(self, codec: CodecModel, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch samples"]:
-        """The sound of codes: of as many codebooks as it was trained for, the most that are there."""
+        """The sound of codes, from the largest number of codebooks that is available and that it was trained for."""
         level = max(sum(count <= codes.shape[2] for count in self.quantizers) - 1, 0)
         return self.model(codec.latents(codes[..., : self.quantizers[level]]), level)
 

@@ -1,4 +1,4 @@
-"""EnCodec of the encodec package (Défossez et al. 2022): the released 24 kHz model, or one of our own."""
+"""EnCodec of the encodec package (Défossez et al. 2022): the released 24 kHz model, or an own one."""
 
 import hashlib
 import zipfile
@@ -38,7 +38,7 @@ class EncodecPackage(CodecModel):
 
     @classmethod
     def own(cls, folder: Path) -> "EncodecPackage":
-        """A model of ours from its directory. Raises UserError."""
+        """An own model from its directory. Raises UserError."""
         return cls(*load_encodec(folder))
 
     def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:

@@ -62,7 +62,7 @@ class Mert(nn.Module):
         return super().train(False)
 
     def frames(self, samples: int) -> int:
-        """How many frames a wave of `samples` has: 499 for ten seconds at 16 kHz, not 500."""
+        """The number of frames of a wave of `samples`: 499 for ten seconds at 16 kHz."""
         length = samples - samples % self._multiple_of
         for kernel, stride in self._kernels_and_strides:
             length = max((length - kernel) // stride + 1, 0)
@@ -97,7 +97,7 @@ class SemanticTokenizer(nn.Module):
     def load(
         cls, kmeans_path: Path, config: ModelConfig, device: torch.device, trust_remote_code: bool = False
     ) -> "SemanticTokenizer":
-        """MERT by the config, see `Mert.load`; centroids from a checkpoint of ours or a released joblib file.
+        """MERT by the config, see `Mert.load`; centroids from an own checkpoint or a released joblib file.
 
         Raises UserError.
         """
@@ -121,7 +121,7 @@ class SemanticTokenizer(nn.Module):
 
 
 def load_centroids(kmeans_path: Path, config: ModelConfig) -> Float[Tensor, "codebook features"]:
-    """The centroids of a checkpoint of ours or of a released joblib file. Raises UserError."""
+    """The centroids of an own checkpoint or of a released joblib file. Raises UserError."""
     weights = load_weights(kmeans_path, "hubert_kmeans")
     centroids = weights.tensors.get("centroids")
     expected = config.hubert_kmeans_cfg.codebook_size

@@ -33,7 +33,7 @@ class ClapQuantizer(nn.Module):
 
     @classmethod
     def load(cls, path: Path, config: ModelConfig, device: torch.device) -> "ClapQuantizer":
-        """A trained quantizer from a checkpoint of ours or a released one. Raises UserError."""
+        """A trained quantizer from an own or a released checkpoint. Raises UserError."""
         weights = load_weights(path, "clap_rvq")
         if _FIRST_CODEBOOK not in weights.tensors:
             raise UserError(f"{weights.path}: holds no codebook ({_FIRST_CODEBOOK} is missing)")

@@ -102,7 +102,7 @@ def find_checkpoint(path: Path, step: int | None) -> Path:
 
 
 def results_folder_of(checkpoint: Path) -> Path:
-    """The results folder that a checkpoint folder lies in."""
+    """The results folder of a checkpoint folder."""
     return checkpoint.resolve().parent.parent
 
 

@@ -80,7 +80,7 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
             save_weights(folder / weights_name("clap_rvq"), "clap_rvq", self.quantizer.state_dict(), self.model_config)
 
     def read_weights(self, folder: Path) -> None:
-        """Takes clap_rvq.safetensors."""
+        """Reads clap_rvq.safetensors."""
         load_into(self.quantizer, load_weights(folder / weights_name("clap_rvq"), "clap_rvq"))
 
 

@@ -71,7 +71,7 @@ class TrainingStream:
             yield IndexedBatch(batch, range(first, first + self.data.batch_size))
 
     def close(self) -> None:
-        """Ends the workers; nothing can be taken any more."""
+        """Ends the workers; no more batches can be taken."""
         self._batches.close()
 
 
@@ -106,7 +106,7 @@ class ValidationSet:
 
 
 def validation_positions(examples: int, most: int | None, seed: int) -> list[int]:
-    """Which of a validation set's examples are validated on: all, or `most` of them at random, in rising order."""
+    """The indices of the validation examples to use: all, or `most` of them at random, ascending."""
     if most is None or most >= examples:
         return list(range(examples))
     return sorted(random_generator(seed, examples, _VALIDATION).choice(examples, most, replace=False).tolist())
@@ -145,7 +145,7 @@ class _Batches:
                 return batch
 
     def close(self) -> None:
-        """Ends the workers, which ignore SIGTERM: the end of the process would wait for them for ever."""
+        """Ends the workers. They ignore SIGTERM, so the end of the process would wait for them forever."""
         if isinstance(self._batches, _MultiProcessingDataLoaderIter):
             self._batches._shutdown_workers()
             for worker in self._batches._workers:  # one that waits for what a dead one held

@@ -29,7 +29,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the weights after an optimizer step."""
+        """Updates the average after an optimizer step."""
         decay = min(self.decay, (1 + self.updates) / (_FIRST_UPDATES + self.updates))
         self.updates += 1
         for name, weight in self._trainable():
@@ -37,7 +37,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """While entered, the module has the averages."""
+        """The module has the averages in this context."""
         self._exchange()
         try:
             yield
@@ -50,7 +50,7 @@ class WeightAverage:
         return {"updates": self.updates, "weights": {name: whole[name] for name in self._averages if name in whole}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes a state back, after the module has taken the averages of the same checkpoint.
+        """Restores a state, after the module has loaded the averages of the same checkpoint.
 
         Raises ValueError if it is none of this module's.
         """

@@ -219,7 +219,7 @@ class Loop:
             self.log.evaluated(self.state.step, values)
 
     def _save(self, validated: bool) -> None:
-        """Writes the checkpoint of this step, unless it is there already."""
+        """Writes the checkpoint of this step, if it does not exist yet."""
         if self.state.step in saved_steps(self.run.folder):
             return
         if validated:

@@ -37,7 +37,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Update:
-    """What an optimizer step did.
+    """The result of an optimizer step.
 
     `skipped` says that a loss or the gradient was not finite in some process, and that nothing was changed.
     """
@@ -92,7 +92,7 @@ class Optimizer:
         return whole_optimizer_state(self.plain_module, self._adamw.optimizer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes AdamW's state back, from a run on any number of processes; the settings stay those of the config.
+        """Restores AdamW's state, from a run on any number of processes; the settings stay those of the config.
 
         Raises ValueError if it is none of these weights.
         """

@@ -59,7 +59,7 @@ class StageEvaluator:
     def load(
         cls, model_config: ModelConfig, config: StageTrainerConfig, rvq_path: Path, device: torch.device
     ) -> "StageEvaluator":
-        """The evaluator that a trainer's section asks for. Raises UserError."""
+        """The evaluator of a trainer's section. Raises UserError."""
         coarse = None
         if config.stage == "semantic":
             assert config.evaluate_coarse_path is not None

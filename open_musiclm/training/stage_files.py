@@ -1,4 +1,4 @@
-"""What a stage's checkpoint holds: all weights of the stage, or its adapter alone."""
+"""The weights in a stage's checkpoint: all of the stage, or its adapter only."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class StageFile(ABC):
 
     @abstractmethod
     def read(self, folder: Path, stage: Stage) -> None:
-        """Takes the weights of a checkpoint folder. Raises UserError."""
+        """Reads the weights of a checkpoint folder. Raises UserError."""
 
 
 @dataclass(frozen=True)

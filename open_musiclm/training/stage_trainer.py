@@ -36,8 +36,8 @@ from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, T
 
 @dataclass(frozen=True)
 class StageTools:
-    """What a stage's trainer takes beside the stage: the tokenizers where batches are sound, None if they are
-    tokens; the codec where waves are wanted; the evaluator where the config has `evaluate_every`."""
+    """The parts of a stage's trainer besides the stage: the tokenizers if batches are sound, None if they are tokens;
+    the codec if waves are wanted; the evaluator if the config has `evaluate_every`."""
 
     model_config: ModelConfig
     tokenizer: MusicTokenizer | None
@@ -168,12 +168,12 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
             self.file.write(folder, self.stage, self.accelerator.is_main_process)
 
     def read_weights(self, folder: Path) -> None:
-        """Takes what `write_weights` wrote; where it is an average, `resumable` has the weights in training."""
+        """Reads what `write_weights` wrote; if it is an average, `resumable` has the weights in training."""
         check_average(folder, self.average)
         self.file.read(folder, self.stage)
 
     def resumable(self) -> Mapping[str, Resumable]:
-        """The optimizer, and the weights in training where the checkpoint's are an average."""
+        """The optimizer, and the weights in training if those of the checkpoint are an average."""
         return {"optimizer": self.optimizer} | ({AVERAGE_NAME: self.average} if self.average is not None else {})
 
     def _averaged(self) -> AbstractContextManager[None]:
@@ -196,7 +196,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         return torch.tensor(seeds, dtype=torch.int32, device=self.accelerator.device)
 
     def tokens_of(self, batch: SoundBatch | list[Ids]) -> list[Ids]:
-        """The tokens of a batch, which are made here where it is sound."""
+        """The tokens of a batch; sound is tokenized here."""
         if not isinstance(batch, SoundBatch):
             return batch
         assert self.tools.tokenizer is not None

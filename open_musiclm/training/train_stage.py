@@ -1,4 +1,4 @@
-"""Trains a stage: what the three stage scripts call."""
+"""Trains a stage, for the three stage scripts."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Trains the CLAP quantizer and the k-means of the semantic tokens: what their two scripts call."""
+"""Trains the CLAP quantizer and the k-means of the semantic tokens, for their two scripts."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -19,13 +19,13 @@ class IndexedBatch(Generic[Batch]):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """What a checkpoint keeps beside the weights: an optimizer, a discriminator."""
+    """A part of a checkpoint besides the weights: an optimizer, a discriminator."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and containers of them."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
-        """Takes such a state back."""
+        """Restores such a state."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Trainer(ABC, Generic[Batch]):
         return []
 
     def run_beside_samples(self) -> None:
-        """What the other processes run while process 0 is in `write_samples`: nothing, unless weights are sharded."""
+        """What the other processes run during `write_samples`: nothing, unless weights are sharded."""
 
     @abstractmethod
     def write_weights(self, folder: Path) -> None:
@@ -88,8 +88,8 @@ class Trainer(ABC, Generic[Batch]):
 
     @abstractmethod
     def read_weights(self, folder: Path) -> None:
-        """Takes the weights of a checkpoint folder. Raises UserError."""
+        """Reads the weights of a checkpoint folder. Raises UserError."""
 
     def resumable(self) -> Mapping[str, Resumable]:
-        """What else a checkpoint keeps, by file name."""
+        """The other parts of a checkpoint, by file name."""
         return {}

@@ -58,19 +58,19 @@ class PickleMachine:
         raise ValueError("it has no end")
 
     def named(self, name: str) -> object:
-        """What stands for a class or function, of which the pickle only has the name."""
+        """The value for a class or function that the pickle names."""
         raise ValueError(f"it names {name[:80]!r}")
 
     def called(self, function: object, arguments: tuple[object, ...]) -> object:
-        """What stands for the result of a call."""
+        """The value for the result of a call."""
         raise TypeError("it calls something")
 
     def built(self, value: object, state: object) -> object:
-        """What stands for a value after its state was set."""
+        """The value after its state was set."""
         raise TypeError("it sets the state of something")
 
     def stored(self, identifier: object) -> object:
-        """What stands for something that lies outside of the pickle."""
+        """The value for something outside of the pickle."""
         raise TypeError("it refers to something outside")
 
     def _take(self, name: str, argument: Any) -> None:

@@ -63,7 +63,7 @@ def prepare_dataset(folder: Path, output: Path, options: PrepareOptions) -> Prep
     A signal ends it after the files in work. Raises UserError; what is written stays, and nothing is overwritten.
     """
     if output.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"--results_folder {output}: lies in the folder of music {folder}; name one outside of it")
+        raise UserError(f"--results_folder {output}: is inside the folder of music {folder}; name another one")
     paths = {stored_name(path, folder): path for path in find_sounds(folder)}
     captions = captions_of(list(paths.values()), folder)
     prepare_folder(output)

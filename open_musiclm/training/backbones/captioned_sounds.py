@@ -19,7 +19,7 @@ from open_musiclm.training.backbones.spectrograms import Spectrograms
 
 @dataclass(frozen=True)
 class CaptionedExample:
-    """A crop's spectrogram, a caption of it, and the files that failed on the way."""
+    """The spectrogram of a crop, a caption of it, and the files that failed before."""
 
     spectrogram: Float[Tensor, "time mels"]
     caption: str

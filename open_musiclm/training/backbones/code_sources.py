@@ -1,4 +1,4 @@
-"""Codes of a frozen codec: kept in files of their own, or those of a token store."""
+"""Codes of a frozen codec: stored in files of their own, or in a token store."""
 
 import hashlib
 import sys
@@ -37,7 +37,7 @@ class KeptCodes:
         self._fingerprint = _fingerprint(codec)
 
     def add(self, paths: Sequence[Path], accelerator: Accelerator) -> None:
-        """Encodes what is missing of `paths`, each process its share, and takes them all."""
+        """Encodes those of `paths` that are missing, each process its share, and opens all."""
         share = paths[accelerator.process_index :: accelerator.num_processes]
         missing = [path for path in share if self._kept(path) is None]
         hidden = not accelerator.is_main_process or not missing
@@ -113,7 +113,7 @@ class KeptCodes:
 
 
 class StoredCodes:
-    """The acoustic tokens of a token store, beside the sound files that it was made of."""
+    """The acoustic tokens of a token store, with its sound files."""
 
     def __init__(self, store: TokenStore, sounds: Path, output_hz: int) -> None:
         self.store, self.sounds, self.output_hz = store, sounds, output_hz

@@ -1,4 +1,4 @@
-"""Training data of a decoder: crops of sound, with kept codes or with those of a token store."""
+"""Training data of a decoder: crops of sound, with stored codes or with those of a token store."""
 
 from collections.abc import Sequence
 from pathlib import Path

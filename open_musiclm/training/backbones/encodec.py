@@ -49,7 +49,7 @@ class EncodecTraining(nn.Module):
     def forward(
         self, waves: Float[Tensor, "batch samples"], quantizers: int, rng: np.random.Generator
     ) -> tuple[Float[Tensor, "batch samples"], Quantized]:
-        """Decoded waves, and what the first `quantizers` codebooks made of the latents; `rng` is the step's."""
+        """Decoded waves, and the latents quantized by the first `quantizers` codebooks; `rng` is that of the step."""
         latents = self.model.encoder(waves[:, None]).float()  # codes are chosen among float32 vectors
         decay, dead = self.config.codebook_decay, self.config.dead_code_share
         with torch.autocast(latents.device.type, enabled=False):
@@ -79,7 +79,7 @@ class EncodecTrainer(BackboneTrainer[SoundBatch]):
 
     @staticmethod
     def crops(architecture: EncodecArchitecture, config: EncodecTrainerConfig) -> list[Crop]:
-        """What is cut out of a sound file for one example."""
+        """The crops of a sound file for one example."""
         return [Crop(CROP, config.crop_seconds, architecture.sample_hz, normalized=False)]
 
     @property
@@ -134,7 +134,7 @@ class EncodecTrainer(BackboneTrainer[SoundBatch]):
 
     @torch.no_grad()
     def write_samples(self, batch: SoundBatch, folder: Path) -> list[Path]:
-        """Waves of a batch, and what comes back of them with all codebooks."""
+        """Waves of a batch, and their reconstructions with all codebooks."""
         waves = batch.waves[CROP][:SAMPLES_WRITTEN]
         model = self.model.eval()
         decoded = _decode(model, _encode(model, waves), waves.shape[1])

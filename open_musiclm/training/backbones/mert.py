@@ -108,7 +108,7 @@ class MertTrainer(BackboneTrainer[SoundBatch]):
 
     @staticmethod
     def crops(codec: Codec, sample_hz: int, config: MertTrainerConfig) -> list[Crop]:
-        """What is cut out of a sound file for one example."""
+        """The crops of a sound file for one example."""
         return [
             Crop(MERT_CROP, config.crop_seconds, sample_hz, normalized=True),
             Crop(CODEC_CROP, config.crop_seconds, codec.sample_hz, normalized=False),

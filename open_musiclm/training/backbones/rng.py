@@ -32,7 +32,7 @@ def example_seeds(rngs: Sequence[np.random.Generator], device: torch.device) -> 
 
 
 class SeededDropout(nn.Module):
-    """Dropout that follows the examples' seeds, which `seed_dropout` sets, for a model that passes none on."""
+    """Dropout that depends on the examples' seeds, set by `seed_dropout`, for a model that cannot pass them on."""
 
     def __init__(self, probability: float, number: int) -> None:
         super().__init__()

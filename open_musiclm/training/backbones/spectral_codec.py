@@ -1,4 +1,4 @@
-"""The trainer of the spectral codec: encoder and codebooks, by the spectrogram that comes back from the codes."""
+"""The trainer of the spectral codec: encoder and codebooks learn to reconstruct the spectrogram."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ class SpectralTraining(nn.Module):
     def forward(
         self, waves: Float[Tensor, "batch samples"], rng: np.random.Generator
     ) -> tuple[Float[Tensor, ""], Quantized]:
-        """The mean distance of spectrograms in nats, and what the codebooks made of the latents."""
+        """The mean distance of spectrograms in nats, and the quantized latents."""
         spectrogram, latents = self.model.encode(waves)
         decay, dead = self.config.codebook_decay, self.config.dead_code_share
         with torch.autocast(latents.device.type, enabled=False):
@@ -63,7 +63,7 @@ class SpectralCodecTrainer(BackboneTrainer[SoundBatch]):
 
     @staticmethod
     def crops(architecture: SpectralArchitecture, config: SpectralCodecTrainerConfig) -> list[Crop]:
-        """What is cut out of a sound file for one example."""
+        """The crops of a sound file for one example."""
         return [Crop(CROP, config.crop_seconds, architecture.sample_hz, normalized=False)]
 
     @property
@@ -99,7 +99,7 @@ class SpectralCodecTrainer(BackboneTrainer[SoundBatch]):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[IndexedBatch[SoundBatch]]) -> Mapping[str, float]:
-        """Distance of spectrograms in nats, and how many of the codes are used at all."""
+        """Distance of spectrograms in nats, and the share of codes in use."""
         model = self.model.eval()
         means = ValidationMeans(self.accelerator, ("loss",))
         used = torch.zeros(self.architecture.n_q, self.architecture.bins, device=self.accelerator.device)

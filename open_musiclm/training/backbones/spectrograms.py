@@ -1,4 +1,4 @@
-"""CLAP's spectrograms of whole sound files, kept on disk for the epochs after the first."""
+"""CLAP's spectrograms of whole sound files, stored on disk for later epochs."""
 
 import hashlib
 from pathlib import Path
@@ -19,8 +19,8 @@ class Spectrograms:
     """Reads sound files as log-mel spectrograms; `frames` is the length of CLAP's window.
 
     With a `folder` each file is computed once and kept there in half precision (13 kB a second): decoding, resampling
-    and the transform take several times as long as a step of a small CLAP. A file that changes is computed again, and
-    so is one whose spectrogram on disk is damaged.
+    and the transform take several times as long as a step of a small CLAP. A file that changes, or whose
+    stored spectrogram is damaged, is computed again.
     """
 
     def __init__(self, extractor: ClapFeatureExtractor, folder: Path | None) -> None:
@@ -50,7 +50,7 @@ class Spectrograms:
         try:
             found = np.load(
                 file, allow_pickle=False, mmap_mode="r"
-            )  # mapped, a header cannot ask for more than there is
+            )  # mapped: a header cannot claim more than the file has
         except (OSError, ValueError, EOFError, BadZipFile):
             return None
         if not isinstance(found, np.ndarray) or found.dtype != np.float16 or found.shape[1:] != (self.mels,):
@@ -65,7 +65,7 @@ class Spectrograms:
 
 
 def _identity(path: Path) -> str:
-    """A name for the content of a file: where it lies, its size and when it changed."""
+    """A key for the content of a file: its path, size and time of change."""
     try:
         status = path.stat()
     except OSError:

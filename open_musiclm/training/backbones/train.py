@@ -1,4 +1,4 @@
-"""Trains EnCodec, CLAP and MERT: what train_encodec, train_clap and train_mert call.
+"""Trains EnCodec, CLAP and MERT, for the scripts train_encodec, train_clap and train_mert.
 
 Each function returns the directory of the trained model; None in all processes but the main one. It raises Interrupted
 where a signal ended the run, after everything was saved.

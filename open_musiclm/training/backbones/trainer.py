@@ -28,7 +28,7 @@ class BackboneTrainer(Trainer[Batch]):
 
     @abstractmethod
     def start_from(self, directory: Path) -> None:
-        """Takes the weights of a model's own directory. Raises UserError."""
+        """Reads the weights of a model directory. Raises UserError."""
 
     def write_weights(self, folder: Path) -> None:
         """See `Trainer.write_weights`."""

@@ -123,7 +123,7 @@ class VocosTrainer(BackboneTrainer[CodedBatch]):
 
     @torch.no_grad()
     def write_samples(self, batch: CodedBatch, folder: Path) -> list[Path]:
-        """Waves of a batch, and what comes back of their codes."""
+        """Waves of a batch, and their reconstructions from codes."""
         waves = {"true": batch.waves[CROP], "decoded": self._decoded(batch)}
         some = {kind: each[:SAMPLES_WRITTEN] for kind, each in waves.items()}
         return write_waves(folder, some, self.codec.sample_hz)
