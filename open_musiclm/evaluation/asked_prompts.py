@@ -72,7 +72,7 @@ def embed_asked(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap:
 
 
 def _steady(asked: _Asked) -> SteadyPrompt | None:
-    """What is asked for, with its sounds; None where they are no longer those of the name."""
+    """What is asked for, with its sounds; None if they are no longer those of the name."""
     if isinstance(asked.prompt, str):
         return asked.prompt
     try:

@@ -13,7 +13,7 @@ INFILLING_OF, VARIATION_OF = "infilling_of", "variation_of"
 
 
 def description(prompt: AnyPrompt) -> dict[str, Any]:
-    """Parts and weights of a prompt that `check_prompts` gave, those of a story with their times; of a text nothing."""
+    """Parts and weights of a prompt from `check_prompts`, for a story also the times; empty for a text."""
     if isinstance(prompt, Story):
         parts = [{"seconds": start, "parts": _parts(part)} for start, part in prompt.parts]
         return {"story": parts, "crossfade": prompt.crossfade}
