@@ -1,4 +1,4 @@
-"""Measure whether a correction of text embeddings makes the model follow prompts better, by the demo's classifier."""
+"""Measure whether the model follows prompts better with a correction of text embeddings, by the demo's classifier."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument("--text_correction", type=Path, required=True, help="file that scripts/analyze_clap.py wrote")
     parser.add_argument("--classifier_corpus", type=Path, nargs="+", required=True, help="demo corpora")
-    parser.add_argument("--num_prompts", type=cli.positive_int, default=99, help="prompts to look at")
+    parser.add_argument("--num_prompts", type=cli.positive_int, default=99, help="number of prompts")
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("duration", "num_samples", *cli.SAMPLING_FIELDS))
     parser.set_defaults(results_folder=Path("results/demo/text_correction"), checkpoint_dir=str(BUNDLE))

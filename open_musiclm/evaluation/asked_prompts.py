@@ -1,4 +1,4 @@
-"""What the clips of a set were asked for, as a CLAP embeds it: texts, and prompts of several parts."""
+"""The prompts of a set of clips, embedded by a CLAP: texts, and prompts of several parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ STORY_NOTE = "; of a story its prompts, each weighted by how long it is asked fo
 
 @dataclass(frozen=True)
 class AskedPrompts:
-    """The clips (by their numbers) whose prompt can be embedded, the embedding of each different prompt, and the number
-    of each clip's own. `note` says what figures of them are about, and which clips were left out."""
+    """The clips (by their numbers) whose prompt can be embedded, the embeddings of all different prompts, and the index of
+    each clip's own. `note` describes these clips and the missing ones."""
 
     clips: list[int]
     vectors: Float[Tensor, "prompts dim"]
@@ -31,7 +31,7 @@ class AskedPrompts:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A prompt, its name, and of a story how many seconds of it there are."""
+    """A prompt, its name, and for a story its seconds."""
 
     name: str
     prompt: AnyPrompt
@@ -45,8 +45,8 @@ class _Asked:
 
 
 def embed_asked(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap: ClapMeasure) -> AskedPrompts:
-    """The embeddings of the prompts of clips of so many `seconds`: of texts, and of mixtures as the model was given
-    them. Style sounds are read again; where one has gone or has changed, clips that ask for it are left out.
+    """The embeddings of the prompts of clips of so many `seconds`: of texts, and of mixtures as for the model. Style sounds
+    are read again; clips whose style sound is missing or changed are skipped.
     """
     asked: dict[tuple[str, float], _Asked] = {}
     keys: dict[int, tuple[str, float]] = {}
@@ -72,7 +72,7 @@ def embed_asked(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap:
 
 
 def _steady(asked: _Asked) -> SteadyPrompt | None:
-    """What is asked for, with its sounds; None if they are no longer those of the name."""
+    """The prompt with its sounds; None if they have changed."""
     if isinstance(asked.prompt, str):
         return asked.prompt
     try:

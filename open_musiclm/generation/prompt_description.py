@@ -1,4 +1,4 @@
-"""What the JSON beside a wave says of its prompt, besides the name; and the prompt that such a JSON describes."""
+"""What the JSON beside a wave has about its prompt, besides the name, and the reverse."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from open_musiclm.config.json_files import Section, section_from_content
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.generation.story import AnyPrompt, Story
 
-# The keys that name the sound of which a wave is an edit: its prompt, if any, asks for a part of it only.
+# The keys of the source of an edited wave: its prompt, if any, is for a part of it only.
 INFILLING_OF, VARIATION_OF = "infilling_of", "variation_of"
 
 
@@ -21,9 +21,9 @@ def description(prompt: AnyPrompt) -> dict[str, Any]:
 
 
 def described_prompt(content: Mapping[str, Any], source: str) -> AnyPrompt | None:
-    """What the content of a JSON asks for, style sounds as paths; None of an edit, and where it names no prompt.
+    """The prompt in a JSON, style sounds as paths; None for an edit, or without a prompt.
 
-    `check_prompts` reads the sounds. Raises UserError that names `source` where the description is none.
+    `check_prompts` reads the sounds. Raises UserError, which names `source`, for an invalid description.
     """
     name = content.get("prompt")
     if not isinstance(name, str) or not name.strip() or not content.keys().isdisjoint((INFILLING_OF, VARIATION_OF)):

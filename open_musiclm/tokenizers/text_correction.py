@@ -1,9 +1,9 @@
 """A correction of CLAP's text embeddings.
 
-Sounds and texts lie apart in CLAP's space (Liang et al. 2022), and stages are trained on the tokens of sounds.
+Sounds and texts are separated in CLAP's space (Liang et al. 2022), and stages are trained on the tokens of sounds.
 
-The file holds an affine map of the embeddings of texts towards those of sounds, which generation applies before it
-quantizes them, and the embedding of a text that tells one CLAP from another.
+The file has an affine map of text embeddings towards those of sounds, which generation applies before quantization, and
+the embedding of a fixed text, which identifies the CLAP.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _SAME_CLAP = 0.99  # cosine: half precision changes less, other weights more
 
 @dataclass(frozen=True)
 class TextCorrection:
-    """`matrix` times the embedding of a text, plus `shift`, made of length 1."""
+    """`matrix` times the embedding of a text, plus `shift`, normalised to length 1."""
 
     matrix: Float[Tensor, "dim dim"]
     shift: Float[Tensor, "dim"]
