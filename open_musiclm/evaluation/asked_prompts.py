@@ -20,8 +20,8 @@ STORY_NOTE = "; of a story its prompts, each weighted by how long it is asked fo
 
 @dataclass(frozen=True)
 class AskedPrompts:
-    """The clips (by their numbers) whose prompt can be embedded, the embeddings of all different prompts, and the index of
-    each clip's own. `note` describes these clips and the missing ones."""
+    """The clips (by their numbers) whose prompt can be embedded, the embeddings of all different prompts, and the index
+    of each clip's own. `note` describes these clips and the missing ones."""
 
     clips: list[int]
     vectors: Float[Tensor, "prompts dim"]
@@ -45,8 +45,8 @@ class _Asked:
 
 
 def embed_asked(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap: ClapMeasure) -> AskedPrompts:
-    """The embeddings of the prompts of clips of so many `seconds`: of texts, and of mixtures as for the model. Style sounds
-    are read again; clips whose style sound is missing or changed are skipped.
+    """The embeddings of the prompts of clips of so many `seconds`: of texts, and of mixtures as for the model. Style
+    sounds are read again; clips whose style sound is missing or changed are skipped.
     """
     asked: dict[tuple[str, float], _Asked] = {}
     keys: dict[int, tuple[str, float]] = {}
