@@ -8,7 +8,7 @@ from pathlib import Path
 
 from open_musiclm.audio.spectrogram import write_spectrogram
 from open_musiclm.files import atomic_write
-from open_musiclm.generation.inference import Written
+from open_musiclm.generation.generate_files import Written
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

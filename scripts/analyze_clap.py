@@ -28,7 +28,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.analysis.atlas import analyze
-    from open_musiclm.analysis.models import load_models
+    from open_musiclm.analysis.loaded_models import load_models
 
     named = (arguments.checkpoint_dir, arguments.model_config, arguments.rvq_path, arguments.device)
     models = load_models(*named, "probes" in arguments.parts, arguments.trust_remote_code)

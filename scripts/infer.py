@@ -26,14 +26,15 @@ def main(arguments: argparse.Namespace) -> None:
     texts = read_prompts(arguments.prompts_file, arguments.prompts)
     prompts = cli.prompts_from(arguments, texts, () if edit else VARIED_PROMPTS)
     model, parts = cli.load_model(arguments, edit.first_stage if edit else "semantic")
-    from open_musiclm.generation import editing, inference
+    from open_musiclm.generation.edit_files import edit_files
+    from open_musiclm.generation.generate_files import generate_files
 
     folder = arguments.results_folder
     if edit is not None:
-        written = editing.edit_files(model, edit, prompts, folder, parts)
+        written = edit_files(model, edit, prompts, folder, parts)
         cli.tell_each(written, edit.total(prompts), folder, lambda sample: [str(sample)])
         return
-    found = inference.generate_files(model, prompts, folder, parts, arguments.input_audio)
+    found = generate_files(model, prompts, folder, parts, arguments.input_audio)
     cli.tell_each(found, len(prompts), folder, lambda samples: map(str, samples))
 
 

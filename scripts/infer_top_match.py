@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     prompts = cli.prompts_from(arguments, arguments.prompts) or cli.no_prompt()
     model, parts = cli.load_model(arguments)
-    from open_musiclm.generation.inference import generate_files, lines_of
+    from open_musiclm.generation.generate_files import generate_files, lines_of
 
     found = generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio)
     cli.tell_each(found, len(prompts), arguments.results_folder, lines_of)

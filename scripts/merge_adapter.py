@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.config import load_model_config
-    from open_musiclm.generation.adapters import write_merged
+    from open_musiclm.generation.bundled_adapters import write_merged
 
     cli.require_arguments(arguments, ["adapter_path"])
     adapters = cli.adapter_paths_from(arguments) or []

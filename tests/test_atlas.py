@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 
 from open_musiclm.analysis.atlas import analyze
 from open_musiclm.analysis.embeddings import embed_sounds
-from open_musiclm.analysis.models import Models, load_models
+from open_musiclm.analysis.loaded_models import Models, load_models
 from open_musiclm.analysis.options import AtlasOptions
 from open_musiclm.audio import Sound
 from open_musiclm.errors import Remark, UserError

@@ -18,7 +18,7 @@ from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure
 from open_musiclm.evaluation.prompt_figures import adherence_figures, cycle_figure
 from open_musiclm.evaluation.vectors import ClipVectors
-from open_musiclm.generation.inference import generate_files, regenerate_files
+from open_musiclm.generation.generate_files import generate_files, regenerate_files
 
 NAMES = ("mixture", "style", "both", "story", "text")
 

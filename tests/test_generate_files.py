@@ -14,9 +14,8 @@ from helpers.small_stack import Stack
 from open_musiclm import cli
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
-from open_musiclm.generation import inference
 from open_musiclm.generation.clap_embedder import spans_of
-from open_musiclm.generation.inference import generate_files, regenerate_files
+from open_musiclm.generation.generate_files import generate_files, regenerate_files
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import slug
 from open_musiclm.generation.session import GenerationSession
@@ -121,7 +120,7 @@ def test_long_music_goes_to_the_disk_as_it_is_made(
     config = GenerationConfig(duration=5.3, num_samples=1, max_batch_size=2, return_coarse_wave=True, loudness=-20.0)
     model, prompts = with_config(stack, config), PROMPTS[:3]
     usual = list(generate_files(model, prompts, tmp_path / "usual", {}))
-    monkeypatch.setattr(inference, "STREAMED_SECONDS", 5.0)
+    monkeypatch.setattr("open_musiclm.generation.generate_files.STREAMED_SECONDS", 5.0)
     monkeypatch.setattr("open_musiclm.generation.clap_embedder._WINDOWS_IN_MEMORY", 1)
     monkeypatch.setattr("open_musiclm.generation.clap_embedder._FEWEST_WINDOWS", 1)
     longest: list[int] = []
@@ -140,7 +139,7 @@ def test_long_music_that_is_interrupted_leaves_nothing_half_done(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = GenerationConfig(duration=1.3, num_samples=1, max_batch_size=1, return_coarse_wave=True)
-    monkeypatch.setattr(inference, "STREAMED_SECONDS", 1.0)
+    monkeypatch.setattr("open_musiclm.generation.generate_files.STREAMED_SECONDS", 1.0)
     stop_after(monkeypatch, sessions=1)
     with pytest.raises(Stopped):
         list(generate_files(with_config(stack, config), PROMPTS, tmp_path, {}))

@@ -8,9 +8,8 @@ import torch
 from helpers.small_stack import Stack
 
 from open_musiclm.config import GenerationConfig
-from open_musiclm.generation import inference
 from open_musiclm.generation.flat_generator import FlatGenerator
-from open_musiclm.generation.inference import generate_files
+from open_musiclm.generation.generate_files import generate_files
 from open_musiclm.generation.spool import SpooledWave
 
 LONG = GenerationConfig(num_samples=1, max_batch_size=1, return_coarse_wave=True)
@@ -20,7 +19,7 @@ MEGABYTE = 1 << 20
 def test_memory_does_not_grow_with_the_music(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows are those of any music, so their tokens are drawn here without a transformer."""
     monkeypatch.setattr(FlatGenerator, "generate", drawn)
-    monkeypatch.setattr(inference, "STREAMED_SECONDS", 1.0)
+    monkeypatch.setattr("open_musiclm.generation.generate_files.STREAMED_SECONDS", 1.0)
     held: list[int] = []
     append = SpooledWave.append
 

@@ -15,7 +15,7 @@ from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt
 from open_musiclm.audio import read_sound, write_wave
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
 from open_musiclm.errors import UserError
-from open_musiclm.generation.inference import generate_files, lines_of
+from open_musiclm.generation.generate_files import generate_files, lines_of
 from open_musiclm.generation.prompt_checks import check_prompts
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import best_of_n

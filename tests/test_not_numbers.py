@@ -17,8 +17,8 @@ from helpers.small_stack import CPU, Stack
 
 from open_musiclm.analysis.atlas import analyze
 from open_musiclm.analysis.embeddings import embed_sounds
+from open_musiclm.analysis.loaded_models import load_models
 from open_musiclm.analysis.modality_gap import cca, mean_shift, pls
-from open_musiclm.analysis.models import load_models
 from open_musiclm.analysis.options import AtlasOptions
 from open_musiclm.analysis.probes import probe
 from open_musiclm.analysis.projection import pca_map

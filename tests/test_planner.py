@@ -91,7 +91,7 @@ class TimeGenerator(StageGenerator[None]):
     def empty_state(self, batch: int, rows: int, capacity: int) -> None:
         raise AssertionError("nothing is decoded here")
 
-    def decode_frame(self, state: None, sampling: Sampling) -> None:
+    def decode_next(self, state: None, sampling: Sampling) -> None:
         raise AssertionError("nothing is decoded here")
 
     def generate(self, conditioning, context, frames, sampling, rngs, advanced, negative=None) -> torch.Tensor:

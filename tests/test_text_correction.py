@@ -13,7 +13,7 @@ from helpers.small_stack import Stack
 
 from open_musiclm import Mixture, MusicLM, Prompt
 from open_musiclm.analysis.atlas import analyze
-from open_musiclm.analysis.models import load_models
+from open_musiclm.analysis.loaded_models import load_models
 from open_musiclm.analysis.options import AtlasOptions
 from open_musiclm.audio import Sound, read_sound
 from open_musiclm.errors import UserError

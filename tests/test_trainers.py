@@ -25,7 +25,7 @@ from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokenizers.rvq import ClapQuantizer
-from open_musiclm.training.stage_evaluation import StageEvaluator
+from open_musiclm.training.generated_evaluation import StageEvaluator
 
 CPU = torch.device("cpu")
 STAGE = {"num_train_steps": 2, "batch_size": 2, "grad_accum_every": 1, "save_results_every": 2, "save_model_every": 2}

@@ -16,7 +16,7 @@ from open_musiclm.audio import Sound
 from open_musiclm.cli.prompts import add_prompt_arguments
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
-from open_musiclm.generation.edits import Variation
+from open_musiclm.generation.edit_options import Variation
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.session import Request
 

@@ -13,7 +13,7 @@ import torch
 from open_musiclm.analysis.embeddings import SoundEmbeddings, embed_sounds, embed_texts
 from open_musiclm.analysis.gap_tables import corrections_table, fit_corrections, gap_table, split_pairs
 from open_musiclm.analysis.labels import LabelledSound, read_labels
-from open_musiclm.analysis.models import Models
+from open_musiclm.analysis.loaded_models import Models
 from open_musiclm.analysis.options import SEED, AtlasOptions
 from open_musiclm.analysis.page import MapData, write_page
 from open_musiclm.analysis.projection import pca_map, umap_map

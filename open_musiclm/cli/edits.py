@@ -11,7 +11,7 @@ from open_musiclm.cli.model import add_model_arguments, load_model
 from open_musiclm.cli.process import tell_each
 from open_musiclm.config import STAGE_NAMES, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.edits import DEFAULT_CANDIDATES, Edit, Infill, Variation
+from open_musiclm.generation.edit_options import DEFAULT_CANDIDATES, Edit, Infill, Variation
 
 _RANGE = re.compile(r"(\d{1,9}(?:\.\d*)?)-(\d{1,9}(?:\.\d*)?)?")
 # Which argument needs which, and which arguments exclude each other, with the reason.
@@ -71,7 +71,7 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
 def regenerate(arguments: argparse.Namespace, first_stage: StageName) -> None:
     """Regenerates these sound files, and says what it wrote. Raises UserError."""
     model, parts = load_model(arguments, first_stage)
-    from open_musiclm.generation.inference import regenerate_files
+    from open_musiclm.generation.generate_files import regenerate_files
 
     written = regenerate_files(model, arguments.sounds, first_stage, arguments.results_folder, parts)
     tell_each(written, len(arguments.sounds), arguments.results_folder, lambda path: [f"wrote {path}"])

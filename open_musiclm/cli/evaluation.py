@@ -76,7 +76,7 @@ def measures_from(arguments: argparse.Namespace) -> "dict[str, Measure]":
     """The models that the command line names, loaded as measures. Raises UserError."""
     from open_musiclm.checkpoints.bundle import open_bundle
     from open_musiclm.devices import choose_device
-    from open_musiclm.evaluation.models import ModelChoice, load_measures
+    from open_musiclm.evaluation.loaded_models import ModelChoice, load_measures
 
     own = arguments.model_config
     if own is None and arguments.checkpoint_dir is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from open_musiclm.errors import UserError
-from open_musiclm.generation.inference import generate_files
+from open_musiclm.generation.generate_files import generate_files
 from open_musiclm.generation.musiclm import MusicLM
 
 

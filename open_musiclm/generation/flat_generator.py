@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from open_musiclm.generation.linear import PackedLinear
+from open_musiclm.generation.packed_linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_contrast
 from open_musiclm.models.flat_layout import (
@@ -59,7 +59,7 @@ class FlatGenerator(StageGenerator[FlatState]):
             fixed, tokens = with_contrast(fixed, away), torch.cat((tokens, tokens))
         noise = gumbel_noise(rngs, frames * quantizers, self.predicted.codebook_size + 1, context.device)
         length = sum(ids.shape[1] + 1 for ids in (*fixed, tokens)) + frames * quantizers
-        state, decode_frame = self.prepare(context.shape[0], tokens.shape[0], length, sampling)
+        state, decode_next = self.prepare(context.shape[0], tokens.shape[0], length, sampling)
         made: list[Tensor] = []
         self._prefill(state, fixed, tokens)
         for frame, frame_noise in enumerate(noise.split(quantizers), start=1):
@@ -69,7 +69,7 @@ class FlatGenerator(StageGenerator[FlatState]):
             if self._in_prefix(fixed, tokens):
                 tokens = self._decode_in_prefix(state, fixed, tokens, sampling)
             else:
-                decode_frame()
+                decode_next()
             made.append(state.ids.clone())
             advanced(1)
         return torch.stack(made, dim=1) if made else context[:, :0]
@@ -122,7 +122,7 @@ class FlatGenerator(StageGenerator[FlatState]):
         room = state.cache.capacity - sum(others) - len(ids)
         return x, mask, position_times(self.sequences, [*others, room], x.device)
 
-    def decode_frame(self, state: FlatState, sampling: Sampling) -> None:
+    def decode_next(self, state: FlatState, sampling: Sampling) -> None:
         """Samples the ids of the next frame, one quantizer after the other, with a decode step each."""
         for quantizer in range(self.predicted.quantizers):
             ids = self._sample(state, quantizer, sampling)

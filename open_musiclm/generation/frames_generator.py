@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from open_musiclm.generation.linear import PackedLinear
+from open_musiclm.generation.packed_linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
 from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_contrast
 from open_musiclm.models.frames_layout import FramesLayout, delayed, no_times, undelayed
@@ -60,7 +60,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         if sampling.cfg_scale != 1:
             given, tokens = with_contrast(given, negative), torch.cat((context, context))
         length = self.embed_prefix.length + start + steps
-        state, decode_frame = self.prepare(batch, len(tokens), length, sampling)
+        state, decode_next = self.prepare(batch, len(tokens), length, sampling)
         fixed = self._fixed(context, frames)
         noise = _DelayedNoise(rngs, frames, quantizers, self.predicted.codebook_size)
         self._prefill(state, given, tokens, start + steps)
@@ -73,7 +73,7 @@ class FramesGenerator(StageGenerator[FramesState]):
             else:
                 if self.graphs is None:
                     state.attended = self.embed_prefix.length + start + step + 1
-                decode_frame()
+                decode_next()
             made.append(state.ids.clone())
             if step >= quantizers - 1:
                 advanced(1)
@@ -94,7 +94,7 @@ class FramesGenerator(StageGenerator[FramesState]):
             attended=capacity,
         )
 
-    def decode_frame(self, state: FramesState, sampling: Sampling) -> None:
+    def decode_next(self, state: FramesState, sampling: Sampling) -> None:
         """Runs the next position, and samples what it predicts."""
         state.position.add_(1)
         rows = state.ids.repeat(state.hidden.shape[0] // state.ids.shape[0], 1)

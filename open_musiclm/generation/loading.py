@@ -10,7 +10,7 @@ import torch
 from open_musiclm.checkpoints.bundle import open_bundle
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_generation_config
 from open_musiclm.devices import choose_device
-from open_musiclm.generation.adapters import apply_adapters, bundled_adapters, load_adapters
+from open_musiclm.generation.bundled_adapters import apply_adapters, bundled_adapters, load_adapters
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.models.stages import Stage, load_stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer

@@ -21,7 +21,7 @@ from open_musiclm.generation.checks import (
     check_stages,
 )
 from open_musiclm.generation.clap_embedder import ClapEmbedder
-from open_musiclm.generation.edits import DEFAULT_CANDIDATES
+from open_musiclm.generation.edit_options import DEFAULT_CANDIDATES
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.infilling import Infilled, Infilling
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths

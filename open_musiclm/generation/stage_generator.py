@@ -89,19 +89,19 @@ class StageGenerator(ABC, Generic[State]):
         """Memory for `batch` requests in `rows` rows, with room for `capacity` positions."""
 
     @abstractmethod
-    def decode_frame(self, state: State, sampling: Sampling) -> None:
+    def decode_next(self, state: State, sampling: Sampling) -> None:
         """Generates one frame, on that memory."""
 
     def prepare(self, batch: int, rows: int, length: int, sampling: Sampling) -> tuple[State, Callable[[], None]]:
         """Memory for a window of `length` positions, and a function that generates its next frame."""
         if self.graphs is None:
             state = self.empty_state(batch, rows, length)
-            return state, partial(self.threads.run, partial(self.decode_frame, state, sampling))
+            return state, partial(self.threads.run, partial(self.decode_next, state, sampling))
         capacity = -(-length // _CAPTURED_POSITIONS) * _CAPTURED_POSITIONS
         return self.graphs.get(
             (rows, capacity, sampling),
             lambda: self.empty_state(batch, rows, capacity),
-            lambda state: self.decode_frame(state, sampling),
+            lambda state: self.decode_next(state, sampling),
         )
 
 

@@ -26,9 +26,9 @@ from open_musiclm.training.distributed import (
     is_sharded,
 )
 from open_musiclm.training.ema import AVERAGE_NAME, WeightAverage, check_average
+from open_musiclm.training.generated_evaluation import StageEvaluator
 from open_musiclm.training.optimizer import Optimizer
 from open_musiclm.training.samples import SAMPLES_WRITTEN, write_waves
-from open_musiclm.training.stage_evaluation import StageEvaluator
 from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
 from open_musiclm.training.stage_files import StageFile, WholeStageFile
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer

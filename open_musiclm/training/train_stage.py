@@ -11,12 +11,12 @@ from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.data_stream import TrainingData
+from open_musiclm.training.generated_evaluation import StageEvaluator
 from open_musiclm.training.loop import Loop
 from open_musiclm.training.memorization import MEMORIZATION_NAME, report_memorization
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.preflight import check_preflight
 from open_musiclm.training.run import Run
-from open_musiclm.training.stage_evaluation import StageEvaluator
 from open_musiclm.training.stage_examples import crops_data, preprocessed_data
 from open_musiclm.training.stage_trainer import TRAINERS, StageTools
 from open_musiclm.training.starting_stage import starting_stage, with_lora_rank

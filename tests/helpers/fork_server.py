@@ -27,7 +27,7 @@ IMPORTS = (
     "open_musiclm.data.check",
     "open_musiclm.data.fma",
     "open_musiclm.data.preprocess_sounds",
-    "open_musiclm.generation.inference",
+    "open_musiclm.generation.generate_files",
     "open_musiclm.generation.loading",
     "open_musiclm.tokenizers.clap_laion",
     "open_musiclm.training.backbones.train",

@@ -29,7 +29,7 @@ _ANSWER = "outcome "
 # What every trial would import is not its own memory.
 _IMPORTS = (
     "helpers.python_trials",
-    "open_musiclm.generation.inference",
+    "open_musiclm.generation.generate_files",
     "open_musiclm.training.train_stage",
     "open_musiclm.training.train_tokenizers",
     "open_musiclm.training.backbones.train",

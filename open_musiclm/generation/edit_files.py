@@ -10,7 +10,7 @@ from open_musiclm.audio import Sound, read_sound, write_patched
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
 from open_musiclm.generation.checks import check_segment
-from open_musiclm.generation.edits import Edit, Infill, Variation
+from open_musiclm.generation.edit_options import Edit, Infill, Variation
 from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of, write_generated
