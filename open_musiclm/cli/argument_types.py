@@ -64,6 +64,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def positive_fraction(text: str) -> float:
+    """An argparse type: a number above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below 1")
+    return value
+
+
 def non_negative_float(text: str) -> float:
     """An argparse type: a finite number of at least 0."""
     value = float(text)

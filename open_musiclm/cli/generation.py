@@ -8,11 +8,11 @@ from typing import get_args
 
 from open_musiclm.cli.argument_types import (
     OFF,
-    fraction,
     guidance,
     loudness,
     non_negative_float,
     positive_float,
+    positive_fraction,
     positive_int,
     prompt,
     share,
@@ -23,7 +23,7 @@ from open_musiclm.errors import UserError
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 # The fields that are flags, and what reads each: a type, or the choices there are.
 Reader = Callable[[str], object] | tuple[str, ...]
-LENGTH_FIELDS: dict[str, Reader] = {"duration": positive_float, "semantic_advance": fraction}
+LENGTH_FIELDS: dict[str, Reader] = {"duration": positive_float, "semantic_advance": positive_fraction}
 SEARCH_FIELDS: dict[str, Reader] = {"num_samples": positive_int, "num_top_matches": positive_int}
 SAMPLING_FIELDS: dict[str, Reader] = {
     "seed": int,
