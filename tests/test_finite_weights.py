@@ -146,7 +146,7 @@ def test_a_checkpoint_of_nan_is_not_published(tmp_path: Path, where: str) -> Non
     with pytest.raises(UserError) as error:
         save_checkpoint(tmp_path, trainer, TrainingState(step=2), trainer.accelerator, 2)
     assert re.search(
-        rf"step_00000002: cannot write .*{where}.*NaN or infinity.*the checkpoint of step 1 is whole", str(error.value)
+        rf"step_00000002: cannot write .*{where}.*NaN or infinity.*the checkpoint of step 1 is intact", str(error.value)
     )
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
 

@@ -190,7 +190,7 @@ def test_disk_that_refuses_leaves_the_last_checkpoint_whole(tmp_path: Path, monk
         save(state, file)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"step_00000010: cannot write .*No space left.*checkpoint of step 5 is whole"):
+    with pytest.raises(UserError, match=r"step_00000010: cannot write .*No space left.*checkpoint of step 5 is intact"):
         train(folder, trainer_config())
     assert [entry.name for entry in (folder / "checkpoints").glob("*step*")] == ["step_00000005"]
 
