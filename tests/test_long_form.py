@@ -30,12 +30,12 @@ def test_memory_does_not_grow_with_the_music(stack: Stack, tmp_path: Path, monke
     monkeypatch.setattr(SpooledWave, "append", watched)
     model = stack.musiclm(("semantic", "coarse"))
     most = {}
-    for seconds in (10, 20, 220):  # the first warms up
+    for seconds in (10, 20, 320):  # the first warms up
         held.clear()
         model.generation_config = LONG.updated({"duration": seconds})
         list(generate_files(model, ["a tune"], tmp_path, {}))
         most[seconds] = max(held) / MEGABYTE
-    assert most[220] - most[20] < 10  # the wave alone has 18 MB more
+    assert most[320] - most[20] < 14  # the wave alone has 27 MB more
 
 
 def drawn(
