@@ -44,6 +44,18 @@ def test_a_machine_that_becomes_busy_is_noticed() -> None:
     assert machine.used[-50:] == [1] * 50
 
 
+def test_one_delayed_step_decides_nothing() -> None:
+    machine = Machine({2: 1.0, 1: 2.0})
+    threads = AdaptiveThreads(2, machine.clock)
+    for number in range(STEPS_BETWEEN_TRIALS):
+        threads.run(machine.step)
+        if number == 0:
+            machine.cost[2] = 40.0
+        elif number == 1:
+            machine.cost[2] = 1.0
+    assert threads.best == 2
+
+
 def test_a_step_that_fails_leaves_the_number_as_it_was() -> None:
     before = torch.get_num_threads()
     threads = AdaptiveThreads(before + 1)

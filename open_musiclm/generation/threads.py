@@ -7,6 +7,7 @@ use the cores too, one thread is far faster than many; on an idle machine it is 
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from statistics import median
 
 import torch
 
@@ -17,7 +18,8 @@ STEPS_BETWEEN_TRIALS = 256
 class AdaptiveThreads:
     """Runs steps with the number of threads that was fastest in the last trial.
 
-    A trial measures all of torch's threads, half of them, and one. `clock` gives seconds.
+    A trial measures all of torch's threads, half of them, and one, and compares medians: a single step that something
+    else delays decides nothing. `clock` gives seconds.
     """
 
     def __init__(self, most: int | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -25,7 +27,7 @@ class AdaptiveThreads:
         self.candidates = sorted({self.most, (self.most + 1) // 2, 1}, reverse=True)
         self.best = self.most
         self.clock = clock
-        self._seconds = dict.fromkeys(self.candidates, 0.0)
+        self._seconds: dict[int, list[float]] = {threads: [] for threads in self.candidates}
         self._schedule = self._numbers()
 
     def run(self, step: Callable[[], None]) -> None:
@@ -39,7 +41,7 @@ class AdaptiveThreads:
         try:
             step()
         finally:
-            self._seconds[threads] += self.clock() - started
+            self._seconds[threads].append(self.clock() - started)
             torch.set_num_threads(before)
 
     def _numbers(self) -> Iterator[int]:
@@ -48,9 +50,9 @@ class AdaptiveThreads:
             for threads in self.candidates:
                 if trial == 0:  # the first step of all includes what is set up once
                     yield threads
-                self._seconds[threads] = 0.0
+                self._seconds[threads].clear()
                 for _ in range(TRIED_STEPS):
                     yield threads
-            self.best = min(self.candidates, key=self._seconds.__getitem__)
+            self.best = min(self.candidates, key=lambda threads: median(self._seconds[threads]))
             for _ in range(STEPS_BETWEEN_TRIALS):
                 yield self.best
