@@ -11,7 +11,7 @@ from demo.classifier import PromptClassifier
 from demo.classifier_training import Wave
 from demo.prompts import ControlPrompt
 from open_musiclm import MusicLM
-from open_musiclm.audio import read_sound, write_wave
+from open_musiclm.audio import write_wave
 from open_musiclm.generation.prompt_embedder import PromptEmbedder
 from open_musiclm.metrics.intervals import percentile_interval
 from open_musiclm.progress_bar import with_progress
@@ -25,22 +25,17 @@ KINDS = ("plain", "corrected")
 def generate_pairs(
     model: MusicLM, correction: TextCorrection, prompts: Sequence[ControlPrompt], samples: int, folder: Path
 ) -> dict[str, list[list[Wave]]]:
-    """The samples of every prompt without and with the correction, from the same random numbers.
-
-    Waves that are in `folder` already, from an interrupted run, are not made again.
-    """
+    """The samples of every prompt without and with the correction, from the same random numbers; also written to
+    `folder`."""
     made: dict[str, list[list[Wave]]] = {kind: [] for kind in KINDS}
     groups = list(range(0, len(prompts), _PROMPTS_AT_ONCE))
     for first in with_progress(groups, len(groups), "generating", "groups of prompts"):
         texts = [prompt.text for prompt in prompts[first : first + _PROMPTS_AT_ONCE]]
         for kind, own in zip(KINDS, (None, correction), strict=True):
-            numbers = range(first * samples, (first + len(texts)) * samples)
-            paths = [folder / f"{kind}_{number:04d}.flac" for number in numbers]
-            if not all(path.exists() for path in paths):
-                model.corrected_embedder = PromptEmbedder(model.embedder, own)
-                for path, wave in zip(paths, model.generate(texts, num_samples=samples), strict=True):
-                    write_wave(path, wave, model.sample_hz)
-            waves = [read_sound(path).wave for path in paths]
+            model.corrected_embedder = PromptEmbedder(model.embedder, own)
+            waves = model.generate(texts, num_samples=samples)
+            for number, wave in enumerate(waves, first * samples):
+                write_wave(folder / f"{kind}_{number:04d}.flac", wave, model.sample_hz)
             made[kind] += [waves[place : place + samples] for place in range(0, len(waves), samples)]
     return made
 

@@ -4,11 +4,10 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from helpers.paths import SCRIPTS
+from helpers.script_modules import load_script
 from helpers.small_adapter import random_adapter
 from helpers.small_stack import Stack
 
@@ -30,11 +29,12 @@ from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.sampling import Sampling
 
+SCRIPT = "scripts/measure_memorization.py"
 HZ, ROWS, SECONDS = 50, 6, 9
 EXTRA = importlib.util.find_spec("matplotlib") is not None and importlib.util.find_spec("librosa") is not None
 
 
-class KnowsByHeart(FlatGenerator):
+class MemorizingStage(FlatGenerator):
     """Finds the context in music that it has seen, and goes on as the music does; `slips` changes every tenth token."""
 
     music: dict[tuple[int, ...], list[int]]
@@ -87,23 +87,14 @@ def store(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> TokenStore:
 
 
 @pytest.fixture
-def memorizer(stack: Stack, store: TokenStore) -> KnowsByHeart:
-    generator = KnowsByHeart(stack.stages(["semantic"])["semantic"])
+def memorizer(stack: Stack, store: TokenStore) -> MemorizingStage:
+    generator = MemorizingStage(stack.stages(["semantic"])["semantic"])
     generator.music = {
         tuple(clap.tolist()): (second * HZ, store.tokens(row, "semantic").flatten().tolist())
         for row in range(ROWS)
         for second, clap in enumerate(store.tokens(row, "clap"))
     }
     return generator
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("memorization_script", SCRIPTS / "measure_memorization.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def options(**changes: object) -> MemorizationOptions:
@@ -114,7 +105,7 @@ def options(**changes: object) -> MemorizationOptions:
 CENTROIDS = torch.randn(40, 8, generator=torch.Generator().manual_seed(2))
 
 
-def test_what_is_known_by_heart_matches_exactly(memorizer: KnowsByHeart, store: TokenStore) -> None:
+def test_what_is_known_by_heart_matches_exactly(memorizer: MemorizingStage, store: TokenStore) -> None:
     found = measure_memorization(memorizer, CENTROIDS, store, options())
     assert [length.seconds for length in found] == [0, 1, 3]
     for length in found:
@@ -126,7 +117,7 @@ def test_what_is_known_by_heart_matches_exactly(memorizer: KnowsByHeart, store: 
     assert all(row["exact"][0] == row["approximate"][0] == 1 for row in rows)
 
 
-def test_slips_match_approximately(memorizer: KnowsByHeart, store: TokenStore) -> None:
+def test_slips_match_approximately(memorizer: MemorizingStage, store: TokenStore) -> None:
     memorizer.slips = True
     found = measure_memorization(memorizer, CENTROIDS, store, options(prompt_seconds=[2]))
     card = memorization_card({"training": found}, options(), {})
@@ -176,7 +167,7 @@ def test_segments_are_of_different_files_and_aligned(store: TokenStore) -> None:
 )
 def test_numbers_without_sense(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        script().arguments().parse_args(["--tokens", "tokens", f"--{name}", value])
+        load_script(SCRIPT).arguments().parse_args(["--tokens", "tokens", f"--{name}", value])
     assert f"error: argument --{name}: {value} is not " in capsys.readouterr().err
     with pytest.raises(UserError, match=r"examples: expected at least 2 \(wrong pairs need two\), found 1"):
         options(examples=1)
@@ -184,7 +175,7 @@ def test_numbers_without_sense(name: str, value: str, capsys: pytest.CaptureFixt
 
 @pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
 def test_the_script_writes_a_card_and_a_page(stack: Stack, store: TokenStore, tmp_path: Path) -> None:
-    module = script()
+    module = load_script(SCRIPT)
     words = ["--tokens", store.folder, "--unseen_tokens", store.folder, "--num_examples", 3, "--prompt_seconds", 0, 2]
     words += ["--permutations", 2, "--results_folder", tmp_path / "results", "--device", "cpu"]
     module.main(module.arguments().parse_args(list(map(str, [*words, "--checkpoint_dir", stack.folder]))))

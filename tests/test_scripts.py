@@ -1,6 +1,5 @@
 """Every script as it is run: quick help, and misuse that ends with one line and exit status 2."""
 
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import documentation, forks
 from helpers.paths import REPOSITORY, WITHOUT_MODEL
+from helpers.script_modules import load_script
 
 from open_musiclm import cli
 
@@ -90,11 +90,6 @@ def test_misuse_of_inference_is_one_clear_line(arguments: list[str], named: str)
 @pytest.mark.parametrize("command", documentation.commands())
 def test_documented_commands_have_arguments_that_exist(command: str) -> None:
     _, script, *words = shlex.split(command)
-    spec = importlib.util.spec_from_file_location("script", REPOSITORY / script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parsed = module.arguments().parse_args(words)
+    parsed = load_script(script).arguments().parse_args(words)
     shipped = [path for path in vars(parsed).values() if isinstance(path, Path) and path.parts[0] == "configs"]
     assert all((REPOSITORY / path).exists() for path in shipped)

@@ -1,6 +1,5 @@
 """Each training script on small backbones and short noises, as the scripts call it; what they write is usable."""
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,8 @@ import pytest
 import soundfile
 import torch
 from accelerate.state import AcceleratorState
-from helpers.paths import SCRIPTS, on_cpu
+from helpers.paths import on_cpu
+from helpers.script_modules import load_script
 from helpers.small_stack import Stack
 from safetensors.torch import load_file, save_file
 
@@ -35,11 +35,7 @@ STAGE |= {"valid_frac": 0.4, "num_workers": 0, "lr": 1e-3}
 def run(script: str, *words: object) -> None:
     """Runs a script's main in this process: starting Python for each would take most of the time."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    spec = importlib.util.spec_from_file_location(script, SCRIPTS / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(f"scripts/{script}.py")
     module.main(module.arguments().parse_args([*map(str, words), *on_cpu(script)]))
 
 

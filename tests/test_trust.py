@@ -1,6 +1,5 @@
 """Code that comes with a model runs only with the consent of the person who starts the program."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from helpers import forks
 from helpers.golden_cases import CPU
 from helpers.mert_remote_code import add_remote_code
 from helpers.paths import REPOSITORY
+from helpers.script_modules import load_script
 from helpers.small_stack import Stack
 
 from open_musiclm import MusicLM
@@ -30,12 +30,7 @@ LOADERS = [
 
 @pytest.mark.parametrize("script", LOADERS)
 def test_every_script_that_may_load_a_mert_has_the_flag(script: str) -> None:
-    found = importlib.util.spec_from_file_location(Path(script).stem, REPOSITORY / script)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    assert "--trust_remote_code" in module.arguments().format_help()
+    assert "--trust_remote_code" in load_script(script).arguments().format_help()
 
 
 @pytest.fixture

@@ -2,30 +2,20 @@
 
 import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import soundfile
 
-from helpers.paths import SCRIPTS
+from helpers.script_modules import load_script
 
 EXTRA = all(importlib.util.find_spec(name) for name in ("librosa", "matplotlib"))
 needs_extra = pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
 
 
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPTS / "evaluate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(*words: object) -> None:
     """Runs the script with these words, on the CPU."""
-    module = _script()
+    module = load_script("scripts/evaluate.py")
     module.main(module.arguments().parse_args([*map(str, words), "--device", "cpu"]))
 
 

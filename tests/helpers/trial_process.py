@@ -21,6 +21,7 @@ from pathlib import Path
 from select import select
 
 from helpers.paths import REPOSITORY
+from helpers.script_modules import load_script
 
 CRASHED, HUNG = -1, -2
 _GIGABYTE = 1 << 30
@@ -136,15 +137,11 @@ def _run(words: Sequence[str]) -> int:
         from helpers import python_trials
 
         return python_trials.run(words[1])
-    spec = importlib.util.spec_from_file_location("script", REPOSITORY / words[0])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     sys.argv = [str(REPOSITORY / words[0]), *words[1:]]
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     try:
-        spec.loader.exec_module(module)
+        module = load_script(words[0])
         cli.run(module.main, module.arguments())
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
