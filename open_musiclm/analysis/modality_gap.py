@@ -37,7 +37,7 @@ def distance_of_means(sounds: Float[np.ndarray, "sounds dim"], texts: Float[np.n
 def overlap(
     sounds: Float[np.ndarray, "sounds dim"], texts: Float[np.ndarray, "texts dim"]
 ) -> Float[np.ndarray, "points"]:
-    """Of every point, how many of its ten nearest neighbours are of the other kind, relative to a perfect mixture.
+    """Of every point, the share of the other kind among its ten nearest neighbours, divided by that of a full mixture.
 
     The mean is 0 if sounds and texts are separated, 1 if they are mixed. Uses as many texts as sounds, at most 4,000 of
     each at random; sounds come first in the result.

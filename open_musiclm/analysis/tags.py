@@ -88,7 +88,7 @@ def _tag(sounds: Sequence[LabelledSound], name: str, parts: Sequence[str]) -> Ta
     kept = {number: value for number, value in single.items() if counts[value] >= FEWEST_OF_A_VALUE}
     values = len(set(kept.values()))
     if values < 2:
-        return f"no two values that {FEWEST_OF_A_VALUE} sounds have"
+        return f"fewer than two of its values occur in {FEWEST_OF_A_VALUE} sounds"
     if values > MOST_VALUES:
         return f"{values} values, more than {MOST_VALUES}"
     return Tag(name, np.array(list(kept)), np.array(list(kept.values())))
