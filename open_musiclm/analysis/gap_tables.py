@@ -34,7 +34,7 @@ def gap_table(space: Space) -> Table:
         ["mean cosine of any two captions", float(means[1] @ means[1])],
         ["overlap (0: apart, 1: mixed)", mean_estimate(overlap(space.sound_vectors, space.text_vectors))],
     ]
-    note = "Overlap: share of the other kind among the ten nearest neighbours of a point, divided by that of a full mixture."
+    note = "Overlap: share of the other kind among a point's ten nearest neighbours, divided by that of a full mixture."
     return Table("The modality gap", note, ("measure", "value"), lines)
 
 
