@@ -16,7 +16,7 @@ from generate import generation, window_ids
 from measure import Measured, measure_alone
 
 from open_musiclm import audio, cli
-from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
+from open_musiclm.config import StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage
@@ -36,15 +36,15 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     path, device, batch = arguments.model_config, str(choose_device(arguments.device)), arguments.batch_size
-    load_model_config(path)
+    config = load_model_config(path)
     cli.say(f"{path}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     cli.say(f"{'':34}{'seconds':>10}{'per second of sound':>21}{'peak MB':>9}")
-    for name in STAGE_NAMES:
+    for name in config.stage_names:
         sound = arguments.seconds * batch
         case = (path, name, device, "float32", batch, arguments.seconds)
         _row(f"generate {name}", sound, generation, case, arguments)
-    for name in STAGE_NAMES:
-        window = load_model_config(path).window_seconds(name)
+    for name in config.stage_names:
+        window = config.window_seconds(name)
         _row(f"training step {name}", window * batch, training_step, (path, name, device, batch), arguments)
     for part in ("clap", "mert", "encodec"):
         _row(f"tokenize {part}", 10.0 * batch, tokenizing, (path, part, device, batch), arguments)

@@ -4,26 +4,25 @@ Each row is the codec of a model config, with the decoder that it names, and som
 STFT are distances of spectrograms in nats (open_musiclm/metrics/spectral_distance.py); "between partials" is the energy
 in the valleys of the spectrum, also given for the original; "next frame" is the cross-entropy of a frame in nats, given
 the previous one (with --training); the real-time factor is seconds of sound per second, encoded and decoded on the CPU.
-With
---note_tracker (basic-pitch's nmp.onnx) two columns more: frames with a confident note and the median length of notes,
-both relative to those of the sound itself.
+With --note_tracker (basic-pitch's nmp.onnx) two columns more: frames with a confident note, also of the original, and
+the median length of notes relative to the original's.
 
     python benchmarks/codecs.py --clips held_out --training corpus demo/configs/model.json:3 demo/configs/model.json:8
 """
 
 import argparse
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 import torch
+from clips import beginnings
 from code_prediction import nats_per_frame
 from jaxtyping import Float
 from note_tracker import NoteTracker, confident_share, notes_of
 from torch import Tensor
 
-from open_musiclm import audio, cli
+from open_musiclm import cli
 from open_musiclm.config import load_model_config
 from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import si_sdr
@@ -32,6 +31,7 @@ from open_musiclm.metrics.spectral_distance import SpectralDistance
 from open_musiclm.tokenizers.codec import Codec
 
 _CPU = torch.device("cpu")
+_TRAINING_SECONDS = 30.0  # of a clip that frames are predicted from, at most
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -41,8 +41,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=cli.positive_float, default=8.0, help="of each clip, from its beginning")
     parser.add_argument("--most_clips", type=cli.positive_int, default=64, help="clips that are measured")
     parser.add_argument("--training", type=Path, default=None, help="folder of sound that frames are predicted from")
+    parser.add_argument("--training_clips", type=cli.positive_int, default=400, help="clips of it that are used")
     parser.add_argument("--note_tracker", type=Path, default=None, help="basic-pitch's model, nmp.onnx")
-    parser.add_argument("--prediction_steps", type=cli.positive_int, default=3000, help="steps of that prediction")
+    parser.add_argument("--prediction_steps", type=cli.positive_int, default=1500, help="steps of that prediction")
     return parser
 
 
@@ -71,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
 def _measured(codec: Codec, used: int, tracker: NoteTracker | None, arguments: argparse.Namespace) -> str:
     distance, rows, codes, seconds = SpectralDistance(codec.sample_hz), [], [], 0.0
     notes = Notes(tracker)
-    for wave in _waves(arguments.clips, codec, arguments.seconds, arguments.most_clips):
+    for wave in beginnings(arguments.clips, codec.sample_hz, arguments.seconds, arguments.most_clips):
         begun = time.perf_counter()
         codes.append(codec.encode(wave)[..., :used])
         decoded = codec.decode(codes[-1])[:, : wave.shape[1]]
@@ -124,21 +125,11 @@ class Notes:
 def _nats(codec: Codec, used: int, held_out: list[Tensor], arguments: argparse.Namespace) -> str:
     if arguments.training is None:
         return ""
-    training = [codec.encode(wave)[0, :, :used] for wave in _waves(arguments.training, codec, 30.0, 400)]
+    waves = beginnings(arguments.training, codec.sample_hz, _TRAINING_SECONDS, arguments.training_clips, shorter=True)
+    training = [codec.encode(wave)[0, :, :used] for wave in waves]
     with torch.enable_grad():
         nats = nats_per_frame(training, held_out, codec.codebook_size, arguments.prediction_steps)
     return f"{sum(nats):.1f} ({', '.join(f'{value:.1f}' for value in nats)})"
-
-
-def _waves(folder: Path, codec: Codec, seconds: float, most: int) -> Iterator[Float[Tensor, "1 samples"]]:
-    """The beginnings of a folder's clips, at the codec's rate; those that are shorter are left out."""
-    length = audio.samples_of(seconds, codec.sample_hz)
-    found = 0
-    for path in sorted(audio.find_sounds(folder)):
-        wave = audio.resampled(audio.read_sound(path), codec.sample_hz)
-        if found < most and (len(wave) >= length or most > 64):
-            found += 1
-            yield wave[None, :length]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Generation: tokens per second of each stage with the cache and without, against the time of reading the weights once.
+"""Generation: decode steps per second of each stage with the cache and without, against reading the weights once.
 
-Stages have random weights of the config's sizes: speed does not depend on their values. Cached generation makes
-`--seconds` of music in one window. Without the cache, a token costs a pass over all tokens so far; this is timed at
-10, 50 and 90 % of the same window. Every figure comes from its own process; with `--beside 1` another process uses a
-core at the same time.
+A step makes one token in the flat layout, and a token of every quantizer in the frames layout. Stages have random
+weights of the config's sizes: speed does not depend on their values. Cached generation makes `--seconds` of music in
+one window. Without the cache, a step costs a pass over all tokens so far; this is timed at 10, 50 and 90 % of the same
+window. The weights that are read are those of the blocks and of the heads that a step uses. Every figure comes from its
+own process; with `--beside 1` another process uses a core at the same time.
 
     python benchmarks/generate.py --model_config configs/model/musiclm_small.json --batch_sizes 1 4
 """
@@ -18,13 +19,13 @@ import torch
 from measure import measure_alone
 
 from open_musiclm import cli
-from open_musiclm.config import STAGE_NAMES, GenerationConfig, ModelConfig, StageName, load_model_config
+from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import sample_rng, sampling_of
 from open_musiclm.models.stages import Stage, build_stage
-from open_musiclm.tokens import token_streams
+from open_musiclm.tokens import stage_streams
 
 UNCACHED_AT = (0.1, 0.5, 0.9)
 Case = tuple[Path, StageName, str, str, int, float]
@@ -73,31 +74,29 @@ def _measure(arguments: argparse.Namespace) -> None:
     path, device, seconds = arguments.model_config, str(choose_device(arguments.device)), arguments.seconds
     repetitions = arguments.repetitions
     config = load_model_config(path)
-    shortest = min(config.window_seconds(name) for name in STAGE_NAMES)
-    if seconds > shortest:
-        raise UserError(f"--seconds {seconds}: the shortest window of {path} is {shortest} s")
+    check_seconds(seconds, config, path)
     cli.say(f"{path}, {device}, {torch.get_num_threads()} threads, {seconds} s, torch {torch.__version__}\n")
-    cli.say("| stage | precision | batch | tokens/s | uncached | faster | ms a token | weights read, ms | ratio | MB |")
+    cli.say("| stage | precision | batch | steps/s | uncached | faster | ms a step | weights read, ms | ratio | MB |")
     cli.say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for batch in arguments.batch_sizes:
         plain = {
             name: measure_alone(uncached, (path, name, device, batch, seconds), 1).seconds / len(UNCACHED_AT)
-            for name in STAGE_NAMES
+            for name in config.stage_names
         }
         for precision in arguments.precisions:
             chain = 0.0
-            for name in STAGE_NAMES:
+            for name in config.stage_names:
                 case = (path, name, device, precision, batch, seconds)
                 cached = measure_alone(generation, case, repetitions)
                 floor = measure_alone(reading, case, 5).seconds
-                step = cached.seconds / _tokens(config, name, seconds)
+                step = cached.seconds / decode_steps(config, name, seconds)
                 chain += cached.seconds
                 cli.say(
                     f"| {name} | {precision} | {batch} | {batch / step:.1f} | {batch / plain[name]:.2f} "
                     f"| {plain[name] / step:.0f} | {1000 * step:.2f} | {1000 * floor:.2f} | {step / floor:.2f} "
                     f"| {cached.megabytes:.0f} |"
                 )
-            plain_chain = sum(plain[name] * _tokens(config, name, seconds) for name in STAGE_NAMES)
+            plain_chain = sum(plain[name] * decode_steps(config, name, seconds) for name in config.stage_names)
             cli.say(
                 f"| chain | {precision} | {batch} | {seconds * batch / chain:.3f} times real time "
                 f"| {seconds * batch / plain_chain:.5f} times | {plain_chain / chain:.0f} | | | | |"
@@ -123,7 +122,7 @@ def generation(
 
 
 def uncached(path: Path, name: StageName, device: str, batch: int, seconds: float) -> Callable[[], object]:
-    """The float32 passes that one token costs without the cache, at three places of the window."""
+    """The float32 passes that one step costs without the cache, at three places of the window."""
     stage, config = _stage(path, name, device)
     conditioning, predicted = window_ids(stage, config, name, batch, seconds, device)
     lengths = [max(int(predicted.shape[1] * place), 1) for place in UNCACHED_AT]
@@ -139,9 +138,10 @@ def uncached(path: Path, name: StageName, device: str, batch: int, seconds: floa
 def reading(
     path: Path, name: StageName, device: str, precision: str, batch: int, seconds: float
 ) -> Callable[[], object]:
-    """As many bytes as the blocks' weights have, read once."""
-    stage, _ = _stage(path, name, device)
+    """As many bytes as the weights that a decode step uses have, read once."""
+    stage, config = _stage(path, name, device)
     count = sum(weight.numel() for weight in stage.layout.transformer.blocks.parameters())
+    count += tokens_per_step(config, name) * stage.predicted.codebook_size * config.stage(name).dim
     content = torch.ones(count * getattr(torch, precision).itemsize // 4, device=device)
     return content.sum
 
@@ -152,10 +152,23 @@ def _stage(path: Path, name: StageName, device: str) -> tuple[Stage, ModelConfig
     return build_stage(name, config).to(device).eval(), config
 
 
-def _tokens(config: ModelConfig, name: StageName, seconds: float) -> int:
-    """The tokens, one after another, of `seconds` of music."""
-    stream = token_streams(config)[name]
-    return stream.frames(seconds) * stream.quantizers
+def check_seconds(seconds: float, config: ModelConfig, path: Path) -> None:
+    """Raises UserError if a stage's window is shorter than `seconds`."""
+    shortest = min(config.window_seconds(name) for name in config.stage_names)
+    if seconds > shortest:
+        raise UserError(f"--seconds {seconds}: the shortest window of {path} is {shortest} s")
+
+
+def tokens_per_step(config: ModelConfig, name: StageName) -> int:
+    """The tokens that a decode step makes: one in the flat layout, one of every quantizer in the frames layout."""
+    flat = getattr(config.stage(name), "token_layout", "flat") == "flat"
+    return 1 if flat else stage_streams(name, config)[-1].quantizers
+
+
+def decode_steps(config: ModelConfig, name: StageName, seconds: float) -> int:
+    """The decode steps of `seconds` of music in one window; in the frames layout, with those of the delay."""
+    stream, together = stage_streams(name, config)[-1], tokens_per_step(config, name)
+    return stream.frames(seconds) * stream.quantizers // together + together - 1
 
 
 def window_ids(

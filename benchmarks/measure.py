@@ -25,9 +25,11 @@ class Measured:
 def measure_alone(work: Callable[..., Callable[[], object]], arguments: tuple, repetitions: int) -> Measured:
     """`work(*arguments)` prepares and returns what is timed: once to warm up, then `repetitions` times.
 
-    Runs in a fresh process, so that the peak memory is this work's own.
+    Runs in a fresh process, so that the peak memory is this work's own; it is forked from one that has imported what
+    all of them need.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "open_musiclm.training.stage_trainer"])
     with context.Pool(1) as pool:
         return pool.apply(_measure, (work, arguments, repetitions))
 

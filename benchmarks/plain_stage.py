@@ -1,7 +1,7 @@
 """A stage's training loss without optimizations: the baseline of benchmarks/train.py.
 
-Float32 throughout; every head's scores over all pairs of positions; the convolution over time with channels first;
-logits of all sequences, whether the loss takes them or not. It reads the weights of a `Stage` and gives its loss.
+Float32 throughout; every head's scores over all pairs of positions; the convolution over time with channels first. It
+reads the weights of a `Stage` of either token layout and gives its loss.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from open_musiclm.models.attention import LOGIT_SCALE
-from open_musiclm.models.flat_layout import append_end, conditioning_mask, flatten_ids
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import Ids
 from open_musiclm.models.transformer import HEAD_DIM, Attention, FeedForward, Transformer
@@ -22,21 +21,13 @@ FORGOTTEN = 0.15
 
 def plain_loss(stage: Stage, ids: Sequence[Ids]) -> Float[Tensor, ""]:
     """The loss of a stage whose non-causal prefix is empty; in training mode with forgetful masking and dropout."""
-    decoder = stage.layout
-    labels = [append_end(flatten_ids(tokens), kind) for tokens, kind in zip(ids, stage.sequences, strict=True)]
-    fed = [*labels[:-1], labels[-1][:, :-1]]
-    mask = conditioning_mask(stage.sequences, fed)
+    x, mask, _ = stage.layout.embed(ids)
     if stage.training:
         forgotten = torch.rand(mask.shape, device=mask.device) < FORGOTTEN
         forgotten[:, 0] = False
         mask = mask & ~forgotten
-    embedded = torch.cat([decoder.sequence_embedding(i).all(sequence) for i, sequence in enumerate(fed)], dim=1)
-    alpha = decoder.grad_shrink_alpha
-    hidden = transformer(decoder.transformer, embedded * alpha + embedded.detach() * (1 - alpha), mask)
-    logits, first = [], 0
-    for i, tokens in enumerate(labels):
-        logits.append(decoder.logits(i, hidden[:, first : first + tokens.shape[1]]))
-        first += tokens.shape[1] if i == len(labels) - 1 else tokens.shape[1] + 1
+    hidden = transformer(stage.layout.transformer, x, mask)
+    logits, labels = stage.layout.predictions(hidden, ids, [False] * len(ids))
     return functional.cross_entropy(logits[-1].flatten(0, 1), labels[-1].flatten())
 
 

@@ -11,7 +11,7 @@ its bfloat16 peak are printed too (operations that checkpointing repeats count o
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from open_musiclm import cli
 from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.models.stages import Stage, build_stage
+from open_musiclm.models.token_layout import Ids
 
 # Dense bfloat16 operations a second, in 10^12, by a part of the device's name.
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165, "3090": 71}
@@ -34,7 +35,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     cli.add_device_argument(parser)
     cli.add_model_config_argument(parser)
-    parser.add_argument("--stages", choices=STAGE_NAMES, nargs="+", default=STAGE_NAMES, help="which stages")
+    parser.add_argument("--stages", choices=STAGE_NAMES, nargs="+", help="which stages (default: all)")
     parser.add_argument("--batch_size", type=cli.positive_int, default=2, help="examples a step")
     parser.add_argument("--precisions", choices=cli.PRECISIONS, nargs="+", default=cli.PRECISIONS, help="to measure")
     parser.add_argument("--gradient_checkpointing", action="store_true", help="of the rows that are not plain")
@@ -47,15 +48,18 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     path, device, batch = arguments.model_config, choose_device(arguments.device), arguments.batch_size
     options = (arguments.gradient_checkpointing, arguments.compile)
-    load_model_config(path)
+    config = load_model_config(path)
+    stages = arguments.stages or config.stage_names
+    for stage in stages:
+        config.check_stage(stage)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     cli.say(f"{path}, {name}, torch {torch.__version__}\n")
     if arguments.fit:
-        say_what_fits(path, device, arguments.stages, step, options)
+        say_what_fits(path, device, stages, step, options)
         return
     cli.say("| stage | batch | computation | tokens/s | times plain | peak MB | of the plain | share of peak |")
     cli.say("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for stage in arguments.stages:
+    for stage in stages:
         plain = measure_alone(plain_step, (path, stage, str(device), batch), arguments.repetitions)
         _row(stage, arguments, "plain", plain, plain)
         for precision in arguments.precisions:
@@ -109,17 +113,24 @@ def tokens_and_operations(path: Path, name: StageName, batch: int) -> tuple[int,
     stage = build_stage(name, config)
     conditioning, predicted = window_ids(stage, config, name, 1, config.window_seconds(name), "cpu")
     ids = [*conditioning, predicted]
-    positions = sum(sequence.numel() + 2 for sequence in ids) - 1
-    return batch * sum(sequence.numel() for sequence in ids), batch * 3 * _forward_operations(stage, positions, ids[-1])
+    operations = _forward_operations(stage, positions(stage, ids), ids[-1])
+    return batch * sum(sequence.numel() for sequence in ids), batch * 3 * operations
 
 
-def _forward_operations(stage: Stage, positions: int, predicted: torch.Tensor) -> float:
+def positions(stage: Stage, ids: Sequence[Ids]) -> int:
+    """The positions of a window with these tokens."""
+    with torch.no_grad():
+        return stage.layout.embed(ids).x.shape[1]
+
+
+def _forward_operations(stage: Stage, length: int, predicted: torch.Tensor) -> float:
+    """Those of the blocks and of the heads."""
     blocks = stage.layout.transformer.blocks
     weights = sum(weight.numel() for weight in blocks.parameters() if weight.ndim == 2)
     heads = blocks[0].attention.to_query.out_features
-    pairs = positions * positions / 2  # causal
+    pairs = length * length / 2  # causal
     logits = predicted.numel() * stage.predicted.codebook_size * stage.layout.logit_weights[-1].shape[-1]
-    return 2 * (positions * weights + 2 * pairs * heads * len(blocks) + logits)
+    return 2 * (length * weights + 2 * pairs * heads * len(blocks) + logits)
 
 
 def _given(name: str, arguments: argparse.Namespace) -> bool:

@@ -12,6 +12,7 @@ MemTracker finds in fake steps, backward pass and AdamW included.
 """
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -39,21 +40,24 @@ _CHECKED_BATCH = 8
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     cli.add_model_config_argument(parser)
-    parser.add_argument("--stages", choices=STAGE_NAMES, nargs="+", default=STAGE_NAMES, help="which stages")
+    parser.add_argument("--stages", choices=STAGE_NAMES, nargs="+", help="which stages (default: all)")
     parser.add_argument("--check", action="store_true", help="compare a fake step with a real one on this CPU")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
     config = load_model_config(arguments.model_config)
+    stages = arguments.stages or config.stage_names
+    for name in stages:
+        config.check_stage(name)
     if arguments.check:
-        for name in arguments.stages:
+        for name in stages:
             _check(config, name)
         return
-    _say_what_fits(arguments.model_config, config, arguments.stages)
+    _say_what_fits(arguments.model_config, config, stages)
 
 
-def _say_what_fits(path: Path, config: ModelConfig, names: list[StageName]) -> None:
+def _say_what_fits(path: Path, config: ModelConfig, names: Sequence[StageName]) -> None:
     cli.say(f"{path}, computed, torch {torch.__version__}\n")
     cli.say(
         "| stage | checkpointing | weights, GB | an example, GB | " + " | ".join(f"{n} GB" for n in GIGABYTES) + " |"

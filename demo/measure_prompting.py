@@ -15,7 +15,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--num_pairs", type=cli.positive_int, default=50, help="pairs of instruments to mix")
     parser.add_argument("--num_styles", type=cli.positive_int, default=50, help="clips to use as style sounds")
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("duration", *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, ("duration", "num_samples", *cli.SAMPLING_FIELDS))
     parser.set_defaults(results_folder=Path("results/demo/prompting"), checkpoint_dir=str(BUNDLE))
     return parser
 
@@ -23,18 +23,19 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     model, _ = cli.load_model(arguments)
     from demo.classifier_training import fit_classifier, labelled_clips
-    from demo.prompting_measures import clap_classifier, measure_mixtures, measure_styles
+    from demo.prompting_measures import best_waves, clap_classifier, measure_mixtures, measure_styles
     from open_musiclm.files import prepare_folder, write_json
 
     prepare_folder(arguments.results_folder)
     styles = labelled_clips(arguments.style_corpus) if arguments.style_corpus else []
-    classify = clap_classifier(model)
+    generate, classify = best_waves(model), clap_classifier(model)
+    seconds = model.generation_config.duration
     if clips := [clip for folder in arguments.classifier_corpus for clip in labelled_clips(folder)]:
-        coarse, seconds = model.config.global_cfg.num_coarse_quantizers, model.generation_config.duration
+        coarse = model.config.global_cfg.num_coarse_quantizers
         classify = fit_classifier(model.tokenizer, coarse, clips, seconds).families
-    report = {"mixtures": measure_mixtures(model, classify, arguments.num_pairs)}
+    report = {"mixtures": measure_mixtures(generate, classify, arguments.num_pairs)}
     if styles:
-        report["styles"] = measure_styles(model, classify, styles, arguments.num_styles)
+        report["styles"] = measure_styles(generate, classify, styles, arguments.num_styles, seconds)
     for section, measures in report.items():
         for name, value in measures.items():
             cli.say(f"{section}, {name}: {value}")

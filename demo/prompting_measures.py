@@ -11,12 +11,20 @@ from demo.classifier_training import LabelledClip, Wave
 from demo.corpus.instruments import INSTRUMENTS, Instrument
 from demo.known_world import TEMPI
 from open_musiclm import Mixture, MusicLM, Prompt
+from open_musiclm.generation.scorers import ClapScorer
+from open_musiclm.generation.search import best_of_n
 from open_musiclm.generation.story import AnyPrompt
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second instrument of a pair
 Classify = Callable[[Sequence[Wave]], list[str]]
+Generate = Callable[[Sequence[AnyPrompt]], list[Wave]]
 Measures = dict[str, Any]
 _KNOWN = [instrument for instrument in INSTRUMENTS if instrument.family != "bass"]  # which only accompanies
+
+
+def best_waves(model: MusicLM) -> Generate:
+    """Generation as users get it: of each prompt the best of the bundle's number of samples, by CLAP."""
+    return lambda prompts: [samples[0].wave for samples in best_of_n(model, prompts, ClapScorer(model))]
 
 
 def clap_classifier(model: MusicLM) -> Classify:
@@ -38,7 +46,7 @@ def instrument_pairs(count: int, seed: int = 0) -> list[tuple[Instrument, Instru
     return [pairs[place] for place in chosen]
 
 
-def measure_mixtures(model: MusicLM, classify: Classify, count: int) -> Measures:
+def measure_mixtures(generate: Generate, classify: Classify, count: int) -> Measures:
     """Of `count` pairs, at each weight of the second: the share whose family is one of the two, and the second's."""
     pairs = instrument_pairs(count)
     found: Measures = {"pairs": len(pairs), "one of the two": {}, "the second": {}}
@@ -47,7 +55,7 @@ def measure_mixtures(model: MusicLM, classify: Classify, count: int) -> Measures
             Mixture([Prompt(_text(first), weight=1 - weight), Prompt(_text(second), weight=weight)])
             for first, second in pairs
         ]
-        families = classify(model.generate(prompts))
+        families = classify(generate(prompts))
         either = [
             family in (first.family, second.family) for family, (first, second) in zip(families, pairs, strict=True)
         ]
@@ -59,10 +67,14 @@ def measure_mixtures(model: MusicLM, classify: Classify, count: int) -> Measures
     return found
 
 
-def measure_styles(model: MusicLM, classify: Classify, clips: Sequence[LabelledClip], count: int) -> Measures:
-    """Of `count` clips as style sounds, families in turn: the share whose family is found in what follows them."""
+def measure_styles(
+    generate: Generate, classify: Classify, clips: Sequence[LabelledClip], count: int, seconds: float
+) -> Measures:
+    """Of `count` clips as style sounds, families in turn: the share whose family is found in what follows them.
+
+    Of the clips themselves the first `seconds` are classified.
+    """
     chosen = _families_in_turn(clips, count)
-    seconds = model.generation_config.duration
     sounds: list[AnyPrompt] = [Prompt(audio=clip.path) for clip in chosen]
     wanted = [clip.family for clip in chosen]
 
@@ -71,7 +83,7 @@ def measure_styles(model: MusicLM, classify: Classify, clips: Sequence[LabelledC
 
     return {
         "clips": len(chosen),
-        "followed in family": right(classify(model.generate(sounds))),
+        "followed in family": right(classify(generate(sounds))),
         "the clips themselves": right(classify([clip.wave(seconds) for clip in chosen])),
     }
 

@@ -17,7 +17,7 @@ from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng
 from open_musiclm.models.frames_layout import delayed, undelayed
-from open_musiclm.models.stages import Stage, build_stage, load_stage
+from open_musiclm.models.stages import Stage, build_stage, load_stage, load_stage_to_train_on
 from open_musiclm.models.token_layout import PADDING
 
 STAGES = ("coarse", "fine")
@@ -27,16 +27,21 @@ SHAPES: dict[str, dict] = {
     "plain_feed_forward": {"use_conv_ff": False},
     "no_lookahead": {"conditioning_depth": 0},
     "wide_lookahead": {"conditioning_depth": 3, "conditioning_kernel": 5},
+    "clap_per_frame": {"clap_per_frame": True},
 }
 
 
 def frames_stage(name: str, **options: object) -> Stage:
     torch.manual_seed(3)
-    own = {key: options.pop(key) for key in ("conditioning_depth", "conditioning_kernel") if key in options}
+    keys = ("conditioning_depth", "conditioning_kernel", "clap_per_frame")
+    own = {key: options.pop(key) for key in keys if key in options}
     config = small_config(**options)
     section = config.stage(name)
     frames = type(section).model_validate({**section.model_dump(), "token_layout": "frames", **own})
-    return build_stage(name, config.model_copy(update={f"{name}_cfg": frames})).eval()
+    stage = build_stage(name, config.model_copy(update={f"{name}_cfg": frames})).eval()
+    if frames.clap_per_frame:
+        torch.nn.init.normal_(stage.layout.clap_per_frame.weight, std=0.1)  # zero at first
+    return stage
 
 
 def ids_of(stage: Stage, batch: int, frames: int) -> list[torch.Tensor]:
@@ -101,6 +106,35 @@ def test_conditioning_acts_from_its_lookahead_on(name: str) -> None:
     ratio = conditioning.frame_hz / predicted.frame_hz
     expected = next(f for f in range(30) if int((f + 0.5) * ratio) >= at - 2)
     assert first == expected
+
+
+@torch.no_grad()
+def test_clap_per_frame_reaches_every_frame_and_is_nothing_for_hidden_tokens() -> None:
+    stage = frames_stage("coarse", clap_per_frame=True)
+    clap, conditioning, _ = ids_of(stage, 1, 30)
+    hidden = torch.full_like(clap, PADDING)
+    vectors = {
+        name: stage.layout.frame_conditioning(ids, conditioning, 30)
+        for name, ids in {"one": clap, "other": (clap + 1) % 11, "hidden": hidden}.items()
+    }
+    assert torch.equal(vectors["hidden"], stage.layout.conditioning(conditioning, 30))
+    difference = vectors["one"] - vectors["other"]
+    assert torch.allclose(difference, difference[:, :1].expand_as(difference), atol=1e-6)
+    assert difference[:, 0].norm() > 0.1
+
+
+@torch.no_grad()
+def test_clap_per_frame_may_be_added_in_further_training(tmp_path: Path) -> None:
+    before = small_config().model_copy(update={"coarse_cfg": CoarseConfig(dim=32, depth=2, token_layout="frames")})
+    after = before.model_copy(update={"coarse_cfg": before.coarse_cfg.model_copy(update={"clap_per_frame": True})})
+    old = build_stage("coarse", before).eval()
+    save_weights(tmp_path / "coarse.safetensors", "coarse", old.layout.state_dict(), before)
+    with pytest.raises(UserError, match="clap_per_frame False there, True here"):
+        load_stage(tmp_path, "coarse", after, CPU)
+    new = load_stage_to_train_on(tmp_path, "coarse", after, CPU).eval()
+    ids = ids_of(old, 2, 6)
+    wanted = [False] * 3
+    assert torch.equal(new.training_logits(ids, wanted)[0][-1], old.training_logits(ids, wanted)[0][-1])
 
 
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES.keys())
@@ -245,6 +279,8 @@ def test_losses_of_the_conditioning_are_refused() -> None:
 def test_settings_that_do_not_fit_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         CoarseConfig.model_validate({"token_layout": "frames", **wrong})
+    with pytest.raises(ValidationError, match="clap_per_frame: only with token_layout frames"):
+        CoarseConfig(clap_per_frame=True)
 
 
 @pytest.mark.parametrize("layouts", [("flat", "frames"), ("frames", "flat")])

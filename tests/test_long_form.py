@@ -1,7 +1,10 @@
 """Music of minutes: memory that does not grow with it, and the semantic stage's advance."""
 
+import ctypes
+import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -16,6 +19,7 @@ LONG = GenerationConfig(num_samples=1, max_batch_size=1, return_coarse_wave=True
 MEGABYTE = 1 << 20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is in Linux's C library")
 def test_memory_does_not_grow_with_the_music(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows are those of any music, so their tokens are drawn here without a transformer."""
     monkeypatch.setattr(FlatGenerator, "generate", drawn)
@@ -25,17 +29,23 @@ def test_memory_does_not_grow_with_the_music(stack: Stack, tmp_path: Path, monke
 
     def watched(spool: SpooledWave, wave: torch.Tensor) -> None:
         append(spool, wave)
+        ctypes.CDLL(None).malloc_trim(0)  # else what is free already could take in all that grows
         held.append(psutil.Process().memory_info().rss)
 
     monkeypatch.setattr(SpooledWave, "append", watched)
     model = stack.musiclm(("semantic", "coarse"))
-    most = {}
-    for seconds in (10, 20, 320):  # the first warms up
+    for seconds in (10, 320):  # the first warms up
         held.clear()
         model.generation_config = LONG.updated({"duration": seconds})
         list(generate_files(model, ["a tune"], tmp_path, {}))
-        most[seconds] = max(held) / MEGABYTE
-    assert most[320] - most[20] < 14  # the wave alone has 27 MB more
+    assert steady_growth(held) < 14 * MEGABYTE  # the wave alone has 27 MB
+
+
+def steady_growth(held: list[int]) -> float:
+    """The growth from the first to the last of 16 parts, by the median from one part to the next: what other tests of
+    the process left behind may grow or shrink once."""
+    parts = [float(np.mean(part)) for part in np.array_split(held, 16)]
+    return 15 * float(np.median(np.diff(parts)))
 
 
 def drawn(

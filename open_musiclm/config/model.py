@@ -229,6 +229,11 @@ class AcousticConfig(TransformerConfig):
     conditioning_depth: Annotated[NonNegativeInt, AtMost(64, "every block has weights of its own")] = Field(
         default=2, description="frames layout: convolution blocks over the conditioning"
     )
+    clap_per_frame: bool = Field(
+        default=False,
+        description="frames layout: whether an embedding of the CLAP tokens is added to every frame too, so that a "
+        "small stage follows the prompt beyond its first frames",
+    )
 
     @model_validator(mode="after")
     def _frames_fit(self) -> "AcousticConfig":
@@ -238,6 +243,8 @@ class AcousticConfig(TransformerConfig):
             for key in ("conditioning_time_bias", "non_causal_prefix_size", "use_absolute_position_embeddings"):
                 if getattr(self, key):
                     raise ValueError(f"{key}: only with token_layout flat; leave it out for frames")
+        elif self.clap_per_frame:
+            raise ValueError("clap_per_frame: only with token_layout frames; leave it out for flat")
         return self
 
 

@@ -37,7 +37,8 @@ class FramesGenerator(StageGenerator[FramesState]):
         super().__init__(stage, precision)
         layout = stage.layout
         assert isinstance(layout, FramesLayout)
-        self.embed_prefix, self.embed_tokens, self.align = layout.prefix, layout.frames, layout.conditioning
+        self.embed_prefix, self.embed_tokens = layout.prefix, layout.frames
+        self.frame_conditioning = layout.frame_conditioning
         self.to_logits = PackedLinear(layout.logit_weights.flatten(0, 1).to(precision))
 
     @torch.inference_mode()
@@ -109,7 +110,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         """Runs the prefix and the positions up to the one that predicts the first new frame."""
         clap, conditioning = given
         start = tokens.shape[1]
-        aligned = self.align(conditioning, positions).to(self.precision)
+        aligned = self.frame_conditioning(clap, conditioning, positions).to(self.precision)
         state.conditioning[:, :positions] = aligned
         embedded = self.embed_tokens(self.embed_tokens.previous(tokens, start + 1)).to(self.precision)
         x = torch.cat((self.embed_prefix(clap).to(self.precision), embedded + aligned[:, : start + 1]), dim=1)

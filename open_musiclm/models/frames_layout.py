@@ -33,6 +33,7 @@ class FramesLayout(TokenLayout):
         self.prefix = PrefixEmbedding(clap, dim)
         self.frames = FrameEmbedding(predicted, dim)
         self.conditioning = AlignedConditioning(conditioning, predicted, config)
+        self.clap_per_frame = _zero_linear(dim) if config.clap_per_frame else None
         self.logit_weights = nn.Parameter(torch.randn(quantizers, classes, dim) * dim**-0.5)
         self.transformer = Transformer(config)
 
@@ -40,12 +41,27 @@ class FramesLayout(TokenLayout):
         """See `TokenLayout.embed`."""
         clap, conditioning, tokens = ids
         positions = tokens.shape[1] + tokens.shape[2] - 1
-        frames = self.frames(self.frames.previous(tokens, positions)) + self.conditioning(conditioning, positions)
+        frames = self.frames(self.frames.previous(tokens, positions))
+        frames = frames + self.frame_conditioning(clap, conditioning, positions)
         x = torch.cat((self.prefix(clap), frames), dim=1)
         shown = functional.pad(self.prefix.shown(clap), (0, positions), value=True)
         alpha = self.grad_shrink_alpha
         shrunk = x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
         return EmbeddedWindow(shrunk, shown, no_times(x.shape[1], x.device))
+
+    def frame_conditioning(
+        self, clap: Int[Tensor, "batch 1 _"], conditioning: Ids, positions: int
+    ) -> Float[Tensor, "batch positions dim"]:
+        """What is added to each of the first `positions` positions, from the conditioning alone.
+
+        With `clap_per_frame` a projection of the CLAP tokens is part of it. From attention to the prefix alone a stage
+        learns slowly: after a window's first frames the history already shows the instrument.
+        """
+        aligned = self.conditioning(conditioning, positions)
+        if self.clap_per_frame is None:
+            return aligned
+        tokens = self.prefix(clap)[:, 1:] * self.prefix.shown(clap)[:, 1:, None]
+        return aligned + self.clap_per_frame(tokens.sum(dim=1, keepdim=True))
 
     def predictions(
         self, hidden: Float[Tensor, "batch positions dim"], ids: Sequence[Ids], wanted: Sequence[bool]
@@ -156,6 +172,13 @@ class _ConvolutionBlock(nn.Module):
     def forward(self, x: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch frames dim"]:
         mixed = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return x + self.narrow(functional.gelu(self.widen(self.norm(mixed))))
+
+
+def _zero_linear(dim: int) -> nn.Linear:
+    """Zero at first: a stage that was trained without it can be trained further with it."""
+    linear = nn.Linear(dim, dim, bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear
 
 
 def delayed(ids: Int[Tensor, "batch frames quantizers"], empty: int) -> Int[Tensor, "batch positions quantizers"]:

@@ -118,8 +118,10 @@ _ARCHITECTURE = (
     "token_layout",
     "conditioning_kernel",
     "conditioning_depth",
+    "clap_per_frame",
 )
-_TIME_BIAS = "transformer.time_bias."
+# Parts that a stage may gain in further training, and the names of their weights.
+_LATER_PARTS = {"conditioning_time_bias": "transformer.time_bias.", "clap_per_frame": "clap_per_frame."}
 
 
 def build_stage(name: StageName, config: ModelConfig) -> Stage:
@@ -139,12 +141,18 @@ def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.d
 def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
     """As `load_stage`, but for training with `config`.
 
-    If the config has `conditioning_time_bias` and the weights do not, a new one is added. Raises UserError.
+    If the config has `conditioning_time_bias` or `clap_per_frame`, and the weights do not, a new one is added. Raises
+    UserError.
     """
     weights, section = load_weights(path, name), config.stage(name)
-    if not section.conditioning_time_bias or any(key.startswith(_TIME_BIAS) for key in weights.tensors):
+    new = [
+        key
+        for key, prefix in _LATER_PARTS.items()
+        if getattr(section, key, False) and not any(there.startswith(prefix) for there in weights.tensors)
+    ]
+    if not new:
         return _filled(weights, name, config).to(device)
-    without = section.model_copy(update={"conditioning_time_bias": False})
+    without = section.model_copy(update=dict.fromkeys(new, False))
     old = _filled(weights, name, config.model_copy(update={f"{name}_cfg": without}))
     stage = build_stage(name, config)
     stage.layout.load_state_dict(stage.layout.state_dict() | old.layout.state_dict())

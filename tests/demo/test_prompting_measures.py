@@ -15,26 +15,22 @@ from demo.classifier import SAMPLE_HZ
 from demo.classifier_training import LabelledClip
 from demo.corpus.instruments import INSTRUMENTS
 from demo.prompting_measures import instrument_pairs, measure_mixtures, measure_styles
-from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt
+from open_musiclm import Mixture, Prompt
 from open_musiclm.audio import write_wave
 
 FAMILIES = sorted({instrument.family for instrument in INSTRUMENTS})
 FAMILY_OF = {f"mid-tempo {instrument.name}": instrument.family for instrument in INSTRUMENTS}
 
 
-class Obedient(MusicLM):
-    """A model whose waves hold the number of the family that its prompt asks for most, the first of equals."""
+def obedient(prompts: Sequence[Any]) -> list[torch.Tensor]:
+    """Waves that hold the number of the family that each prompt asks for most, the first of equals."""
+    return [torch.tensor([float(FAMILIES.index(family_of(prompt)))]) for prompt in prompts]
 
-    def __init__(self) -> None:
-        self.generation_config = GenerationConfig(duration=0.4)
 
-    def generate(self, prompts: Sequence[Any]) -> list[torch.Tensor]:
-        return [torch.tensor([float(FAMILIES.index(self.family(prompt)))]) for prompt in prompts]
-
-    def family(self, prompt: Mixture | Prompt) -> str:
-        if isinstance(prompt, Prompt):
-            return Path(str(prompt.audio)).parent.name
-        return FAMILY_OF[max(prompt.parts, key=lambda part: part.weight).text]
+def family_of(prompt: Mixture | Prompt) -> str:
+    if isinstance(prompt, Prompt):
+        return Path(str(prompt.audio)).parent.name
+    return FAMILY_OF[max(prompt.parts, key=lambda part: part.weight).text]
 
 
 def classify(waves: Sequence[torch.Tensor]) -> list[str]:
@@ -49,14 +45,14 @@ def test_pairs_are_of_two_families_and_differ() -> None:
 
 
 def test_a_model_that_does_what_it_is_asked_for_has_the_best_measures() -> None:
-    found = measure_mixtures(Obedient(), classify, 20)
+    found = measure_mixtures(obedient, classify, 20)
     assert {share["share"] for share in found["one of the two"].values()} == {1.0}
     assert [share["share"] for share in found["the second"].values()] == [0, 0, 0, 1, 1]
     assert found["the second never falls as its weight rises"]
 
 
 def test_one_that_always_plays_the_same_has_not() -> None:
-    found = measure_mixtures(Obedient(), lambda waves: ["brass"] * len(waves), 20)
+    found = measure_mixtures(obedient, lambda waves: ["brass"] * len(waves), 20)
     brass = sum("brass" in (first.family, second.family) for first, second in instrument_pairs(20)) / 20
     half = found["one of the two"]["0.5"]
     assert half["share"] == brass
@@ -70,10 +66,10 @@ def test_style_sounds_are_of_all_families_in_turn(tmp_path: Path) -> None:
         path = tmp_path / family / f"{number}.wav"
         write_wave(path, torch.full((9600,), FAMILIES.index(family) / 100 + 0.002), SAMPLE_HZ)
         clips.append(LabelledClip(path, family, "slow"))
-    found = measure_styles(Obedient(), lambda waves: ["organs"] * len(waves), clips, 4)
+    found = measure_styles(obedient, lambda waves: ["organs"] * len(waves), clips, 4, 0.4)
     assert found["clips"] == 4
     assert found["followed in family"]["share"] == 0.5
-    assert measure_styles(Obedient(), lambda waves: ["organs"] * len(waves), clips, 6)["followed in family"][
+    assert measure_styles(obedient, lambda waves: ["organs"] * len(waves), clips, 6, 0.4)["followed in family"][
         "share"
     ] == pytest.approx(1 / 3)
 
