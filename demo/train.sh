@@ -1,15 +1,23 @@
 #!/bin/sh
-# Makes demo/bundle from scratch: corpus, backbones, quantizer, k-means, tokens and both stages.
-# Run it from the repository's root. After an interruption, run it again to resume.
-# It uses a GPU if there is one. PYTHON is the interpreter, HOURS the length of the corpus, SOUNDFONT a General MIDI
-# soundfont.
+# Trains the demo's model from nothing: corpora, backbones, quantizer, k-means, tokens, both stages, and the bundle,
+# results/demo_model/bundle. Run it from the repository's root. After an interruption, run it again to resume.
+# It uses a GPU if there is one. Variables:
+#   PYTHON           the interpreter
+#   SHARE            share of each training's steps: SHARE=0.01 HOURS=0.3 tries the whole chain in a quarter of an hour
+#   HOURS            hours of music
+#   SOUNDFONT        a General MIDI soundfont, else one is found
+#   CLAP_SOUNDFONTS  more of them, separated by spaces: CLAP then knows other sounds of the instruments too
+#   CLAP_HOURS       hours of music for CLAP from each soundfont
 set -e
 PYTHON=${PYTHON:-python}
+SHARE=${SHARE:-1}
+HOURS=${HOURS:-19}
+CLAP_HOURS=${CLAP_HOURS:-$HOURS}
 BEGIN_WITH=
-OUT=results/demo_model # the configs beside this script name it too
-HOURS=${HOURS:-7}
-MODEL=demo/configs/model.json
-TRAINING=demo/configs/training_bundle.json
+OUT=results/demo_model # the configs name it too
+CONFIGS=$OUT/model
+MODEL=$CONFIGS/model.json
+TRAINING=$CONFIGS/training_bundle.json
 TOKENIZERS="--rvq_path $OUT/clap_rvq --kmeans_path $OUT/hubert_kmeans"
 
 # train NAME SCRIPT ARGUMENTS...: runs once; resumes from its newest checkpoint, or starts from the weights in $BEGIN_WITH
@@ -28,26 +36,37 @@ train() {
     touch "$OUT/$name/done"
 }
 
-# backbone NAME PLACE ARGUMENTS...: trains a backbone, and writes it in half precision to PLACE in the bundle
-backbone() {
-    name=$1
-    place=demo/bundle/$2
-    shift 2
-    train "$name" "train_$name" --config "demo/configs/train_$name.json" "$@"
-    newest=$(find "$OUT/$name/checkpoints" -name 'step_*' | sort | tail -n 1)
-    "$PYTHON" demo/halve_weights.py "$newest/$name" "$place"
+# newest FOLDER: the folder of its last checkpoint
+newest() {
+    find "$1" -name 'step_*' | sort | tail -n 1
 }
 
+# backbone NAME PLACE ARGUMENTS...: trains a backbone, and writes it in half precision where the model config has it
+backbone() {
+    name=$1
+    place=$CONFIGS/$2
+    shift 2
+    train "$name" "train_$name" --config "$CONFIGS/train_$name.json" "$@"
+    "$PYTHON" demo/halve_weights.py "$(newest "$OUT/$name/checkpoints")/$name" "$place"
+}
+
+"$PYTHON" demo/training_configs.py "$CONFIGS" --share "$SHARE"
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
+"$PYTHON" scripts/make_demo_corpus.py --output "$OUT/clap_corpus" --hours "$CLAP_HOURS" --seed 1 \
+    ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
+seed=2
+for soundfont in $CLAP_SOUNDFONTS; do
+    "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/clap_corpus" --hours "$CLAP_HOURS" --seed $seed --soundfont "$soundfont"
+    seed=$((seed + 1))
+done
 backbone spectral_codec encodec
 backbone vocos decoder --model_config "$MODEL"
 backbone clap clap
-newest=$(find "$OUT/clap/checkpoints" -name 'step_*' | sort | tail -n 1)
-"$PYTHON" demo/train_instrument_matching.py "$newest/clap" "$OUT/clap/matching" --config demo/configs/train_clap.json \
-    --model_config "$MODEL"
-newest=$(find "$OUT/clap/matching" -name 'step_*' | sort | tail -n 1)
-"$PYTHON" demo/halve_weights.py "$newest" demo/bundle/clap
-"$PYTHON" demo/initial_mert.py onset_bank "$OUT/initial_mert" --config demo/configs/train_mert.json
+"$PYTHON" demo/train_instrument_matching.py "$(newest "$OUT/clap/checkpoints")/clap" "$OUT/clap/matching" \
+    --config "$CONFIGS/train_clap.json" --model_config "$MODEL" \
+    --steps "$(awk "BEGIN { print int(2500 * $SHARE + 0.999) }")"
+"$PYTHON" demo/halve_weights.py "$(newest "$OUT/clap/matching")" "$CONFIGS/clap"
+"$PYTHON" demo/initial_mert.py onset_bank "$OUT/initial_mert" --config "$CONFIGS/train_mert.json"
 backbone mert mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then
@@ -61,16 +80,16 @@ done
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
 # Short windows first: at the start of a window there are no earlier tokens, so the stage must use the conditioning.
 # shellcheck disable=SC2086
-train semantic_short train_semantic_stage --model_config demo/configs/model_short_windows.json \
-    --training_config demo/configs/training_short_windows.json $TOKENIZERS
+train semantic_short train_semantic_stage --model_config "$CONFIGS/model_short_windows.json" \
+    --training_config "$CONFIGS/training_short_windows.json" $TOKENIZERS
 BEGIN_WITH=$OUT/semantic_short
 for name in semantic coarse; do
     # shellcheck disable=SC2086
     train "$name" "train_${name}_stage" --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
     BEGIN_WITH=
 done
-rm -rf "$OUT/bundle"
+rm -rf "$OUT/whole_bundle"
 # shellcheck disable=SC2086
-"$PYTHON" scripts/bundle.py --results_folder "$OUT/bundle" --model_config "$MODEL" $TOKENIZERS \
+"$PYTHON" scripts/bundle.py --results_folder "$OUT/whole_bundle" --model_config "$MODEL" $TOKENIZERS \
     --semantic_path "$OUT/semantic" --coarse_path "$OUT/coarse" --generation_config demo/bundle/generation_config.json
-"$PYTHON" demo/halve_weights.py "$OUT/bundle" demo/bundle
+"$PYTHON" demo/halve_weights.py "$OUT/whole_bundle" "$OUT/bundle"

@@ -18,6 +18,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--model_config", type=Path, required=True, help="names the codec")
     parser.add_argument("--steps", type=cli.positive_int, default=2500)
     parser.add_argument("--batch_size", type=cli.positive_int, default=64, help="examples of a step")
+    parser.add_argument(
+        "--freeze_text",
+        action="store_true",
+        help="train the audio tower alone: the tokens of captions stay as they are",
+    )
     return parser
 
 
@@ -29,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     trainer = load_section(arguments.config, ClapTrainingConfig).trainer
     model_config = load_model_config(arguments.model_config)
-    options = MatchingOptions(trainer, model_config, arguments.steps, arguments.batch_size)
+    options = MatchingOptions(trainer, model_config, arguments.steps, arguments.batch_size, arguments.freeze_text)
     train_instrument_matching(arguments.source, arguments.target, options, cli.say)
 
 

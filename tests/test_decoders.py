@@ -234,7 +234,8 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_wave(folder / "sounds/short.wav", 0.5 * torch.sin(700 * time[:2400]), 24000)
     (folder / "sounds/broken.wav").write_bytes(b"no sound at all")
     build_codec(folder / "codec")
-    config = config_of(folder / "codec", None, 8, bandwidth=2.4, codebook_size=16)
+    decoder = folder / "decoder"  # is not there: it is what will be trained
+    config = config_of(folder / "codec", decoder, 8, bandwidth=2.4, codebook_size=16)
     (folder / "model.json").write_text(config.model_dump_json())
     return folder
 

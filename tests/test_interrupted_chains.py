@@ -48,7 +48,8 @@ def workplace(tmp_path: Path) -> Path:
         (tmp_path / "scripts" / f"{name}.py").write_text(TRAINING)
     (tmp_path / "demo" / "halve_weights.py").write_text(TRACE)
     (tmp_path / "scripts" / "train_hubert_kmeans.py").write_text(TRACE)
-    (tmp_path / "scripts" / "make_demo_corpus.py").write_text("")
+    for name in ("scripts/make_demo_corpus.py", "demo/training_configs.py"):
+        (tmp_path / name).write_text("")
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     python = tmp_path / "venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')

@@ -33,12 +33,15 @@ SAVE_EVERY, REPORT_EVERY = 200, 20  # steps
 
 @dataclass(frozen=True)
 class MatchingOptions:
-    """`trainer` is the config of the CLAP training before: its folder, spectrograms and seed are used."""
+    """`trainer` is the config of the CLAP training before: its folder, spectrograms and seed are used.
+
+    `freeze_text` leaves the text tower as it is."""
 
     trainer: ClapTrainerConfig
     model_config: ModelConfig
     steps: int
     batch_size: int
+    freeze_text: bool = False
 
 
 def train_instrument_matching(
@@ -57,6 +60,9 @@ def train_instrument_matching(
     rng = random.Random(options.trainer.seed + step)
     clap = ClapDirectory(newest or source, "the CLAP to train").load()
     data = _data(clap, options, rng)
+    clap.model.train()
+    if options.freeze_text:
+        _freeze(clap.model.text_model, clap.model.text_projection)
     update = _optimizer_step(clap.model, options.steps, step)
     with Interruption() as interruption:
         while step < options.steps and not interruption.asked:
@@ -103,9 +109,13 @@ def _save(clap: ClapParts, target: Path, step: int) -> Path:
     return finished
 
 
+def _freeze(*modules: torch.nn.Module) -> None:
+    for module in modules:
+        module.eval().requires_grad_(False)
+
+
 def _optimizer_step(model: torch.nn.Module, steps: int, taken: int) -> Callable[[Tensor], None]:
     """A function that takes an optimizer step for a loss; `taken` of the `steps` were taken before."""
-    model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()  # its statistics of mel bands are those of clean sound

@@ -44,13 +44,19 @@ class Codec(nn.Module):
     def load(cls, config: ModelConfig, device: torch.device) -> "Codec":
         """The codec and the decoder that `encodec_cfg` names. Raises UserError, also if they do not fit the
         config."""
-        section, quantizers = config.encodec_cfg, config.num_acoustic_quantizers
+        codec, name = cls.load_without_decoder(config, device), config.encodec_cfg.decoder
+        if name is None:
+            return codec
+        decoder = load_decoder(config.backbone(name), codec.model, codec.quantizers)
+        return cls(codec.model, codec.quantizers, decoder).to(codec._device)
+
+    @classmethod
+    def load_without_decoder(cls, config: ModelConfig, device: torch.device) -> "Codec":
+        """The codec that `encodec_cfg` names with its own decoder, whatever decoder it names. Raises UserError."""
+        quantizers = config.num_acoustic_quantizers
         model = _load_model(config)
-        _check(section, model, quantizers)
-        decoder = None
-        if section.decoder is not None:
-            decoder = load_decoder(config.backbone(section.decoder), model, quantizers)
-        return cls(model, quantizers, decoder).to("cpu" if device.type == "mps" else device)
+        _check(config.encodec_cfg, model, quantizers)
+        return cls(model, quantizers).to("cpu" if device.type == "mps" else device)
 
     def train(self, mode: bool = True) -> "Codec":
         """Stays in evaluation mode: codebooks must not move."""

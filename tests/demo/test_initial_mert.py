@@ -56,5 +56,5 @@ def test_the_demo_starts_as_the_config_says(tmp_path: Path) -> None:
     config = json.loads((DEMO / "configs/train_mert.json").read_text())
     script = (DEMO / "train.sh").read_text()
     assert config["trainer"]["init"] == "results/demo_model/initial_mert"
-    assert 'initial_mert.py onset_bank "$OUT/initial_mert" --config demo/configs/train_mert.json' in script
+    assert 'initial_mert.py onset_bank "$OUT/initial_mert" --config "$CONFIGS/train_mert.json"' in script
     assert run("onset_bank", tmp_path / "mert", DEMO / "configs/train_mert.json").returncode == 0

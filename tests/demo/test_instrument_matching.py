@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from helpers import forks
 from helpers.paths import DEMO, REPOSITORY
+from safetensors.torch import load_file
 
 from demo.corpus.corpus import Clip
 from demo.corpus.instruments import INSTRUMENTS
@@ -62,6 +64,20 @@ def test_the_losses_fall_and_training_continues_from_the_clap_that_was_written(c
     first, last = ([float(re.search(f"(?:, |: ){name} ([0-9.]+)", line)[1]) for name in names] for line in reported)
     assert sum(last) < sum(first)
     assert {file.name for file in (target / "step_00000040").iterdir()} >= {"config.json", "model.safetensors"}
+
+
+@pytest.mark.slow
+def test_a_frozen_text_tower_stays_and_the_audio_tower_learns(clips, tmp_path):
+    done = run(
+        BUNDLE / "clap", tmp_path, "--config", clips / "clap.json", "--model_config", MODEL,
+        "--steps", 2, "--batch_size", 4, "--freeze_text",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    before = load_file(BUNDLE / "clap/model.safetensors")
+    after = load_file(tmp_path / "step_00000002/model.safetensors")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name].float(), after[name].float())}
+    assert changed >= {"audio_model", "audio_projection"}
+    assert not changed & {"text_model", "text_projection"}
 
 
 def test_a_folder_without_a_clap_is_one_clear_line(clips, tmp_path):

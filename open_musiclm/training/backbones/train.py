@@ -103,7 +103,7 @@ def train_vocos(
     Raises UserError.
     """
     with _begin(options, config.architecture, config.trainer) as run:
-        codec = Codec.load(model_config, run.accelerator.device)
+        codec = Codec.load_without_decoder(model_config, run.accelerator.device)  # the config names this run's result
         trainer = VocosTrainer(run.accelerator, codec, vocos_architecture(config.architecture, codec), config.trainer)
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
