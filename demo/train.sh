@@ -3,7 +3,7 @@
 # results/demo_model/bundle. Run it from the repository's root. After an interruption, run it again to resume.
 # It uses a GPU if there is one. Variables:
 #   PYTHON           the interpreter
-#   SHARE            share of each training's steps: SHARE=0.01 HOURS=0.3 tries the whole chain in a quarter of an hour
+#   SHARE            share of each training's steps: SHARE=0.01 HOURS=0.1 tries the whole chain in a quarter of an hour
 #   HOURS            hours of music
 #   SOUNDFONT        a General MIDI soundfont, else one is found
 #   CLAP_SOUNDFONTS  more of them, separated by spaces: CLAP then knows other sounds of the instruments too
