@@ -1,7 +1,8 @@
-"""Compares frame rates of a spectral codec at equal bit rates, without training a network.
+"""Compares frame rates of a spectral codec at equal bit rates, trained or not.
 
-Each codec is what scripts/train_spectral_codec.py starts from: a linear map to the principal components of a frame of
-the log-frequency spectrogram, with residual codebooks fitted to them. "spectrogram" is the distance in nats of the
+A codec is a directory that scripts/train_spectral_codec.py wrote, or RATE:CODEBOOKSxSIZE, which stands for what that
+script starts from: a linear map to the principal components of a frame of the log-frequency spectrogram, with residual
+codebooks fitted to them. "spectrogram" is the distance in nats of the
 spectrogram decoded from the codes, on held-out sound. The nats to predict a frame given the previous one are those of
 benchmarks/code_prediction.py. From too few training clips nothing is learned: then they exceed the logarithm of the
 size of a codebook.
@@ -36,7 +37,7 @@ Waves = Sequence[Float[Tensor, "1 samples"]]
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    parser.add_argument("codecs", nargs="+", type=_architecture, help="frames per second, codebooks, their size")
+    parser.add_argument("codecs", nargs="+", type=_codec, help="RATE:CODEBOOKSxSIZE, or a spectral codec's directory")
     parser.add_argument("--clips", type=Path, required=True, help="folder of held-out sound")
     parser.add_argument("--training", type=Path, required=True, help="folder of sound that codecs are fitted to")
     parser.add_argument("--seconds", type=cli.positive_float, default=8.0, help="of each clip, from its beginning")
@@ -55,12 +56,15 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"--training, --clips: one has no clip of {arguments.seconds} s or more")
     cli.say("| frames/s | codebooks | kbps | spectrogram | nats a frame | nats a second |")
     cli.say("| --- " * 6 + "|")
-    for architecture in arguments.codecs:
-        cli.say(f"| {_measured(architecture, training, held_out, arguments.prediction_steps)} |")
+    for named in arguments.codecs:
+        codec = SpectralCodec.load(named).eval() if isinstance(named, Path) else _fitted(named, training)
+        cli.say(f"| {_measured(codec, training, held_out, arguments.prediction_steps)} |")
 
 
-def _architecture(text: str) -> SpectralArchitecture:
-    """A codec of RATE:CODEBOOKSxSIZE with about a hundred spectrogram frames a second."""
+def _codec(text: str) -> Path | SpectralArchitecture:
+    """A directory, or a codec of RATE:CODEBOOKSxSIZE with about a hundred spectrogram frames a second."""
+    if Path(text).is_dir():
+        return Path(text)
     found = re.fullmatch(r"(\d+):(\d+)x(\d+)", text)
     if not found or not int(found[1]) or _SAMPLE_HZ % int(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r}: expected for example 25:6x1024; the rate divides {_SAMPLE_HZ}")
@@ -86,8 +90,8 @@ def _fitted(architecture: SpectralArchitecture, training: Waves) -> SpectralCode
     return SpectralCodec(model, architecture)
 
 
-def _measured(architecture: SpectralArchitecture, training: Waves, held_out: Waves, steps: int) -> str:
-    codec, distances = _fitted(architecture, training), []
+def _measured(codec: SpectralCodec, training: Waves, held_out: Waves, steps: int) -> str:
+    distances = []
     with torch.no_grad():
         coded, coded_held_out = (
             [codec.encode(wave, codec.codebooks)[0] for wave in some] for some in (training, held_out)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.paths import REPOSITORY
+from helpers.paths import DEMO, REPOSITORY
 
 from open_musiclm import audio
 
@@ -31,10 +31,13 @@ def test_frame_rates_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
     for number in range(2):
         noise = torch.randn(60000, generator=torch.Generator().manual_seed(number)) * torch.linspace(0, 0.2, 60000)
         audio.write_wave(tmp_path / f"{number}.wav", noise, 24000)
-    command = ["25:3x2", "75:1x2", "--clips", str(tmp_path), "--training", str(tmp_path), "--seconds", "2.5"]
+    trained = str(DEMO / "bundle/encodec")
+    command = ["25:3x2", "75:1x2", trained, "--clips", str(tmp_path), "--training", str(tmp_path), "--seconds", "2.5"]
     frame_rates.main(frame_rates.arguments().parse_args([*command, "--prediction_steps", "5"]))
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[:3] for row in rows] == [["25", "3 x 2", "0.07"], ["75", "1 x 2", "0.07"]]
+    assert [row[:3] for row in rows] == [
+        ["25", "3 x 2", "0.07"], ["75", "1 x 2", "0.07"], ["25", "6 x 1024", "1.50"]
+    ]  # fmt: skip
     assert all(0 < float(row[3]) < 3 for row in rows)
     with pytest.raises(SystemExit):
-        frame_rates.arguments().parse_args(["37:3x2", *command[2:]])
+        frame_rates.arguments().parse_args(["37:3x2", *command[3:]])
