@@ -1,6 +1,9 @@
 """Devices (cuda, mps, cpu) and precisions."""
 
+from functools import cache
+
 import torch
+from torch.nn import functional
 
 from open_musiclm.config import Precision, TrainingPrecision
 from open_musiclm.errors import UserError
@@ -36,6 +39,24 @@ def products_in(name: TrainingPrecision, device: torch.device) -> torch.autocast
     """A context in which matrix products and convolutions run in that precision; weights stay as they are."""
     bfloat16 = choose_precision(name, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+
+def convolutions_in(name: TrainingPrecision, device: torch.device) -> torch.autocast:
+    """`products_in` for convolutions of few channels: float32 on a CPU that computes them wrongly in bfloat16."""
+    return products_in("float32" if device.type == "cpu" and not _cpu_convolves_in_bfloat16() else name, device)
+
+
+@cache
+def _cpu_convolves_in_bfloat16() -> bool:
+    """Whether a bfloat16 convolution of 16 channels with a stride of 8 is right.
+
+    oneDNN's for AMX (torch 2.11) are wrong with 8, 16 or 24 channels and a stride that is a multiple of 4.
+    """
+    rng = torch.Generator().manual_seed(0)
+    waves, weight = torch.randn(2, 16, 256, generator=rng), torch.randn(32, 16, 16, generator=rng)
+    right = functional.conv1d(waves, weight, stride=8)
+    found = functional.conv1d(waves.bfloat16(), weight.bfloat16(), stride=8).float()
+    return bool((found - right).norm() < 0.1 * right.norm())
 
 
 def _cpu_has_bfloat16() -> bool:

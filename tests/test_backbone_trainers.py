@@ -39,7 +39,7 @@ from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, 
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor, train_text_tokenizer
 from open_musiclm.training.backbones.codebooks import quantize_and_update
 from open_musiclm.training.backbones.constant_q import ConstantQ
-from open_musiclm.training.backbones.encodec import EncodecTrainer
+from open_musiclm.training.backbones.encodec import CROP, EncodecTrainer
 from open_musiclm.training.backbones.encodec_losses import Balancer, SpectrogramLoss
 from open_musiclm.training.backbones.mert import MertTraining, build_mert
 from open_musiclm.training.backbones.mert_losses import MertHeads, frames_at, mask_spans
@@ -427,6 +427,23 @@ def test_train_mert_names_an_init_that_does_not_fit(sounds, tmp_path, codec_conf
     options = RunOptions("mert", tmp_path / "mert", log_with="none", device="cpu")
     with pytest.raises(UserError, match=r"begun/model\.safetensors: does not fit this MERT"):
         train_mert(MertTrainingConfig.model_validate(content), load_model_config(codec_config), options, None)
+
+
+def test_an_encodec_learns_the_same_in_bfloat16_as_in_float32():
+    """With 16 channels and a stride of 8, which some CPUs convolve wrongly in bfloat16."""
+    architecture = EncodecArchitecture(
+        dimension=16, n_filters=16, ratios=[2, 4, 5, 8], lstm=1, n_q=2, bins=16, target_bandwidths=[0.6]
+    )
+    batch = IndexedBatch(SoundBatch({CROP: tones(4, 0.5, 24000)}, []), range(4))
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        config = EncodecTrainerConfig.model_validate(
+            {"folder": "", "num_train_steps": 1, "batch_size": 4, "lr": 1e-4, "precision": precision}
+        )
+        metrics = EncodecTrainer(Accelerator(cpu=True), architecture, config).train_step(iter([batch]), 0).metrics
+        losses[precision] = [metrics["spectrogram"], metrics["commitment"]]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
 
 
 @pytest.mark.parametrize(("init", "lets_sound_through"), [("random", False), ("transform", True)])
