@@ -180,7 +180,7 @@ def test_two_processes_train_the_same_adapter(
 ) -> None:
     """What is random belongs to the example. Adam makes much of rounding where gradients are nearly zero, hence the
     tolerance of later steps."""
-    lora = {"lora": {"rank": 2, "dropout": dropout}, "stage": "coarse", "ema_decay": 0.9}
+    lora = {"lora": {"rank": 2, "dropout": dropout}, "stage": "coarse", "ema_decay": 0.9, "precision": "float32"}
     base = ["--fine_tune_from", frames_stack.folder]
     train(frames_stack, tokens, tmp_path / "one", *base, **lora, batch_size=4, num_train_steps=4)
     train(frames_stack, tokens, tmp_path / "two", *base, processes=2, **lora, batch_size=2, num_train_steps=4)
