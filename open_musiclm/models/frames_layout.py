@@ -72,9 +72,13 @@ class FramesLayout(TokenLayout):
                 "cross_entropy_loss_weights: with token_layout frames only the last sequence is predicted; set the "
                 "others to 0"
             )
-        scores = torch.einsum("bpd,qcd->bpqc", hidden[:, self.prefix.length :], self.logit_weights)
-        own = undelayed(scores, ids[-1].shape[1]).flatten(1, 2)
-        return [None, None, own], [sequence.flatten(1) for sequence in ids]
+        frames = ids[-1].shape[1]
+        # one product per quantizer, of the positions that predict it: the gradient of logits cut apart is costly
+        scores = [
+            functional.linear(hidden[:, start : start + frames], weights)
+            for start, weights in enumerate(self.logit_weights, self.prefix.length)
+        ]
+        return [None, None, torch.stack(scores, dim=2).flatten(1, 2)], [sequence.flatten(1) for sequence in ids]
 
 
 class PrefixEmbedding(nn.Module):
