@@ -1,4 +1,4 @@
-"""Write an untrained MERT directory for train_mert to start from: an onset bank or a filter bank (demo/backbones).
+"""Write an untrained MERT directory for train_mert to start from: an onset bank (demo/backbones/onset_bank.py).
 
 Name it as trainer.init in the config of scripts/train_mert.py, which also gives its architecture.
 """
@@ -8,12 +8,9 @@ from pathlib import Path
 
 from open_musiclm import cli
 
-BANKS = ("onset_bank", "filter_bank")
-
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("bank", choices=BANKS, help="initial features")
     parser.add_argument("target", type=Path, help="the directory to write")
     parser.add_argument("--config", type=Path, required=True, help="the config that scripts/train_mert.py will get")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
@@ -23,7 +20,6 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     import torch
 
-    from demo.backbones.filter_bank import start_as_filter_bank
     from demo.backbones.onset_bank import start_as_onset_bank
     from open_musiclm.config.backbones import MertTrainingConfig
     from open_musiclm.config.json_files import load_section
@@ -31,8 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     torch.manual_seed(arguments.seed)
     model = build_mert(load_section(arguments.config, MertTrainingConfig).architecture)
-    start = {"onset_bank": start_as_onset_bank, "filter_bank": start_as_filter_bank}[arguments.bank]
-    start(model)
+    start_as_onset_bank(model)
     model.save_pretrained(arguments.target)
     cli.say(f"wrote {arguments.target}; name it as trainer.init in {arguments.config}")
 

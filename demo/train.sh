@@ -66,7 +66,7 @@ backbone clap clap
     --config "$CONFIGS/train_clap.json" --model_config "$MODEL" \
     --steps "$(awk "BEGIN { print int(2500 * $SHARE + 0.999) }")"
 "$PYTHON" demo/halve_weights.py "$(newest "$OUT/clap/matching")" "$CONFIGS/clap"
-"$PYTHON" demo/initial_mert.py onset_bank "$OUT/initial_mert" --config "$CONFIGS/train_mert.json"
+"$PYTHON" demo/initial_mert.py "$OUT/initial_mert" --config "$CONFIGS/train_mert.json"
 backbone mert mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
     if [ ! -e "$OUT/$name/done" ]; then

@@ -1,8 +1,8 @@
 """Initialises HuBERT as an onset bank: features are the log loudness of bands, and the strength of onsets.
 
-Behind a filter bank the usual norm makes every frame equally loud: a repeated note leaves no trace, and k-means over
-such features separates timbres but hardly any rhythm. An onset bank keeps loudness, and two layers of the transformer
-compute a spectral flux:
+Behind the front end's filters the usual norm makes every frame equally loud: a repeated note leaves no trace, and
+k-means over such features separates timbres but hardly any rhythm. An onset bank keeps loudness, and two layers of the
+transformer compute a spectral flux:
 
 1. the positional convolution puts the previous frame beside each frame;
 2. the first layer's feed-forward network takes logarithms of both, as piecewise linear functions with a kink every two
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import HubertModel
 
-from demo.backbones.filter_bank import FEWEST_CHANNELS, set_front_end
+from demo.backbones.front_end import FEWEST_CHANNELS, set_front_end
 from open_musiclm.errors import UserError
 
 _LOUDNESS = 20.0  # of the projection: GELU hardly changes values well above 1

@@ -1,7 +1,7 @@
-"""Initialises HuBERT's front end as a bank of band-pass filters, so that little training is enough.
+"""Sets HuBERT's front end to a bank of band-pass filters.
 
 Seven strided convolutions turn samples into 50 frames a second, or 25. Random weights pass on hardly more than loudness
-and brightness, too little for a transformer that has to predict pitches. As a filter bank, the first four pass the
+and brightness, too little to find pitches or onsets in. As a filter bank, the first four pass the
 whole wave on, because GELU(x) - GELU(-x) = x; the last three split off the loudness of narrow bands, the highest first,
 because GELU(x) + GELU(-x) is about |x|, each over as many samples as its width allows.
 """
@@ -21,8 +21,6 @@ _WHOLE_LAYERS = 4  # pass the wave on as it is
 _HIGH_BANDS, _MIDDLE_SHARE = 10, 1 / 16  # of the channels; the low bands take what is left
 _EDGES = (0.45, 0.1, 0.044, 0.005)  # cycles a sample; at 16 kHz 7200, 1600, 700 and 80 Hz
 _GAIN = 60.0  # of a filter for one cycle a sample; lower ones have less, where music has more
-# Of the convolution that tells positions: it averages over a second, and loudness is what averages leave.
-_POSITION_GAIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,20 +33,11 @@ class _Channels:
 
 
 @torch.no_grad()
-def start_as_filter_bank(model: HubertModel) -> None:
-    """Sets front end and projection of a new model with HuBERT's seven convolutions of at least `FEWEST_CHANNELS`."""
-    sums = set_front_end(model)
-    projection: Any = model.feature_projection.projection
-    orthogonal = torch.nn.init.orthogonal_(torch.empty(projection.out_features, len(sums)))  # bands stay separate
-    projection.weight.copy_(orthogonal @ sums)
-    position: Any = model.encoder.pos_conv_embed.conv
-    position.parametrizations.weight.original0.mul_(_POSITION_GAIN)
-
-
-@torch.no_grad()
 def set_front_end(model: HubertModel) -> Float[Tensor, "bands channels"]:
-    """Sets the seven convolutions; returns which of their last channels sum to each band's loudness, the highest band
-    first."""
+    """Sets the seven convolutions of a model with at least `FEWEST_CHANNELS`.
+
+    Returns which of their last channels sum to each band's loudness, the highest band first.
+    """
     layers: list[Any] = [layer.conv for layer in model.feature_extractor.conv_layers]
     width, block = layers[0].out_channels, 1
     signal = _Channels(torch.ones(1, 1), ())
