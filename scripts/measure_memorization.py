@@ -11,7 +11,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.set_defaults(results_folder=Path("results/memorization"))
     add_memorization_arguments(parser)
-    cli.add_model_arguments(parser)
+    cli.add_part_arguments(parser, ("semantic",))
     return parser
 
 

@@ -150,6 +150,13 @@ def test_what_generation_could_always_do_it_can() -> None:
         GenerationConfig.model_validate(fields)
 
 
+def test_guidance_is_a_tuple_or_a_list() -> None:
+    changed = GenerationConfig().updated({"cfg_scale": (4.0, 2.5, 1.0)})
+    assert changed == GenerationConfig(cfg_scale=[4.0, 2.5, 1.0])
+    with pytest.raises(UserError, match="cfg_scale"):
+        changed.updated({"cfg_scale": (4.0, 2.5)})
+
+
 def test_tables_of_positions_that_are_long_enough_are_enough() -> None:
     """As many as the longest sequence has tokens: a conditioning sequence with its end id, the last one without."""
     content = json.loads(READERS["model"][1].read_text())

@@ -173,6 +173,13 @@ def test_numbers_without_sense(name: str, value: str, capsys: pytest.CaptureFixt
         options(examples=1)
 
 
+@pytest.mark.parametrize("argument", [["--coarse_path", "coarse"], ["--fine_path", "fine"], ["--trust_remote_code"]])
+def test_parts_that_are_not_loaded_have_no_arguments(argument: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        load_script(SCRIPT).arguments().parse_args(["--tokens", "tokens", *argument])
+    assert f"unrecognized arguments: {argument[0]}" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
 def test_the_script_writes_a_card_and_a_page(stack: Stack, store: TokenStore, tmp_path: Path) -> None:
     module = load_script(SCRIPT)

@@ -21,6 +21,7 @@ from open_musiclm.cli.model import (
     add_checkpoint_arguments,
     add_model_arguments,
     add_model_config_argument,
+    add_part_arguments,
     add_tokenizer_arguments,
     add_trust_argument,
     hidden,

@@ -61,8 +61,9 @@ def add_edit_arguments(to: argparse.ArgumentParser) -> None:
 def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageName) -> None:
     """Sound files to regenerate from `first_stage` on."""
     to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
-    add_model_arguments(to, first_stage)
-    left_out = [f"{stage}_temperature" for stage in STAGE_NAMES[: STAGE_NAMES.index(first_stage)]]
+    first = STAGE_NAMES.index(first_stage)
+    add_model_arguments(to, STAGE_NAMES[first:])
+    left_out = [f"{stage}_temperature" for stage in STAGE_NAMES[:first]]
     if first_stage == "fine":
         left_out.append("return_coarse_wave")
     add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,9 +40,9 @@ def add_trust_argument(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_checkpoint_arguments(to: argparse.ArgumentParser, first_stage: StageName = "semantic") -> None:
-    """The trained parts from `first_stage` on, one path each."""
-    for stage in STAGE_NAMES[STAGE_NAMES.index(first_stage) :]:
+def add_checkpoint_arguments(to: argparse.ArgumentParser, stages: Sequence[StageName] = STAGE_NAMES) -> None:
+    """The trained parts, one path each: these stages, the quantizer and the k-means."""
+    for stage in stages:
         to.add_argument(f"--{stage}_path", type=Path, help=f"{stage} stage: a checkpoint or its results folder")
     add_tokenizer_arguments(to, required=False)
 
@@ -65,13 +65,18 @@ def add_adapter_arguments(to: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(to: argparse.ArgumentParser, first_stage: StageName = "semantic") -> None:
+def add_model_arguments(to: argparse.ArgumentParser, stages: Sequence[StageName] = STAGE_NAMES) -> None:
     """The model: one folder, or its parts one by one."""
+    add_part_arguments(to, stages)
+    add_trust_argument(to)
+
+
+def add_part_arguments(to: argparse.ArgumentParser, stages: Sequence[StageName]) -> None:
+    """A model of which the backbones are not needed."""
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
-    add_checkpoint_arguments(to, first_stage)
+    add_checkpoint_arguments(to, stages)
     add_adapter_arguments(to)
-    add_trust_argument(to)
 
 
 def model_paths_from(arguments: argparse.Namespace) -> ModelPaths:

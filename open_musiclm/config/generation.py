@@ -92,6 +92,11 @@ class GenerationConfig(Section):
         description="loudness of the written wave, LUFS; -16 is usual; peaks stay below -1 dBTP; default: unchanged",
     )
 
+    @field_validator("cfg_scale", mode="before")
+    @classmethod
+    def _tuple_as_list(cls, scale: object) -> object:
+        return list(scale) if isinstance(scale, tuple) else scale
+
     @field_validator("cfg_scale")
     @classmethod
     def _one_scale_per_stage(cls, scale: float | list[float]) -> float | list[float]:
