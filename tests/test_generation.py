@@ -28,7 +28,8 @@ from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
-from open_musiclm.models.stages import Stage, build_stage, corrupted_history, forgetful_mask
+from open_musiclm.models.scheduled_sampling import drawn, drawn_frames
+from open_musiclm.models.stages import Stage, build_stage, forgetful_mask
 from open_musiclm.models.token_layout import PADDING
 
 OPTIONS: dict[str, dict] = {
@@ -290,28 +291,46 @@ def test_condition_dropout_hides_all_conditioning_in_training_only(
     assert losses()[0] != losses()[1]
 
 
-@torch.no_grad()
-def test_a_corrupted_history_is_another_example_s_in_training_only() -> None:
+def with_layout(config: ModelConfig, token_layout: str) -> ModelConfig:
+    return config.model_copy(update={"coarse_cfg": config.coarse_cfg.model_copy(update={"token_layout": token_layout})})
+
+
+@pytest.mark.parametrize("token_layout", ["flat", "frames"])
+def test_scheduled_sampling_is_in_training_only(token_layout: str) -> None:
     torch.manual_seed(0)
-    stage = build_stage("coarse", small_config(history_corruption=0.999999, ff_dropout=0.0))
-    plain = build_stage("coarse", small_config(ff_dropout=0.0))
+    stage, plain = (
+        build_stage("coarse", with_layout(small_config(scheduled_sampling=share, ff_dropout=0.0), token_layout))
+        for share in (0.999999, 0.0)
+    )
     plain.load_state_dict(stage.state_dict())
-    different = [random_ids(stage, index, 3, 7) for index in range(3)]
-    alike = [ids[:1].expand(3, -1, -1) for ids in different]
+    ids = [random_ids(stage, index, 3, 7) for index in range(3)]
     seeds = torch.arange(3, dtype=torch.int32)
-    assert float(stage(different, seeds=seeds).loss) != float(plain(different, seeds=seeds).loss)
-    assert float(stage(alike, seeds=seeds).loss) == float(plain(alike, seeds=seeds).loss)
-    assert float(stage.eval()(different).loss) == float(plain.eval()(different).loss)
+    loss = stage(ids, seeds=seeds).loss
+    loss.backward()
+    assert not torch.equal(loss, plain(ids, seeds=seeds).loss)
+    assert torch.equal(loss, stage(ids, seeds=seeds).loss)
+    each = [stage([tokens[row : row + 1] for tokens in ids], seeds=seeds[row : row + 1]).loss for row in range(3)]
+    torch.testing.assert_close(torch.stack(each).mean(), loss)
+    with torch.no_grad():
+        assert float(stage.eval()(ids).loss) == float(plain.eval()(ids).loss)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 300), st.sampled_from([0.0, 0.5, 1.0]))
-def test_histories_are_corrupted_in_one_span_of_at_most_half(time: int, share: float) -> None:
-    chosen = corrupted_history(torch.arange(200, dtype=torch.int32), share, time)
-    assert int(chosen.sum(dim=1).max()) <= -(-time // 2)
-    begun = torch.nn.functional.pad(chosen, (1, 0)).int().diff(dim=1).clamp(min=0).sum(dim=1)
-    assert int(begun.max()) <= 1
-    assert float(begun.float().mean()) == pytest.approx(share, abs=0.12)
+def test_a_random_share_of_the_frames_is_drawn(time: int, share: float) -> None:
+    chosen = drawn_frames(torch.arange(400, dtype=torch.int32), share, time).float().mean(dim=1)
+    assert float(chosen.mean()) == pytest.approx(share / 2, abs=0.1)
+    if time > 50:
+        assert float((chosen > 0.02).float().mean()) == pytest.approx(share, abs=0.12)
+
+
+def test_draws_follow_the_probabilities_and_the_seed() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2, 0.0]).log().expand(2, 20_000, 4) * 0.85
+    found = drawn(logits, torch.tensor([3, 4], dtype=torch.int32))
+    shares = torch.stack([(found == number).float().mean(dim=1) for number in range(4)], dim=1)
+    torch.testing.assert_close(shares, torch.tensor([[0.5, 0.3, 0.2, 0.0]] * 2), atol=0.02, rtol=0)
+    assert torch.equal(found[1:], drawn(logits[1:], torch.tensor([4], dtype=torch.int32)))
+    assert not torch.equal(found[0], found[1])
 
 
 def test_a_generator_leaves_the_stage_to_be_freed() -> None:

@@ -33,6 +33,11 @@ def noise(seeds: Seeds, count: int) -> Int32[Tensor, "batch count"]:
     return mixed(seeds.unsqueeze(1) + mixed(places * _STEP))
 
 
+def uniform(seeds: Seeds, count: int) -> Float[Tensor, "batch count"]:
+    """`count` uniform numbers from 0 to 1 for every example."""
+    return noise(seeds, count).float() / 2**32 + 0.5
+
+
 def kept(seeds: Seeds, time: int, channels: int, share: float) -> Bool[Tensor, "batch time channels"]:
     """True for a `share` of all places at random."""
     rows = noise(seeds, time).unsqueeze(2)

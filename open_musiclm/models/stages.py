@@ -15,11 +15,12 @@ from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds, derived, noise
 from open_musiclm.models.flat_layout import FlatLayout
 from open_musiclm.models.frames_layout import FramesLayout
+from open_musiclm.models.scheduled_sampling import drawn, drawn_frames
 from open_musiclm.models.token_layout import PADDING, Ids, TokenLayout
 from open_musiclm.tokens import TokenStream, stage_streams
 
 FORGETFUL_MASK_SHARE = 0.15
-_CONDITION, _HISTORY = 1 << 16, 1 << 17  # what derives the seeds of each; blocks have the numbers below
+_CONDITION = 1 << 16  # what derives the seeds of condition dropout; blocks have the numbers below
 
 
 class StageLoss(NamedTuple):  # a tuple, for FSDP2 looks for the tensors of a module's output
@@ -40,7 +41,7 @@ class Stage(nn.Module):
         self.name = name
         self.layout = token_layout(sequences, config)
         self.condition_dropout = config.condition_dropout
-        self.history_corruption = config.history_corruption
+        self.scheduled_sampling = config.scheduled_sampling
 
     @property
     def sequences(self) -> tuple[TokenStream, ...]:
@@ -59,9 +60,9 @@ class Stage(nn.Module):
 
         `weights` defaults to 0 for the conditioning and 1 for the last sequence. In training mode 15% of all
         key positions, never the first, are hidden at random per example (forgetful mask); with probability
-        `condition_dropout` all conditioning of an example is hidden; with probability `history_corruption` a span of
-        its history comes from the example before it. These and dropout follow the examples' `seeds`, random ones where
-        none are given.
+        `condition_dropout` all conditioning of an example is hidden; with probability `scheduled_sampling` some frames
+        of its history are drawn by the stage. These and dropout follow the examples' `seeds`, random ones where none
+        are given.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
         logits, labels = self.training_logits(ids, [weight > 0 for weight in weights], seeds)
@@ -90,13 +91,23 @@ class Stage(nn.Module):
         if self.training and seeds is not None and self.condition_dropout:
             hidden = dropped_conditions(seeds, self.condition_dropout).unsqueeze(2)
             conditioning = [torch.where(hidden, PADDING, tokens) for tokens in conditioning]
-        if self.training and seeds is not None and self.history_corruption:
-            frames = corrupted_history(seeds, self.history_corruption, history.shape[1]).unsqueeze(2)
-            history = torch.where(frames, history.roll(1, 0), history)
+        if self.training and seeds is not None and self.scheduled_sampling:
+            history = self._partly_drawn(conditioning, history, seeds)
         x, mask, times = self.layout.embed([*conditioning, history])
         if self.training and seeds is not None:
             mask = mask & ~forgetful_mask(seeds, mask.shape[1])
         return self.layout.predictions(self.layout.transformer(x, times, mask, seeds), ids, wanted)
+
+    @torch.no_grad()
+    def _partly_drawn(self, conditioning: Sequence[Ids], history: Ids, seeds: Seeds) -> Ids:
+        """The history with some of its frames drawn from the stage's predictions, see `scheduled_sampling`."""
+        ids = [*conditioning, history]
+        x, mask, times = self.layout.embed(ids)
+        logits = self.layout.predictions(self.layout.transformer(x, times, mask), ids, [False] * len(ids))[0][-1]
+        assert logits is not None
+        tokens = drawn(logits[:, : history[0].numel(), : self.predicted.codebook_size], seeds).view_as(history)
+        frames = drawn_frames(seeds, self.scheduled_sampling, history.shape[1]).unsqueeze(2)
+        return torch.where(frames, tokens, history)
 
 
 def token_layout(sequences: Sequence[TokenStream], config: TransformerConfig) -> TokenLayout:
@@ -195,12 +206,3 @@ def forgetful_mask(seeds: Seeds, positions: int) -> Bool[Tensor, "batch position
 def dropped_conditions(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
     """True for a `share` of the examples at random: those that are trained without their conditioning."""
     return noise(derived(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)
-
-
-def corrupted_history(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
-    """In a `share` of the examples one span of up to half their time steps, anywhere."""
-    choice, start, length = (noise(derived(seeds, _HISTORY), 3).float() / 2**32 + 0.5).unbind(1)
-    start, length = (start * time).floor(), (length * time / 2).ceil()
-    length = torch.where(choice < share, length, 0)
-    steps = torch.arange(time, device=seeds.device)
-    return (steps >= start[:, None]) & (steps < (start + length)[:, None])
