@@ -75,7 +75,9 @@ def model_config(dim: int = 16) -> ModelConfig:
         hubert_kmeans_cfg=HubertKmeansConfig(codebook_size=CODES),
         encodec_cfg=EncodecConfig(codebook_size=CODES),
         semantic_cfg=SemanticConfig(dim=dim, depth=1, heads=2, relative_position_bias_type="t5"),
-        coarse_cfg=CoarseConfig(dim=dim, depth=1, heads=2, token_layout="frames", conditioning_kernel=3),
+        coarse_cfg=CoarseConfig(
+            dim=dim, depth=1, heads=2, token_layout="frames", conditioning_kernel=3, scheduled_sampling=0.85
+        ),
         fine_cfg=FineConfig(dim=16, depth=1, heads=2),
     )
 
