@@ -28,7 +28,7 @@ from open_musiclm.generation.cuda_graphs import GraphCache
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
 from open_musiclm.generation.stage_generator import StageGenerator
-from open_musiclm.models.scheduled_sampling import drawn, drawn_frames
+from open_musiclm.models.scheduled_sampling import sampled_frames, sampled_tokens
 from open_musiclm.models.stages import Stage, build_stage, forgetful_mask
 from open_musiclm.models.token_layout import PADDING
 
@@ -318,7 +318,7 @@ def test_scheduled_sampling_is_in_training_only(token_layout: str) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 300), st.sampled_from([0.0, 0.5, 1.0]))
 def test_a_random_share_of_the_frames_is_drawn(time: int, share: float) -> None:
-    chosen = drawn_frames(torch.arange(400, dtype=torch.int32), share, time).float().mean(dim=1)
+    chosen = sampled_frames(torch.arange(400, dtype=torch.int32), share, time).float().mean(dim=1)
     assert float(chosen.mean()) == pytest.approx(share / 2, abs=0.1)
     if time > 50:
         assert float((chosen > 0.02).float().mean()) == pytest.approx(share, abs=0.12)
@@ -326,10 +326,10 @@ def test_a_random_share_of_the_frames_is_drawn(time: int, share: float) -> None:
 
 def test_draws_follow_the_probabilities_and_the_seed() -> None:
     logits = torch.tensor([0.5, 0.3, 0.2, 0.0]).log().expand(2, 20_000, 4) * 0.85
-    found = drawn(logits, torch.tensor([3, 4], dtype=torch.int32))
+    found = sampled_tokens(logits, torch.tensor([3, 4], dtype=torch.int32))
     shares = torch.stack([(found == number).float().mean(dim=1) for number in range(4)], dim=1)
     torch.testing.assert_close(shares, torch.tensor([[0.5, 0.3, 0.2, 0.0]] * 2), atol=0.02, rtol=0)
-    assert torch.equal(found[1:], drawn(logits[1:], torch.tensor([4], dtype=torch.int32)))
+    assert torch.equal(found[1:], sampled_tokens(logits[1:], torch.tensor([4], dtype=torch.int32)))
     assert not torch.equal(found[0], found[1])
 
 

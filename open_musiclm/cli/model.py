@@ -72,7 +72,7 @@ def add_model_arguments(to: argparse.ArgumentParser, stages: Sequence[StageName]
 
 
 def add_part_arguments(to: argparse.ArgumentParser, stages: Sequence[StageName]) -> None:
-    """A model of which the backbones are not needed."""
+    """The same for a script that loads no backbone, and so needs no `--trust_remote_code`."""
     to.add_argument("--checkpoint_dir", default=None, help="a bundle: the folder, or hub id, that holds all parts")
     to.add_argument("--model_config", type=Path, default=None, help="JSON file with the model config")
     add_checkpoint_arguments(to, stages)

@@ -202,7 +202,7 @@ class TransformerConfig(Section):
     scheduled_sampling: Probability = Field(
         default=0.0,
         description="training: share of examples in whose history (the tokens before the predicted one) a random share "
-        "of the frames are drawn by the stage itself; which costs one more forward pass",
+        "of the frames is sampled from the stage's own predictions; costs one more forward pass a step",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Scheduled sampling: in training, part of the history is drawn by the stage itself, as all of it is in generation.
+"""Scheduled sampling: in training, part of the history is sampled from the stage's own predictions, as in generation.
 
 A stage that has only seen real histories does not know its own errors (exposure bias). So it first draws every token
 from what it predicts after the real history, all in parallel; then it learns to predict the real tokens after a history
@@ -15,14 +15,14 @@ _TEMPERATURE = 0.85  # of the draws: generation takes less than 1 too
 _SHARES, _FRAMES, _DRAWS = 1 << 17, 1 << 18, 1 << 19  # what derives the seeds of each
 
 
-def drawn_frames(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
+def sampled_frames(seeds: Seeds, share: float, time: int) -> Bool[Tensor, "batch time"]:
     """In a `share` of the examples a random share of the frames, from none to all."""
     chosen, amount = uniform(derived(seeds, _SHARES), 2).unbind(1)
     amount = torch.where(chosen < share, amount, 0.0)
     return uniform(derived(seeds, _FRAMES), time) < amount[:, None]
 
 
-def drawn(logits: Float[Tensor, "batch tokens classes"], seeds: Seeds) -> Int[Tensor, "batch tokens"]:
+def sampled_tokens(logits: Float[Tensor, "batch tokens classes"], seeds: Seeds) -> Int[Tensor, "batch tokens"]:
     """One class per token, drawn with the examples' own random numbers."""
     summed = (logits.float() / _TEMPERATURE).softmax(dim=-1).cumsum(dim=-1)
     numbers = uniform(derived(seeds, _DRAWS), logits.shape[1]).unsqueeze(-1)

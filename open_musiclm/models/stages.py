@@ -15,7 +15,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds, derived, noise
 from open_musiclm.models.flat_layout import FlatLayout
 from open_musiclm.models.frames_layout import FramesLayout
-from open_musiclm.models.scheduled_sampling import drawn, drawn_frames
+from open_musiclm.models.scheduled_sampling import sampled_frames, sampled_tokens
 from open_musiclm.models.token_layout import PADDING, Ids, TokenLayout
 from open_musiclm.tokens import TokenStream, stage_streams
 
@@ -92,21 +92,21 @@ class Stage(nn.Module):
             hidden = dropped_conditions(seeds, self.condition_dropout).unsqueeze(2)
             conditioning = [torch.where(hidden, PADDING, tokens) for tokens in conditioning]
         if self.training and seeds is not None and self.scheduled_sampling:
-            history = self._partly_drawn(conditioning, history, seeds)
+            history = self._partly_sampled(conditioning, history, seeds)
         x, mask, times = self.layout.embed([*conditioning, history])
         if self.training and seeds is not None:
             mask = mask & ~forgetful_mask(seeds, mask.shape[1])
         return self.layout.predictions(self.layout.transformer(x, times, mask, seeds), ids, wanted)
 
     @torch.no_grad()
-    def _partly_drawn(self, conditioning: Sequence[Ids], history: Ids, seeds: Seeds) -> Ids:
+    def _partly_sampled(self, conditioning: Sequence[Ids], history: Ids, seeds: Seeds) -> Ids:
         """The history with some of its frames drawn from the stage's predictions, see `scheduled_sampling`."""
         ids = [*conditioning, history]
         x, mask, times = self.layout.embed(ids)
         logits = self.layout.predictions(self.layout.transformer(x, times, mask), ids, [False] * len(ids))[0][-1]
         assert logits is not None
-        tokens = drawn(logits[:, : history[0].numel(), : self.predicted.codebook_size], seeds).view_as(history)
-        frames = drawn_frames(seeds, self.scheduled_sampling, history.shape[1]).unsqueeze(2)
+        tokens = sampled_tokens(logits[:, : history[0].numel(), : self.predicted.codebook_size], seeds).view_as(history)
+        frames = sampled_frames(seeds, self.scheduled_sampling, history.shape[1]).unsqueeze(2)
         return torch.where(frames, tokens, history)
 
 
