@@ -159,11 +159,11 @@ def _examined(
 class _Here(Executor):
     """Does the work in this process, for a single worker."""
 
-    def submit(self, work, /, *arguments):  # type: ignore[no-untyped-def]
+    def submit(self, work, /, *arguments, **named):  # type: ignore[no-untyped-def]
         """The result of a finished call."""
         done: Future = Future()
         try:
-            done.set_result(work(*arguments))
+            done.set_result(work(*arguments, **named))
         except Exception as error:
             done.set_exception(error)
         return done
