@@ -1,10 +1,10 @@
-"""Checks every tensor shape in the package's signatures while the tests run; one small model for all tests."""
+"""Checks the tensor shapes in the package's signatures while the tests run; one small model for all tests."""
 
 import os
 import tempfile
 from pathlib import Path
 
-import helpers.typechecker  # noqa: F401 (the hook takes it by name)
+import helpers.typechecker
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,6 +28,12 @@ SLOWEST = ("test_wrong_inputs", "test_mutated_sounds", "test_clap_laion", "test_
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest files first: of several processes none is then left with one of them at the end."""
     items.sort(key=lambda item: item.path.stem not in SLOWEST)
+
+
+@pytest.fixture(autouse=True)
+def checks_of_signatures() -> None:
+    """Each test begins with them."""
+    helpers.typechecker.check_the_next_calls()
 
 
 @pytest.fixture(scope="session")
