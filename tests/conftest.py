@@ -1,6 +1,7 @@
 """Checks the tensor shapes in the package's signatures while the tests run; one small model for all tests."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from jaxtyping import install_import_hook
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Each test process has its own folder for code that comes with a model: two that write one at once break it.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="open_musiclm_tests_")
+# Under nohup this process ignores the signal, and its children would too; a handler is not passed on to them.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 install_import_hook(["open_musiclm", "demo"], "helpers.typechecker.checked")
 
 import numpy as np  # noqa: E402 (the hook has to come first)
