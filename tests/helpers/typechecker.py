@@ -12,7 +12,7 @@ from beartype import BeartypeConf, beartype
 
 MOST_CHECKS = 5_000
 _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))  # a whole number may stand where a float is asked for
-_left = 0
+_left = MOST_CHECKS
 
 
 def check_the_next_calls() -> None:
@@ -30,7 +30,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     def counted(*args: Any, **kwargs: Any) -> Any:
         global _left
         _left -= 1
-        if _left == 0:
+        if _left <= 0:  # threads may count past it
             jaxtyping.config.update("jaxtyping_disable", True)
         return checks(*args, **kwargs)
 
