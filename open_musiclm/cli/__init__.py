@@ -3,7 +3,16 @@
 Imports nothing heavy, so that every script answers `--help` at once; scripts import torch inside `main`.
 """
 
-from open_musiclm.cli.argument_types import OFF, fraction, loudness, positive_float, positive_int, prompt, sample_rate
+from open_musiclm.cli.argument_types import (
+    OFF,
+    fraction,
+    loudness,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    prompt,
+    sample_rate,
+)
 from open_musiclm.cli.edits import add_edit_arguments, add_regeneration_arguments, edit_from, regenerate
 from open_musiclm.cli.generation import (
     LENGTH_FIELDS,

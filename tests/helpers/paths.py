@@ -6,7 +6,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = REPOSITORY / "scripts"
 DEMO = REPOSITORY / "demo"
 # These scripts compute nothing on a device.
-WITHOUT_MODEL = {"bundle", "check_data", "convert_checkpoint", "make_demo_corpus", "merge_adapter", "prepare_dataset"}
+WITHOUT_MODEL = {
+    "average_weights",
+    "bundle",
+    "check_data",
+    "convert_checkpoint",
+    "make_demo_corpus",
+    "merge_adapter",
+    "prepare_dataset",
+}
 
 
 def on_cpu(script: str) -> list[str]:
