@@ -13,7 +13,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("target", type=Path, help="the directory to write")
     parser.add_argument("--config", type=Path, required=True, help="the config that scripts/train_mert.py will get")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the random weights")
     return parser
 
 

@@ -20,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     cli.add_results_folder_argument(parser)
     parser.add_argument("--clips", type=cli.positive_int, default=10, help="how many clips")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other music")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="another seed gives other music")
     parser.add_argument("--soundfont", type=Path, default=None, help="a General MIDI soundfont, else one is found")
     return parser
 

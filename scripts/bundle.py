@@ -1,6 +1,7 @@
 """Pack the trained parts and the model config into one folder for --checkpoint_dir; optionally push it to the hub."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from open_musiclm import cli
@@ -41,7 +42,8 @@ def main(arguments: argparse.Namespace) -> None:
         cli.say(f"pushing these files to {arguments.push_to_hub}")
         push(arguments.results_folder, arguments.push_to_hub)
         cli.say(f"pushed to {arguments.push_to_hub}")
-    cli.say(f"generate with: python scripts/infer_top_match.py PROMPT --checkpoint_dir {arguments.results_folder}")
+    folder = shlex.quote(str(arguments.results_folder))
+    cli.say(f"generate with: python scripts/infer_top_match.py PROMPT --checkpoint_dir {folder}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.checkpoints.bundle import convert
     from open_musiclm.config import load_model_config
 
-    name = arguments.checkpoint.with_suffix(".safetensors")
+    checkpoint = arguments.checkpoint if arguments.checkpoint.name.strip(".") else arguments.checkpoint.resolve()
+    name = checkpoint.with_suffix(".safetensors")
     if arguments.results_folder is not None:
         name = arguments.results_folder / name.name
     target = arguments.output or name

@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 
 from open_musiclm import cli
-from open_musiclm.cli.evaluation import add_evaluation_arguments, check_arguments, measures_from, options_from
+from open_musiclm.cli.evaluation import (
+    add_evaluation_arguments,
+    check_arguments,
+    measures_from,
+    named_models,
+    options_from,
+)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -24,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     check_packages()
     check_arguments(arguments)
-    folders, parts = arguments.folders, {"checkpoint_dir": str(arguments.checkpoint_dir)}
+    folders, parts = arguments.folders, named_models(arguments)
     if arguments.prompts is not None:
         prompts = read_prompts(arguments.prompts, arguments.num_prompts)
         model, parts = cli.load_model(arguments)

@@ -25,6 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
     edit = cli.edit_from(arguments)
     texts = read_prompts(arguments.prompts_file, arguments.prompts)
     prompts = cli.prompts_from(arguments, texts, () if edit else VARIED_PROMPTS)
+    if not (prompts or edit):
+        cli.no_prompt()
     model, parts = cli.load_model(arguments, edit.first_stage if edit else "semantic")
     from open_musiclm.generation.edit_files import edit_files
     from open_musiclm.generation.generate_files import generate_files

@@ -16,7 +16,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_results_folder_argument(parser)
     parser.add_argument("--output", type=Path, default=None, help="folder of the clips and their captions.jsonl")
     parser.add_argument("--hours", type=cli.positive_float, default=0.5, help="hours of music")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other music")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="another seed gives other music")
     parser.add_argument(
         "--soundfont", type=Path, default=None, help="a General MIDI soundfont (.sf2), else one is found"
     )

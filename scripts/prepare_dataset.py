@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from open_musiclm import cli
+from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interrupted
 
 
@@ -19,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--loudness", type=cli.loudness, default=None, help="loudness of each file, LUFS")
     parser.add_argument("--split_by", choices=("artist", "folder", "file"), default="folder", help="never parted")
     parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of these for validation")
-    parser.add_argument("--seed", type=int, default=0, help="seed of that choice")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of that choice")
     parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
     return parser
 
@@ -35,6 +36,8 @@ def main(arguments: argparse.Namespace) -> None:
     report = prepare_dataset(arguments.folder, arguments.results_folder, options)
     for line in summary(report, arguments.results_folder):
         cli.say(line)
+    if not (report.clips or report.interrupted):
+        raise UserError(f"{arguments.folder}: no file of it can be used")
     if report.interrupted:
         cli.say(f"interrupted; resume with: python {shlex.join(sys.argv)}")
         raise Interrupted(report.interrupted)

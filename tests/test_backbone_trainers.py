@@ -49,6 +49,7 @@ from open_musiclm.training.backbones.train import (
     EncodecTrainingConfig,
     SpectralCodecTrainingConfig,
     VocosTrainingConfig,
+    train_clap,
     train_mert,
 )
 from open_musiclm.training.backbones.transform_codec import start_as_transform_codec
@@ -378,6 +379,23 @@ def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
     again = run("train_clap", tmp_path, config, *resume_from("clap"))
     assert again.returncode == 0, again.stderr
     assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "clap")[2], rel=1e-4)
+
+
+def test_folders_named_train_and_valid_keep_the_split_of_a_clap(sounds, tmp_path, monkeypatch):
+    lines = [json.loads(line) for line in (sounds / "captions.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["file"] = f"{'valid' if number == 3 else 'train'}/{line['file']}"
+        write_wave(sounds / line["file"], read_sound(sounds / f"{number}.wav").wave, 24000)
+    (sounds / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    architecture = {"embedding_dim": 16, "text_dim": 16, "text_layers": 1, "text_heads": 2, "audio_dim": 8}
+    config = ClapTrainingConfig.model_validate(
+        {"architecture": {**architecture, "audio_depths": [1, 1], "audio_heads": [1, 2]}, "trainer": trainer(sounds)}
+    )
+    found = []
+    monkeypatch.setattr("open_musiclm.training.backbones.train._train", lambda trainer, data, *rest: found.append(data))
+    train_clap(config, RunOptions("clap", tmp_path / "clap", log_with="none", device="cpu"), None)
+    assert [path.name for path in found[0].validation.paths] == ["3.wav"]
+    assert len(found[0].training) == 5
 
 
 MERT = {"feature_dim": 16, "layers": 2, "heads": 2, "feed_forward_dim": 16, "front_end_channels": 8}

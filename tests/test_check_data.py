@@ -80,6 +80,14 @@ def test_too_little_sound_is_a_warning(tmp_path: Path) -> None:
     assert "1024 codes" in text
 
 
+def test_a_stage_that_the_model_has_not_is_not_mentioned(tmp_path: Path) -> None:
+    noise(tmp_path / "a.wav", 3.0, 8000)
+    model = load_model_config(SMALL.with_name("musiclm_small_32khz.json"))
+    facts, warnings = enough_for(check_folder(tmp_path), model, load_training_config(FMA))
+    assert any(line.startswith("coarse stage") for line in (*facts, *warnings))
+    assert not any("fine" in line.split() for line in (*facts, *warnings))
+
+
 def test_passes_and_the_steps_that_fit(tmp_path: Path) -> None:
     for name in "ab":
         noise(tmp_path / f"{name}.wav", 10.0)

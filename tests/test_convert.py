@@ -53,6 +53,20 @@ def test_devices_pipes_and_folders_are_never_replaced(tmp_path: Path, stack: Sta
     assert Path("/dev/null").is_char_device()
 
 
+def test_the_output_is_named_as_what_it_is(tmp_path: Path, stack: Stack) -> None:
+    with pytest.raises(UserError, match=r"semantic\.pt: expected a name that ends in \.safetensors"):
+        convert(stack.weights("semantic"), "semantic", stack.config, tmp_path / "semantic.pt")
+
+
+def test_the_folder_one_is_in(tmp_path: Path, stack: Stack) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(stack.weights("semantic"), folder)
+    command = [REPOSITORY / "scripts/convert_checkpoint.py", ".", "--kind", "semantic"]
+    assert forks.run([*command, "--model_config", stack.model_config], cwd=folder).returncode == 0
+    assert load_file(tmp_path / "run.safetensors").keys() == load_file(folder / "semantic.safetensors").keys()
+
+
 def test_nan_is_not_converted(tmp_path: Path, stack: Stack) -> None:
     tensors = torch.load(golden_file("semantic.transformer.pt"), weights_only=True)
     tensors["start_tokens.1"][3] = float("nan")

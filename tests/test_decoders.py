@@ -1,6 +1,7 @@
 """Vocos decoders: the released layout against the vocos package, and our own in training, generation and bundles."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from open_musiclm import GenerationConfig, MusicLM
 from open_musiclm.audio import find_sounds, read_sound, write_wave
 from open_musiclm.checkpoints.bundle import pack
 from open_musiclm.config import STAGE_NAMES, EncodecConfig, GlobalConfig, ModelConfig, load_model_config
+from open_musiclm.config.codecs import VocosTrainerConfig
 from open_musiclm.config.json_files import load_section
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.preprocess import Preprocessor
@@ -33,6 +35,7 @@ from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_
 from open_musiclm.tokenizers.own_directory import save_model
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
 from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
+from open_musiclm.training.backbones.coded_data import kept_data
 from open_musiclm.training.backbones.coded_sounds import CodedSounds
 from open_musiclm.training.backbones.train import VocosTrainingConfig
 from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
@@ -267,6 +270,19 @@ def test_train_vocos_writes_a_decoder_and_goes_on_as_if_never_stopped(sounds: Pa
     assert "broken.wav" in (whole / "failed_sounds.txt").read_text()
 
 
+def test_folders_named_train_and_valid_keep_the_split(sounds: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        side = tmp_path / ("valid" if number == 2 else "train")
+        side.mkdir(exist_ok=True)
+        shutil.copy(sounds / "sounds" / f"{number}.wav", side)
+    codec = Codec.load(config_of(sounds / "codec", None, 8, bandwidth=2.4, codebook_size=16), CPU)
+    places = {"folder": str(tmp_path), "codes_folder": str(tmp_path / "codes")}
+    trainer = VocosTrainerConfig.model_validate(train_config(sounds)["trainer"] | places)
+    data = kept_data(codec, trainer, Accelerator(cpu=True))
+    assert data.validation_examples == 1
+    assert len(data.training) == 3
+
+
 def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path) -> None:
     accelerator = Accelerator(cpu=True)
     codec = Codec.load(config_of(sounds / "codec", None, 8, bandwidth=2.4, codebook_size=16), CPU)
@@ -299,6 +315,8 @@ def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path
         ({"trainer": {"crop_seconds": 0.01}}, "shorter than a spectrogram's window"),
         ({"trainer": {"crop_seconds": 30}}, "none of the 4 sound files can be used"),
         ({"trainer": {"token_store": "nowhere"}}, "no preprocessed tokens there"),
+        ({"trainer": {"token_store": "nowhere", "codes_folder": None}}, "no preprocessed tokens there"),
+        ({"trainer": {"codes_folder": None}}, "codes_folder: missing; name a folder for the codes, or a token_store"),
     ],
 )
 def test_a_config_that_cannot_train_is_one_line(sounds: Path, tmp_path: Path, change: dict, words: str) -> None:

@@ -240,6 +240,7 @@ def test_a_reference_inside_what_is_evaluated_is_refused(folder: str, reference:
         (["{sounds}", "--reference", "{sounds}"], r"no model to embed with: give --checkpoint_dir"),
         (["{sounds}", "--reference", "{sounds}", "--seed", "-1"], r"--seed -1: expected 0 to 4294967295"),
         (["{sounds}", "--reference", "{sounds}", "--seed", "4294967296"], r"--seed 4294967296: expected 0 to"),
+        (["{sounds}", "--reference", "{sounds}", "--num_prompts", "5"], r"--num_prompts: needs --prompts"),
         (["{sounds}", "--reference", "{sounds}", "--metrics", "kl"], r"PaSST is not installed; pip install"),
         (["--reference", "{sounds}", "--prompts", "{empty}/none.txt"], r"none\.txt: cannot read: No such file"),
         (

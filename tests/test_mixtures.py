@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -164,12 +165,12 @@ def test_parts_that_cancel_each_other_are_refused(musiclm: MusicLM, monkeypatch:
         musiclm.embed_prompts([Prompt(PIANO, tune(0.5))])
 
 
-def asked(*words: str) -> list:
+def asked(*words: str, otherwise: Sequence[str] = ()) -> list:
     parser = argparse.ArgumentParser()
     parser.add_argument("prompts", nargs="*")
     add_prompt_arguments(parser)
     arguments = parser.parse_args(words)
-    return prompts_from(arguments, arguments.prompts)
+    return prompts_from(arguments, arguments.prompts, otherwise)
 
 
 def test_plain_prompts_stay_plain_whatever_they_end_with() -> None:
@@ -195,6 +196,15 @@ def test_a_file_whose_name_ends_with_a_number_is_that_file(tone: Path) -> None:
     (found,) = asked("--style_audio", str(colon))
     colon.rename(tone)
     assert str(found).startswith("a:7 ")
+
+
+def test_other_prompts_only_if_there_is_none(tone: Path) -> None:
+    assert asked(otherwise=[PIANO, CHOIR]) == [PIANO, CHOIR]
+    assert asked("flute", otherwise=[PIANO]) == ["flute"]
+    (style,) = asked("--style_audio", str(tone), otherwise=[PIANO, CHOIR])
+    assert isinstance(style, Prompt)
+    assert style.text is None
+    assert asked("--mix", otherwise=[PIANO, CHOIR]) == []
 
 
 @pytest.mark.parametrize("words", [[], ["--mix"]])

@@ -91,6 +91,18 @@ def test_a_tree_of_music_becomes_clips(tmp_path: Path, music: Path, capsys: pyte
     assert len(albums[1]) == 1
 
 
+def test_what_cannot_become_clips(tmp_path: Path, music: Path) -> None:
+    with pytest.raises(UserError, match=r"--seconds 0\.5: too short for a clip; give at least 2"):
+        prepare(music, tmp_path / "short", "--seconds", 0.5)
+    assert not (tmp_path / "short").exists()
+    silent = tmp_path / "silent"
+    soundfile.write(tmp_path / "a.wav", np.zeros(5 * HZ), HZ)
+    silent.mkdir()
+    (tmp_path / "a.wav").rename(silent / "a.wav")
+    with pytest.raises(UserError, match="silent: no file of it can be used"):
+        prepare(silent, tmp_path / "none")
+
+
 def test_a_run_goes_on_after_a_kill(tmp_path: Path, music: Path) -> None:
     """Killed in the middle, with a half written line and a clip without a line, it ends with the same files."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -23,6 +23,13 @@ def main(arguments):
         shutil.copytree(folder / "source", folder / "target")
     elif kind == "own":
         raise OSError("without a number")
+    elif kind == "gpu":
+        import torch
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\\nSee the documentation")
+    elif kind == "memory":
+        raise MemoryError
+    elif kind == "bug":
+        raise RuntimeError("shapes differ")
 parser = cli.parser("")
 parser.add_argument("kind")
 parser.add_argument("folder")
@@ -57,8 +64,19 @@ def test_a_folder_that_cannot_be_copied_is_one_line(tmp_path: Path) -> None:
     assert len(answer.stderr.splitlines()) == 1
 
 
-def test_an_error_of_our_own_is_not_hidden(tmp_path: Path) -> None:
-    answer = failing("own", tmp_path)
+@pytest.mark.parametrize(("kind", "reason"), [("gpu", "CUDA out of memory. Tried to"), ("memory", "the main memory")])
+def test_too_little_memory_is_said_with_what_to_do(tmp_path: Path, kind: str, reason: str) -> None:
+    answer = failing(kind, tmp_path)
+    assert answer.returncode == 2
+    error, advice = answer.stderr.splitlines()
+    assert error.startswith(f"error: out of memory: {reason}")
+    assert "--max_batch_size" in advice
+    assert "grad_accum_every" in advice
+
+
+@pytest.mark.parametrize("kind", ["own", "bug"])
+def test_an_error_of_our_own_is_not_hidden(tmp_path: Path, kind: str) -> None:
+    answer = failing(kind, tmp_path)
     assert answer.returncode == 1
     assert "Traceback" in answer.stderr
 

@@ -63,7 +63,8 @@ def pack(
         raise UserError(f"{folder}: already exists and is not empty; name a new folder for the bundle")
     config = load_model_config(model_config)
     copied = _backbone_files(config)
-    unfinished = folder.with_name(f".unfinished_{folder.name}")
+    whole = folder.absolute()
+    unfinished = whole.with_name(f".unfinished_{whole.name}")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -77,7 +78,7 @@ def pack(
             _copy(source, unfinished / name)
         write_json(unfinished / MODEL_CONFIG_NAME, _moved(read_json_object(model_config), copied))
         write_json(unfinished / GENERATION_CONFIG_NAME, (generation_config or GenerationConfig()).model_dump())
-        os.replace(unfinished, folder)
+        os.replace(unfinished, whole)
     except OSError as error:
         raise UserError(f"{folder}: cannot write this bundle: {error.strerror or error}") from error
     finally:
@@ -133,14 +134,14 @@ def push(folder: Path, hub_id: str) -> None:
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    if not os.path.lexists(target):
-        return
     if target.exists() and target.samefile(source):
         raise UserError(f"{target}: this is the input checkpoint; name another --output")
-    if not target.is_file():
+    if os.path.lexists(target) and not target.is_file():
         raise UserError(f"{target}: already exists and is not a file; name another --output")
-    if not overwrite:
+    if target.exists() and not overwrite:
         raise UserError(f"{target}: already exists; give --overwrite to replace it, or name another --output")
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: expected a name that ends in .safetensors; name another --output")
 
 
 def _backbone_files(config: ModelConfig) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from open_musiclm.cli.argument_types import (
     positive_int,
     prompt,
     sample_rate,
+    seed,
 )
 from open_musiclm.cli.edits import add_edit_arguments, add_regeneration_arguments, edit_from, regenerate
 from open_musiclm.cli.generation import (

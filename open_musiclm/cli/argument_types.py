@@ -8,7 +8,7 @@ from open_musiclm.config import STAGE_NAMES
 from open_musiclm.config.prompt_text import prompt_problem
 
 OFF = "off"
-LARGEST_SEED = 2**32 - 1  # that numpy and scikit-learn take
+LARGEST_SEED = 2**32 - 1
 Number = TypeVar("Number", int, float)
 
 
@@ -46,6 +46,11 @@ def number_in(kind: type[Number], least: Number, most: Number) -> Callable[[str]
         return value
 
     return number
+
+
+def seed(text: str) -> int:
+    """An argparse type: a seed that numpy and scikit-learn take."""
+    return number_in(int, 0, LARGEST_SEED)(text)
 
 
 def sample_rate(text: str) -> int:

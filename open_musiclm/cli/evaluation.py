@@ -72,6 +72,12 @@ def options_from(
     )
 
 
+def named_models(arguments: argparse.Namespace) -> dict[str, str]:
+    """The models that the command line names, by the names of their arguments."""
+    names = ("checkpoint_dir", "model_config", "embedding_config")
+    return {name: str(value) for name in names if (value := getattr(arguments, name)) is not None}
+
+
 def measures_from(arguments: argparse.Namespace) -> "dict[str, Measure]":
     """The models that the command line names, loaded as measures. Raises UserError."""
     from open_musiclm.checkpoints.bundle import open_bundle
@@ -98,6 +104,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f"--seed {arguments.seed}: expected 0 to {LARGEST_SEED}")
     if not arguments.folders and arguments.prompts is None:
         raise UserError("nothing to evaluate: name a folder of sound, or give --prompts to generate for")
+    if arguments.num_prompts is not None and arguments.prompts is None:
+        raise UserError("--num_prompts: needs --prompts")
     generated = [] if arguments.prompts is None else [arguments.results_folder / GENERATED]
     named_sets([*generated, *arguments.folders], arguments.reference)
     for folder in (arguments.reference, *arguments.folders):

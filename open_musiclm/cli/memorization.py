@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_musiclm.cli.argument_types import LARGEST_SEED, number_in, positive_int, share
+from open_musiclm.cli.argument_types import number_in, positive_int, seed, share
 
 if TYPE_CHECKING:
     from open_musiclm.evaluation.memorization import MemorizationOptions
@@ -33,7 +33,7 @@ def add_memorization_arguments(to: argparse.ArgumentParser) -> None:
         "--false_positives", type=share, default=1e-4, help="share of wrong pairs that may match approximately"
     )
     to.add_argument("--permutations", type=positive_int, default=20, help="wrong pairs for each right one")
-    to.add_argument("--seed", type=number_in(int, 0, LARGEST_SEED), default=0, help="seed of the random choices")
+    to.add_argument("--seed", type=seed, default=0, help="seed of the random choices")
 
 
 def options_from(arguments: argparse.Namespace) -> "MemorizationOptions":

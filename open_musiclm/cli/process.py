@@ -20,6 +20,11 @@ Result = TypeVar("Result")
 MISUSE = 2
 INTERRUPTED = 130
 SIGNALLED = 128
+_TORCH_OUT_OF_MEMORY = "OutOfMemoryError"  # of a GPU; torch is not imported here
+_LESS_MEMORY = (
+    "with less: to generate, --precision bfloat16, --max_batch_size 1 or a shorter --duration; to train, a smaller "
+    "batch_size with a larger grad_accum_every, or gradient_checkpointing"
+)
 
 
 def plain_parser(description: str | None) -> argparse.ArgumentParser:
@@ -76,6 +81,12 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
         if error.errno is None and not isinstance(error, shutil.Error):
             raise
         terminal.tell(f"error: {terminal.describe(error)}")
+        _leave(MISUSE)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or type(error).__name__ == _TORCH_OUT_OF_MEMORY):
+            raise
+        terminal.tell(f"error: out of memory: {next(iter(str(error).splitlines()), 'the main memory is full')}")
+        terminal.tell(_LESS_MEMORY)
         _leave(MISUSE)
     except KeyboardInterrupt:
         terminal.tell("interrupted")

@@ -87,9 +87,10 @@ def weighted(words: str) -> tuple[str, float]:
 def prompts_from(
     arguments: argparse.Namespace, texts: Sequence[str], otherwise: Sequence[str] = ()
 ) -> "list[AnyPrompt]":
-    """The prompts of the command line, or `otherwise` if it has neither texts nor a story.
+    """The prompts of the command line, or `otherwise` if it has none.
 
-    Reads their sound files. Raises UserError."""
+    Reads their sound files. Raises UserError.
+    """
     from open_musiclm.generation.prompt_checks import check_prompts
     from open_musiclm.generation.prompting import Mixture, Prompt
     from open_musiclm.generation.story import Story
@@ -102,8 +103,9 @@ def prompts_from(
         return check_prompts(Story(parts, arguments.crossfade or 0.0))
     if arguments.crossfade is not None:
         raise UserError("--crossfade: needs --story")
-    texts = texts or otherwise
-    if not texts and not styles:
+    if not (texts or styles or arguments.mix):
+        texts = otherwise
+    if not (texts or styles):
         return []
     if arguments.mix:
         weights = [weighted(text) for text in texts]

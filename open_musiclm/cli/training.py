@@ -1,12 +1,14 @@
 """The arguments of the scripts that train something."""
 
 import argparse
+import shlex
 from pathlib import Path
 
-from open_musiclm.cli.argument_types import positive_int
+from open_musiclm.cli.argument_types import number_in, positive_int
 from open_musiclm.cli.model import add_model_config_argument, add_tokenizer_arguments, add_trust_argument
 from open_musiclm.cli.process import parser
 from open_musiclm.config import ModelConfig, StageName, load_training_config
+from open_musiclm.config.lora import LARGEST_LORA_RANK
 from open_musiclm.errors import UserError
 from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
@@ -43,7 +45,7 @@ def add_lora_argument(to: argparse.ArgumentParser) -> None:
     """`--lora_rank`, of the scripts that train a stage."""
     to.add_argument(
         "--lora_rank",
-        type=positive_int,
+        type=number_in(int, 1, LARGEST_LORA_RANK),
         default=None,
         help="train an adapter of this rank on the weights at --fine_tune_from (as lora in the training config)",
     )
@@ -119,4 +121,4 @@ def run_options_from(
 def repeated(arguments: argparse.Namespace, *names: str) -> str:
     """These arguments as text of another command; a path that was not given is shown as its name in capitals."""
     values = {name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names}
-    return " ".join(f"--{name} {value}" for name, value in values.items())
+    return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in values.items())

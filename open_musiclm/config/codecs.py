@@ -58,7 +58,9 @@ class VocosShape(Section):
 class VocosTrainerConfig(BackboneTrainerConfig):
     """Training of a Vocos on the codes of a frozen codec: spectral losses, and discriminators once they join."""
 
-    codes_folder: str = Field(description="Folder of stored codes of the sound files.")
+    codes_folder: str | None = Field(
+        default=None, description="Folder for the codes of the sound files, computed once; needed without token_store."
+    )
     token_store: str | None = Field(
         default=None,
         description="Folder of preprocessed tokens of `folder`, used in place of codes_folder; null: none.",

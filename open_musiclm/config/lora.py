@@ -9,7 +9,8 @@ from open_musiclm.config.json_files import Section
 
 LoraTarget = Literal["to_query", "to_key_value", "to_output", "to_hidden", "embeddings"]
 LINEAR_TARGETS: tuple[LoraTarget, ...] = ("to_query", "to_key_value", "to_output", "to_hidden")
-LoraRank = Annotated[int, Field(gt=0), AtMost(4096, "an adapter of such a rank is larger than a layer")]
+LARGEST_LORA_RANK = 4096
+LoraRank = Annotated[int, Field(gt=0), AtMost(LARGEST_LORA_RANK, "an adapter of such a rank is larger than a layer")]
 
 
 class LoraConfig(Section):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from open_musiclm.config import STAGE_NAMES, ModelConfig, StageTrainerConfig, TrainingConfig
+from open_musiclm.config import ModelConfig, StageTrainerConfig, TrainingConfig
 from open_musiclm.data.captions import caption_problems, captions_of
 from open_musiclm.data.check_files import CheckedFile, check_folder, describe, seconds_of, usable
 from open_musiclm.data.split import split_folder
@@ -88,7 +88,8 @@ def enough_for(
     """Checks whether the usable files below `folder` are enough to train `model` with `training`, on one process."""
     good = usable(files)
     found = [*_windows(good, model), *_sample_rates(good, model), *_tokenizers(good, model, training)]
-    for stage in (training.semantic_trainer_cfg, training.coarse_trainer_cfg, training.fine_trainer_cfg):
+    for name in model.stage_names:
+        stage = getattr(training, f"{name}_trainer_cfg")
         if stage is not None:
             found += _stage(good, stage, model.window_seconds(stage.stage), folder)
             found += _captions(stage, captions or Captions())
@@ -115,7 +116,7 @@ def _by_config(
 
 
 def _windows(good: Sequence[CheckedFile], model: ModelConfig) -> Iterator[Finding]:
-    stages: dict[str, float] = {name: model.window_seconds(name) for name in STAGE_NAMES}
+    stages: dict[str, float] = {name: model.window_seconds(name) for name in model.stage_names}
     for name, seconds in {"CLAP": model.global_cfg.clap_audio_length_seconds, **stages}.items():
         share = float(np.mean(seconds_of(good) < seconds)) if good else 1.0
         yield Finding(f"{name} window {seconds:g} s: {share:.0%} of the files are shorter")

@@ -40,11 +40,18 @@ _READ_SECONDS = 60  # at once: a recording of hours is never in memory as a whol
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How clips are cut: the rate, the longest length in seconds, and the loudness in LUFS, None to leave it."""
+    """How clips are cut: the rate, the longest length in seconds, and the loudness in LUFS, None to leave it.
+
+    Raises UserError if they would be shorter than two seconds.
+    """
 
     sample_hz: int
     seconds: float
     loudness: float | None
+
+    def __post_init__(self) -> None:
+        if self.seconds < _SHORTEST_SECONDS:
+            raise UserError(f"--seconds {self.seconds:g}: too short for a clip; give at least {_SHORTEST_SECONDS:g}")
 
 
 @dataclass(frozen=True)

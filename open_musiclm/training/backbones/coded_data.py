@@ -9,9 +9,10 @@ from open_musiclm.audio import find_sounds
 from open_musiclm.config import ModelConfig
 from open_musiclm.config.codecs import VocosTrainerConfig
 from open_musiclm.data.failures import SoundFailure
-from open_musiclm.data.split import split
+from open_musiclm.data.split import split_folder
 from open_musiclm.data.token_dataset import split_rows
 from open_musiclm.data.token_store import TokenStore
+from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
 from open_musiclm.training.backbones.coded_sounds import CodedSounds, CodeSource, collate_coded
@@ -20,13 +21,15 @@ from open_musiclm.training.data_stream import TrainingData
 
 
 def kept_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerator) -> TrainingData:
-    """Crops of the files below `folder`, a share of `valid_frac` of the files for validation.
+    """Crops of the files below `folder`, some of them for validation (see `split_folder`).
 
     Codes that are not kept yet are computed first. Raises UserError.
     """
+    if config.codes_folder is None:
+        raise UserError("trainer: codes_folder: missing; name a folder for the codes, or a token_store")
     codes = KeptCodes(Path(config.codes_folder), codec)
     codes.add(sorted(find_sounds(Path(config.folder))), accelerator)
-    training, validation = split(codes.paths, config.valid_frac, config.seed)
+    training, validation = split_folder(codes.paths, Path(config.folder), config.valid_frac, config.seed)
     places = {path: place for place, path in enumerate(codes.paths)}
     sides = [places[path] for path in training], [places[path] for path in validation]
     return _data(codes, sides, codec, config, codes.failures)

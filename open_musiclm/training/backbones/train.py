@@ -1,4 +1,4 @@
-"""Trains EnCodec, CLAP and MERT, for the scripts train_encodec, train_clap and train_mert.
+"""Trains the backbones: EnCodec, the spectral codec, Vocos, CLAP and MERT, for the scripts of these names.
 
 Each function returns the directory of the trained model; None in all processes but the main one. It raises Interrupted
 where a signal ended the run, after everything was saved.
@@ -22,7 +22,7 @@ from open_musiclm.config.codecs import SpectralCodecTrainerConfig, VocosShape, V
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.captions import CaptionedSound, read_captions
 from open_musiclm.data.crops import Crop
-from open_musiclm.data.split import split
+from open_musiclm.data.split import split_folder
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.codec import Codec
@@ -166,8 +166,8 @@ def _captioned_data(
     kept = config.trainer.spectrogram_folder
     spectrograms = Spectrograms(extractor, Path(kept) if kept is not None else None)
     by_path = {sound.path: sound for sound in sounds}
-    training, validation = split(sorted(by_path), config.trainer.valid_frac, config.trainer.seed)
-    seed = config.trainer.seed
+    seed, folder = config.trainer.seed, Path(config.trainer.folder)
+    training, validation = split_folder(sorted(by_path), folder, config.trainer.valid_frac, seed)
 
     def sounds_of(paths: list[Path], random_crops: bool) -> CaptionedSounds:
         return CaptionedSounds([by_path[path] for path in paths], spectrograms, seed, random_crops)
