@@ -35,7 +35,7 @@ _SEED = "Seed of all random numbers in the run."
 class TrainerConfig(Section):
     """The keys of every trainer with steps."""
 
-    folder: str = Field(description="Folder of sound files (or of preprocessed tokens), searched recursively.")
+    folder: str = Field(description="Folder of sound files, searched recursively.")
     num_train_steps: PositiveInt = Field(description="Steps of the whole run.")
     batch_size: BatchSize = Field(description="Examples in a batch of each process.")
     save_model_every: PositiveInt = Field(default=1000, description="Steps from one checkpoint to the next.")
