@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from open_musiclm.audio import read_sound
 from open_musiclm.audio.spectrogram import write_spectrogram
 from open_musiclm.files import atomic_write
 from open_musiclm.generation.generate_files import Written
@@ -56,7 +57,7 @@ def write_sample_page(prompt: str, label: str, written: Sequence[Written], sampl
     samples = []
     for sample in written:
         picture = sample.path.with_suffix(".png")
-        write_spectrogram(picture, sample.candidate.wave, sample_hz)
+        write_spectrogram(picture, read_sound(sample.path).wave, sample_hz)
         samples.append(PageSample(sample.path, picture, str(sample.candidate)))
     first = samples[0].sound
     page = first.with_name(first.stem.rsplit("_", 1)[0] + ".html")

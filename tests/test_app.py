@@ -190,6 +190,20 @@ def test_only_so_many_wait(app: App) -> None:
     assert codes[-1] == 503
 
 
+@pytest.mark.parametrize("route", ["run/generate", "run/generate/", "api/generate", "run/predict"])
+def test_no_route_passes_the_queue_by(app: App, route: str) -> None:
+    before = app.gate.chunks
+    body = {"data": ["slow piano", 0, 0.5, 1, None, None, None, None, None], "api_name": "/generate"}
+    assert app.post(route, json=body).status_code >= 300
+    assert app.gate.chunks == before
+
+
+def test_only_the_upload_itself_may_be_large_or_name_any_file(app: App) -> None:
+    named = {"path": "http://example.invalid/a.wav", "meta": {"_type": "gradio.FileData"}}
+    assert app.post("run/upload", json={"data": [named], "fn_index": 0}).status_code == 400
+    assert app.post("run/upload", json={"data": ["a" * LIMITS.request_bytes]}).status_code == 413
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://example.com/a.wav", "../setup.py", 7])
 def test_files_that_were_not_uploaded_are_refused(app: App, path: Any) -> None:
     named = {"path": path, "meta": {"_type": "gradio.FileData"}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from open_musiclm.data.captions import CaptionedSound, read_captions
+from open_musiclm.data.captions import CaptionedSound, read_captions, sidecar_captions
 from open_musiclm.errors import UserError
 
 
@@ -85,6 +85,22 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
     assert str(refused.value).startswith(f"{path}:3: ")
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"variation_of": "song.wav", "first_stage": "coarse"},
+        {"infilling_of": "song.wav", "regenerated_seconds": [3, 5]},
+        {"parts": [{"text": "slow"}, {"audio": "song.wav"}]},
+        {"story": [{"seconds": 0, "parts": [{"text": "slow"}]}], "crossfade": 1.0},
+    ],
+)
+def test_the_name_of_an_edit_or_a_mixture_is_no_caption(tmp_path: Path, more: dict) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": "song.wav", "seed": 0}))
+    assert sidecar_captions(tmp_path / "a.wav") == ["song.wav"]
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": "song.wav", "seed": 0, **more}))
+    assert sidecar_captions(tmp_path / "a.wav") == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])

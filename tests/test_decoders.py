@@ -39,8 +39,10 @@ from open_musiclm.training.backbones.coded_data import kept_data
 from open_musiclm.training.backbones.coded_sounds import CodedSounds
 from open_musiclm.training.backbones.train import VocosTrainingConfig
 from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
+from open_musiclm.training.backbones.vocos import VocosTrainer, vocos_architecture
 from open_musiclm.training.backbones.vocos_discriminators import Discriminators, loss_of_discriminators
 from open_musiclm.training.options import RunOptions
+from open_musiclm.training.trainer import IndexedBatch
 
 RELEASED = {"dim": 384, "intermediate_dim": 1152, "num_layers": 8, "adanorm_num_embeddings": 4}
 BANDWIDTHS = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16}
@@ -354,6 +356,34 @@ def test_a_token_store_gives_the_codes_of_its_sound(stack: Stack, tmp_path: Path
     begin = round(source.start_seconds(1) * 24000)
     whole = tokenizer.codec.encode(sound[None, begin : begin + frames * CODEC.hop])[0]
     assert torch.equal(example.codes, whole[first : first + 12])
+
+
+def test_discriminators_are_trained_by_their_own_loss_alone(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by what the decoder descends, in which they take part."""
+    config = VocosTrainingConfig.model_validate(train_config(sounds, feature_matching_weight=1.0))
+    codec, accelerator = (
+        Codec.load_without_decoder(load_model_config(sounds / "model.json"), CPU),
+        Accelerator(cpu=True),
+    )
+    trainer = VocosTrainer(accelerator, codec, vocos_architecture(config.architecture, codec), config.trainer)
+    data, seen, found = kept_data(codec, config.trainer, accelerator), [], []
+    module = trainer.discriminator.plain_module
+
+    def loss_of(discriminators: nn.Module, decoded: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:
+        seen.append((decoded, waves))
+        return loss_of_discriminators(discriminators, decoded, waves)
+
+    def update(step: int, losses: list[torch.Tensor]) -> None:
+        found.extend(weight.grad.clone() for weight in module.parameters())
+
+    monkeypatch.setattr("open_musiclm.training.backbones.vocos.loss_of_discriminators", loss_of)
+    monkeypatch.setattr(trainer.discriminator, "update", update)
+    batch = data.collate([data.training[index] for index in range(2)])
+    trainer.train_step(iter([IndexedBatch(batch, range(2))]), step=0)
+    module.zero_grad()
+    loss_of_discriminators(module, *seen[0]).backward()
+    for weight, gradient in zip(module.parameters(), found, strict=True):
+        torch.testing.assert_close(gradient, weight.grad)
 
 
 def test_discriminators_learn_to_tell_decoded_sound_and_tell_the_decoder() -> None:

@@ -110,6 +110,17 @@ def test_generation_equals_full_forward_passes(name: str, options: dict) -> None
             assert int(generated.max()) < stage.predicted.codebook_size  # never an end id
 
 
+@pytest.mark.parametrize("name", ["semantic", "coarse", "fine"])
+def test_no_frames_are_generated_where_none_are_asked_for(name: str) -> None:
+    """As before a change within the first token of a story."""
+    stage = build_stage(name, small_config()).eval()
+    known = random_ids(stage, len(stage.sequences) - 1, 2, 3)
+    streams = [sample_rng(1, "a prompt", row, name) for row in range(2)]
+    generator = stage_generator(stage)
+    found = generator.generate(conditioning_of(stage, batch=2), known, 0, Sampling(), streams, _nobody)
+    assert found.shape == (2, 0, stage.predicted.quantizers)
+
+
 @torch.no_grad()
 def test_a_sample_does_not_change_with_its_batch() -> None:
     torch.manual_seed(5)

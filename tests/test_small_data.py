@@ -10,6 +10,8 @@ import soundfile
 import torch
 from accelerate.state import AcceleratorState
 from helpers.small_stack import Stack
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_trainers import run, tokenizers
 
 from open_musiclm.audio import read_window, sound_info
@@ -119,6 +121,16 @@ def test_pitch_and_tempo_change_apart(tone: Path, change: tuple[float, float, fl
     assert float(changed.std() / plain.std()) == pytest.approx(found.gain, rel=0.1)
 
 
+@given(st.floats(-12, 12), st.floats(-0.2, 0.2), st.integers(8000, 24000))
+@settings(max_examples=30, deadline=None)
+def test_a_changed_sound_is_long_enough_for_its_crop(semitones: float, faster: float, samples: int) -> None:
+    """A sound that starts with a burst: at the end of the crop the burst would be heard again."""
+    change = SoundChange(1.0, 2 ** (semitones / 12), 1 + faster)
+    wave = torch.zeros(change.samples_needed(samples))
+    wave[:400] = 0.5
+    assert float(change.apply(wave, 16000, samples)[samples // 2 :].abs().max()) < 0.01
+
+
 def test_augmentation_changes_all_crops_alike_and_only_in_training(tone: Path) -> None:
     crops = [Crop("acoustic", 2.0, 16000, normalized=False), Crop("semantic", 2.0, 16000, normalized=True)]
     config = AugmentConfig(gain_db=12)
@@ -130,8 +142,8 @@ def test_augmentation_changes_all_crops_alike_and_only_in_training(tone: Path) -
 
 
 def test_preprocessing_stores_versions_of_a_crop(stack: Stack, sounds: Path) -> None:
-    settings = DataPreprocessorConfig(folder=str(sounds), results_folder="", repeat=3, augment=AugmentConfig(gain_db=9))
-    prepared = CropPreparation([sounds / "0.wav"], stack.config, settings, StatisticsCache())
+    config = DataPreprocessorConfig(folder=str(sounds), results_folder="", repeat=3, augment=AugmentConfig(gain_db=9))
+    prepared = CropPreparation([sounds / "0.wav"], stack.config, config, StatisticsCache())
     levels = [float(crop.waves["acoustic"].std()) for crop in prepared[0].crops]
     assert len(set(levels)) == 3
     assert levels == [float(crop.waves["acoustic"].std()) for crop in prepared[0].crops]
@@ -176,17 +188,23 @@ def test_captions_give_a_share_of_the_clap_tokens(
 
     monkeypatch.setattr(StageTrainer, "tokens_of", watched)
     wanted = stack.tokenizer().prompt_ids(["slow sad tune"])
-    section = {"num_train_steps": 2, "save_results_every": 2}
-    train(stack, tmp_path / "sound", captioned, **section, caption_share=1.0)
+    steps = {"num_train_steps": 2, "save_results_every": 2}
+    train(stack, tmp_path / "sound", captioned, **steps, caption_share=1.0)
     assert all((ids == wanted).all() for ids in seen)
-    settings = {"folder": str(captioned), "results_folder": str(tmp_path / "store"), "num_workers": 0}
-    (tmp_path / "p.json").write_text(json.dumps({"data_preprocessor_cfg": settings}))
+    section = {"folder": str(captioned), "results_folder": str(tmp_path / "store"), "num_workers": 0}
+    (tmp_path / "p.json").write_text(json.dumps({"data_preprocessor_cfg": section}))
     configs = ["--model_config", stack.model_config, "--training_config", tmp_path / "p.json"]
     run("preprocess_data", *configs, *tokenizers(stack))
     seen.clear()
-    train(stack, tmp_path / "half", tmp_path / "store", **section, caption_share=0.5, use_preprocessed_data=True)
+    train(stack, tmp_path / "half", tmp_path / "store", **steps, caption_share=0.5, use_preprocessed_data=True)
     are_captions = [bool((row == wanted[0]).all()) for ids in seen for row in ids]
     assert 0 < sum(are_captions) < len(are_captions)
+
+    for captions in (*captioned.rglob("*.txt"), *captioned.rglob("*.jsonl")):
+        captions.unlink()
+    run("preprocess_data", *configs, *tokenizers(stack))
+    with pytest.raises(UserError, match=rf"has no {CAPTION_TOKENS_NAME}"):
+        train(stack, tmp_path / "gone", tmp_path / "store", **steps, caption_share=0.5, use_preprocessed_data=True)
 
 
 def test_captions_with_faults_are_told(tmp_path: Path, captioned: Path, stack: Stack, tokens: Path) -> None:

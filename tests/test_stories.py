@@ -75,6 +75,14 @@ def test_a_story_of_one_prompt_is_that_prompt_bit_by_bit(musiclm: MusicLM) -> No
         assert torch.equal(told, plain)
 
 
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.04, 0.08])
+def test_a_change_in_the_first_moment(musiclm: MusicLM, seconds: float) -> None:
+    """A first part that is shorter than a token."""
+    (wave,) = musiclm.generate(Story([(0, PIANO), (seconds, CHOIR)]), 1.0, config=COARSE)
+    assert wave.shape == (HZ,)
+    assert wave.isfinite().all()
+
+
 def test_windows_are_split_where_something_changes() -> None:
     windows = [Window(0, 0, 10), Window(5, 10, 15)]
     parts = [Window(0, 0, 4), Window(0, 4, 10), Window(5, 10, 12), Window(5, 12, 15)]

@@ -337,6 +337,54 @@ def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
     assert not logged(folder, "validation_loss")
 
 
+def test_a_validation_that_a_signal_ended_is_made_when_the_run_goes_on(tmp_path: Path) -> None:
+    class Stopped(StageTrainer):
+        def validate(self, batches: Iterable) -> dict[str, float]:
+            signal.raise_signal(signal.SIGTERM)
+            return dict(super().validate(batches))
+
+    config = trainer_config(num_train_steps=15)
+    train(tmp_path / "whole", config)
+    folder = tmp_path / "stopped"
+    options = RunOptions("semantic", folder, log_with="none", device="cpu")
+    run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+    tools = StageTools(model_config(), tokenizer=None, codec=None)
+    trainer = Stopped(run.accelerator, build_stage("semantic", model_config()), tools, config)
+    with pytest.raises(Interrupted):
+        Loop(trainer, training_data(config), run, config).train()
+    assert saved_steps(folder) == [5]
+    assert not logged(folder, "validation_loss")
+    train(folder, config, replace(options, continue_from=folder))
+    for key in ("loss", "validation_loss"):
+        assert logged(folder, key) == logged(tmp_path / "whole", key)
+    best = [json.loads((path / "checkpoints/best.json").read_text()) for path in (folder, tmp_path / "whole")]
+    assert best[0] == best[1]
+
+
+def test_the_best_checkpoint_of_a_run_that_begins_again_is_one_that_is_there(tmp_path: Path) -> None:
+    """The best one before step 15 is removed for that of step 20, and then the run goes on from step 15."""
+    losses = {5: 1.0, 10: 2.0, 15: 3.0, 20: 0.5}
+
+    class Told(StageTrainer):
+        def validate(self, batches: Iterable) -> dict[str, float]:
+            return {**super().validate(batches), "loss": losses[loop.state.step]}
+
+    config, folder = trainer_config(num_train_steps=20, keep_last=2), tmp_path / "run"
+    tools = StageTools(model_config(), tokenizer=None, codec=None)
+    options = RunOptions("semantic", folder, log_with="none", device="cpu")
+    for again in (False, True):
+        if again:
+            losses[20] = 4.0
+            options = replace(options, overwrite=True, continue_from=folder, continue_from_step=15)
+        run = Run.begin(options, model_config(), config, config.seed, batches_per_step=config.grad_accum_every)
+        trainer = Told(run.accelerator, build_stage("semantic", model_config()), tools, config)
+        loop = Loop(trainer, training_data(config), run, config)
+        loop.train()
+    best = json.loads((folder / "checkpoints/best.json").read_text())
+    assert best["step"] in saved_steps(folder)
+    assert best["validation_loss"] == losses[best["step"]]
+
+
 def test_compiling_on_a_cpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"semantic_trainer_cfg: compile: .* set it false"):
         train(tmp_path / "run", trainer_config(compile=True))

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from open_musiclm.app.limits import Limits
 from open_musiclm.app.uploads import is_upload, remove_oldest
 
-_UPLOAD = "/upload"
+_UPLOAD = "/gradio_api/upload"
 _NAMED_CALL = "/call/v2/"
 _FETCHED = ("/gradio_api/file=http", "/gradio_api/proxy=")
 
@@ -35,7 +35,7 @@ class Guard:
             else:
                 await self.app(scope, receive, send)
             return
-        is_file = scope["path"].endswith(_UPLOAD)
+        is_file = scope["path"] == _UPLOAD
         most = self.limits.upload_bytes if is_file else self.limits.request_bytes
         body = await _body(scope, receive, most)
         if body is None:

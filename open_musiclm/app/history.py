@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class History:
-    """Jobs by their ids, which cannot be guessed. Keeps the newest `most`, each in a folder of its own."""
+    """Jobs by their ids, which cannot be guessed, each in a folder of its own.
+
+    Keeps the newest `most`, and those that are not over.
+    """
 
     def __init__(self, folder: Path, most: int) -> None:
         self.folder, self.most = folder, most
@@ -18,10 +21,11 @@ class History:
         self._lock = threading.Lock()
 
     def add(self, job: "Job") -> None:
-        """Adds a job, and drops the oldest where there are too many."""
+        """Adds a job, and drops the oldest that are over where there are too many."""
         with self._lock:
             self._jobs[job.id] = job
-            dropped = list(self._jobs.values())[: -self.most]
+            over = [old for old in self._jobs.values() if old.is_over]
+            dropped = over[: max(len(self._jobs) - self.most, 0)]
         for old in dropped:
             self.remove(old)
 

@@ -44,7 +44,8 @@ class Job(Progress):
 
     def __init__(self, prompt: AnyPrompt, config: GenerationConfig, sample_hz: int) -> None:
         self.id = secrets.token_urlsafe(12)
-        self.prompt, self.config = prompt, config
+        self.prompt: AnyPrompt = prompt
+        self.config = config
         samples = samples_of(config.duration, sample_hz)
         self.sounds = [LiveSound(samples, sample_hz) for _ in range(config.num_samples)]
         self.results: list[Result] = []
@@ -76,8 +77,14 @@ class Job(Progress):
         """Ends the job: readers of its sounds stop."""
         for sound in self.sounds:
             sound.end()
+        self.prompt = str(self.prompt)  # only its name is needed now, and a style sound may be large
         self._error = error
         self._over = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended, in whatever way."""
+        return self._over
 
     def finished(self) -> bool:
         """Whether the job is over. Raises what ended it: Cancelled, UserError."""

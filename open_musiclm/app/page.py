@@ -48,7 +48,7 @@ def build_page(handlers: Handlers) -> gradio.Blocks:
             lambda: (markup.said("cancelled"), ""), outputs=[status, live], queue=False, api_visibility="private"
         )
         gradio.api(handlers.generate, concurrency_id=_ONE_AT_A_TIME, concurrency_limit=1)
-    page.queue(max_size=limits.waiting)
+    page.queue(max_size=limits.waiting, api_open=False)  # no call may pass the queue by
     return page
 
 

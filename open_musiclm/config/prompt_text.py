@@ -1,6 +1,8 @@
-"""What a text must be to be a prompt, or a story of prompts."""
+"""What a text must be to be a prompt, or a story of prompts, and where the JSON beside a wave has no such text."""
 
 MOST_PROMPT_CHARACTERS = 10_000  # CLAP reads 77 tokens
+# The keys, in the JSON beside an edited wave, of its source: its prompt, if any, is for a part of it only.
+INFILLING_OF, VARIATION_OF = "infilling_of", "variation_of"
 
 
 def prompt_problem(text: str) -> str | None:

@@ -39,12 +39,13 @@ class SoundChange:
 
     def samples_needed(self, samples: int) -> int:
         """The number of samples that the change turns into `samples`; never too few."""
-        return math.ceil(samples * self.tempo) + 1
+        return math.ceil(samples * self.tempo * (1 + 2 * _SMALLEST)) + 2
 
     def apply(self, wave: Float[Tensor, "_"], sample_hz: int, samples: int) -> Float[Tensor, "samples"]:
         """The changed wave, exactly `samples` long."""
-        shifted = resample(wave, round(_RATE_STEPS * self.pitch), _RATE_STEPS)  # higher, and faster by the same factor
-        return repeat_to(_stretched(shifted, sample_hz, self.tempo / self.pitch), samples) * self.gain
+        pitch = round(_RATE_STEPS * self.pitch)
+        shifted = resample(wave, pitch, _RATE_STEPS)  # higher, and faster by the same factor
+        return repeat_to(_stretched(shifted, sample_hz, self.tempo * _RATE_STEPS / pitch), samples) * self.gain
 
     def statistics(self, of: WaveStatistics) -> WaveStatistics:
         """The statistics of the changed file: only the level matters."""

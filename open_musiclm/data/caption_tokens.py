@@ -32,6 +32,7 @@ def write_caption_tokens(store: Path, folder: Path, paths: Sequence[Path], token
     """
     captions = captions_of(paths, folder)
     if not captions:
+        (store / CAPTION_TOKENS_NAME).unlink(missing_ok=True)  # there were some before
         return 0
     texts = sorted({text for several in captions.values() for text in several})
     tokens: dict[str, list[int]] = {}

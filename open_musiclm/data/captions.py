@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from open_musiclm.config.json_files import read_json_lines, read_json_object, shown
+from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.text_files import read_lines
 
 CAPTIONS_NAME = "captions.jsonl"
 _LONGEST = 10_000  # CLAP reads 77 tokens
 _LONGEST_PATH = 4096  # of any file system
+# Keys of a JSON whose prompt is no text of the whole wave: an edit, a mixture, a style sound, a story.
+_OTHER_PROMPTS = (INFILLING_OF, VARIATION_OF, "parts", "story")
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,11 @@ def read_captions(path: Path) -> list[CaptionedSound]:
 
 
 def _prompt_of(file: Path) -> list[str]:
-    """The prompt in the JSON beside a generated wave, if it is such a file."""
+    """The prompt in the JSON beside a generated wave, if it is such a file and the prompt is a plain text."""
     with suppress(UserError, OSError):
-        prompt = read_json_object(file).get("prompt")
-        if isinstance(prompt, str) and prompt.strip():
+        content = read_json_object(file)
+        prompt = content.get("prompt")
+        if isinstance(prompt, str) and prompt.strip() and content.keys().isdisjoint(_OTHER_PROMPTS):
             return [prompt]
     return []
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from open_musiclm.audio import Sound, read_sound, write_patched
+from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
 from open_musiclm.generation.checks import check_segment
@@ -16,7 +17,6 @@ from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of, write_generated
 from open_musiclm.generation.progress import stage_progress
 from open_musiclm.generation.prompt_checks import check_steady_prompts
-from open_musiclm.generation.prompt_description import INFILLING_OF, VARIATION_OF
 from open_musiclm.generation.prompting import SteadyPrompt
 from open_musiclm.generation.story import AnyPrompt
 

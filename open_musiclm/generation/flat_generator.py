@@ -51,6 +51,8 @@ class FlatGenerator(StageGenerator[FlatState]):
         negative: Ids | None = None,
     ) -> Int[Tensor, "batch frames quantizers"]:
         """See `StageGenerator.generate`. As in training, the end ids of the conditioning are present and masked."""
+        if frames == 0:  # what comes before a change in the first moment of a story
+            return context[:, :0]
         quantizers = self.predicted.quantizers
         fixed = [append_end(flatten_ids(t), kind) for t, kind in zip(conditioning, self.sequences[:-1], strict=True)]
         tokens = flatten_ids(context)
@@ -72,7 +74,7 @@ class FlatGenerator(StageGenerator[FlatState]):
                 decode_next()
             made.append(state.ids.clone())
             advanced(1)
-        return torch.stack(made, dim=1) if made else context[:, :0]
+        return torch.stack(made, dim=1)
 
     def empty_state(self, batch: int, rows: int, capacity: int) -> FlatState:
         """See `StageGenerator.empty_state`."""

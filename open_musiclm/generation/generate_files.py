@@ -9,12 +9,12 @@ import torch
 
 from open_musiclm.audio import Sound, read_sound
 from open_musiclm.config import GenerationConfig, StageName
+from open_musiclm.config.prompt_text import VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
-from open_musiclm.generation.prompt_description import VARIATION_OF
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, best_of_each
 from open_musiclm.generation.session import requests_of

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from open_musiclm.config.json_files import Section, section_from_content
+from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.generation.story import AnyPrompt, Story
-
-# The keys of the source of an edited wave: its prompt, if any, is for a part of it only.
-INFILLING_OF, VARIATION_OF = "infilling_of", "variation_of"
 
 
 def description(prompt: AnyPrompt) -> dict[str, Any]:

@@ -54,14 +54,19 @@ class TrainingState(Section):
     best_validation_loss: float | None = None
     best_is_chosen: bool = False
     losses: LossHistory = LossHistory()
+    validated_step: NonNegativeInt | None = None  # the last one; None in older checkpoints
 
     def after_step(self, draws: int, loss: float) -> "TrainingState":
         """One step further, after `draws` examples in all."""
         return self.model_copy(update={"step": self.step + 1, "draws": draws, "losses": self.losses.trained(loss)})
 
     def with_losses(self, losses: LossHistory) -> "TrainingState":
-        """With the losses after a validation."""
+        """With another history of losses."""
         return self.model_copy(update={"losses": losses})
+
+    def after_validation(self, loss: float) -> "TrainingState":
+        """With the loss of a validation after this step."""
+        return self.model_copy(update={"losses": self.losses.validated(self.step, loss), "validated_step": self.step})
 
     def after_skip(self) -> "TrainingState":
         """With one more step that changed no weights."""

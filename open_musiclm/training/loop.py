@@ -47,7 +47,7 @@ class Loop:
         self.trainer, self.data, self.run, self.config = trainer, data, run, config
         self.patience = early_stop_patience
         self.accelerator = run.accelerator
-        self.state = TrainingState()
+        self.state = TrainingState(validated_step=0)
         self.failures = FailureList(run.folder / FAILURES_NAME, self.accelerator)
         self.failures.add(data.unusable)
         self.validation = None
@@ -78,6 +78,9 @@ class Loop:
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
             with self.interruption:
+                if self._lacks_validation():
+                    self._validate()
+                    self._note_best()
                 while not self._is_done() and not stopped_by:
                     self._step()
                     stopped_by = self._largest(self.interruption.number)
@@ -165,7 +168,7 @@ class Loop:
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
         overfitted = self.state.losses.overfits
-        self.state = self.state.with_losses(self.state.losses.validated(self.state.step, values["loss"]))
+        self.state = self.state.after_validation(values["loss"])
         if self.state.losses.overfits and not overfitted:
             self.log.say(self.state.losses.describe())
 
@@ -224,15 +227,27 @@ class Loop:
             return
         if validated:
             self._validate()
+        self._note_best()
+        folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
+        self.log.say(f"saved {folder}")
+
+    def _note_best(self) -> None:
+        """Makes this step the best one, if its validation says so."""
         if self._validated is not None and self._is_validated():
             loss, best = self._validated[1]["loss"], self.state.best_validation_loss
             if math.isfinite(loss) and (best is None or not best <= loss):
                 self.state = self.state.with_best(self.state.step, loss, self.patience is not None)
-        folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
-        self.log.say(f"saved {folder}")
+
+    def _lacks_validation(self) -> bool:
+        """Whether a signal ended the validation that was due after the restored step."""
+        step, validated = self.state.step, self.state.validated_step
+        was_due = 0 in (step % self.config.save_results_every, step % self.config.save_model_every)
+        return step > 0 and was_due and validated not in (None, step)
 
     def _restore(self) -> None:
         assert self.run.checkpoint is not None
         self.state = restore_checkpoint(self.run.checkpoint, self.trainer, self.accelerator)
         if not self.run.resumes_in_place:
             self.state = self.state.with_best(None, None).with_losses(LossHistory())
+        elif self.state.best_step not in saved_steps(self.run.folder):  # removed since, for a better one
+            self.state = self.state.with_best(None, None)

@@ -1,7 +1,8 @@
 """One module and its AdamW: the rate's schedule, gradient clipping, and no update from what is not finite."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,19 @@ class Optimizer:
             _check_state(values, weights[number])
             states[number] = {name: sharded_like(value.clone(), weights[number]) for name, value in values.items()}
         self._adamw.load_state_dict({"state": states, "param_groups": groups})
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """What is computed within gives the module's weights no gradient; its inputs get theirs."""
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in trainable:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in trainable:
+            weight.requires_grad_(True)
 
 
 def _check_state(values: dict[str, Any], weight: Tensor) -> None:

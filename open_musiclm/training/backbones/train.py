@@ -199,7 +199,8 @@ def _crops(crops: list[Crop], config: BackboneTrainerConfig, run: Run) -> Traini
 
 
 def _train(trainer: Trainer, data: TrainingData, run: Run, config: BackboneTrainerConfig) -> Path | None:
-    Loop(trainer, data, run, config).train()
+    loop = Loop(trainer, data, run, config)
+    loop.train()
     if not run.accelerator.is_main_process:
         return None
-    return step_folder(run.folder, config.num_train_steps) / trainer.name
+    return step_folder(run.folder, loop.state.step) / trainer.name

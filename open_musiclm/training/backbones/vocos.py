@@ -24,7 +24,7 @@ from open_musiclm.training.backbones.rng import step_rng
 from open_musiclm.training.backbones.trainer import BackboneTrainer
 from open_musiclm.training.backbones.vocos_discriminators import Discriminators, loss_of_discriminators
 from open_musiclm.training.distributed import ValidationMeans, mean_metrics
-from open_musiclm.training.optimizer import Optimizer
+from open_musiclm.training.optimizer import Optimizer, frozen
 from open_musiclm.training.samples import SAMPLES_WRITTEN, write_waves
 from open_musiclm.training.trainer import IndexedBatch, StepResult
 
@@ -96,7 +96,8 @@ class VocosTrainer(BackboneTrainer[CodedBatch]):
         if joined is not None:
             module = joined.plain_module
             assert isinstance(module, Discriminators)
-            adversary = module.generator_losses(decoded[seen], waves[seen])
+            with frozen(module):
+                adversary = module.generator_losses(decoded[seen], waves[seen])
             losses |= {"adversarial": adversary.adversarial, "feature_matching": adversary.feature_matching}
         weights = {name: getattr(self.config, f"{name}_weight") for name in losses}
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
