@@ -5,6 +5,7 @@ from open_musiclm.checkpoints.weights import (
     CHECKPOINTS_FOLDER,
     Kind,
     Weights,
+    check_new_output,
     chosen_step,
     differing_keys,
     find_weights,

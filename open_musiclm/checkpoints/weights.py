@@ -4,6 +4,7 @@ Nothing here unpickles: released `.pt` files go through `checkpoints.legacy`, wh
 """
 
 import json
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -92,6 +93,14 @@ def find_weights(path: Path, kind: Kind) -> Path:
     if not file.exists():
         raise UserError(f"{path}: holds no {weights_name(kind)}; give the results folder of the {kind} training")
     return file
+
+
+def check_new_output(output: Path) -> None:
+    """Raises UserError if `--output` exists, or has another suffix than that of weights."""
+    if os.path.lexists(output):
+        raise UserError(f"--output {output}: already exists; name a new file")
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output {output}: expected a name that ends in .safetensors")
 
 
 def save_weights(path: Path, kind: Kind, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:

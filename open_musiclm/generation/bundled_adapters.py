@@ -1,13 +1,12 @@
 """Adapters at inference: which ones a model is loaded with, each merged into the weights of its stage."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from open_musiclm.checkpoints import find_weights, save_weights
+from open_musiclm.checkpoints import check_new_output, find_weights, save_weights
 from open_musiclm.checkpoints.adapters import ADAPTERS_FOLDER, WEIGHTS_NAME, Adapter, find_adapters, load_adapter
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.config.json_files import read_json_object, shown
@@ -66,13 +65,10 @@ def write_merged(
     name: StageName, config: ModelConfig, base: Path, adapters: Sequence[AdapterPath], output: Path
 ) -> None:
     """Writes the weights of stage `name` at `base` with the adapters merged. Raises UserError."""
-    if os.path.lexists(output):
-        raise UserError(f"--output {output}: already exists; name a new file")
+    check_new_output(output)
     weighted = load_adapters(adapters)
     if not weighted:
         raise UserError("--adapter_path: names no adapter to merge")
-    if output.suffix != ".safetensors":
-        raise UserError(f"--output {output}: expected a name that ends in .safetensors")
     own = [item for item in weighted if item.adapter.stage == name]
     if not own:
         found = ", ".join(f"{item.adapter.path} ({item.adapter.stage} stage)" for item in weighted)

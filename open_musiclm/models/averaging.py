@@ -5,13 +5,12 @@ The mean of the weights before and after a fine-tuning often keeps more of what 
 (Wortsman et al. 2022).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from open_musiclm.checkpoints import save_weights
+from open_musiclm.checkpoints import check_new_output, save_weights
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import load_stage
@@ -24,10 +23,7 @@ def write_average(
 
     `shares` are at least 0, one for each path, and are divided by their sum. Raises UserError.
     """
-    if os.path.lexists(output):
-        raise UserError(f"--output {output}: already exists; name a new file")
-    if output.suffix != ".safetensors":
-        raise UserError(f"--output {output}: expected a name that ends in .safetensors")
+    check_new_output(output)
     if len(paths) < 2:
         raise UserError(f"a mean needs two checkpoints or more; found {len(paths)}")
     if len(shares) != len(paths):

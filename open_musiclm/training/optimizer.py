@@ -110,7 +110,7 @@ class Optimizer:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed within gives the module's weights no gradient; its inputs get theirs."""
+    """Within, the module computes without gradients for its weights; gradients still reach its inputs."""
     trainable = [weight for weight in module.parameters() if weight.requires_grad]
     for weight in trainable:
         weight.requires_grad_(False)
