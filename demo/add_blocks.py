@@ -39,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     import torch
 
-    from open_musiclm.checkpoints import check_new_output, save_weights
+    from open_musiclm.checkpoints import check_new_output, save_weights, trained_config
     from open_musiclm.config import load_model_config
     from open_musiclm.errors import UserError
     from open_musiclm.models.stages import load_stage
@@ -50,11 +50,11 @@ def main(arguments: argparse.Namespace) -> None:
     if max(arguments.after) > section.depth:
         raise UserError(f"--after {max(arguments.after)}: the {arguments.stage} stage has {section.depth} blocks")
     stage = load_stage(arguments.checkpoint, arguments.stage, config, torch.device("cpu"))
-    deeper = section.model_copy(update={"depth": section.depth + len(arguments.after)})
+    trained = trained_config(arguments.checkpoint, arguments.stage, config)
+    deeper = trained.stage(arguments.stage).model_copy(update={"depth": section.depth + len(arguments.after)})
     tensors = with_copies(stage.layout.state_dict(), section.depth, arguments.after)
-    save_weights(
-        arguments.output, arguments.stage, tensors, config.model_copy(update={f"{arguments.stage}_cfg": deeper})
-    )
+    config = trained.model_copy(update={f"{arguments.stage}_cfg": deeper})
+    save_weights(arguments.output, arguments.stage, tensors, config)
     cli.say(f"wrote {arguments.output}; set {arguments.stage}_cfg.depth {deeper.depth} in the model config")
 
 

@@ -10,7 +10,8 @@ from open_musiclm.errors import UserError
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device `name`; without a name cuda, mps or cpu, the first there is. Raises UserError."""
+    """The device `name`; without a name cuda, mps or cpu, the first there is. A GPU that is named by its number becomes
+    the current one, on which CUDA graphs are captured. Raises UserError."""
     if name is None:
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -23,6 +24,8 @@ def choose_device(name: str | None) -> torch.device:
         raise UserError(f"--device {name}: not available here ({reason}); use cuda, mps or cpu") from error
     if device.type == "meta":  # a meta device has no data
         raise UserError(f"--device {name}: holds no numbers; use cuda, mps or cpu")
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

@@ -9,7 +9,7 @@ from helpers.small_stack import Stack
 from safetensors.torch import load_file
 from test_trainers import run
 
-from open_musiclm.checkpoints import save_weights
+from open_musiclm.checkpoints import load_weights, save_weights
 from open_musiclm.config import model_config_from_json
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import build_stage
@@ -43,6 +43,22 @@ def test_the_mean_of_equal_weights_generates_the_same(tmp_path: Path, stack: Sta
     mean = tmp_path / "mean.safetensors"
     average(stack, mean, stack.folder, stack.weights("semantic"), "--weights", 0.5, 0.5)
     assert all(torch.equal(x, load_file(stack.weights("semantic"))[key]) for key, x in load_file(mean).items())
+
+
+def test_guidance_needs_condition_dropout_in_all_of_them(tmp_path: Path, stack: Stack) -> None:
+    """The file has the config that the weights were trained with, not that of the command."""
+    shares = {}
+    for share in (0.1, 0.2, 0.0):
+        section = stack.config.semantic_cfg.model_copy(update={"condition_dropout": share})
+        config = stack.config.model_copy(update={"semantic_cfg": section})
+        shares[share] = tmp_path / f"{share}.safetensors"
+        save_weights(shares[share], "semantic", build_stage("semantic", config).layout.state_dict(), config)
+    for number, (paths, least) in enumerate([((0.2, 0.1), 0.1), ((0.2, 0.0), 0.0)]):
+        output = tmp_path / f"mean{number}.safetensors"
+        average(stack, output, *(shares[share] for share in paths))
+        found = load_weights(output, "semantic").model_config
+        assert found is not None
+        assert found.semantic_cfg.condition_dropout == least
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,9 @@ def test_files_of_one_stem_are_regenerated_side_by_side(model: MusicLM, tmp_path
     written = list(regenerate_files(model, [str(path) for path in sounds], "coarse", str(tmp_path / "made"), {}))
     assert len(set(written)) == 2
     assert waves(tmp_path / "made") == sorted(path.stem for path in written)
-    prompts = [json.loads(path.with_suffix(".json").read_text())["prompt"] for path in written]
-    assert prompts == ["x.wav", "x.flac"]
+    told = [json.loads(path.with_suffix(".json").read_text()) for path in written]
+    assert [facts["prompt"] for facts in told] == ["x.wav", "x.flac"]
+    assert [facts["settings"]["duration"] for facts in told] == [0.5, 0.5]
 
 
 def test_long_music_goes_to_the_disk_as_it_is_made(

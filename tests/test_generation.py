@@ -344,14 +344,15 @@ def test_draws_follow_the_probabilities_and_the_seed() -> None:
     assert not torch.equal(found[0], found[1])
 
 
-def test_a_generator_leaves_the_stage_to_be_freed() -> None:
-    stage = build_stage("semantic", small_config(dim=64))
+@pytest.mark.parametrize(("name", "layout"), [("semantic", "flat"), ("coarse", "frames")])
+def test_a_generator_leaves_the_stage_to_be_freed(name: StageName, layout: str) -> None:
+    stage = build_stage(name, small_config(dim=64, token_layout=layout))
     transformer = weakref.ref(stage.layout.transformer)
     generator = stage_generator(stage, torch.bfloat16)
     del stage
     gc.collect()
     assert transformer() is None
-    assert generator.predicted.name == "semantic"
+    assert generator.predicted.name == name
 
 
 def generated_windows(generator: StageGenerator, device: torch.device) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from helpers import forks
-from helpers.paths import REPOSITORY
+from helpers.paths import DEMO, REPOSITORY
 from helpers.small_stack import Stack, build_stack
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +92,13 @@ def test_batches_of_candidates_do_not_matter(model: MusicLM) -> None:
 
 def test_nothing_is_chosen_where_nothing_follows(model: MusicLM) -> None:
     assert model.infill(song(2.0), 1.6, 2.0, None, 4, ROUGH).log_likelihoods == []
+
+
+def test_nothing_is_chosen_where_only_the_lost_token_follows() -> None:
+    """The demo's semantic tokens take as long as the codec's frames, 40 ms, and MERT loses the last one of a sound."""
+    model = MusicLM.from_pretrained(DEMO / "bundle", device="cpu")
+    assert model.infill(song(2.0), 1.6, 1.96, None, 3, ROUGH).log_likelihoods == []
+    assert len(model.infill(song(2.0), 1.6, 1.92, None, 3, ROUGH).log_likelihoods) == 3
 
 
 @torch.no_grad()

@@ -144,6 +144,10 @@ def test_regeneration_from_the_fine_stage_runs_it_whatever_the_config_says(music
 def test_regeneration_with_guidance_needs_stages_trained_for_it(musiclm: MusicLM) -> None:
     with pytest.raises(UserError, match="condition_dropout"):
         list(musiclm.vary(tune(0.5), "coarse", config=GenerationConfig(cfg_scale=2.0)))
+    # but not stages that do not run
+    assert list(musiclm.vary(tune(0.5), "coarse", config=GenerationConfig(cfg_scale=(2.0, 1.0, 1.0))))
+    with pytest.raises(UserError, match="the semantic stage was trained without condition_dropout"):
+        musiclm.vary(tune(0.5), "semantic", config=GenerationConfig(cfg_scale=(2.0, 1.0, 1.0)))
 
 
 @pytest.mark.parametrize("first_stage", ["coarse", "fine"])

@@ -14,5 +14,6 @@ from open_musiclm.checkpoints.weights import (
     save_weights,
     saved_steps,
     step_folder,
+    trained_config,
     weights_name,
 )

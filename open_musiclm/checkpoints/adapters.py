@@ -1,11 +1,8 @@
 """Adapter files: the LoRA matrices of one stage in safetensors, with the fingerprint of the weights they are for."""
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -55,15 +52,6 @@ class Adapter:
 def adapter_name(stage: StageName) -> str:
     """The file name of a stage's adapter within a checkpoint folder."""
     return f"{stage}_{_NAME}"
-
-
-def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
-    """Identifies weights: a hash of their names, shapes and float32 values, in whatever precision they were stored."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def find_adapters(path: Path) -> list[Path]:

@@ -89,6 +89,8 @@ def pack(
 def convert(path: Path, kind: Kind, config: ModelConfig, target: Path, overwrite: bool = False) -> Path:
     """Writes any own or released checkpoint as safetensors, with its model config inside; returns `target`.
 
+    A released one has none, and gets `config`.
+
     Raises UserError if the checkpoint does not fit the config, or if `target` exists: only `overwrite` replaces a file,
     and the input is never replaced.
     """
@@ -100,7 +102,8 @@ def convert(path: Path, kind: Kind, config: ModelConfig, target: Path, overwrite
         load_centroids(path, config)
     else:
         load_stage(path, kind, config, cpu)
-    save_weights(target, kind, load_weights(path, kind).tensors, config)
+    weights = load_weights(path, kind)
+    save_weights(target, kind, weights.tensors, weights.model_config or config)
     return target
 
 

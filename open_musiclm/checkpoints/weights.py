@@ -168,6 +168,11 @@ def load_weights(path: Path, kind: Kind) -> Weights:
     return Weights(file, tensors, model_config_from_json(metadata["model_config"], str(file)))
 
 
+def trained_config(path: Path, kind: Kind, config: ModelConfig) -> ModelConfig:
+    """The model config that weights were trained with, if they have it, else `config`. Raises UserError."""
+    return load_weights(path, kind).model_config or config
+
+
 def load_into(module: nn.Module, weights: Weights) -> None:
     """Copies weights into a module. Raises UserError that names every key that differs."""
     expected = module.state_dict()

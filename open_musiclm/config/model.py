@@ -165,7 +165,10 @@ class TransformerConfig(Section):
     dim: Width = Field(default=1024, description="model dimension")
     depth: Layers = Field(default=6, description="blocks")
     heads: Layers = Field(default=8, description="query heads of size 64; keys and values have one head")
-    attn_dropout: Probability = Field(default=0.0, description="training: dropout of attention weights")
+    attn_dropout: Probability = Field(
+        default=0.0,
+        description="training: dropout of attention weights; with it two runs differ, even with the same seed",
+    )
     ff_dropout: Probability = Field(default=0.1, description="training: dropout in the feed-forward layers")
     use_conv_ff: bool = Field(
         default=True, description="whether feed-forward layers have a causal convolution of width 3"

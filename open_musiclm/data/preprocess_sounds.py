@@ -1,12 +1,9 @@
 """Preprocessing as a whole: trained tokenizers are loaded, and sound files become a token store."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import PartialState
-from jaxtyping import Shaped
-from torch import Tensor
 
 from open_musiclm.audio import find_sounds
 from open_musiclm.config import DataPreprocessorConfig, ModelConfig, load_training_config, require
@@ -14,6 +11,7 @@ from open_musiclm.data.caption_tokens import write_caption_tokens
 from open_musiclm.data.fma import filter_fma
 from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.preprocess_report import PreprocessReport
+from open_musiclm.data.store_fingerprints import tokenizer_fingerprints
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -50,12 +48,8 @@ def preprocess_sounds(
     if device_name is None and state.num_processes > 1:
         device = state.device
     tokenizer = MusicTokenizer.load(config, rvq_path, kmeans_path, device, trust_remote_code)
-    fingerprints = {
-        "clap_rvq": fingerprint(tokenizer.quantizer.residual_vq.codebooks),
-        "hubert_kmeans": fingerprint(tokenizer.semantic.centroids),
-    }
     preprocessor = Preprocessor(
-        config, settings, tokenizer, fingerprints, device, state.process_index, state.num_processes
+        config, settings, tokenizer, tokenizer_fingerprints(tokenizer), device, state.process_index, state.num_processes
     )
     report = preprocessor.run(paths)
     if state.process_index == 0:
@@ -66,9 +60,3 @@ def preprocess_sounds(
             f"{report.failures[0].reason}"
         )
     return report
-
-
-def fingerprint(weights: Shaped[Tensor, "..."]) -> str:
-    """A short text that changes when the trained weights do."""
-    content = weights.detach().float().cpu().contiguous().numpy()
-    return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]

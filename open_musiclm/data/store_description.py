@@ -34,7 +34,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """The model config of a store, and fingerprints of the trained weights that its tokens come from."""
+    """The model config of a store, and fingerprints of the weights that its tokens come from."""
 
     model_config: ModelConfig
     fingerprints: Mapping[str, str]
@@ -99,8 +99,8 @@ class StoreDescription:
             )
 
     def check_fingerprints(self, folder: Path, fingerprints: Mapping[str, str]) -> None:
-        """Raises UserError if the tokens were made with other weights than these."""
-        differing = [name for name, found in fingerprints.items() if self.fingerprints.get(name) != found]
+        """Raises UserError if the tokens were made with other weights; it checks what store.json records."""
+        differing = [name for name, found in fingerprints.items() if self.fingerprints.get(name, found) != found]
         if differing:
             raise UserError(
                 f"{folder}: these tokens were made with another checkpoint of {' and '.join(differing)}; "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.checkpoints import check_new_output, find_weights, save_weights
+from open_musiclm.checkpoints import check_new_output, find_weights, save_weights, trained_config
 from open_musiclm.checkpoints.adapters import ADAPTERS_FOLDER, WEIGHTS_NAME, Adapter, find_adapters, load_adapter
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.config.json_files import read_json_object, shown
@@ -75,4 +75,4 @@ def write_merged(
         raise UserError(f"--adapter_path: no adapter of the {name} stage there, only {found}")
     stage = load_stage(base, name, config, torch.device("cpu"))
     merge_adapters(stage, [(item.adapter, item.weight) for item in own], find_weights(base, name))
-    save_weights(output, name, stage.layout.state_dict(), config)
+    save_weights(output, name, stage.layout.state_dict(), trained_config(base, name, config))

@@ -96,11 +96,11 @@ def regenerate_files(
 
     Raises UserError.
     """
-    config: GenerationConfig = model.generation_config
     sources, folder = [Path(sound) for sound in sounds], Path(results_folder)
     prepare_folder(folder)
     for source, short in zip(sources, slugs_of_files(sources), strict=True):
         sound = read_sound(source)
+        config = model.generation_config.updated({"duration": sound.seconds})
         with stage_progress() as progress:
             (wave,) = model.vary(sound, first_stage, 1, source.name, config, progress)
         similarity = float(model.embed_sound(sound) @ model.embed_sound(Sound(wave, model.sample_hz)))

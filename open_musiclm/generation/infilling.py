@@ -71,8 +71,8 @@ class Infilling:
 
     @property
     def is_followed(self) -> bool:
-        """Whether the sound continues after the gap, so that candidates can be scored."""
-        return self.gap.known_end > self.gap.end
+        """Whether semantic tokens follow the gap, so that candidates can be scored; a sound's last one is lost."""
+        return self.grid.frames(self.streams["semantic"], self.gap.known_end - self.gap.end) > 0
 
     def best_of(self, count: int, at_once: int, session_of: Callable[[Sequence[int]], GenerationSession]) -> Infilled:
         """The best of `count` candidates, which are compared `at_once` at a time; `session_of` gives the session of

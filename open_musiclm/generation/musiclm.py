@@ -131,7 +131,7 @@ class MusicLM:
             check_sound("audio_prompt", audio_prompt)
         if progress is not None and not isinstance(progress, Progress):
             raise UserError(f"progress: expected a Progress, found {type(progress).__name__}")
-        check_stages(needed_stages(self.config, config, "semantic"), self.stages)
+        self._check_stages(config, "semantic")
         check_stories([request.prompt for request in requests], config.duration)
         batches = batches_of(requests, config.max_batch_size)
         return (self.session(batch, config, progress) for batch in batches)
@@ -145,11 +145,9 @@ class MusicLM:
     ) -> GenerationSession:
         """A session of one batch of requests; their CLAP tokens are those of their prompts unless given.
 
-        Raises UserError if a stage cannot sample as the config says, or a story is longer than the music.
+        Raises UserError if a story is longer than the music.
         """
         check_stories([request.prompt for request in requests], config.duration)
-        for name, stage in self.stages.items():
-            stage.check(sampling_of(config, name))
         steps = self._clap_steps(requests) if clap_tokens is None else [(0.0, clap_tokens)]
         negative = None if config.negative_prompt is None else self.clap_tokens([config.negative_prompt])
         return GenerationSession(self.config, self.stages, self.tokenizer, requests, steps, config, progress, negative)
@@ -173,7 +171,7 @@ class MusicLM:
         requests = [Request(name, number) for number in range(check_count("num_samples", num_samples))]
         if first_stage not in STAGE_NAMES:
             raise UserError(f"first_stage {first_stage!r}: expected one of {', '.join(STAGE_NAMES)}")
-        check_stages(needed_stages(self.config, config, first_stage), self.stages)
+        self._check_stages(config, first_stage)
         if first_stage == "fine":
             config = config.updated({"return_coarse_wave": False})
         clap = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
@@ -201,7 +199,7 @@ class MusicLM:
         check_sound("sound", sound)
         check_segment(sound, start, end)
         count = check_count("num_candidates", num_candidates)
-        check_stages(needed_stages(self.config, config, "semantic"), self.stages)
+        self._check_stages(config, "semantic")
         infilling = Infilling(self.config, self.tokenizer, sound, start, end)
         (name,) = [""] if prompt is None else check_steady_prompts([prompt])
         clap = self._style_around(sound, start, end) if prompt is None else self.clap_tokens([name])
@@ -212,6 +210,14 @@ class MusicLM:
             return self.session(requests, settings, progress, clap.expand(len(requests), -1, -1))
 
         return infilling.best_of(count, config.max_batch_size, session)
+
+    def _check_stages(self, config: GenerationConfig, first_stage: StageName) -> None:
+        """Raises UserError if a stage that is needed from `first_stage` on is missing, or cannot sample as the config
+        says."""
+        needed = needed_stages(self.config, config, first_stage)
+        check_stages(needed, self.stages)
+        for name in needed:
+            self.stages[name].check(sampling_of(config, name))
 
     def _style_around(self, sound: Sound, start: float, end: float) -> Int[Tensor, "1 1 quantizers"]:
         """The CLAP tokens of the sound around these seconds, as much of it as fits into CLAP's window."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.checkpoints import check_new_output, save_weights
+from open_musiclm.checkpoints import check_new_output, save_weights, trained_config
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.models.stages import load_stage
@@ -21,7 +21,8 @@ def write_average(
 ) -> None:
     """Writes the weighted mean of the weights of stage `name` at `paths`, own or released.
 
-    `shares` are at least 0, one for each path, and are divided by their sum. Raises UserError.
+    Guidance needs condition dropout in the training of all of them, so the file has the config of the weights with the
+    least of it. `shares` are at least 0, one for each path, and are divided by their sum. Raises UserError.
     """
     check_new_output(output)
     if len(paths) < 2:
@@ -34,4 +35,5 @@ def write_average(
     for path, share in zip(paths, shares, strict=True):
         for key, tensor in load_stage(path, name, config, torch.device("cpu")).layout.state_dict().items():
             mean[key] = mean.get(key, 0) + tensor * (share / sum(shares))
-    save_weights(output, name, mean, config)
+    configs = [trained_config(path, name, config) for path in paths]
+    save_weights(output, name, mean, min(configs, key=lambda trained: trained.stage(name).condition_dropout))

@@ -7,6 +7,7 @@ T + Q - 1 positions. CLAP tokens are a prefix with positions of their own.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -49,19 +50,10 @@ class FramesLayout(TokenLayout):
         shrunk = x if alpha == 1 else x * alpha + x.detach() * (1 - alpha)
         return EmbeddedWindow(shrunk, shown, no_times(x.shape[1], x.device))
 
-    def frame_conditioning(
-        self, clap: Int[Tensor, "batch 1 _"], conditioning: Ids, positions: int
-    ) -> Float[Tensor, "batch positions dim"]:
-        """What is added to each of the first `positions` positions, from the conditioning alone.
-
-        With `clap_per_frame` a projection of the CLAP tokens is part of it. From attention to the prefix alone a stage
-        learns slowly: after a window's first frames the history already shows the instrument.
-        """
-        aligned = self.conditioning(conditioning, positions)
-        if self.clap_per_frame is None:
-            return aligned
-        tokens = self.prefix(clap)[:, 1:] * self.prefix.shown(clap)[:, 1:, None]
-        return aligned + self.clap_per_frame(tokens.sum(dim=1, keepdim=True))
+    @property
+    def frame_conditioning(self) -> "FrameConditioning":
+        """What is added to each position, from the conditioning alone."""
+        return FrameConditioning(self.prefix, self.conditioning, self.clap_per_frame)
 
     def predictions(
         self, hidden: Float[Tensor, "batch positions dim"], ids: Sequence[Ids], wanted: Sequence[bool]
@@ -161,6 +153,29 @@ class AlignedConditioning(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)[:, places]
+
+
+@dataclass(frozen=True)
+class FrameConditioning:
+    """What is added to each position, from the conditioning alone.
+
+    With `clap_per_frame` a projection of the CLAP tokens is part of it. From attention to the prefix alone a stage
+    learns slowly: after a window's first frames the history already shows the instrument.
+    """
+
+    prefix: PrefixEmbedding
+    aligned: AlignedConditioning
+    clap_per_frame: nn.Linear | None
+
+    def __call__(
+        self, clap: Int[Tensor, "batch 1 _"], conditioning: Ids, positions: int
+    ) -> Float[Tensor, "batch positions dim"]:
+        """Of the first `positions` positions."""
+        aligned = self.aligned(conditioning, positions)
+        if self.clap_per_frame is None:
+            return aligned
+        tokens = self.prefix(clap)[:, 1:] * self.prefix.shown(clap)[:, 1:, None]
+        return aligned + self.clap_per_frame(tokens.sum(dim=1, keepdim=True))
 
 
 class _ConvolutionBlock(nn.Module):

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from open_musiclm.checkpoints.adapters import Adapter, fingerprint_of
+from open_musiclm.checkpoints.adapters import Adapter
+from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import ExampleDropout, Seeds, derived

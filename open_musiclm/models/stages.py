@@ -62,7 +62,7 @@ class Stage(nn.Module):
         key positions, never the first, are hidden at random per example (forgetful mask); with probability
         `condition_dropout` all conditioning of an example is hidden; with probability `scheduled_sampling` some frames
         of its history are drawn by the stage. These and dropout follow the examples' `seeds`, random ones where none
-        are given.
+        are given; only dropout of attention weights does not, and is random.
         """
         weights = [0.0] * (len(ids) - 1) + [1.0] if weights is None else weights
         logits, labels = self.training_logits(ids, [weight > 0 for weight in weights], seeds)

@@ -59,14 +59,18 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch time dim"],
         attend: Attend,
+        seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        """`attend` knows the bias and which keys are seen."""
+        """`attend` knows the bias and which keys are seen.
+
+        In training mode there is dropout if there are `seeds`. It does not follow them: torch's kernels take no mask.
+        """
         query = self.to_query(self.norm(x)).unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
         key, value = self.to_key_value(x).chunk(2, dim=-1)
         # in the precision of the products, which the scales, float32 in mixed precision, would undo
         query = (functional.normalize(query, dim=-1) * self.query_scale).to(value.dtype)
         key = (functional.normalize(key, dim=-1) * self.key_scale).to(value.dtype)
-        attended = attend(query, key, value, self.dropout if self.training else 0.0)
+        attended = attend(query, key, value, self.dropout if self.training and seeds is not None else 0.0)
         return self.to_output(attended.transpose(1, 2).flatten(2))
 
 
@@ -134,7 +138,7 @@ class Block(nn.Module):
         seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
         """See `Attention.forward` and `FeedForward.forward` for the arguments."""
-        x = x + self.attention(x, attend)
+        x = x + self.attention(x, attend, seeds)
         return x + self.feedforward(x, seeds)
 
 
@@ -158,7 +162,8 @@ class Transformer(nn.Module):
         key_mask: Bool[Tensor, "batch time"] | None = None,
         seeds: Seeds | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        """All positions at once; keys are seen where `key_mask` is true. In training mode dropout follows `seeds`."""
+        """All positions at once; keys are seen where `key_mask` is true. In training mode there is dropout if there are
+        `seeds`."""
         if key_mask is None:
             key_mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         attend = self._attend(key_mask, times)

@@ -149,8 +149,6 @@ def _checkpoint(options: RunOptions) -> Path | None:
 
 
 def _accelerator(options: RunOptions, folder: Path, device: torch.device, batches_per_step: int) -> Accelerator:
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no",  # the trainers see to it, alike for whole and for sharded weights

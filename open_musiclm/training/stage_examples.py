@@ -88,9 +88,13 @@ def crops_data(config: StageTrainerConfig, model_config: ModelConfig, statistics
     return data if not config.caption_share else _prompted_sounds(data, config)
 
 
-def preprocessed_data(config: StageTrainerConfig, model_config: ModelConfig) -> TrainingData:
-    """Windows of a token store. Raises UserError, also if the store does not fit the config."""
+def preprocessed_data(
+    config: StageTrainerConfig, model_config: ModelConfig, fingerprints: Mapping[str, str]
+) -> TrainingData:
+    """Windows of a token store. Raises UserError, also if the store does not fit the config, or was made with weights
+    of other `fingerprints`."""
     store = TokenStore(Path(config.folder), model_config)
+    store.description.check_fingerprints(store.folder, fingerprints)
     training, validation = split_rows(store, config.valid_frac, config.seed)
     sets = [
         TokenDataset(store, rows, config.stage, model_config, config.seed) if rows else None

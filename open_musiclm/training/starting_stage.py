@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from open_musiclm.checkpoints import find_weights
-from open_musiclm.checkpoints.adapters import Adapter, adapter_name, fingerprint_of, load_adapter
+from open_musiclm.checkpoints.adapters import Adapter, adapter_name, load_adapter
+from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig, TrainingConfig
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig, TrainingConfig, require
+from open_musiclm.data.store_fingerprints import fingerprints_at
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -66,7 +67,8 @@ def train_stage(
         device = run.accelerator.device
         stage, file = starting_stage(config, model_config, fine_tune_from, run.checkpoint, device)
         if config.use_preprocessed_data:
-            data = preprocessed_data(config, model_config)
+            given = fingerprints_at(tokenizers.rvq_path, tokenizers.kmeans_path, model_config)
+            data = preprocessed_data(config, model_config, given)
         else:
             data = crops_data(config, model_config, run.wave_statistics())
         config = _ending_after_passes(config, data, run.accelerator.num_processes)

@@ -107,12 +107,12 @@ def _prepare(
                 if found is not None:
                     line = line.model_copy(update={"result": "duplicate", "duplicate_of": found})
                 writing.append((line, paths[name], _nothing()))
-                continue
-            index.add(name, source.audio_fingerprint)
-            side = manifest.groups[groups[name]]
-            files = [f"{side}/{stems[name]}_{number:03d}.flac" for number in range(len(source.segments))]
-            line = line.model_copy(update={"result": "written", "fingerprint": encoded(source.audio_fingerprint)})
-            writing.append((line, paths[name], pool.submit(write_clips, source, files, output, options.clips)))
+            else:
+                index.add(name, source.audio_fingerprint)
+                side = manifest.groups[groups[name]]
+                files = [f"{side}/{stems[name]}_{number:03d}.flac" for number in range(len(source.segments))]
+                line = line.model_copy(update={"result": "written", "fingerprint": encoded(source.audio_fingerprint)})
+                writing.append((line, paths[name], pool.submit(write_clips, source, files, output, options.clips)))
             _finish(writing, manifest, captions, output, bar, most=options.workers)
         _finish(writing, manifest, captions, output, bar, most=0)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from open_musiclm.audio import SoundError, read_window, sound_info
+from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.data.crops import Crop, cut
 from open_musiclm.data.failures import SoundFailure, named
 from open_musiclm.data.token_store import TokenStore
@@ -34,7 +35,7 @@ class KeptCodes:
         self.paths: list[Path] = []
         self.failures: list[SoundFailure] = []
         self._arrays: list[np.ndarray] = []
-        self._fingerprint = _fingerprint(codec)
+        self._fingerprint = f"{codec.quantizers} {fingerprint_of(codec.model.state_dict())}"
 
     def add(self, paths: Sequence[Path], accelerator: Accelerator) -> None:
         """Encodes those of `paths` that are missing, each process its share, and opens all."""
@@ -138,12 +139,3 @@ class StoredCodes:
         """See `CodeSource.codes`. Raises UserError if a shard is damaged."""
         streams = [self.store.tokens(index, name, first, count) for name in ("coarse", "fine")]
         return torch.cat(streams, dim=1)
-
-
-def _fingerprint(codec: Codec) -> str:
-    """What names a codec's weights."""
-    digest = hashlib.sha256(str(codec.quantizers).encode())
-    for name, tensor in sorted(codec.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
