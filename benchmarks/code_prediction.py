@@ -20,8 +20,10 @@ from open_musiclm.config import load_model_config
 from open_musiclm.data.split import split
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import products_in
+from open_musiclm.errors import UserError
 
 _HELD_OUT = 0.01
+_FEWEST_STEPS = 20
 _DIM, _HIDDEN, _BATCH, _RATE = 128, 512, 512, 3e-3
 
 
@@ -76,7 +78,12 @@ def nats_per_frame(
     codebook_size: int,
     steps: int,
 ) -> list[float]:
-    """Nats per codebook on held-out codes, the minimum over the training."""
+    """Nats per codebook on held-out codes, the minimum over the training. Raises UserError if it is too short for its
+    schedule, or nothing is held out."""
+    if steps < _FEWEST_STEPS:
+        raise UserError(f"{steps} steps are too few; take {_FEWEST_STEPS} or more")
+    if not training or not held_out:
+        raise UserError("one sound is too few: some are held out; take more")
     torch.manual_seed(0)
     pairs, pairs_held_out = _pairs(training), _pairs(held_out)
     model = _Predictor(training[0].shape[1], codebook_size)

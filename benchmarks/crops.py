@@ -21,6 +21,7 @@ from open_musiclm.audio import read_window, sound_info
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundDataset
 from open_musiclm.data.statistics import StatisticsCache
+from open_musiclm.errors import UserError
 
 SAMPLE_HZ = 22050
 SECONDS = 10.0
@@ -42,6 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
         for minutes in arguments.minutes:
             path = _written(arguments.folder / f"{minutes:g}_minutes.{suffix}", minutes)
             info, span = sound_info(path), round(SECONDS * SAMPLE_HZ)
+            if info.frames <= span:
+                raise UserError(f"--minutes {minutes:g}: too short for crops of {SECONDS:g} s")
             starts = np.random.default_rng(0).integers(0, info.frames - span, arguments.repetitions)
             reads = [_milliseconds(functools.partial(read_window, path, int(start), span, info)) for start in starts]
             dataset = SoundDataset([path], CROPS, seed=0, statistics=StatisticsCache())

@@ -79,7 +79,7 @@ def _say_what_fits(path: Path, config: ModelConfig, names: Sequence[StageName]) 
 
 def step(config: ModelConfig, name: StageName, batch: int, checkpointing: bool, device: str = "cuda") -> StepMemory:
     """The memory of a step of stage `name`."""
-    return gpu_step(StepPlan(config, name, batch, checkpointing), device)
+    return gpu_step(StepPlan(config, name, batch, checkpointing), True, device)
 
 
 def simulated_peak(config: ModelConfig, name: StageName, batch: int, checkpointing: bool) -> int:

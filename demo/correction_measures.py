@@ -12,6 +12,7 @@ from demo.classifier_training import Wave
 from demo.prompts import ControlPrompt
 from open_musiclm import MusicLM
 from open_musiclm.audio import write_wave
+from open_musiclm.errors import UserError
 from open_musiclm.generation.prompt_embedder import PromptEmbedder
 from open_musiclm.metrics.intervals import percentile_interval
 from open_musiclm.progress_bar import with_progress
@@ -43,10 +44,15 @@ def generate_pairs(
 def changed_prompts(
     model: MusicLM, correction: TextCorrection, prompts: Sequence[ControlPrompt]
 ) -> list[ControlPrompt]:
-    """The prompts whose CLAP tokens the correction changes; all others give the same music."""
+    """The prompts whose CLAP tokens the correction changes; all others give the same music.
+
+    Raises UserError if there is none.
+    """
     texts = model.embed_text([prompt.text for prompt in prompts])
     tokens = [model.tokenizer.quantizer.encode(own) for own in (texts, correction(texts))]
     changed = (tokens[0] != tokens[1]).any(dim=1).tolist()
+    if not any(changed):
+        raise UserError(f"the correction changes the CLAP tokens of none of {len(prompts)} prompts; take more prompts")
     return [prompt for prompt, is_changed in zip(prompts, changed, strict=True) if is_changed]
 
 

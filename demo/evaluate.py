@@ -13,7 +13,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--classifier_corpus", "--judge_corpus", type=Path, nargs="+", required=True, help=corpora)
     parser.add_argument("--held_out_corpus", type=Path, required=True, help="a demo corpus of another seed")
     parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
-    parser.add_argument("--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for")
+    parser.add_argument(
+        "--num_prompts", type=cli.positive_int, default=200, help="prompts to generate for, at least two"
+    )
     cli.add_model_arguments(parser)
     cli.add_generation_arguments(parser, ("duration", "num_samples", *cli.SAMPLING_FIELDS))
     parser.set_defaults(results_folder=Path("results/demo/evaluation"), checkpoint_dir=str(BUNDLE))

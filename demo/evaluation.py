@@ -63,6 +63,10 @@ def evaluate(model: MusicLM, options: EvaluationOptions) -> Report:
     store = TokenStore(options.training_tokens, model.config)
     labelled = [clip for folder in options.classifier_corpora for clip in labelled_clips(folder)]
     held_out = labelled_clips(options.held_out_corpus)
+    if len(held_out) < 2:
+        raise UserError(f"{options.held_out_corpus}: the Fréchet distance needs two clips, found {len(held_out)}")
+    if options.num_prompts < 2:
+        raise UserError(f"--num_prompts {options.num_prompts}: the Fréchet distance needs two sounds")
     waves = [clip.wave(config.duration) for clip in held_out]
     prompts = control_prompts(options.num_prompts, config.seed)
     generated = _generate(model, prompts, options)

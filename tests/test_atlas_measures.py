@@ -249,6 +249,17 @@ def test_groups_never_leak() -> None:
     assert mean_estimate(grouped.scores, grouped.groups).low < 0.5
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_class_that_two_groups_own_is_predicted(seed: int) -> None:
+    """Both of them may be among the groups that a penalty is chosen with."""
+    rng = np.random.default_rng(seed)
+    groups = np.array([*range(30), *(30 + place % 2 for place in range(10))])
+    tag = np.array(["a"] * 30 + ["b"] * 10)
+    scores = probe(rng.normal(size=(40, 8)), tag, groups).scores
+    assert scores.shape == (40,)
+    assert scores[tag == "a"].mean() > 0.5
+
+
 # Arithmetic
 
 

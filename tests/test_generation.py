@@ -22,6 +22,7 @@ from open_musiclm.config import (
     HubertKmeansConfig,
     ModelConfig,
     SemanticConfig,
+    StageName,
 )
 from open_musiclm.errors import UserError
 from open_musiclm.generation.cuda_graphs import GraphCache
@@ -346,7 +347,9 @@ def test_draws_follow_the_probabilities_and_the_seed() -> None:
 
 @pytest.mark.parametrize(("name", "layout"), [("semantic", "flat"), ("coarse", "frames")])
 def test_a_generator_leaves_the_stage_to_be_freed(name: StageName, layout: str) -> None:
-    stage = build_stage(name, small_config(dim=64, token_layout=layout))
+    config = small_config(dim=64)
+    coarse = config.coarse_cfg.model_copy(update={"token_layout": layout})
+    stage = build_stage(name, config.model_copy(update={"coarse_cfg": coarse}))
     transformer = weakref.ref(stage.layout.transformer)
     generator = stage_generator(stage, torch.bfloat16)
     del stage

@@ -207,6 +207,10 @@ def test_tempo_words_and_numbers():
     assert named_bpm("techno, 128bpm, dark") == 128
     assert named_bpm("a 92-bpm groove") == 92
     assert named_bpm("from 90 bpm to 120 bpm") is None
+    assert named_bpm("92.25 BPM, in C") == 92.25
+    assert named_bpm("a tempo of 107.67 bpm") == 107.67
+    assert named_bpm("80-120 bpm") is None
+    assert named_bpm("80 to 120 bpm") is None
     assert named_bpm("999 bpm") is None
     assert named_bpm("top 40 hit") is None
     assert named_class("a slow, sad tune") is SLOW

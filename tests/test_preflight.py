@@ -11,17 +11,17 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from helpers.paths import REPOSITORY
-from helpers.small_stack import Stack
+from helpers.small_stack import CPU, Stack
 from helpers.small_training import model_config
 from test_trainers import run, tokenizers
 
-from open_musiclm.config import SemanticConfig
+from open_musiclm.config import SemanticConfig, StageTrainerConfig
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError
 from open_musiclm.models.lora import add_adapter
 from open_musiclm.models.stages import build_stage
 from open_musiclm.training import preflight
-from open_musiclm.training.step_memory import LiveBytes, StepPlan, cpu_step, fake_loss
+from open_musiclm.training.step_memory import LiveBytes, StepPlan, cpu_step, fake_loss, gpu_step
 
 MEASURED = """
 import resource, sys
@@ -113,6 +113,42 @@ def test_what_fits_is_said(
     fitting = int(str(e.value).split("what fits: batch_size ")[1].split()[0])
     train(stack, tokens, tmp_path / "run", batch_size=fitting)
     assert "preflight:" in capsys.readouterr().err
+
+
+def test_what_fits_on_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice is for as many processes as the run has, and for weights that are sharded among them."""
+    config = model_config().model_copy(update={"semantic_cfg": SemanticConfig(dim=256, depth=2, heads=4)})
+    trainer = StageTrainerConfig(stage="semantic", folder=".", num_train_steps=1, batch_size=8, lr=1e-3)
+    alone, two, sharded = (
+        preflight._plan(trainer, config, processes, sharded)
+        for processes, sharded in ((1, False), (2, False), (2, True))
+    )
+    takes = {name: preflight._step(plan, trainer, CPU) for name, plan in (("a", alone), ("t", two), ("s", sharded))}
+    assert takes["a"].total < takes["t"].total
+    assert takes["s"].training == takes["t"].training // 2
+    assert takes["s"].activations == takes["t"].activations
+    between = (takes["a"].total + takes["t"].total) // 2
+    assert "batch_size 8 " not in next(preflight._advice(two, trainer, CPU, between))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_in_float32_takes_more_of_a_gpu(checkpointing: bool) -> None:
+    plan = plan_of(64, 4, 0, checkpointing)
+    half, whole = gpu_step(plan, bfloat16=True), gpu_step(plan, bfloat16=False)
+    assert 1.2 < whole.activations / half.activations < 2.5
+    assert (whole.weights, whole.training) == (half.weights, half.training)
+
+
+def test_checkpoints_that_overwrite_removes_count_as_free(
+    tmp_path: Path, stack: Stack, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(stack, tokens, tmp_path / "run", batch_size=1)
+    usage = preflight.shutil.disk_usage("/")
+    size = sum(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file())
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=3 * size - size // 2))
+    with pytest.raises(UserError, match="checkpoints of"):
+        train(stack, tokens, tmp_path / "other", batch_size=1, keep_last=1)
+    train(stack, tokens, tmp_path / "run", "--overwrite", batch_size=1, keep_last=1)
 
 
 def test_a_disk_that_is_too_small_is_said(

@@ -1,5 +1,6 @@
 """Sound to a token store: which crops and tokens, bad files, several processes, interruptions and kills."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,11 +14,15 @@ from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, script_command, settings_of
 from helpers.processes import launch_script
-from helpers.small_stack import CPU, Stack
+from helpers.small_backbones import build_codec
+from helpers.small_stack import CODEC, CPU, Stack, build_stack
 from helpers.sound_files import BAD, ODD, write_ramp, write_tone
+from safetensors.torch import load_file
+from test_trainers import STAGE, run
 
 from open_musiclm import audio
 from open_musiclm.audio import find_sounds
+from open_musiclm.checkpoints import save_weights
 from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.preprocess_sounds import preprocess_sounds
 from open_musiclm.data.token_dataset import TokenDataset
@@ -242,3 +247,32 @@ def test_accelerate_shares_the_script_among_processes(stack: Stack, tmp_path: Pa
     again = _script(stack, tmp_path)
     assert "wrote the tokens of 0 files" in again.stdout
     assert "3 were there before, 3 could not be used" in again.stdout
+
+
+def test_a_store_is_not_continued_with_another_backbone(tmp_path: Path) -> None:
+    """Its tokens would be of two codecs; the config, which names it by its place, is the same."""
+    stack = build_stack(tmp_path / "model")
+    paths = [write_tone(tmp_path / "sound" / f"{name}.wav", 3.0, 16000) for name in "ab"]
+    tokenizers = (stack.weights("clap_rvq"), stack.weights("hubert_kmeans"))
+    preprocess_sounds(paths[:1], stack.config, settings_of(tmp_path), *tokenizers, device_name="cpu")
+    preprocess_sounds(paths, stack.config, settings_of(tmp_path), *tokenizers, device_name="cpu")
+    build_codec(stack.folder / "encodec", CODEC, seed=1)
+    with pytest.raises(UserError, match="another checkpoint of encodec; give that one"):
+        preprocess_sounds(paths, stack.config, settings_of(tmp_path), *tokenizers, device_name="cpu")
+
+
+def test_a_stage_refuses_tokens_of_another_quantizer(tmp_path: Path) -> None:
+    stack, other = build_stack(tmp_path / "model"), tmp_path / "other.safetensors"
+    paths = [write_tone(tmp_path / "sound" / f"{name}.wav", 3.0, 16000) for name in "ab"]
+    tokenizers = (stack.weights("clap_rvq"), stack.weights("hubert_kmeans"))
+    preprocess_sounds(paths, stack.config, settings_of(tmp_path), *tokenizers, device_name="cpu")
+    weights = load_file(tokenizers[0])
+    save_weights(other, "clap_rvq", {name: tensor.flip(-1) for name, tensor in weights.items()}, stack.config)
+    section = {"stage": "semantic", "folder": str(tmp_path / "store"), "use_preprocessed_data": True, "valid_frac": 0.0}
+    training_config = tmp_path / "training.json"
+    training_config.write_text(json.dumps({"semantic_trainer_cfg": STAGE | section}))
+    words = ["--model_config", stack.model_config, "--training_config", training_config, "--results_folder"]
+    with pytest.raises(UserError, match="another checkpoint of clap_rvq; give that one"):
+        run("train_semantic_stage", *words, tmp_path / "run", "--rvq_path", other)
+    run("train_semantic_stage", *words, tmp_path / "run", "--rvq_path", tokenizers[0], "--kmeans_path", tokenizers[1])
+    run("train_semantic_stage", *words, tmp_path / "without")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
 from accelerate.state import AcceleratorState
 from helpers import forks, small_training
 from helpers.file_system import poor_file_system
@@ -26,6 +27,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.locking import LOCK_NAME
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
+from open_musiclm.training.run_folder import command_line
 from open_musiclm.training.train_stage import TokenizerPaths, train_stage
 
 STEPS = 6
@@ -135,6 +137,7 @@ from pathlib import Path
 from helpers import forks, small_training
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run import Run
+from open_musiclm.training.run_folder import command_line
 config = small_training.trainer_config()
 options = RunOptions("semantic", Path("run"), log_with="wandb", device="cpu")
 with Run.begin(options, small_training.model_config(), config, 0) as run:
@@ -374,3 +377,33 @@ def test_samples_that_cannot_be_written_end_nothing(
     train(tmp_path / "run", steps=30)
     assert saved_steps(tmp_path / "run")[-1] == 30
     assert capfd.readouterr().err.count("cannot write samples, continues without: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"}, {"multi_gpu": True, "num_processes": 4}),
+        (
+            {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+            {"use_fsdp": True, "fsdp_version": "2", "num_processes": 2},
+        ),
+        (
+            {"WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2", "GROUP_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29"},
+            {"num_processes": 8, "num_machines": 2, "machine_rank": 1, "main_process_ip": "a", "main_process_port": 29},
+        ),
+    ],
+)
+def test_the_command_of_a_launched_run_names_its_processes(
+    told: dict[str, str], expected: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "GROUP_WORLD_SIZE", "ACCELERATE_USE_FSDP", "FSDP_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["scripts/train_semantic_stage.py", "--results_folder", "run"])
+    launcher, launch, *words = command_line()
+    assert (launcher, launch) == ("accelerate", "launch")
+    parsed = vars(launch_command_parser().parse_args(words))
+    assert {name: parsed[name] for name in expected} == expected
+    assert parsed["training_script"] == "scripts/train_semantic_stage.py"
+    assert parsed["training_script_args"] == ["--results_folder", "run"]

@@ -80,6 +80,8 @@ def test_a_run_stops_early_and_stands_for_its_best(
     assert "memorization: continues" in told
     found = json.loads((tmp_path / "run" / "memorization.json").read_text())
     assert 0 <= found["training"] <= 1
+    assert f"of the tokens of 16 training examples, and {found['unseen']:.1%} of 2 unseen ones exactly" in told
+    assert found["unseen_examples"] == 2
     train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **data)
     assert "this run stopped early; raise early_stop_patience to continue" in capsys.readouterr().err
     train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **data | {"early_stop_patience": 3})

@@ -18,6 +18,7 @@ MOST_SOUNDS = 10_000
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # inverse penalties of the classifier
 _PENALTIES = np.logspace(-1, 5, 13)
 _MOST_STEPS = 300
+_MOST_SPLITS = 20
 
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -72,11 +73,17 @@ def _fit_classes(vectors: np.ndarray, values: np.ndarray, groups: np.ndarray) ->
         most = np.unique(values, return_counts=True)
         return lambda others: np.repeat(most[0][most[1].argmax()], len(others))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_MOST_STEPS))
-    inside = GroupShuffleSplit(1, test_size=1 / FOLDS, random_state=SEED)
-    search = GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, cv=inside)
+    inside = _inner_split(values, groups)
+    search = model if inside is None else GridSearchCV(model, {"logisticregression__C": _STRENGTHS}, cv=[inside])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of steps that are too few, of classes that a split lacks
-        return search.fit(vectors, values, groups=groups).predict
+        return search.fit(vectors, values).predict
+
+
+def _inner_split(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first of some random splits by groups that leaves two classes to fit to; None if all leave one."""
+    splits = GroupShuffleSplit(_MOST_SPLITS, test_size=1 / FOLDS, random_state=SEED).split(values, groups=groups)
+    return next((split for split in splits if len(np.unique(values[split[0]])) > 1), None)
 
 
 def _folds(values: np.ndarray, groups: np.ndarray, is_number: bool) -> list[tuple[np.ndarray, np.ndarray]]:

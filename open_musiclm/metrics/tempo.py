@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 TOLERANCE = 0.04
 _FACTORS = (1.0, 2.0, 3.0, 1 / 2, 1 / 3)
-_NUMBER = re.compile(r"\b(\d{2,3})\s*-?\s*(?:bpm|beats? (?:per|a) minute)\b", re.IGNORECASE)
+_NUMBER = r"\d+(?:\.\d+)?"
+_TEMPO = re.compile(
+    rf"(?<![\d.,])({_NUMBER})(\s*(?:-|\u2013|to)\s*{_NUMBER})?\s*-?\s*(?:bpm|beats? (?:per|a) minute)\b", re.IGNORECASE
+)
 _LOWEST, _HIGHEST = 20.0, 400.0
 
 
@@ -25,12 +28,12 @@ FAST = TempoClass(("fast", "quick", "up-tempo", "uptempo", "rapid", "allegro", "
 
 
 def named_bpm(text: str) -> float | None:
-    """The beats per minute that a text names, if it names one tempo."""
-    found = {float(number) for number in _NUMBER.findall(text)}
+    """The beats per minute that a text names, if it names one tempo and no range."""
+    found = {(float(first), bool(last)) for first, last in _TEMPO.findall(text)}
     if len(found) != 1:
         return None
-    bpm = found.pop()
-    return bpm if _LOWEST <= bpm <= _HIGHEST else None
+    ((bpm, is_range),) = found
+    return bpm if not is_range and _LOWEST <= bpm <= _HIGHEST else None
 
 
 def named_class(text: str) -> TempoClass | None:

@@ -33,6 +33,7 @@ class Memorization(Section):
 
     examples: int
     training: float = Field(ge=0, le=1)
+    unseen_examples: int = 0
     unseen: float | None = None
 
 
@@ -43,16 +44,17 @@ def report_memorization(trainer: StageTrainer, data: TrainingData, folder: Path)
     """
     step = chosen_step(folder)
     if is_sharded(trainer.stage) or step is None:
-        tell(f"{trainer.name}: memorization is not measured where the weights are sharded")
+        reason = "without a checkpoint" if step is None else "where the weights are sharded"
+        tell(f"{trainer.name}: memorization is not measured {reason}")
         return
     trainer.read_weights(step_folder(folder, step))
     stage = without_adapter(trainer.stage).eval()
     training = _share(trainer, stage, [data.training[index] for index in range(_EXAMPLES)], data)
-    unseen = None
+    found = Memorization(examples=_EXAMPLES, training=training)
     if data.validation is not None:
         examples = [data.validation[index] for index in range(min(_EXAMPLES, data.validation_examples))]
         unseen = _share(trainer, stage, examples, data)
-    found = Memorization(examples=_EXAMPLES, training=training, unseen=unseen)
+        found = found.model_copy(update={"unseen_examples": len(examples), "unseen": unseen})
     write_json(folder / MEMORIZATION_NAME, found.model_dump())
     tell(f"{trainer.name}: {_sentence(found)}")
 
@@ -78,8 +80,8 @@ def _share(trainer: StageTrainer, stage: Stage, examples: list, data: TrainingDa
 
 
 def _sentence(found: Memorization) -> str:
-    training = f"memorization: continues {found.training:.1%} of the tokens of its training examples exactly"
+    training = f"memorization: continues {found.training:.1%} of the tokens of {found.examples} training examples"
     if found.unseen is None:
-        return f"{training}; there are no unseen ones to compare with"
+        return f"{training} exactly; there are no unseen ones to compare with"
     verdict = "it memorizes" if found.training > found.unseen + _MUCH else "no sign of memorization"
-    return f"{training}, and {found.unseen:.1%} of unseen ones: {verdict}"
+    return f"{training}, and {found.unseen:.1%} of {found.unseen_examples} unseen ones exactly: {verdict}"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from open_musiclm.checkpoints import saved_steps
+from open_musiclm.checkpoints import CHECKPOINTS_FOLDER, saved_steps
 from open_musiclm.config import ModelConfig, StageTrainerConfig
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.devices import choose_precision
@@ -68,10 +69,7 @@ class Preflight:
 def preflight(config: StageTrainerConfig, model_config: ModelConfig, stage: nn.Module, run: Run) -> Preflight:
     """The estimate for training `stage` with `config`; call it after everything else is loaded."""
     accelerator, device = run.accelerator, run.accelerator.device
-    step = _step(_plan(config, model_config, accelerator.num_processes), config, device)
-    if accelerator.is_fsdp2:
-        parts = accelerator.num_processes
-        step = StepMemory(step.weights // parts, step.training // parts, step.activations)
+    step = _step(_plan(config, model_config, accelerator.num_processes, accelerator.is_fsdp2), config, device)
     kept = config.keep_last + _KEPT_BESIDE - (len(saved_steps(run.folder)) if run.resumes_in_place else 0)
     return Preflight(
         step,
@@ -80,7 +78,7 @@ def preflight(config: StageTrainerConfig, model_config: ModelConfig, stage: nn.M
         _free(device, accelerator.num_processes),
         _checkpoint_bytes(stage, config),
         max(kept, 1),
-        shutil.disk_usage(_existing(run.folder)).free,
+        shutil.disk_usage(_existing(run.folder)).free + _removed(run),
     )
 
 
@@ -97,13 +95,20 @@ def check_preflight(config: StageTrainerConfig, model_config: ModelConfig, stage
         return
     if run.accelerator.is_main_process:
         tell(f"{config.stage}: {found.describe()}")
-    _refuse(found, config, model_config, run.accelerator.device)
+    _refuse(found, config, model_config, run.accelerator)
 
 
-def _refuse(found: Preflight, config: StageTrainerConfig, model_config: ModelConfig, device: torch.device) -> None:
+def _refuse(found: Preflight, config: StageTrainerConfig, model_config: ModelConfig, accelerator: Accelerator) -> None:
     section, free = f"{config.stage}_trainer_cfg", found.free + found.present
     if found.step.total > free:
-        fitting = list(_advice(_plan(config, model_config), config, device, free))
+        fitting = list(
+            _advice(
+                _plan(config, model_config, accelerator.num_processes, accelerator.is_fsdp2),
+                config,
+                accelerator.device,
+                free,
+            )
+        )
         advice = f"what fits: {'; '.join(fitting)}" if fitting else "no setting makes it fit; take a smaller model"
         raise UserError(
             f"{section}: a step takes {_gb(found.step.total)} of memory, and {_gb(free)} are free; {advice}"
@@ -117,7 +122,7 @@ def _refuse(found: Preflight, config: StageTrainerConfig, model_config: ModelCon
         )
 
 
-def _plan(config: StageTrainerConfig, model_config: ModelConfig, processes: int = 1) -> StepPlan:
+def _plan(config: StageTrainerConfig, model_config: ModelConfig, processes: int, sharded: bool) -> StepPlan:
     return StepPlan(
         model_config,
         config.stage,
@@ -127,6 +132,7 @@ def _plan(config: StageTrainerConfig, model_config: ModelConfig, processes: int 
         averaged=config.ema_decay is not None,
         accumulates=config.grad_accum_every > 1,
         processes=processes,
+        shards=processes if sharded else 1,
     )
 
 
@@ -158,10 +164,9 @@ def _largest_batch(plan: StepPlan, config: StageTrainerConfig, device: torch.dev
 
 def _step(plan: StepPlan, config: StageTrainerConfig, device: torch.device) -> StepMemory:
     bfloat16 = choose_precision(config.precision, device) == "bfloat16"
-    if device.type != "cpu":
-        return gpu_step(plan)
-    step = cpu_step(plan, bfloat16)
-    return replace(step, activations=round(step.activations * RESIDENT))
+    step = cpu_step(plan, bfloat16) if device.type == "cpu" else gpu_step(plan, bfloat16)
+    activations = round(step.activations * RESIDENT) if device.type == "cpu" else step.activations
+    return StepMemory(step.weights // plan.shards, step.training // plan.shards, activations)
 
 
 def _held(device: torch.device) -> int:
@@ -199,6 +204,14 @@ def _checkpoint_bytes(stage: nn.Module, config: StageTrainerConfig) -> int:
     trained = sum(weight.numel() for weight in stage.parameters() if weight.requires_grad)
     written = trained if config.lora is not None else sum(weight.numel() for weight in stage.parameters())
     return FLOAT_BYTES * (written + trained * (2 + (config.ema_decay is not None)))
+
+
+def _removed(run: Run) -> int:
+    """Bytes of the checkpoints of an earlier run that this one removes before it writes its own."""
+    if run.resumes_in_place or not run.options.overwrite:
+        return 0
+    files = (run.folder / CHECKPOINTS_FOLDER).rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _existing(folder: Path) -> Path:

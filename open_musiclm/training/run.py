@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, set_seed
 
 from open_musiclm.config import TrainingPrecision
 from open_musiclm.config.json_files import Section
@@ -22,6 +23,8 @@ from open_musiclm.training.options import RunOptions
 from open_musiclm.training.run_folder import Claim
 from open_musiclm.training.tracking import check_tracker, log_in, tracker_options
 
+# of all processes, while the main one writes a checkpoint or generates for `evaluate_every`; NCCL's own is ten minutes
+_LONGEST_WAIT = timedelta(hours=2)
 _REPLACED_WHEN_RESUMING = frozenset(
     (
         "--results_folder",
@@ -155,8 +158,11 @@ def _accelerator(options: RunOptions, folder: Path, device: torch.device, batche
         gradient_accumulation_steps=batches_per_step,
         log_with=None if options.log_with == "none" else options.log_with,
         project_dir=folder,
-        # a stage's logit weights of the conditioning sequences take no part in the usual loss
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            # a stage's logit weights of the conditioning sequences take no part in the usual loss
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
+        ],
     )
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise UserError("accelerate launch --use_fsdp: add --fsdp_version 2, the one that works here")

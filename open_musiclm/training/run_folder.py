@@ -124,9 +124,21 @@ def describe(folder: Path, model_config: Section, training_config: Section, fact
 
 
 def command_line() -> list[str]:
-    """The words of the running command."""
-    launcher = ["accelerate", "launch"] if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ["python"]
-    return [*launcher, *sys.argv]
+    """The words of the running command; a launcher's are made from what it tells its processes."""
+    return [*_launcher(os.environ), *sys.argv]
+
+
+def _launcher(told: Mapping[str, str]) -> list[str]:
+    processes, machines = told.get("WORLD_SIZE", "1"), told.get("GROUP_WORLD_SIZE", "1")
+    if processes == "1":
+        return ["python"]
+    sharded = ["--use_fsdp", "--fsdp_version", told.get("FSDP_VERSION", "2")]
+    words = ["accelerate", "launch", *(sharded if told.get("ACCELERATE_USE_FSDP") == "true" else ["--multi_gpu"])]
+    words += ["--num_processes", processes]
+    if machines == "1":
+        return words
+    address = ["--main_process_ip", told.get("MASTER_ADDR", ""), "--main_process_port", told.get("MASTER_PORT", "")]
+    return [*words, "--num_machines", machines, "--machine_rank", told.get("GROUP_RANK", "0"), *address]
 
 
 def _with_full_paths(config: Section) -> dict[str, Any]:

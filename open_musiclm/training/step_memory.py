@@ -2,7 +2,7 @@
 
 The step runs on torch's fake tensors, which have shapes and types and no numbers. For a CPU the whole step runs, and
 the bytes of all living tensors are counted. For a GPU, which need not be there, the forward pass runs with the types
-of its mixed precision, and the result is an upper estimate: all that is kept for the backward pass, and once more
+of its precision, and the result is an upper estimate: all that is kept for the backward pass, and once more
 what the part that keeps most (a block, or the logits with their loss) keeps, for its gradients, and the gradient of
 the largest weight before it is added to that of the batches before. With checkpointing
 blocks keep only their inputs, one of them all, and autocast its copies of weights. Attention keeps queries, keys,
@@ -47,6 +47,7 @@ class StepPlan:
     averaged: bool = False  # a moving average of the weights is kept
     accumulates: bool = True  # gradients stay from one batch to the next
     processes: int = 1
+    shards: int = 1  # processes that share the weights and the optimizer (FSDP2)
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,9 @@ class FakeAttention:
         return _Attention.apply(query, key, value, self.bias)
 
 
-def gpu_step(plan: StepPlan, device: str = "cuda") -> StepMemory:
-    """The memory of a step on a GPU under bfloat16 autocast, with its activations estimated from above."""
+def gpu_step(plan: StepPlan, bfloat16: bool, device: str = "cuda") -> StepMemory:
+    """The memory of a step on a GPU, under autocast if in `bfloat16`, with its activations estimated from above."""
+    copy_bytes = _COPY_BYTES if bfloat16 else 0
     mode = FakeTensorMode()
     stage = fake_stage(plan, device, mode, gpu_attention)
     with mode:
@@ -145,17 +147,18 @@ def gpu_step(plan: StepPlan, device: str = "cuda") -> StepMemory:
             block.register_forward_pre_hook(lambda _, given: inputs.append(_bytes(given[0])))
             block.register_forward_pre_hook(lambda *_: marks.append(kept.bytes))
         transformer.register_forward_hook(lambda *_: marks.append(kept.bytes))
-        with torch.autograd.graph.saved_tensors_hooks(kept.keep, _same), autocast(device):
+        casting = autocast(device) if bfloat16 else nullcontext()
+        with torch.autograd.graph.saved_tensors_hooks(kept.keep, _same), casting:
             loss = fake_loss(stage, plan, device)
         assert loss.device.type == device
     parts = [after - before for before, after in pairwise([*marks, kept.bytes])]
     gradients = 2 * sum(biases)  # of the bias: one block's, and the sum of those after it
-    gradients += (_COPY_BYTES + FLOAT_BYTES) * max(weight.numel() for weight in stage.parameters())
+    gradients += (copy_bytes + FLOAT_BYTES) * max(weight.numel() for weight in stage.parameters())
     weights, training = _fixed(stage, plan)
     if not plan.checkpointing:
         return StepMemory(weights, training, kept.bytes + max(parts) + gradients)
     *blocks, logits = parts
-    copies, busiest = _COPY_BYTES * weights // FLOAT_BYTES, max(*blocks, logits) * 2 + gradients
+    copies, busiest = copy_bytes * weights // FLOAT_BYTES, max(*blocks, logits) * 2 + gradients
     return StepMemory(weights, training, kept.bytes - sum(blocks) + sum(inputs) + copies + busiest)
 
 

@@ -34,7 +34,8 @@ def test_pairs_differ_by_the_correction_alone(model: MusicLM, tmp_path: Path) ->
     plain = model.embed_text(texts)
     nothing = TextCorrection(torch.eye(plain.shape[1]), torch.zeros(plain.shape[1]))
     away = TextCorrection(torch.eye(plain.shape[1]), -3 * plain[0])
-    assert changed_prompts(model, nothing, PROMPTS) == []
+    with pytest.raises(UserError, match="of none of"):
+        changed_prompts(model, nothing, PROMPTS)
     assert PROMPTS[0] in changed_prompts(model, away, PROMPTS)
     made = generate_pairs(model, away, PROMPTS, 2, tmp_path)
     for kind, embeddings in (("plain", plain), ("corrected", away(plain))):
