@@ -22,7 +22,7 @@ from demo.classifier_training import (
 )
 from demo.modulated_noise import noise_modulated
 from demo.prompts import ControlPrompt, control_prompts
-from open_musiclm.audio import Sound, normalize, resampled, statistics_of, write_wave
+from open_musiclm.audio import Sound, semantic_input, write_wave
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
@@ -180,6 +180,5 @@ def _memorization(
 
 def semantic_tokens(tokenizer: MusicTokenizer, wave: Wave) -> list[int]:
     """The semantic tokens of a wave at `SAMPLE_HZ`."""
-    resampled_wave = resampled(Sound(wave, SAMPLE_HZ), tokenizer.semantic.mert.sample_hz)
-    normal = normalize(resampled_wave, statistics_of(resampled_wave))
+    normal = semantic_input(Sound(wave, SAMPLE_HZ), tokenizer.semantic.mert.sample_hz)
     return tokenizer.semantic_ids(normal[None].to(tokenizer.device)).flatten().tolist()

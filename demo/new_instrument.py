@@ -18,7 +18,7 @@ _MOST_SCORES = 200
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    cli.add_results_folder_argument(parser)
+    parser.add_argument("--results_folder", type=Path, required=True, help="folder that the clips are written to")
     parser.add_argument("--clips", type=cli.positive_int, default=10, help="how many clips")
     parser.add_argument("--seed", type=cli.seed, default=0, help="another seed gives other music")
     parser.add_argument("--soundfont", type=Path, default=None, help="a General MIDI soundfont, else one is found")
@@ -26,7 +26,6 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.require_arguments(arguments, ["results_folder"])
     from demo.corpus.soundfont import find_soundfont
 
     soundfont = find_soundfont(arguments.soundfont)
@@ -39,7 +38,7 @@ def render_clip(folder: Path, instrument: Instrument, number: int, seed: int, so
     import numpy as np
     import torch
 
-    from demo.corpus.arrangement import arrange
+    from demo.corpus.arrangement import FEWEST_NOTES, arrange, density_of, register_of
     from demo.corpus.captions import captions_for
     from demo.corpus.excerpt import TEMPI
     from demo.corpus.orchestration import Voice
@@ -66,7 +65,11 @@ def render_clip(folder: Path, instrument: Instrument, number: int, seed: int, so
         )
         notes = tuple(replace(note, pitch=note.pitch + shift) for note in arrangement.voices[0].notes)
         kept = tuple(note for note in notes if instrument.lowest <= note.pitch <= instrument.highest)
-        arrangement = replace(arrangement, voices=(Voice(instrument, kept, leads=True),))
+        if len(kept) < FEWEST_NOTES:
+            continue
+        voices = (Voice(instrument, kept, leads=True),)
+        density, register = density_of(voices, _SECONDS), register_of(voices)
+        arrangement = replace(arrangement, voices=voices, density=density, register=register)
         path = folder / f"{seed}_{number:03d}.flac"
         wave = render(arrangement.voices, _SECONDS, soundfont, rng)
         write_wave(path, torch.from_numpy(wave), SAMPLE_HZ)

@@ -8,9 +8,11 @@ from open_musiclm.app.server import check_server, serve
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "folder of the sounds; default: a temporary one")
     most = Limits()
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is every one")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 accepts connections from other machines"
+    )
     parser.add_argument("--port", type=cli.positive_int, default=7860, help="port to listen on")
     parser.add_argument(
         "--max_duration", type=cli.positive_float, default=most.duration, help="largest duration of a request, seconds"

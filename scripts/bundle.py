@@ -10,7 +10,7 @@ from open_musiclm.config import load_generation_config, load_model_config
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    cli.add_results_folder_argument(parser)
+    parser.add_argument("--results_folder", type=Path, required=True, help="folder of the bundle, a new one")
     cli.add_model_config_argument(parser)
     cli.add_checkpoint_arguments(parser)
     cli.add_adapter_arguments(parser)
@@ -26,7 +26,6 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.require_arguments(arguments, ["results_folder"])
     config = load_model_config(arguments.model_config)
     cli.require_arguments(arguments, [f"{part}_path" for part in (*config.stage_names, "rvq", "kmeans")])
     from open_musiclm.checkpoints.adapters import find_adapters

@@ -11,7 +11,9 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    cli.add_results_folder_argument(parser)
+    parser.add_argument(
+        "--results_folder", type=Path, default=None, help="where a training would write; its free space is checked"
+    )
     parser.add_argument("folder", type=Path, help="folder of sound")
     parser.add_argument(
         "--model_config", type=Path, default=None, help="check this config only; default: all shipped ones"

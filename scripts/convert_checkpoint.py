@@ -10,7 +10,9 @@ KINDS = (*cli.STAGE_NAMES, "clap_rvq", "hubert_kmeans")
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    cli.add_results_folder_argument(parser)
+    parser.add_argument(
+        "--results_folder", type=Path, default=None, help="folder of the output; default: that of the checkpoint"
+    )
     parser.add_argument("checkpoint", type=Path, help="the released file")
     parser.add_argument("--kind", choices=KINDS, required=True, help="which part of the model it holds")
     parser.add_argument("--output", type=Path, default=None, help="default: the same name with .safetensors")

@@ -13,7 +13,7 @@ from open_musiclm.errors import UserError
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    cli.add_results_folder_argument(parser)
+    parser.add_argument("--results_folder", type=Path, default=None, help="folder of the corpus, like --output")
     parser.add_argument("--output", type=Path, default=None, help="folder of the clips and their captions.jsonl")
     parser.add_argument("--hours", type=cli.positive_float, default=0.5, help="hours of music")
     parser.add_argument("--seed", type=cli.seed, default=0, help="another seed gives other music")

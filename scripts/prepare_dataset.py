@@ -13,20 +13,21 @@ from open_musiclm.interruption import Interrupted
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
-    cli.add_results_folder_argument(parser)
+    parser.add_argument("--results_folder", type=Path, required=True, help="folder that the clips are written to")
     parser.add_argument("folder", type=Path, help="folder of music, searched recursively")
     parser.add_argument("--sample_hz", type=cli.sample_rate, default=48000, help="rate of the clips")
     parser.add_argument("--seconds", type=cli.positive_float, default=30.0, help="longest clip")
     parser.add_argument("--loudness", type=cli.loudness, default=None, help="loudness of each file, LUFS")
-    parser.add_argument("--split_by", choices=("artist", "folder", "file"), default="folder", help="never parted")
-    parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of these for validation")
-    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of that choice")
+    parser.add_argument(
+        "--split_by", choices=("artist", "folder", "file"), default="folder", help="what stays in one split"
+    )
+    parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of the music for validation")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the random split")
     parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.require_arguments(arguments, ["results_folder"])
     from open_musiclm.data.prepare.prepare import PrepareOptions, prepare_dataset, summary
     from open_musiclm.data.prepare.sources import ClipOptions
 

@@ -9,7 +9,7 @@ from open_musiclm.interruption import Interrupted
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, "folder of the token store; default: results_folder of the training config")
     cli.add_config_arguments(parser)
     cli.add_tokenizer_arguments(parser, required=True)
     cli.add_trust_argument(parser)

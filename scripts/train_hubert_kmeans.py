@@ -6,7 +6,7 @@ from open_musiclm import cli
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, cli.RUN_FOLDER)
     cli.add_config_arguments(parser)
     cli.add_run_arguments(parser)
     cli.add_trust_argument(parser)

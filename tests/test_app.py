@@ -1,8 +1,11 @@
 """The page without a browser: its API over HTTP, what it refuses, and what it keeps."""
 
+import gc
 import io
+import os
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +27,10 @@ from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
 from open_musiclm import Prompt, Story
+from open_musiclm.app.history import History
+from open_musiclm.app.jobs import JobRunner
 from open_musiclm.app.server import check_server, served
+from open_musiclm.app.uploads import read_upload, remove_oldest
 from open_musiclm.audio import is_longer, read_sound
 from open_musiclm.errors import UserError
 
@@ -215,7 +221,8 @@ def test_files_that_were_not_uploaded_are_refused(app: App, path: Any) -> None:
 def test_nothing_else_is_given_or_fetched(app: App) -> None:
     for path in ("/etc/passwd", str(Path(__file__).resolve()), str(app.folder)):
         assert app.get(f"gradio_api/file={path}").status_code == 403
-    assert app.get("gradio_api/file=http://example.com/").status_code == 403
+    for path in ("file=http://example.com/", "file=HTTP://example.com/", "file/http://example.com/", "file/a"):
+        assert app.get(f"gradio_api/{path}").status_code == 403
     for path in ("results/../../etc/passwd", "results/x/1.wav", "results/x/..%2F1.wav"):
         assert app.get(path).status_code == 404
     assert httpx.get(app.address, headers={"host": "example.com"}).status_code == 400
@@ -260,6 +267,48 @@ def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs gradio, the extra app: pip install .*'\.\[app\]'"):
         check_server("127.0.0.1", 7860)
+
+
+def test_a_sound_of_a_high_rate_may_have_as_many_samples(tmp_path: Path) -> None:
+    """Silence of minutes at 655 kHz is a small FLAC, and gigabytes in memory."""
+    path = tmp_path / "silence.flac"
+    soundfile.write(path, np.zeros(655350), 655350)
+    assert read_upload(tmp_path, str(path), most_seconds=7.0, most_hz=96_000).seconds == 1.0
+    with pytest.raises(UserError, match=r"silence.flac: longer than 0.878\d* s"):
+        read_upload(tmp_path, str(path), most_seconds=6.0, most_hz=96_000)
+
+
+def test_only_so_many_uploads_are_kept(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.wav").write_bytes(b"")
+        os.utime(tmp_path / str(number) / "a.wav", (number, number))
+    remove_oldest(tmp_path, most_bytes=100, most_files=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
+
+
+def test_what_ended_a_job_keeps_no_tensors(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the frames of a traceback they would stay until Python collects cycles, which tensors do not hasten."""
+    made: list[weakref.ref] = []
+
+    def fail(*given: object, **named: object) -> Iterator[object]:
+        chunk = torch.zeros(4)
+        made.append(weakref.ref(chunk))
+        raise UserError("no") from ValueError(1)
+        yield
+
+    model = stack.musiclm()
+    monkeypatch.setattr(model, "stream", fail)
+    runner = JobRunner(model, {}, LIMITS, History(tmp_path, 3))
+    gc.disable()
+    try:
+        job = runner.start("a", {"duration": 0.5, "num_samples": 1})
+        runner.close()
+        assert made[0]() is None
+    finally:
+        gc.enable()
+    with pytest.raises(UserError, match="no"):
+        job.finished()
 
 
 def test_a_long_sound_is_told(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from open_musiclm.analysis.modality_gap import cca, distance_of_means, mean_shif
 from open_musiclm.analysis.probes import probe
 from open_musiclm.analysis.projection import pca_map, umap_map
 from open_musiclm.analysis.report import Table
-from open_musiclm.analysis.retrieval import chance_recall, rank
+from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
 from open_musiclm.analysis.token_statistics import (
     agreement,
@@ -29,6 +29,7 @@ from open_musiclm.analysis.token_statistics import (
     usage,
 )
 from open_musiclm.errors import Remark
+from open_musiclm.metrics.adherence import chance_recall
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -364,6 +364,11 @@ def test_kl_compares_clips_of_the_same_name(tmp_path: Path) -> None:
     assert to.clips == of.clips == 2
     p, q = (1 / (1 + math.exp(-level)) for level in (0.2, 0.05))
     assert to.value == pytest.approx(p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)), rel=0.1)
+    (sets[1] / "again").mkdir()
+    shutil.copy(sets[1] / "0.wav", sets[1] / "again" / "1.wav")  # the name of two clips
+    twice = measure_set(sets[1], find_clips(sets[1]), measures, cache)
+    assert divergence_figures(quiet, twice, Resampling(0, 10))[0].clips == 1
+    (sets[1] / "again" / "1.wav").unlink()
     (sets[1] / "0.wav").unlink()
     (sets[1] / "1.wav").unlink()
     loud = measure_set(sets[1], find_clips(sets[1]), measures, cache)

@@ -41,6 +41,21 @@ def test_the_true_peak_is_between_the_samples() -> None:
     assert levels_of([wave], 24000).peak == pytest.approx(0.5, rel=0.03)
 
 
+@pytest.mark.parametrize("block", [1, 100, 255, 5000, 24120, 40000])
+def test_the_true_peak_does_not_depend_on_blocks(block: int) -> None:
+    """A block that ends where the wave is high overshoots, if silence is taken to follow."""
+    wave = 0.5 * torch.sin(50 * 2 * math.pi * torch.arange(48000 if block > 1 else 2400) / 24000)
+    whole = levels_of([wave], 24000).peak
+    assert whole == pytest.approx(0.5, rel=0.002)
+    assert levels_of(wave.split(block), 24000).peak == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("sample_hz", [1000, 2000, 2900, 3999, 4000, 8000])
+def test_low_sample_rates_have_a_loudness(sample_hz: int) -> None:
+    wave = 0.3 * torch.sin(200 * 2 * math.pi * torch.arange(2 * sample_hz) / sample_hz)
+    assert levels_of([wave], sample_hz).loudness == pytest.approx(-14.3, abs=0.5)
+
+
 @pytest.mark.parametrize("wave", [torch.zeros(24000), torch.zeros(0), torch.full((24000,), 1e-6)])
 def test_silence_gets_no_gain(wave: torch.Tensor) -> None:
     levels = levels_of([wave], 24000)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from open_musiclm.metrics import adherence, density, frechet, kernel_distance
-from open_musiclm.metrics.adherence import cosines, prompt_ranks, sound_ranks
+from open_musiclm.metrics.adherence import chance_rank, cosines, prompt_ranks, sound_ranks
 from open_musiclm.metrics.classes import EPSILON, kl_divergence
 from open_musiclm.metrics.intervals import (
     MOST_GROUPS,
@@ -194,6 +194,21 @@ def test_ranks_in_blocks_are_those_of_sorting(monkeypatch):
     foreign = [[similarities[n, prompt] for n in range(50) if own[n] != prompt] for prompt in range(23)]
     expected = [1 + sum(other >= most - 1e-6 for other in others) for most, others in zip(best, foreign, strict=True)]
     assert sound_ranks(sounds, prompts, own.tolist()).tolist() == expected
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_the_rank_at_chance_level(each: int) -> None:
+    prompts, generator = 64, torch.Generator().manual_seed(0)
+    own = torch.arange(prompts).repeat(each)
+    vectors = [torch.randn(count, 32, generator=generator) for count in (prompts * each, prompts)]
+    found = [
+        float(sound_ranks(vectors[0], vectors[1][torch.randperm(prompts, generator=generator)], own.tolist()).median())
+        for _ in range(30)
+    ]
+    expected = chance_rank(prompts * each, np.full(prompts, each))
+    assert np.mean(found) == pytest.approx(expected, rel=0.1)
+    assert chance_rank(5, np.array([5, 5, 1])) == 1
+    assert chance_rank(1, np.array([1])) == 1
 
 
 def test_kl_has_a_direction():

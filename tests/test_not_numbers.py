@@ -100,6 +100,14 @@ def test_distances_of_sets_without_variance_are_numbers_or_say_why(left: str, ri
             assert figure.value is not None or figure.note.startswith("none: "), figure
 
 
+def test_few_clips_of_one_window_have_a_kernel_distance() -> None:
+    """Some resamplings draw one clip again and again, which has no pair."""
+    evaluated, reference = (ClipVectors(torch.randn(count, 8), torch.arange(count)) for count in (2, 40))
+    for figure in distances.kernel_figures(evaluated, reference, Resampling(0, 200)):
+        assert figure.value is not None
+        assert figure.low is not None
+
+
 @pytest.mark.parametrize(
     ("texts", "sounds"), list(itertools.product(["equal", "zero", "two points", "random"], repeat=2))
 )

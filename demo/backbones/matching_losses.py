@@ -43,7 +43,9 @@ def matching_losses(
     pairs = Pairs(sounds, texts[: len(clips)], caption_numbers(captions))
     by_tempo = texts[len(clips) :].unflatten(0, (-1, len(TEMPI)))
     other_texts, own_texts = by_tempo[: len(others)], by_tempo[len(others) :]
-
+    contrast = _CONTRAST * contrastive_loss(pairs, pairs, torch.tensor(_SCALE))
+    if not single:
+        return {"contrast": contrast}
     family = torch.tensor([_FAMILIES.index(clips[number].instrument_family) for number in single])
     tempo = torch.tensor([TEMPI.index(clips[number].tempo_class) for number in single])
     to_own = torch.einsum("bd,btd->bt", sounds[single], own_texts)
@@ -52,7 +54,7 @@ def matching_losses(
     to_all = torch.where(is_own, to_own[:, None], to_others).flatten(1)
     between_tempi = (own_texts * own_texts.roll(1, 1)).sum(dim=-1)
     return {
-        "contrast": _CONTRAST * contrastive_loss(pairs, pairs, torch.tensor(_SCALE)),
+        "contrast": contrast,
         "family and tempo": _cross_entropy(to_all, family * len(TEMPI) + tempo),
         "tempo": _TEMPO * _cross_entropy(to_own, tempo),
         "alignment": _ALIGNMENT * (1 - to_own.gather(1, tempo[:, None])).mean(),

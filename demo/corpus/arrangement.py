@@ -24,7 +24,7 @@ Class = TypeVar("Class", bound=str)
 _DENSITY_BOUNDS = (2.2, 5.0)  # onsets of all voices per second
 _REGISTER_BOUNDS = (53, 76)  # MIDI keys, of the first voice
 _LONGEST_SILENCE_SECONDS = 2.5
-_FEWEST_NOTES = 4
+FEWEST_NOTES = 4
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,21 @@ def arrange(
     gaps = np.diff([0.0, *onsets, seconds])
     if not slowest <= pace <= quickest or gaps.max() > _LONGEST_SILENCE_SECONDS:
         return None
-    if min(len(voice.notes) for voice in voices) < _FEWEST_NOTES:
+    if min(len(voice.notes) for voice in voices) < FEWEST_NOTES:
         return None
-    density: Density = _classed(len(onsets) / seconds, _DENSITY_BOUNDS, ("sparse", "moderate", "dense"))
-    middle = float(np.median([note.pitch for note in voices[0].notes]))
-    register: Register = _classed(middle, _REGISTER_BOUNDS, ("low", "middle", "high"))
+    density, register = density_of(voices, seconds), register_of(voices)
     return Arrangement(score.source, tuple(voices), bpm, tempo, mode, density, register)
+
+
+def density_of(voices: Sequence[Voice], seconds: float) -> Density:
+    """How many notes begin in a second, in a word."""
+    return _classed(len(_onsets(voices)) / seconds, _DENSITY_BOUNDS, ("sparse", "moderate", "dense"))
+
+
+def register_of(voices: Sequence[Voice]) -> Register:
+    """How high the first voice is, in a word."""
+    middle = float(np.median([note.pitch for note in voices[0].notes]))
+    return _classed(middle, _REGISTER_BOUNDS, ("low", "middle", "high"))
 
 
 def _in_seconds(voice: Voice, quarter: float, seconds: float) -> Voice:

@@ -50,7 +50,11 @@ _FAMILY = {
     "woodwinds": "woodwind music",
     "synthesizers": "electronic music",
 }
-_REGISTER = {"low": ("in a low register", "low and deep"), "middle": (), "high": ("in a high register", "high-pitched")}
+REGISTER_WORDS = {
+    "low": ("in a low register", "low and deep"),
+    "middle": (),
+    "high": ("in a high register", "high-pitched"),
+}
 _SOLO = ("solo {}", "{} alone", "{} solo", "a single {}")
 
 
@@ -139,7 +143,7 @@ def _details(arrangement: Arrangement, rng: np.random.Generator) -> list[str]:
     families = {voice.instrument.family for voice in arrangement.voices}
     if len(families) == 1:
         details += [_FAMILY[min(families)]] * _happens(0.5, rng)
-    for words in (_DENSITY[arrangement.density], _REGISTER[arrangement.register]):
+    for words in (_DENSITY[arrangement.density], REGISTER_WORDS[arrangement.register]):
         if words and _happens(0.3, rng):
             details.append(_one(words, rng))
     details += [f"at {arrangement.bpm} beats per minute"] * _happens(0.1, rng)

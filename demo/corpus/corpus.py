@@ -5,7 +5,6 @@ import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -157,17 +156,24 @@ def _rendered(folder: Path, clips: list[tuple[int, float]], seed: int, soundfont
 
 
 def read_clips(folder: Path) -> dict[str, Clip]:
-    """The clips of a corpus by file name, that have both a line and a sound; a line cut short is skipped."""
+    """The clips of a corpus by file name, that have both a line and a sound; a line cut short is skipped.
+
+    Raises UserError if a line is of no clip, such as a caption of another folder: writing would lose it.
+    """
     path = folder / CAPTIONS
     if not path.exists():
         return {}
     clips = {}
     with open_regular(path) as file:
         for line in file:
-            with suppress(UserError, ValidationError):
+            try:
                 clip = _CLIP.validate_python(parse_json(line.decode("utf-8", errors="replace"), str(path)))
-                if (folder / clip.file).is_file():
-                    clips[clip.file] = clip
+            except ValidationError as error:
+                raise UserError(f"{path}: has captions of other sounds; name another folder") from error
+            except UserError:
+                continue
+            if (folder / clip.file).is_file():
+                clips[clip.file] = clip
     return clips
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from open_musiclm.analysis.options import SEED
+from open_musiclm.metrics.adherence import chance_recall
 
 RECALL_AT = (1, 5, 10)
 _DEPTH = 10
@@ -54,18 +55,10 @@ def rank(
         keys = np.round(similarities / _RESOLUTION) * _RESOLUTION + tie_breakers
         for offset, line in enumerate(keys):
             own = relevant[first + offset]
-            found = np.sort(1 + (line > line[own][:, None]).sum(axis=1))
+            found = np.sort(1 + len(line) - np.searchsorted(np.sort(line), line[own], side="right"))
             places[first + offset] = found[0]
             top = found[found <= _DEPTH]
             precision[first + offset] = (np.arange(1, len(top) + 1) / top).sum() / min(len(own), _DEPTH)
     counts = np.array([len(own) for own in relevant])
     chance = np.stack([chance_recall(len(items), counts, depth) for depth in RECALL_AT], axis=1)
     return Ranking(places, precision, chance)
-
-
-def chance_recall(items: int, relevant: Int[np.ndarray, "queries"], depth: int) -> Float[np.ndarray, "queries"]:
-    """The probability that at least one of `relevant` items is among `depth` random ones of all items."""
-    missed = np.ones(len(relevant))
-    for taken in range(min(depth, items)):
-        missed *= np.clip((items - relevant - taken) / (items - taken), 0, 1)
-    return 1 - missed

@@ -4,6 +4,7 @@ Gradio fetches a file from any address of the web, for any input, where a reques
 an upload, but neither their number nor the size of other requests.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from open_musiclm.app.uploads import is_upload, remove_oldest
 
 _UPLOAD = "/gradio_api/upload"
 _NAMED_CALL = "/call/v2/"
-_FETCHED = ("/gradio_api/file=http", "/gradio_api/proxy=")
+# the last is gradio's older form of the first
+_FETCHED = ("/gradio_api/file=http", "/gradio_api/proxy=", "/gradio_api/file/")
 
 
 class Guard:
@@ -30,7 +32,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers 403, 400 or 413."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            if scope.get("path", "").startswith(_FETCHED):
+            if scope.get("path", "").lower().startswith(_FETCHED):
                 await PlainTextResponse("addresses are not fetched", 403)(scope, receive, send)
             else:
                 await self.app(scope, receive, send)
@@ -51,7 +53,10 @@ class Guard:
                     raise
                 answer = PlainTextResponse(str(error), 400)
             finally:
-                remove_oldest(self.uploads, self.limits.uploads_bytes)
+                if is_file:
+                    await asyncio.to_thread(
+                        remove_oldest, self.uploads, self.limits.uploads_bytes, self.limits.uploads_files
+                    )
         await answer(scope, receive, send)
 
     def _known(self, body: bytes) -> bool:

@@ -99,9 +99,10 @@ class Handlers:
 
         `asked` is prompt, story and crossfade; `style` the path of an upload.
         """
-        most = self.runner.limits.upload_seconds
+        limits = self.runner.limits
+        most = (limits.upload_seconds, limits.upload_hz)
         try:
-            sound = None if style is None else await asyncio.to_thread(read_upload, self.uploads, style, most)
+            sound = None if style is None else await asyncio.to_thread(read_upload, self.uploads, style, *most)
             job = self.runner.start(asked_prompt(*asked, sound), changes)
             try:
                 while not job.finished():

@@ -1,6 +1,7 @@
 """Jobs: requested generations. One runs at a time; its sound can be played during generation; it can be cancelled."""
 
 import secrets
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from open_musiclm.app.live_sound import LiveSound
 from open_musiclm.audio import samples_of
 from open_musiclm.audio.spectrogram import write_spectrogram
 from open_musiclm.config import GenerationConfig
+from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.progress import Progress
@@ -127,7 +129,11 @@ class JobRunner:
             self._write(job, self._generate(job))
         except BaseException as error:
             self.history.remove(job)
-            job.end(error)
+            if not isinstance(error, Cancelled | UserError):
+                traceback.print_exception(error)
+            # the frames that a traceback holds have the job's tensors, and the job would hold them
+            error.__cause__ = error.__context__ = None
+            job.end(error.with_traceback(None))
         else:
             job.end()
 

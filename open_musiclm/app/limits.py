@@ -18,7 +18,9 @@ class Limits:
     results: int = 40  # of all sessions; the files of older ones are removed
     upload_bytes: int = 20 * MEGABYTE
     upload_seconds: float = 300.0
+    upload_hz: int = 96_000  # an upload of a higher rate may have as many samples, so fewer seconds
     uploads_bytes: int = 200 * MEGABYTE  # of all uploads together; older ones are removed
+    uploads_files: int = 1000
     request_bytes: int = MEGABYTE  # of a request that is no upload
 
     def check(self, config: GenerationConfig) -> None:

@@ -19,6 +19,8 @@ _RELATIVE_GATE = -10.0
 _OVERSAMPLING = 4
 _HEADROOM = 16.0  # torchaudio's filters clip at 1
 _LEAD_SECONDS = 1  # of sound before a block, after which the filters have settled
+_EDGE = 256  # samples at the end of a block, whose interpolation needs those of the next one
+_LOWEST_SHELF_HZ = 4000  # of the sample rate: below it there is hardly any sound that the shelf would raise
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def levels_of(blocks: Iterable[Float[Tensor, "_"]], sample_hz: int) -> Levels:
         samples += wave.shape[0]
         squares += float(wave.double().square().sum())
         with_lead = torch.cat((lead, wave))
-        peak = max(peak, _true_peak(with_lead, sample_hz))
+        peak = max(peak, _true_peak(with_lead, sample_hz, lead.shape[0] - _EDGE, with_lead.shape[0] - _EDGE))
         rest = torch.cat((rest, _weighted(with_lead, sample_hz)[lead.shape[0] :]))
         whole = rest.shape[0] // step * step
         powers.append(rest[:whole].double().square().unflatten(0, (-1, step)).mean(dim=1))
         rest, lead = rest[whole:], with_lead[-_LEAD_SECONDS * sample_hz :]
     if samples == 0:
         return Levels(0.0, 0.0, -math.inf)
+    peak = max(peak, _true_peak(lead, sample_hz, lead.shape[0] - _EDGE, lead.shape[0]))
     measured = torch.cat(powers)
     if measured.shape[0] < _SUB_BLOCKS_PER_BLOCK:  # shorter than a block: what there is
         measured = torch.cat((measured, rest.double().square().mean()[None] if rest.shape[0] else rest.double()))
@@ -67,13 +70,22 @@ def levels_of(blocks: Iterable[Float[Tensor, "_"]], sample_hz: int) -> Levels:
 
 def _weighted(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "samples"]:
     """K-weighting: a shelf of 4 dB above 1.5 kHz, and a high pass at 38 Hz."""
-    shelf = treble_biquad(wave / _HEADROOM, sample_hz, 4.0, 1500.0, 1 / math.sqrt(2))
-    return highpass_biquad(shelf, sample_hz, 38.0, 0.5) * _HEADROOM
+    wave = wave / _HEADROOM
+    if sample_hz >= _LOWEST_SHELF_HZ:
+        wave = treble_biquad(wave, sample_hz, 4.0, 1500.0, 1 / math.sqrt(2))
+    return highpass_biquad(wave, sample_hz, 38.0, 0.5) * _HEADROOM
 
 
-def _true_peak(wave: Float[Tensor, "samples"], sample_hz: int) -> float:
-    between = resample(wave, sample_hz, _OVERSAMPLING * sample_hz).abs().max()
-    return max(float(between), float(wave.abs().max()))
+def _true_peak(wave: Float[Tensor, "samples"], sample_hz: int, first: int, end: int) -> float:
+    """The largest amplitude of samples [first, end) and between them."""
+    first, end = max(first, 0), max(end, 0)
+    if first == end:
+        return 0.0
+    near = wave[max(first - _EDGE, 0) :]
+    oversampled = resample(near, sample_hz, _OVERSAMPLING * sample_hz)
+    skipped = (first - (wave.shape[0] - near.shape[0])) * _OVERSAMPLING
+    between = oversampled[skipped : skipped + (end - first) * _OVERSAMPLING].abs().max()
+    return max(float(between), float(wave[first:end].abs().max()))
 
 
 def _gated(powers: Float[Tensor, "blocks"]) -> float:

@@ -40,7 +40,6 @@ from open_musiclm.cli.model import (
 )
 from open_musiclm.cli.process import (
     add_device_argument,
-    add_results_folder_argument,
     parser,
     plain_parser,
     require_arguments,
@@ -49,6 +48,7 @@ from open_musiclm.cli.process import (
 )
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
 from open_musiclm.cli.training import (
+    RUN_FOLDER,
     add_config_arguments,
     add_run_arguments,
     backbone_parser,

@@ -27,29 +27,33 @@ _LESS_MEMORY = (
 )
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to a help text that does not tell it, where there is one to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        nothing_to_tell = action.required or action.default in (None, False, [])
+        return action.help if nothing_to_tell or "default" in (action.help or "") else super()._get_help_string(action)
+
+
 def plain_parser(description: str | None) -> argparse.ArgumentParser:
     """An argument parser without options."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    return argparse.ArgumentParser(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """An argument parser with `--device` and `--results_folder`, of every script that runs a model."""
+def parser(description: str | None, results_folder: str = "folder for all output") -> argparse.ArgumentParser:
+    """An argument parser with `--device` and `--results_folder`, of every script that runs a model.
+
+    `results_folder` is the help text of the latter.
+    """
     result = plain_parser(description)
     add_device_argument(result)
-    add_results_folder_argument(result)
+    result.add_argument("--results_folder", type=Path, default=None, help=results_folder)
     return result
 
 
 def add_device_argument(to: argparse.ArgumentParser) -> None:
     """`--device`."""
     to.add_argument("--device", default=None, help="cuda, cuda:1, mps or cpu; by default the best available")
-
-
-def add_results_folder_argument(to: argparse.ArgumentParser) -> None:
-    """`--results_folder`."""
-    to.add_argument("--results_folder", type=Path, default=None, help="folder for all output")
 
 
 def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> None:

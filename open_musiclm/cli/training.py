@@ -13,6 +13,8 @@ from open_musiclm.errors import UserError
 from open_musiclm.terminal import say
 from open_musiclm.training.options import RunOptions
 
+RUN_FOLDER = "folder for all output; default: results/NAME for the part NAME, or the folder of the resumed run"
+
 
 def add_config_arguments(to: argparse.ArgumentParser) -> None:
     """`--model_config` and `--training_config`, both required."""
@@ -53,7 +55,7 @@ def add_lora_argument(to: argparse.ArgumentParser) -> None:
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """The parser of the scripts that train a stage."""
-    result = parser(description)
+    result = parser(description, RUN_FOLDER)
     add_config_arguments(result)
     add_tokenizer_arguments(result, required=False)
     add_continue_arguments(result)
@@ -86,7 +88,7 @@ def train_stage_from(arguments: argparse.Namespace, name: StageName, config: Mod
 
 def backbone_parser(description: str | None) -> argparse.ArgumentParser:
     """The parser of the scripts that train a backbone."""
-    result = parser(description)
+    result = parser(description, RUN_FOLDER)
     result.add_argument("--config", type=Path, required=True, help="JSON file with the architecture and the trainer")
     add_continue_arguments(result)
     add_run_arguments(result)

@@ -69,7 +69,7 @@ class GenerationConfig(Section):
     return_coarse_wave: bool = Field(default=False, description="skip the fine stage: faster, lower sound quality")
     precision: Precision = Field(
         default="float32",
-        description="precision of the stages' weights; bfloat16 is faster, float32 is the same on every machine",
+        description="precision of the stages' weights; bfloat16 is faster, float32 more exact",
     )
     max_batch_size: BatchSize = Field(default=16, description="samples generated at the same time")
     num_samples: Samples = Field(default=4, description="samples to choose from, per prompt")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from open_musiclm.audio import Sound, repeat_to, resampled, windows_of
 from open_musiclm.errors import UserError
+from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind
 from open_musiclm.evaluation.measure import Measured, identity_of
@@ -63,12 +65,15 @@ class PasstMeasure:
 
 
 def divergence_figures(evaluated: MeasuredSet, reference: MeasuredSet, resampling: Resampling) -> list[Figure]:
-    """Both directions over the pairs of an evaluated and a reference clip whose names are the same but for endings."""
+    """Both directions over the pairs of an evaluated and a reference clip whose names are the same but for endings.
+
+    A name that several clips of a set have, in several folders, is left out.
+    """
     left, right = evaluated.get("passt", "classes"), reference.get("passt", "classes")
     assert left is not None
     assert right is not None
-    places = {clip.path.stem: place for place, clip in enumerate(reference.clips)}
-    pairs = [(place, places[clip.path.stem]) for place, clip in enumerate(evaluated.clips) if clip.path.stem in places]
+    own_places, places = (_places_of_names(set_.clips) for set_ in (evaluated, reference))
+    pairs = [(place, places[name]) for name, place in own_places.items() if name in places]
     if not pairs:
         reason = "none: no clip has the name of a reference clip, which it would be compared with"
         return [kind.absent(reason, 0, 0) for kind in (KL_TO, KL_FROM)]
@@ -82,6 +87,12 @@ def divergence_figures(evaluated: MeasuredSet, reference: MeasuredSet, resamplin
         )
         for kind, values in ((KL_TO, kl_divergence(other, own)), (KL_FROM, kl_divergence(own, other)))
     ]
+
+
+def _places_of_names(clips: Sequence[EvaluationClip]) -> dict[str, int]:
+    """The place of each clip by its file name without ending, where it is the only one of this name."""
+    times = Counter(clip.path.stem for clip in clips)
+    return {clip.path.stem: place for place, clip in enumerate(clips) if times[clip.path.stem] == 1}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from open_musiclm.evaluation.asked_prompts import AskedPrompts
 from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.vectors import ClipVectors, sample_note, some_numbers
-from open_musiclm.metrics.adherence import cosines, prompt_ranks, sound_ranks
+from open_musiclm.metrics.adherence import chance_rank, cosines, prompt_ranks, sound_ranks
 from open_musiclm.metrics.intervals import percentile_interval
 
 MOST_RANKED = 5000  # clips, and prompts: the work grows with their number times that of all
@@ -37,7 +37,8 @@ def adherence_figures(asked: AskedPrompts, whole: ClipVectors, resampling: Resam
     among = f"; chance level: {(prompt_count + 1) / 2:g} of {prompt_count}{of_clips}"
     first = f" of {prompt_count} prompts; chance level: {min(10 / prompt_count, 1):.3g}{of_clips}"
     of_prompts = sample_note("prompts", MOST_RANKED, prompt_count)
-    of_sounds = f"; chance level: about {(clip_count + 1) / 2:g} of {clip_count}{of_prompts}"
+    by_chance = chance_rank(clip_count, np.bincount(asked.own, minlength=prompt_count))
+    of_sounds = f"; chance level: {by_chance} of {clip_count}{of_prompts}"
     figures = [
         _figure(CLAP_SCORE.noted(asked.note), scores, torch.mean, rng),
         _figure(PROMPT_RANK.noted(among), ranks, median, rng),

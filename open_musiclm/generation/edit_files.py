@@ -14,7 +14,7 @@ from open_musiclm.generation.checks import check_segment
 from open_musiclm.generation.edit_options import Edit, Infill, Variation
 from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.output import Provenance, slug, slugs_of_files, story_of, write_generated
+from open_musiclm.generation.output import Provenance, record_of, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import stage_progress
 from open_musiclm.generation.prompt_checks import check_steady_prompts
 from open_musiclm.generation.prompting import SteadyPrompt
@@ -104,7 +104,7 @@ def _scores(model: MusicLM, infilled: Infilled, prompt: SteadyPrompt | None) -> 
 
 def _write(path: Path, source: Path, infilled: Infilled, provenance: Provenance) -> None:
     wave, sample_hz = infilled.wave, infilled.sound.sample_hz
-    story = story_of(provenance, len(wave), sample_hz, float(wave.double().square().mean().sqrt()))
+    record = record_of(provenance, len(wave), sample_hz, float(wave.double().square().mean().sqrt()))
     with atomic_write(path) as temporary:
         write_patched(temporary, source, infilled.patch)
-        write_json(path.with_suffix(".json"), story)
+        write_json(path.with_suffix(".json"), record)

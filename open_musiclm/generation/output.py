@@ -84,11 +84,11 @@ def write_generated(
         levels = levels_of(wave.split(_BLOCK_SAMPLES), sample_hz)
         rms, gain = levels.rms, levels.gain_to(provenance.config.loudness)
     gain_db = round(20 * math.log10(gain), 2)
-    story = story_of(provenance, len(wave), sample_hz, rms, gain_db)
+    record = record_of(provenance, len(wave), sample_hz, rms, gain_db)
     with atomic_write(path) as temporary:
         blocks = (block * gain for block in wave.split(_BLOCK_SAMPLES))
         write_blocks(temporary, blocks, sample_hz, "WAV" if len(wave) < _MOST_WAV_SAMPLES else "RF64")
-        write_json(path.with_suffix(".json"), story)
+        write_json(path.with_suffix(".json"), record)
     if rms < NEARLY_SILENT_RMS:
         raised = f", before its gain of {gain_db:.0f} dB" if gain > 1 else ""
         warnings.warn(
@@ -97,7 +97,7 @@ def write_generated(
     return path
 
 
-def story_of(
+def record_of(
     provenance: Provenance, samples: int, sample_hz: int, rms: float, gain_db: float = 0.0
 ) -> dict[str, object]:
     """The content of the JSON beside a wave."""

@@ -52,6 +52,25 @@ def sound_ranks(
     return 1 + _count_as_close(prompts[asked], sounds, best[asked]) - as_good[asked]
 
 
+def chance_recall(items: int, relevant: Int[np.ndarray, "queries"], depth: int) -> Float[np.ndarray, "queries"]:
+    """The probability that at least one of `relevant` items is among `depth` random ones of all items."""
+    missed = np.ones(len(relevant))
+    for taken in range(min(depth, items)):
+        missed *= np.clip((items - relevant - taken) / (items - taken), 0, 1)
+    return 1 - missed
+
+
+def chance_rank(items: int, relevant: Int[np.ndarray, "queries"]) -> int:
+    """The median rank of the best of each query's `relevant` items, one or more, where the order is random."""
+    counts, times = np.unique(relevant, return_counts=True)
+    missed = np.ones(len(counts))
+    for depth in range(1, items):
+        missed *= np.clip((items - counts - depth + 1) / (items - depth + 1), 0, 1)
+        if 2 * times @ missed <= times.sum():
+            return depth
+    return items
+
+
 def _count_as_close(
     queries: Float[Tensor, "queries dim"], items: Float[Tensor, "items dim"], similarities: Float[Tensor, "queries"]
 ) -> Int[Tensor, "queries"]:

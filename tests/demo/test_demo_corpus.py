@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from demo.corpus import rendering
 from demo.corpus import soundfont as soundfonts
-from demo.corpus.arrangement import Arrangement
-from demo.corpus.captions import IMPRESSIONS_PER_CLIP, WORDINGS_PER_CLIP, captions_for
+from demo.corpus.arrangement import Arrangement, register_of
+from demo.corpus.captions import IMPRESSIONS_PER_CLIP, REGISTER_WORDS, WORDINGS_PER_CLIP, captions_for
 from demo.corpus.corpus import CAPTIONS, clip_name, make_corpus
 from demo.corpus.excerpt import excerpt, felt_beat
 from demo.corpus.harmony import Key, chords_for, key_of
@@ -20,6 +21,7 @@ from demo.corpus.instruments import INSTRUMENTS, Instrument
 from demo.corpus.orchestration import Voice, orchestrate
 from demo.corpus.rendering import SAMPLE_HZ, render
 from demo.corpus.scores import Note, Score
+from demo.new_instrument import STEEL_DRUMS, render_clip
 from open_musiclm.audio import read_sound, sound_info
 from open_musiclm.errors import UserError
 
@@ -96,6 +98,32 @@ def test_the_same_on_two_processes_and_after_a_kill(corpus: Path, soundfont: Pat
     assert sounds(tmp_path) == sounds(corpus)
     assert (tmp_path / CAPTIONS).read_text(encoding="utf-8") == text
     assert (tmp_path / first).stat().st_mtime_ns == before
+
+
+def test_captions_of_other_sounds_are_not_lost(soundfont: Path, tmp_path: Path) -> None:
+    own = '{"file": "mine.wav", "caption": "my own tune"}\n'
+    (tmp_path / "captions.jsonl").write_text(own)
+    with pytest.raises(UserError, match="captions of other sounds"):
+        make_corpus(tmp_path, 0.01, 0, soundfont, 1)
+    assert (tmp_path / "captions.jsonl").read_text() == own
+
+
+def test_captions_of_a_new_instrument_are_of_the_notes_it_plays(
+    soundfont: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its notes are moved into its range, so their register is no longer the score's."""
+    pytest.importorskip("music21", reason="the demo extra is not installed")
+    played: list[tuple[Voice, ...]] = []
+
+    def silence(voices: tuple[Voice, ...], seconds: float, *_: object) -> np.ndarray:
+        played.append(voices)
+        return np.zeros(round(seconds * SAMPLE_HZ), dtype=np.float32)
+
+    monkeypatch.setattr(rendering, "render", silence)
+    for number in range(12):
+        words = render_clip(tmp_path, STEEL_DRUMS, number, 3, soundfont).with_suffix(".txt").read_text()
+        said = {register for register, own in REGISTER_WORDS.items() if any(word in words for word in own)}
+        assert said <= {register_of(played[-1])}
 
 
 def test_seeds_differ_and_live_side_by_side(corpus: Path, soundfont: Path, tmp_path: Path) -> None:

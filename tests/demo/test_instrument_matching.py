@@ -80,6 +80,14 @@ def test_a_frozen_text_tower_stays_and_the_audio_tower_learns(clips, tmp_path):
     assert not changed & {"text_model", "text_projection"}
 
 
+@pytest.mark.slow
+def test_batches_without_a_clip_of_one_family_are_trained_on(clips, tmp_path):
+    """Each batch is one clip, and one of three clips is of several families."""
+    configs = ("--config", clips / "clap.json", "--model_config", MODEL)
+    done = run(BUNDLE / "clap", tmp_path / "out", *configs, "--steps", 8, "--batch_size", 1)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_folder_without_a_clap_is_one_clear_line(clips, tmp_path):
     configs = ("--config", clips / "clap.json", "--model_config", MODEL)
     done = run(tmp_path / "nowhere", tmp_path / "out", *configs)

@@ -20,9 +20,13 @@ def text() -> str:
 
 
 def commands() -> list[str]:
-    """Every `python scripts/...` command, once and on one line; commands are indented by four spaces."""
+    """Every command of a script, benchmark or part of the demo, once and on one line, without variables before it.
+
+    Commands are indented by four spaces.
+    """
     joined = re.sub(r" *\\\n *", " ", text())
-    return list(dict.fromkeys(re.findall(r"^    (python scripts/.*)$", joined, flags=re.MULTILINE)))
+    found = re.findall(r"^    (?:\w+=\S+ )*(python (?:scripts|benchmarks|demo)/.*)$", joined, flags=re.MULTILINE)
+    return list(dict.fromkeys(found))
 
 
 def command(*named: str) -> list[str]:
