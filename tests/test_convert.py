@@ -58,7 +58,7 @@ def test_the_output_is_named_as_what_it_is(tmp_path: Path, stack: Stack) -> None
         convert(stack.weights("semantic"), "semantic", stack.config, tmp_path / "semantic.pt")
 
 
-def test_the_folder_one_is_in(tmp_path: Path, stack: Stack) -> None:
+def test_the_current_folder_is_converted(tmp_path: Path, stack: Stack) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(stack.weights("semantic"), folder)

@@ -52,7 +52,7 @@ def test_without_an_account_there_is_a_name_and_a_home(variables: dict[str, str]
 
 
 @pytest.mark.usefixtures("no_account")
-def test_what_is_set_stays(variables: dict[str, str], tmp_path: Path) -> None:
+def test_variables_that_are_set_stay(variables: dict[str, str], tmp_path: Path) -> None:
     variables |= {"USER": "me", "HOME": "/nonexistent", "XDG_CACHE_HOME": "/cache"}
     complete_environment()
     assert variables["USER"] == "me"

@@ -57,7 +57,7 @@ def _spoil(path: Path, bad: float) -> None:
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("kind", ["semantic", "coarse", "fine", "clap_rvq", "hubert_kmeans"])
-def test_our_weights(tmp_path: Path, stack: Stack, kind: str, bad: float) -> None:
+def test_nan_in_own_checkpoints_is_refused(tmp_path: Path, stack: Stack, kind: str, bad: float) -> None:
     path = tmp_path / stack.weights(kind).name
     path.write_bytes(stack.weights(kind).read_bytes())
     load_weights(path, kind)
@@ -66,7 +66,7 @@ def test_our_weights(tmp_path: Path, stack: Stack, kind: str, bad: float) -> Non
         load_weights(path, kind)
 
 
-def test_released_centroids(tmp_path: Path) -> None:
+def test_nan_in_released_centroids_is_refused(tmp_path: Path) -> None:
     centroids = torch.randn(8, MERT_FEATURES)
     path = write_released_kmeans(centroids, tmp_path / "kmeans.joblib")
     content = path.read_bytes()
@@ -85,7 +85,7 @@ BACKBONES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = 
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", BACKBONES)
-def test_backbones(tmp_path: Path, name: str, bad: float) -> None:
+def test_nan_in_backbones_is_refused(tmp_path: Path, name: str, bad: float) -> None:
     build, load = BACKBONES[name]
     folder = build(tmp_path / name)
     load(folder)
@@ -95,7 +95,7 @@ def test_backbones(tmp_path: Path, name: str, bad: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["clap", "mert"])
-def test_backbones_in_a_bin_file(tmp_path: Path, name: str) -> None:
+def test_nan_in_backbones_in_a_bin_file_is_refused(tmp_path: Path, name: str) -> None:
     build, load = BACKBONES[name]
     folder = build(tmp_path / name)
     weights = folder / "model.safetensors"

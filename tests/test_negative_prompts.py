@@ -84,7 +84,7 @@ def test_equal_to_the_prompt_it_cancels_guidance(stage_and_ids) -> None:
     assert not torch.equal(made(stage, ids, guided, random_ids(stage, 0, 2, 1)), plain)
 
 
-def test_of_a_whole_model_too(musiclm: MusicLM) -> None:
+def test_the_prompt_as_negative_prompt_cancels_guidance_in_the_tokens(musiclm: MusicLM) -> None:
     plain = semantic(musiclm, GUIDED.updated({"cfg_scale": 1.0}))
     assert torch.equal(semantic(musiclm, GUIDED.updated({"negative_prompt": PROMPT})), plain)
     led_away = semantic(musiclm, GUIDED.updated({"negative_prompt": NEGATIVE}))
@@ -92,7 +92,7 @@ def test_of_a_whole_model_too(musiclm: MusicLM) -> None:
     assert not torch.equal(led_away, semantic(musiclm, GUIDED))
 
 
-def test_of_the_sound_too(musiclm: MusicLM) -> None:
+def test_the_prompt_as_negative_prompt_cancels_guidance_in_the_sound(musiclm: MusicLM) -> None:
     (plain,) = musiclm.generate(PROMPT, config=GUIDED.updated({"cfg_scale": 1.0}))
     (cancelled,) = musiclm.generate(PROMPT, config=GUIDED.updated({"negative_prompt": PROMPT}))
     (led_away,) = musiclm.generate(PROMPT, config=GUIDED.updated({"negative_prompt": NEGATIVE}))
@@ -100,7 +100,7 @@ def test_of_the_sound_too(musiclm: MusicLM) -> None:
     assert not torch.equal(led_away, plain)
 
 
-def test_files_tell_it(stack: Stack, tmp_path: Path) -> None:
+def test_the_json_beside_a_wave_has_the_negative_prompt(stack: Stack, tmp_path: Path) -> None:
     model = stack.musiclm(("semantic", "coarse"))
     for stage in model.stages.values():
         stage.condition_dropout = 0.1
@@ -117,7 +117,7 @@ def test_without_guidance_it_is_refused(scale: float | list[float]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "x" * 10_001, "a\ud800"])
-def test_it_is_a_prompt(text: str) -> None:
+def test_invalid_negative_prompts_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="negative_prompt"):
         GenerationConfig(negative_prompt=text, cfg_scale=3.0)
 

@@ -54,7 +54,7 @@ def _say_so(bundle: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_in_python(tmp_path: Path, bundle: Path) -> None:
+def test_code_beside_weights_runs_in_python_only_if_trusted(tmp_path: Path, bundle: Path) -> None:
     with pytest.raises(UserError, match=r"deepnorm, for which Python code .*--trust_remote_code"):
         MusicLM.from_pretrained(bundle, device="cpu")
     _say_so(bundle)
@@ -71,7 +71,7 @@ def test_in_python(tmp_path: Path, bundle: Path) -> None:
     assert (tmp_path / "ran").exists()
 
 
-def test_on_the_command_line(tmp_path: Path, bundle: Path) -> None:
+def test_code_beside_weights_runs_in_a_script_only_if_trusted(tmp_path: Path, bundle: Path) -> None:
     _say_so(bundle)
     command = ["scripts/infer_top_match.py", "a tune", "--checkpoint_dir", str(bundle), "--device", "cpu"]
     command += ["--duration", "1", "--num_samples", "1", "--num_top_matches", "1"]

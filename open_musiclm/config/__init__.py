@@ -11,19 +11,15 @@ from open_musiclm.config.generation import GENERATION_CONFIG_NAME, GenerationCon
 from open_musiclm.config.model import (
     BACKBONES,
     MODEL_CONFIG_NAME,
-    AcousticConfig,
     ClapRvqConfig,
-    CoarseConfig,
     EncodecConfig,
-    FineConfig,
     GlobalConfig,
     HubertKmeansConfig,
     ModelConfig,
-    SemanticConfig,
-    TransformerConfig,
     load_model_config,
     model_config_from_json,
 )
+from open_musiclm.config.stages import AcousticConfig, CoarseConfig, FineConfig, SemanticConfig, TransformerConfig
 from open_musiclm.config.training import (
     ClapRvqTrainerConfig,
     DataPreprocessorConfig,

@@ -21,7 +21,7 @@ def test_what_it_knows_needs_no_remark(model: MusicLM, prompt: str) -> None:
     assert outside_remark(model, prompt) is None
 
 
-def test_nor_do_the_prompts_of_the_evaluation(model: MusicLM) -> None:
+def test_prompts_of_the_evaluation_need_no_remark(model: MusicLM) -> None:
     remarks = [outside_remark(model, prompt.text) for prompt in control_prompts(60, seed=3)]
     assert remarks == [None] * 60
 

@@ -51,7 +51,7 @@ def test_a_model_that_does_what_it_is_asked_for_has_the_best_measures() -> None:
     assert found["the second never falls as its weight rises"]
 
 
-def test_one_that_always_plays_the_same_has_not() -> None:
+def test_a_model_that_always_plays_the_same_follows_no_mixture() -> None:
     found = measure_mixtures(obedient, lambda waves: ["brass"] * len(waves), 20)
     brass = sum("brass" in (first.family, second.family) for first, second in instrument_pairs(20)) / 20
     half = found["one of the two"]["0.5"]
