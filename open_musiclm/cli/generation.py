@@ -46,7 +46,9 @@ def add_generation_arguments(to: argparse.ArgumentParser, names: Iterable[str]) 
     """Flags for these fields of `GenerationConfig`; without a flag the bundle's value stays."""
     for name in names:
         field, reader = GenerationConfig.model_fields[name], _FIELDS[name]
-        text = f"{field.description} (default: the bundle's value, or {field.default} without one)"
+        without = "" if field.default is None else f", or {field.default} without one"
+        removed = "; off removes the bundle's value" if reader in (prompt, loudness) else ""
+        text = f"{field.description}{removed} (default: the bundle's value{without})"
         if reader is bool:
             to.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text, default=None)
         elif isinstance(reader, tuple):

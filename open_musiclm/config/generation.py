@@ -89,7 +89,7 @@ class GenerationConfig(Section):
 
     loudness: Annotated[float, Field(ge=-60, le=0)] | None = Field(
         default=None,
-        description="loudness of the written wave, LUFS; -16 is usual; peaks stay below -1 dBTP; default: unchanged",
+        description="loudness of the written wave, LUFS; -16 is usual; peaks stay below -1 dBTP; else unchanged",
     )
 
     @field_validator("cfg_scale", mode="before")

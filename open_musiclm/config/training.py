@@ -28,7 +28,7 @@ from open_musiclm.errors import UserError
 _RATE = "Learning rate of AdamW after the warm-up."
 _CONSTANT_SHARE = "Share of all steps before the rate falls to zero along a cosine; 1: it never falls."
 _MAX_GRAD_NORM = "Largest norm of the gradient; a larger one is scaled down."
-_WORKERS = "Processes that read and prepare data; 0: the training process does it."
+_WORKERS = "Processes that read and prepare data; 0: the main process does it."
 _SEED = "Seed of all random numbers in the run."
 
 
