@@ -64,16 +64,11 @@ def train_stage(
         config.grad_accum_every,
         products=(MEMORIZATION_NAME,),
     ) as run:
-        device = run.accelerator.device
-        stage, file = starting_stage(config, model_config, fine_tune_from, run.checkpoint, device)
-        if config.use_preprocessed_data:
-            given = fingerprints_at(tokenizers.rvq_path, tokenizers.kmeans_path, model_config)
-            data = preprocessed_data(config, model_config, given)
-        else:
-            data = crops_data(config, model_config, run.wave_statistics())
-        config = _ending_after_passes(config, data, run.accelerator.num_processes)
-        tools = stage_tools(model_config, config, tokenizers, device)
         accelerator = run.accelerator
+        stage, file = starting_stage(config, model_config, fine_tune_from, run.checkpoint, accelerator.device)
+        data = _data(config, model_config, tokenizers, run)
+        config = _ending_after_passes(config, data, accelerator.num_processes)
+        tools = stage_tools(model_config, config, tokenizers, accelerator.device)
         check_preflight(config, model_config, stage, run)
         trainer = TRAINERS[name](accelerator, stage, tools, config, file)
         loop = Loop(trainer, data, run, config, config.early_stop_patience)
@@ -83,6 +78,13 @@ def train_stage(
         if config.early_stop_patience is not None or loop.state.losses.overfits:
             report_memorization(trainer, data, run.folder)
         return run.folder
+
+
+def _data(config: StageTrainerConfig, model_config: ModelConfig, tokenizers: TokenizerPaths, run: Run) -> TrainingData:
+    if not config.use_preprocessed_data:
+        return crops_data(config, model_config, run.wave_statistics())
+    given = fingerprints_at(tokenizers.rvq_path, tokenizers.kmeans_path, model_config)
+    return preprocessed_data(config, model_config, given)
 
 
 def stage_tools(
