@@ -46,5 +46,6 @@ def remove_oldest(uploads: Path, most_bytes: int, most_files: int) -> None:
         kept += size
         if kept > most_bytes or number > most_files:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # another upload is in it
-                path.parent.rmdir()
+            if path.parent != uploads:
+                with suppress(OSError):  # another upload is in it
+                    path.parent.rmdir()
