@@ -82,7 +82,7 @@ def nats_per_frame(
     schedule, or nothing is held out."""
     if steps < _FEWEST_STEPS:
         raise UserError(f"{steps} steps are too few; take {_FEWEST_STEPS} or more")
-    if not training or not held_out:
+    if not len(training) or not len(held_out):
         raise UserError("one sound is too few: some are held out; take more")
     torch.manual_seed(0)
     pairs, pairs_held_out = _pairs(training), _pairs(held_out)

@@ -33,7 +33,7 @@ def test_frame_rates_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
         audio.write_wave(tmp_path / f"{number}.wav", noise, 24000)
     trained = str(DEMO / "bundle/encodec")
     command = ["25:3x2", "75:1x2", trained, "--clips", str(tmp_path), "--training", str(tmp_path), "--seconds", "2.5"]
-    frame_rates.main(frame_rates.arguments().parse_args([*command, "--prediction_steps", "5"]))
+    frame_rates.main(frame_rates.arguments().parse_args([*command, "--prediction_steps", "20"]))
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:3] for row in rows] == [
         ["25", "3 x 2", "0.07"], ["75", "1 x 2", "0.07"], ["25", "6 x 1024", "1.50"]

@@ -201,7 +201,7 @@ def test_files_that_disappear(tmp_path: Path, stack: Stack, sounds: Path, tokens
 
     shutil.copytree(tokens, tmp_path / "tokens")
     section = {"stage": "coarse", "folder": str(tmp_path / "tokens"), "num_train_steps": 1, "batch_size": 2, "lr": 1.0}
-    data = preprocessed_data(StageTrainerConfig(**section, num_workers=workers), stack.config)
+    data = preprocessed_data(StageTrainerConfig(**section, num_workers=workers), stack.config, {})
     shard = next((tmp_path / "tokens").glob("*.arrow"), None) or next((tmp_path / "tokens").rglob("*.parquet"))
     shard.unlink()
     with (

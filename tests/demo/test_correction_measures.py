@@ -11,6 +11,7 @@ from demo.classifier import PromptClassifier
 from demo.correction_measures import KINDS, changed_prompts, generate_pairs, measure_pairs
 from demo.prompts import ControlPrompt, control_prompts
 from open_musiclm import MusicLM
+from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.text_correction import TextCorrection
 
 PROMPTS = control_prompts(9, seed=0)

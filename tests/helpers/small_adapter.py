@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from helpers.small_stack import CPU, Stack
-from open_musiclm.checkpoints.adapters import Adapter, adapter_name, fingerprint_of, save_adapter
+from open_musiclm.checkpoints.adapters import Adapter, adapter_name, save_adapter
+from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.config import StageName
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.models.lora import adapter_tensors, add_adapter
