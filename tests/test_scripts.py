@@ -87,6 +87,15 @@ def test_misuse_of_inference_is_one_clear_line(arguments: list[str], named: str)
     assert "Traceback" not in answer.stderr
 
 
+def test_help_tells_each_default_once() -> None:
+    """Also a default of 0, and none where there is none."""
+    text = " ".join(load_script("scripts/make_demo_corpus.py").arguments().format_help().split())
+    assert "another seed gives other music (default: 0)" in text
+    assert "default: None" not in text
+    text = " ".join(load_script("scripts/infer_top_match.py").arguments().format_help().split())
+    assert all(of_one.count("default") < 2 for of_one in text.split(" --")[1:])
+
+
 @pytest.mark.parametrize("command", documentation.commands())
 def test_documented_commands_have_arguments_that_exist(command: str) -> None:
     _, script, *words = shlex.split(command)

@@ -31,7 +31,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Adds the default to a help text that does not tell it, where there is one to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        nothing_to_tell = action.required or action.default in (None, False, [])
+        default = action.default
+        nothing_to_tell = action.required or default is None or default is False or default == []
         return action.help if nothing_to_tell or "default" in (action.help or "") else super()._get_help_string(action)
 
 

@@ -52,7 +52,7 @@ class GenerationConfig(Section):
         default=0.4, description="temperature of the fine stage; 0: the most likely token"
     )
     top_k: PositiveInt | None = Field(
-        default=None, description="sample from this number of most likely ids; by default a tenth of all"
+        default=None, description="sample from this number of most likely ids; else from a tenth of all"
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="sample from the smallest set of ids whose probabilities add up to this"

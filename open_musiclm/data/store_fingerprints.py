@@ -17,8 +17,8 @@ from open_musiclm.tokenizers.rvq import ClapQuantizer
 def tokenizer_fingerprints(tokenizer: MusicTokenizer) -> dict[str, str]:
     """Fingerprints of all weights that tokens depend on. Older stores have the first two only."""
     return {
-        "clap_rvq": _short(tokenizer.quantizer.residual_vq.codebooks),
-        "hubert_kmeans": _short(tokenizer.semantic.centroids),
+        "clap_rvq": _codebook_fingerprint(tokenizer.quantizer.residual_vq.codebooks),
+        "hubert_kmeans": _codebook_fingerprint(tokenizer.semantic.centroids),
         "clap": fingerprint_of(tokenizer.clap.model.state_dict()),
         "mert": fingerprint_of(tokenizer.semantic.mert.model.state_dict()),
         "encodec": fingerprint_of(tokenizer.codec.model.state_dict()),
@@ -30,12 +30,12 @@ def fingerprints_at(rvq_path: Path | None, kmeans_path: Path | None, config: Mod
     found = {}
     if rvq_path is not None:
         quantizer = ClapQuantizer.load(rvq_path, config, torch.device("cpu"))
-        found["clap_rvq"] = _short(quantizer.residual_vq.codebooks)
+        found["clap_rvq"] = _codebook_fingerprint(quantizer.residual_vq.codebooks)
     if kmeans_path is not None:
-        found["hubert_kmeans"] = _short(load_centroids(kmeans_path, config))
+        found["hubert_kmeans"] = _codebook_fingerprint(load_centroids(kmeans_path, config))
     return found
 
 
-def _short(weights: Shaped[Tensor, "..."]) -> str:
+def _codebook_fingerprint(weights: Shaped[Tensor, "..."]) -> str:
     content = weights.detach().float().cpu().contiguous().numpy()
     return hashlib.sha256(str(content.shape).encode() + content.tobytes()).hexdigest()[:16]

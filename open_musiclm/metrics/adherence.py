@@ -5,6 +5,7 @@ With CLAP the mean cosine is the CLAP score, with the model's own text and sound
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -54,21 +55,23 @@ def sound_ranks(
 
 def chance_recall(items: int, relevant: Int[np.ndarray, "queries"], depth: int) -> Float[np.ndarray, "queries"]:
     """The probability that at least one of `relevant` items is among `depth` random ones of all items."""
-    missed = np.ones(len(relevant))
-    for taken in range(min(depth, items)):
-        missed *= np.clip((items - relevant - taken) / (items - taken), 0, 1)
+    *_, missed = islice(_all_missed(items, relevant), depth)
     return 1 - missed
 
 
 def chance_rank(items: int, relevant: Int[np.ndarray, "queries"]) -> int:
     """The median rank of the best of each query's `relevant` items, one or more, where the order is random."""
     counts, times = np.unique(relevant, return_counts=True)
-    missed = np.ones(len(counts))
-    for depth in range(1, items):
-        missed *= np.clip((items - counts - depth + 1) / (items - depth + 1), 0, 1)
-        if 2 * times @ missed <= times.sum():
-            return depth
-    return items
+    ranks = enumerate(_all_missed(items, counts), start=1)
+    return next(rank for rank, missed in ranks if 2 * times @ missed <= times.sum())
+
+
+def _all_missed(items: int, relevant: Int[np.ndarray, "queries"]) -> Iterator[Float[np.ndarray, "queries"]]:
+    """The probability that none of `relevant` items is among the first one, two, ... of all items in random order."""
+    missed = np.ones(len(relevant))
+    for taken in range(items):
+        missed = missed * np.clip((items - relevant - taken) / (items - taken), 0, 1)
+        yield missed
 
 
 def _count_as_close(
