@@ -156,8 +156,12 @@ def test_bandwidths_of_the_released_model() -> None:
 
 @pytest.mark.upstream
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-@pytest.mark.parametrize("place", ["directory", "cache of torch.hub"])
-def test_full_size_encodec_equals_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "bandwidths"), [("directory", (1.5, 3.0, 12.0, 24.0)), ("cache of torch.hub", (6.0,))]
+)
+def test_full_size_encodec_equals_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, bandwidths: tuple[float, ...]
+) -> None:
     torch.manual_seed(0)
     upstream = EncodecModel.encodec_model_24khz(pretrained=False)
     fill_codebooks(upstream)
@@ -170,7 +174,8 @@ def test_full_size_encodec_equals_the_package(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     name = "encodec_24khz" if place == "cache of torch.hub" else folder
     waves = torch.randn(1, 24001)
-    for bandwidth, quantizers in ((1.5, 2), (3.0, 4), (6.0, 8), (12.0, 16), (24.0, 32)):
+    for bandwidth in bandwidths:
+        quantizers = round(bandwidth / 0.75)
         codec = Codec.load(_config(name, 1, quantizers - 1, bandwidth=bandwidth, codebook_size=1024), CPU)
         upstream.set_target_bandwidth(bandwidth)
         with torch.no_grad():

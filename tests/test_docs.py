@@ -67,4 +67,4 @@ def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "demo").symlink_to(REPOSITORY / "demo")
     monkeypatch.chdir(tmp_path)
     for code in re.findall(r"```python\n(.*?)```", (REPOSITORY / name).read_text(encoding="utf-8"), flags=re.DOTALL):
-        exec(re.sub(r"duration=\d+", "duration=1", code), {})
+        exec(re.sub(r"(duration\"?[=:] ?)[\d.]+", r"\g<1>1", code), {})

@@ -182,8 +182,7 @@ def test_computed_memory_counts_what_a_real_step_keeps() -> None:
         assert computed == pytest.approx(kept, rel=1e-3)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("stage", ["semantic", "coarse"])
+@pytest.mark.parametrize(("stage", "checkpointing"), [("semantic", False), ("coarse", True)])
 def test_computed_memory_is_above_the_peak(stage: StageName, checkpointing: bool) -> None:
     config = load_model_config(REPOSITORY / "configs/demo/model.json")
     estimate = step(config, stage, 4, checkpointing, "cpu")

@@ -55,7 +55,7 @@ def test_the_losses_fall_and_training_continues_from_the_clap_that_was_written(c
     target, configs = tmp_path / "clap", ("--config", clips / "clap.json", "--model_config", MODEL)
     reported = []
     for steps in (20, 40, 40):
-        done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 16)
+        done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 8)
         assert done.returncode == 0, done.stderr
         reported += [line for line in done.stdout.splitlines() if line.startswith("step")]
         assert [folder.name for folder in target.iterdir()] == [f"step_{steps:08d}"]
