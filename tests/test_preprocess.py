@@ -116,6 +116,22 @@ def test_new_files_are_added(tmp_path: Path) -> None:
     assert sorted(path for path, _ in content_of(tmp_path)) == [f"{name}.wav" for name in "abcdef"]
 
 
+def test_changed_settings_of_stored_files_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_ramp(tmp_path / "sound" / "a.wav", 30.0, 8000)
+    preprocess(settings_of(tmp_path), 30.0)
+    preprocess(settings_of(tmp_path, num_workers=1), 30.0)
+    assert "warning" not in capsys.readouterr().err
+    write_ramp(tmp_path / "sound" / "b.wav", 30.0, 8000)
+    changed = settings_of(tmp_path, num_crops=2, augment={})
+    for _ in range(2):
+        preprocess(changed, 30.0)
+        said = capsys.readouterr().err
+        assert "num_crops: 1 there, 2 here" in said
+        assert "augment: None there" in said
+    assert "the 2 files there stay as they are" in said
+    assert len(content_of(tmp_path)) == 3
+
+
 def test_configs_that_contradict_each_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"max_audio_length_seconds: 1\.5, but .* longest window is 2 s"):
         preprocess(settings_of(tmp_path, max_audio_length_seconds=1.5), 1.0)

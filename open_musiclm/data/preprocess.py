@@ -16,7 +16,7 @@ from open_musiclm.data.crop_preparation import CropPreparation, PreparedFile, st
 from open_musiclm.data.crop_tokenizer import CropTokenizer, PendingTokens, Tokenizer
 from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.data.statistics import StatisticsCache
-from open_musiclm.data.store_description import StoreDescription, shortest_seconds
+from open_musiclm.data.store_description import StoreDescription, crops_of, shortest_seconds
 from open_musiclm.data.token_store_writer import SHARD_BYTES, TokenStoreWriter
 from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
 from open_musiclm.errors import UserError
@@ -53,7 +53,7 @@ class Preprocessor:
         self.config = config
         self.settings = settings
         self.crop_tokenizer = CropTokenizer(config, tokenizer, device, settings.clap_batch_size)
-        self.description = StoreDescription(config, fingerprints)
+        self.description = StoreDescription(config, fingerprints, crops_of(settings))
         self.device = device
         self.process_index = process_index
         self.num_processes = num_processes
@@ -69,6 +69,8 @@ class Preprocessor:
         with Interruption() as interruption:
             with TokenStoreWriter(folder, self.description, self.process_index, self.shard_bytes) as writer:
                 groups = self._groups(paths, writer.stored_paths(), report)
+                if report.stored_before and self.process_index == 0:
+                    self._tell_of_other_crops(writer.description, report.stored_before)
                 self._store(paths, groups, writer, report, interruption)
             report.list_failures(folder, self.process_index)
         return report
@@ -81,6 +83,14 @@ class Preprocessor:
         left = [[index for index in group if stored_name(paths[index], folder) not in stored] for group in groups]
         report.stored_before = len(share) - sum(map(len, left))
         return [group for group in left if group]
+
+    def _tell_of_other_crops(self, begun: StoreDescription, files: int) -> None:
+        differing = begun.other_crops(self.description.crops)
+        if differing:
+            tell(
+                f"warning: {self.settings.results_folder}: begun with other settings: {'; '.join(differing)}; "
+                f"the {files} files there stay as they are; to change them, preprocess into another folder"
+            )
 
     def _store(
         self,

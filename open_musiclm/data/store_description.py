@@ -1,13 +1,13 @@
-"""store.json: the config and weights that made a token store; other ones are an error."""
+"""store.json: what made a token store. Another model config or other weights are an error, other crops are said."""
 
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from open_musiclm.checkpoints import differing_keys
-from open_musiclm.config import ModelConfig
+from open_musiclm.config import DataPreprocessorConfig, ModelConfig
 from open_musiclm.config.json_files import read_json_object, section_from_content, shown
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
@@ -30,14 +30,18 @@ _KEYS = {
     ),
     "encodec_cfg": ("bandwidth", "codebook_size", "output_hz", "sample_hz"),
 }
+# The keys of data_preprocessor_cfg that decide which seconds of a file are stored, and how they are changed.
+_CROP_KEYS = ("max_audio_length_seconds", "random_crop", "num_crops", "repeat", "augment", "seed")
 
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """The model config of a store, and fingerprints of the weights that its tokens come from."""
+    """The model config of a store, fingerprints of the weights that its tokens come from, and how sounds were cropped
+    when it was begun (empty: not recorded)."""
 
     model_config: ModelConfig
     fingerprints: Mapping[str, str]
+    crops: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "StoreDescription":
@@ -57,9 +61,12 @@ class StoreDescription:
             fingerprints = content.get("fingerprints")
             if not isinstance(fingerprints, dict) or not all(isinstance(text, str) for text in fingerprints.values()):
                 raise UserError(f"{path}: fingerprints: expected a text for each, found {shown(fingerprints)}")
+            crops = content.get("crops", {})
+            if not isinstance(crops, dict):
+                raise UserError(f"{path}: crops: expected an object, found {shown(crops)}")
         except UserError as error:
             raise UserError(f"{error}; restore this file, or preprocess into another folder") from error
-        return cls(config, fingerprints)
+        return cls(config, fingerprints, crops)
 
     def write(self, folder: Path) -> None:
         """Writes store.json; rates, windows, codebook sizes and quantizers are for readers without our configs."""
@@ -73,6 +80,7 @@ class StoreDescription:
             "codebook_sizes": {name: stream.codebook_size for name, stream in streams.items()},
             "quantizers": {name: stream.quantizers for name, stream in streams.items()},
             "fingerprints": dict(self.fingerprints),
+            "crops": dict(self.crops),
             "model_config": config.model_dump(mode="json"),
         }
         write_json(folder / DESCRIPTION_NAME, content)
@@ -106,6 +114,19 @@ class StoreDescription:
                 f"{folder}: these tokens were made with another checkpoint of {' and '.join(differing)}; "
                 "give that one, or preprocess into another folder"
             )
+
+    def other_crops(self, crops: Mapping[str, object]) -> list[str]:
+        """The settings in which `crops` differ from those that the store was begun with, as 'key: there, here'."""
+        return [
+            f"{key}: {self.crops[key]} there, {here} here"
+            for key, here in crops.items()
+            if key in self.crops and self.crops[key] != here
+        ]
+
+
+def crops_of(settings: DataPreprocessorConfig) -> dict[str, object]:
+    """What `store.json` records of the settings that a store is begun with."""
+    return settings.model_dump(mode="json", include=set(_CROP_KEYS))
 
 
 def stored_hz(stream: TokenStream) -> int:

@@ -19,7 +19,8 @@ TOKEN_BYTES = 2
 class TokenStoreWriter:
     """Appends rows to a store, as atomically written shards of this process.
 
-    A shard is closed after `shard_bytes` of tokens, after two minutes, and at the end: a kill loses at most that.
+    A shard is closed after `shard_bytes` of tokens, after two minutes, and at the end: a kill loses at most that. The
+    attribute `description` is what the store was begun with.
     Raises UserError if the store was made with other configs or weights, or another run writes it.
     """
 
@@ -37,9 +38,9 @@ class TokenStoreWriter:
         try:
             if not (folder / DESCRIPTION_NAME).exists():
                 description.write(folder)
-            found = StoreDescription.read(folder)
-            found.check_config(folder, description.model_config)
-            found.check_fingerprints(folder, description.fingerprints)
+            self.description = StoreDescription.read(folder)
+            self.description.check_config(folder, description.model_config)
+            self.description.check_fingerprints(folder, description.fingerprints)
         except UserError:
             self._lock.release()
             raise
