@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from generate import generation, window_ids
+from generate import check_seconds, generation, window_ids
 from measure import Measured, measure_alone
 
 from open_musiclm import audio, cli
@@ -37,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     path, device, batch = arguments.model_config, str(choose_device(arguments.device)), arguments.batch_size
     config = load_model_config(path)
+    check_seconds(arguments.seconds, config, path)
     cli.say(f"{path}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     cli.say(f"{'':34}{'seconds':>10}{'per second of sound':>21}{'peak MB':>9}")
     for name in config.stage_names:

@@ -60,9 +60,11 @@ def _written(path: Path, minutes: float) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         times = np.arange(SAMPLE_HZ) / SAMPLE_HZ
         generator = np.random.default_rng(0)
-        with soundfile.SoundFile(path, "w", SAMPLE_HZ, 1) as file:
+        unfinished = path.with_stem(f"unfinished_{path.stem}")
+        with soundfile.SoundFile(unfinished, "w", SAMPLE_HZ, 1) as file:
             for _ in range(round(60 * minutes)):  # a second at a time: libsndfile's encoders fail on more
                 file.write(0.2 * np.sin(2 * np.pi * 220 * times) + 0.05 * generator.standard_normal(SAMPLE_HZ))
+        unfinished.rename(path)
     return path
 
 

@@ -5,8 +5,8 @@ For each part of the music, the means over all prompts and samples of
 - CLAP's similarity to the prompt, and to the first part;
 - the correlation of the chroma with the first part's, and the share of the music that is still in its key
   (Krumhansl and Kessler 1982);
-- the share of the music that still has the first part's tempo, or half or twice it and so on (Gouyon et al. 2006), by
-  librosa's estimate.
+- the share of the music that still has the first part's tempo, or two or three times, a half or a third of it (Gouyon
+  et al. 2006), by librosa's estimate.
 
     python benchmarks/drift.py "fast violin tune" "slow sad piano" --checkpoint_dir demo/bundle --seconds 180
     python benchmarks/drift.py "fast violin tune" --sound real.flac --checkpoint_dir demo/bundle

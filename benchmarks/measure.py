@@ -2,12 +2,16 @@
 
 import multiprocessing
 import resource
+import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from open_musiclm.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,10 @@ def measure_alone(work: Callable[..., Callable[[], object]], arguments: tuple, r
     """`work(*arguments)` prepares and returns what is timed: once to warm up, then `repetitions` times.
 
     Runs in a fresh process, so that the peak memory is this work's own; it is forked from one that has imported what
-    all of them need.
+    all of them need. Raises UserError where the system is not Linux.
     """
+    if sys.platform != "linux":
+        raise UserError("memory is read from /proc, which only Linux has: run this benchmark there")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "open_musiclm.training.stage_trainer"])
     with context.Pool(1) as pool:
@@ -45,22 +51,22 @@ def _measure(work: Callable[..., Callable[[], object]], arguments: tuple, repeti
         timed()
         _wait_for_device()
         seconds.append(time.perf_counter() - begun)
-    return Measured(sorted(seconds)[len(seconds) // 2], _peak_megabytes(), before)
+    return Measured(statistics.median(seconds), _peak_megabytes(), before)
 
 
 def _wait_for_device() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def _peak_megabytes() -> float:
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if torch.cuda.is_initialized() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _megabytes_now() -> float:
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if torch.cuda.is_initialized() and torch.cuda.max_memory_allocated():
         return torch.cuda.memory_allocated() / 2**20
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20

@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         paths = _write_files(Path(folder) / "sound", arguments.files, arguments.seconds)
-        backbones.tokenize_plainly(paths[0])  # both ways are warm
+        backbones.tokenize_plainly(paths[0])  # the first use of each backbone is not timed
         backbones.seconds_of.clear()
         begun = _Clock()
         plain = [backbones.tokenize_plainly(path) for path in paths]

@@ -7,6 +7,7 @@ Each figure is the speed of the products with all matrices of a model's blocks, 
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -86,7 +87,7 @@ def _gigabytes_per_second(work: Callable[[], object], size: int, repetitions: in
         begun = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begun)
-    return f"{size / sorted(seconds)[repetitions // 2] / 1e9:.0f}"
+    return f"{size / statistics.median(seconds) / 1e9:.0f}"
 
 
 if __name__ == "__main__":

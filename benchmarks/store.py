@@ -19,6 +19,7 @@ from open_musiclm.data.store_description import DESCRIPTION_NAME, StoreDescripti
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.data.token_store_writer import TokenStoreWriter
+from open_musiclm.errors import UserError
 from open_musiclm.tokens import token_streams
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_small.json"
@@ -43,6 +44,8 @@ def main(arguments: argparse.Namespace) -> None:
     shards = len(list(arguments.folder.glob("*.arrow")))
     begun = time.perf_counter()
     store = TokenStore(arguments.folder, config)
+    if len(store) != arguments.rows:
+        raise UserError(f"{arguments.folder}: has {len(store):,} rows instead of {arguments.rows:,}; remove the folder")
     opened = time.perf_counter()
     train, valid = split_rows(store, 0.05, seed=42)
     split_at = time.perf_counter()

@@ -1,9 +1,9 @@
 """Training steps of each stage: the plain computation against the trainer's, in one run.
 
 Both train random weights of the config's sizes on random tokens of whole windows, one batch per step. The plain
-computation is `plain_stage.py` with AdamW as a loop over the weights; every other row is a trainer's own step. Each row
-is measured in a process of its own. "tokens" are those of all sequences. On a GPU, the model's operations as a share of
-its bfloat16 peak are printed too (operations that checkpointing repeats count once).
+computation is `plain_stage.py` with AdamW as a loop over the weights; every other row is a trainer's own step, without
+scheduled sampling. Each row is measured in a process of its own. "tokens" are those of all sequences. On a GPU, the
+model's operations as a share of its bfloat16 peak are printed too (operations that checkpointing repeats count once).
 
     python benchmarks/train.py --model_config configs/model/musiclm_small.json
 
@@ -21,7 +21,7 @@ from plain_stage import plain_loss
 from training_fit import say_what_fits
 
 from open_musiclm import cli
-from open_musiclm.config import STAGE_NAMES, StageName, load_model_config
+from open_musiclm.config import STAGE_NAMES, ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.models.stages import Stage, build_stage
 from open_musiclm.models.token_layout import Ids
@@ -94,7 +94,7 @@ def step(
     from open_musiclm.training.stage_trainer import StageTools, StageTrainer
     from open_musiclm.training.trainer import IndexedBatch
 
-    config = load_model_config(path)
+    config = _without_scheduled_sampling(load_model_config(path))
     keys = {"precision": precision, "gradient_checkpointing": checkpointing, "compile": compiled}
     trainer_config = StageTrainerConfig(
         stage=name, folder="made up", num_train_steps=1, batch_size=batch, lr=1e-4, **keys
@@ -105,6 +105,13 @@ def step(
     conditioning, predicted = window_ids(stage, config, name, batch, config.window_seconds(name), device)
     indexed = IndexedBatch([*conditioning, predicted], range(batch))
     return lambda: trainer.train_step(iter([indexed]), 0)
+
+
+def _without_scheduled_sampling(config: ModelConfig) -> ModelConfig:
+    """The plain computation has no second pass that draws tokens, so neither have the steps it is compared with."""
+    sections = {f"{name}_cfg": config.stage(name) for name in config.stage_names}
+    changed = {key: section.model_copy(update={"scheduled_sampling": 0.0}) for key, section in sections.items()}
+    return config.model_copy(update=changed)
 
 
 def tokens_and_operations(path: Path, name: StageName, batch: int) -> tuple[int, float]:

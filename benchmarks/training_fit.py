@@ -22,11 +22,13 @@ def say_what_fits(
     step: Callable[..., Callable[[], object]],
     options: tuple[bool, bool],
 ) -> None:
-    """Prints the largest batch, a power of two, whose step stays within 90% of each size. Raises UserError."""
+    """Prints the largest batch, a power of two, whose step stays within 90% of each size; "-" for sizes above
+    this GPU's. Raises UserError."""
     if device.type != "cuda":
         raise UserError("--fit: needs a GPU; a CPU's memory says nothing about a GPU's")
     cli.say("| stage | " + " | ".join(f"{size} GB" for size in GIGABYTES) + " |")
     cli.say("| --- " * (len(GIGABYTES) + 1) + "|")
+    own = torch.cuda.get_device_properties(device).total_memory / 1e9 * 1.05  # cards have a little less than they say
     for name in stages:
 
         @functools.cache
@@ -36,7 +38,7 @@ def say_what_fits(
             except torch.OutOfMemoryError:
                 return float("inf")
 
-        cells = [_largest(peak, size * 1e9 / 2**20 * (1 - LEFT_FREE)) for size in GIGABYTES]
+        cells = [_largest(peak, size * 1e9 / 2**20 * (1 - LEFT_FREE)) if size <= own else "-" for size in GIGABYTES]
         cli.say(f"| {name} | " + " | ".join(map(str, cells)) + " |")
 
 

@@ -31,8 +31,9 @@ TAGS_NAME = "musicnn_tags.json"
 # the tags of musicnn's vocabulary (MagnaTagATune) that name an instrument of the prompts
 INSTRUMENTS = ("piano", "violin", "flute", "harpsichord", "cello", "choir", "harp", "guitar")
 _SLOW = re.compile(r"\b(slow|slowly|unhurried|leisurely)\b", re.IGNORECASE)
-_FAST = re.compile(r"\b(fast|quick|quickly|rapid|lively)\b", re.IGNORECASE)
-_SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11), (0, 2, 3, 5, 7, 8, 10))  # major, harmonic and natural minor
+_FAST = re.compile(r"\b(fast|quick|quickly|rapid|lively|up-tempo)\b", re.IGNORECASE)
+_SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11))  # major (a natural minor has its notes), harmonic minor
+_PARTIALS_HZ = 24000  # the resolution of the partials depends on the sample rate
 
 
 @dataclass(frozen=True)
@@ -99,21 +100,21 @@ def _clips(folder: Path, tracker: NoteTracker, begin: float, seconds: float) -> 
         first, count = (audio.samples_of(value, sound.sample_hz) for value in (begin, seconds))
         if prompt is None or len(sound.wave) < first + count:
             continue
-        wave = sound.wave[first : first + count]
-        activations = tracker.activations(wave, sound.sample_hz)
+        part = audio.Sound(sound.wave[first : first + count], sound.sample_hz)
+        activations = tracker.activations(part.wave, part.sample_hz)
         notes = notes_of(activations)
         yield ClipMeasures(
             prompt,
             confident_share(activations),
             in_key(notes) if notes else None,
             len(notes) / seconds,
-            float(energy_between_partials(wave[None], sound.sample_hz)),
+            float(energy_between_partials(audio.resampled(part, _PARTIALS_HZ)[None], _PARTIALS_HZ)),
             _first_of(tags.get(path.name)),
         )
 
 
 def in_key(notes: Sequence[Note]) -> float:
-    """The share of the notes in the best of the 36 scales."""
+    """The share of the notes in the best of the 24 scales."""
     classes = np.bincount([note.key % 12 for note in notes], minlength=12)
     return max(
         float(classes[(np.array(scale) + tonic) % 12].sum()) / len(notes) for scale in _SCALES for tonic in range(12)
@@ -125,7 +126,7 @@ def _first_of(scores: dict[str, float] | None) -> str | None:
 
 
 def _instrument(prompt: str) -> str | None:
-    """The one of the eight that a prompt names; longer names first: "harpsichord" contains "harp"."""
+    """The first of the eight that a prompt names as a word of its own."""
     words = set(re.findall(r"[a-z]+", prompt.lower()))
     return next((name for name in INSTRUMENTS if name in words), None)
 

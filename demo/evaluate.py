@@ -10,7 +10,7 @@ from open_musiclm import cli
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     corpora = "demo corpora of other soundfonts, which the classifier is fitted to"
-    parser.add_argument("--classifier_corpus", "--judge_corpus", type=Path, nargs="+", required=True, help=corpora)
+    parser.add_argument("--classifier_corpus", type=Path, nargs="+", required=True, help=corpora)
     parser.add_argument("--held_out_corpus", type=Path, required=True, help="a demo corpus of another seed")
     parser.add_argument("--training_tokens", type=Path, required=True, help="the token store of the training")
     parser.add_argument(

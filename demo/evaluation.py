@@ -63,8 +63,8 @@ def evaluate(model: MusicLM, options: EvaluationOptions) -> Report:
     store = TokenStore(options.training_tokens, model.config)
     labelled = [clip for folder in options.classifier_corpora for clip in labelled_clips(folder)]
     held_out = labelled_clips(options.held_out_corpus)
-    if len(held_out) < 2:
-        raise UserError(f"{options.held_out_corpus}: the Fréchet distance needs two clips, found {len(held_out)}")
+    if len(held_out) < 4:
+        raise UserError(f"{options.held_out_corpus}: two Fréchet distances need four clips, found {len(held_out)}")
     if options.num_prompts < 2:
         raise UserError(f"--num_prompts {options.num_prompts}: the Fréchet distance needs two sounds")
     waves = [clip.wave(config.duration) for clip in held_out]
@@ -150,13 +150,18 @@ def _agreement(answers: Sequence[str], right: Sequence[str]) -> float:
 
 
 def _distances(model: MusicLM, generated: Sequence[Wave], real: Sequence[Wave], coded: Sequence[Wave]) -> dict:
-    """Fréchet distances to the held-out clips; all sets have the size of the smallest."""
-    count = min(len(generated), len(real))
+    """Fréchet distances to every second held-out clip; all sets have the size of the smallest.
+
+    The other clips are the floor, and what was made of these is compared: no set is paired with the reference.
+    """
+    reference, others = real[::2], real[1::2]
+    count = min(len(generated), len(others))
     rng = torch.Generator().manual_seed(0)
-    noisy = [noise_modulated(wave, SAMPLE_HZ, rng) for wave in real[:count]]
-    sets = {"generated": generated, "through the codec": coded, "noise-modulated": noisy}
-    reference = _embedded(model, real[:count])
-    distances = {name: frechet_distance(_embedded(model, waves[:count]), reference) for name, waves in sets.items()}
+    noisy = [noise_modulated(wave, SAMPLE_HZ, rng) for wave in others[:count]]
+    sets = {"generated": generated, "other real clips": others, "through the codec": coded[1::2]}
+    sets["noise-modulated"] = noisy
+    embedded = _embedded(model, reference[:count])
+    distances = {name: frechet_distance(_embedded(model, waves[:count]), embedded) for name, waves in sets.items()}
     return {"clips of each set": count, **distances}
 
 

@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.files import write_json
 
     adapted, _ = cli.load_model(arguments)
-    plain, _ = cli.load_model(argparse.Namespace(**vars(arguments) | {"adapter_path": None, "adapter_weight": None}))
+    plain, _ = cli.load_model(argparse.Namespace(**vars(arguments) | {"adapter_path": ["off"], "adapter_weight": None}))
     tokens = TokenStore(arguments.training_tokens, plain.config)
     reference = Reference.read(STEEL_DRUMS.names, arguments.held_out, arguments.classifier_corpus, tokens)
     sets = {}

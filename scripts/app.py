@@ -25,7 +25,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max_results", type=cli.positive_int, default=most.results, help="number of results to keep")
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, ("num_samples", *cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, ("num_samples", *cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS, *cli.OUTPUT_FIELDS))
     return parser
 
 

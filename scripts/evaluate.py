@@ -18,7 +18,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.set_defaults(results_folder=Path("results/evaluation"))
     add_evaluation_arguments(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(
+        parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS, *cli.OUTPUT_FIELDS)
+    )
     return parser
 
 

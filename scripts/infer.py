@@ -16,7 +16,7 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_audio_prompt_argument(parser)
     cli.add_edit_arguments(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS, *cli.OUTPUT_FIELDS))
     parser.set_defaults(num_samples=1, num_top_matches=1)
     return parser
 

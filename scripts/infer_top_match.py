@@ -13,7 +13,9 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_prompt_arguments(parser)
     cli.add_audio_prompt_argument(parser)
     cli.add_model_arguments(parser)
-    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS))
+    cli.add_generation_arguments(
+        parser, (*cli.LENGTH_FIELDS, *cli.SEARCH_FIELDS, *cli.SAMPLING_FIELDS, *cli.OUTPUT_FIELDS)
+    )
     return parser
 
 

@@ -74,6 +74,6 @@ def augment(spectrogram: Spectrogram, rng: random.Random) -> Spectrogram:
     bands = torch.arange(changed.shape[1]) - rng.randint(-_SHIFTED_BANDS, _SHIFTED_BANDS)
     changed = changed[:, bands.clamp(0, changed.shape[1] - 1)]
     hidden = rng.randint(0, _HIDDEN_BANDS)
-    first = rng.randrange(changed.shape[1] - hidden)
+    first = rng.randrange(changed.shape[1] - hidden + 1)
     changed[:, first : first + hidden] = changed.mean()
     return changed

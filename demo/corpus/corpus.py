@@ -21,6 +21,7 @@ from open_musiclm.audio import write_wave
 from open_musiclm.config.json_files import parse_json
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
+from open_musiclm.locking import FolderLock
 from open_musiclm.progress_bar import progress_bar
 from open_musiclm.text_files import open_regular
 
@@ -51,6 +52,7 @@ class Clip:
     source_score: str
     seconds: float
     seed: int
+    soundfont: str = ""  # its file name; empty: not recorded
 
 
 _CLIP = TypeAdapter(Clip)
@@ -60,11 +62,23 @@ def make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers:
     """Renders the clips that `folder` lacks of the first `hours` of corpus `seed`; returns these, in order.
 
     The same seed, soundfont and number give the same clip on any number of workers. Files are written atomically; a
-    clip without its line in captions.jsonl is rendered again. Clips of other seeds are not changed. Raises UserError.
+    clip without its line in captions.jsonl is rendered again. Clips of other seeds are not changed. Raises UserError,
+    also if another run writes there, or if the folder has clips of this seed from another soundfont.
     """
+    with FolderLock(folder):
+        return _make_corpus(folder, hours, seed, soundfont, workers)
+
+
+def _make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers: int) -> list[Clip]:
     clips = read_clips(folder)
     wanted = list(_planned(hours, seed))
     names = [clip_name(seed, number) for number, _ in wanted]
+    others = {clips[name].soundfont for name in names if name in clips} - {"", soundfont.name}
+    if others:
+        raise UserError(
+            f"{folder}: has clips of seed {seed} played by {min(others)}, not by {soundfont.name}; take that "
+            "soundfont, another --seed or another folder"
+        )
     missing = [(number, seconds) for (number, seconds), name in zip(wanted, names, strict=True) if name not in clips]
     _write_clips(folder, clips)
     with (
@@ -110,6 +124,7 @@ def make_clip(folder: Path, number: int, seed: int, soundfont: Path) -> Clip:
         source_score=arrangement.source,
         seconds=seconds,
         seed=seed,
+        soundfont=soundfont.name,
     )
 
 

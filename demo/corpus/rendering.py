@@ -16,7 +16,7 @@ _ACCOMPANIMENT_DECIBELS = -5.0
 _REVERBERATION_SECONDS = (0.5, 1.8)
 _WET_SHARE = (0.03, 0.25)
 _FADE_SECONDS = 0.4
-_SILENCING_SAMPLES = 4800  # seconds after which a released note is silent
+_SILENCING_SAMPLES = 4800  # samples, at the most, after which a released note is silent
 _NOTE_SHARE = 0.96  # how much of its length a note is held
 
 

@@ -17,6 +17,7 @@ from open_musiclm.cli.argument_types import (
 from open_musiclm.cli.edits import add_edit_arguments, add_regeneration_arguments, edit_from, regenerate
 from open_musiclm.cli.generation import (
     LENGTH_FIELDS,
+    OUTPUT_FIELDS,
     PRECISIONS,
     SAMPLING_FIELDS,
     SEARCH_FIELDS,

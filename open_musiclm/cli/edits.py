@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from open_musiclm.cli.argument_types import OFF, positive_int
-from open_musiclm.cli.generation import SAMPLING_FIELDS, add_generation_arguments
+from open_musiclm.cli.generation import OUTPUT_FIELDS, SAMPLING_FIELDS, add_generation_arguments
 from open_musiclm.cli.model import add_model_arguments, load_model
 from open_musiclm.cli.process import tell_each
 from open_musiclm.config import STAGE_NAMES, StageName
@@ -66,7 +66,7 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
     left_out = [f"{stage}_temperature" for stage in STAGE_NAMES[:first]]
     if first_stage == "fine":
         left_out.append("return_coarse_wave")
-    add_generation_arguments(to, [name for name in SAMPLING_FIELDS if name not in left_out])
+    add_generation_arguments(to, [name for name in (*SAMPLING_FIELDS, *OUTPUT_FIELDS) if name not in left_out])
 
 
 def regenerate(arguments: argparse.Namespace, first_stage: StageName) -> None:

@@ -37,9 +37,9 @@ SAMPLING_FIELDS: dict[str, Reader] = {
     "precision": PRECISIONS,
     "max_batch_size": positive_int,
     "return_coarse_wave": bool,
-    "loudness": loudness,
 }
-_FIELDS = LENGTH_FIELDS | SEARCH_FIELDS | SAMPLING_FIELDS
+OUTPUT_FIELDS: dict[str, Reader] = {"loudness": loudness}  # of files that generation writes with their JSON
+_FIELDS = LENGTH_FIELDS | SEARCH_FIELDS | SAMPLING_FIELDS | OUTPUT_FIELDS
 
 
 def add_generation_arguments(to: argparse.ArgumentParser, names: Iterable[str]) -> None:

@@ -1,6 +1,8 @@
 """The demo corpus: what its captions say is what sounds; the same seed gives the same; it goes on where it stopped."""
 
 import json
+import multiprocessing
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,9 @@ from demo.corpus.scores import Note, Score
 from demo.new_instrument import STEEL_DRUMS, render_clip
 from open_musiclm.audio import read_sound, sound_info
 from open_musiclm.errors import UserError
+from open_musiclm.locking import FolderLock
 
+FORK = multiprocessing.get_context("fork")
 BY_NAME = {instrument.name: instrument for instrument in INSTRUMENTS}
 THREE_CLIPS_HOURS = 45 / 3600
 
@@ -106,6 +110,23 @@ def test_captions_of_other_sounds_are_not_lost(soundfont: Path, tmp_path: Path) 
     with pytest.raises(UserError, match="captions of other sounds"):
         make_corpus(tmp_path, 0.01, 0, soundfont, 1)
     assert (tmp_path / "captions.jsonl").read_text() == own
+
+
+def test_a_corpus_has_one_writer_and_a_seed_one_soundfont(soundfont: Path, tmp_path: Path) -> None:
+    (clip,) = make_corpus(tmp_path, 1 / 3600, 4, soundfont, workers=1)
+    assert clip.soundfont == soundfont.name
+    with pytest.raises(UserError, match=rf"seed 4 played by {re.escape(soundfont.name)}, not by other\.sf2"):
+        make_corpus(tmp_path, 1 / 3600, 4, tmp_path / "other.sf2", workers=1)
+    with FolderLock(tmp_path):
+        other = FORK.Process(target=_refused, args=(tmp_path, soundfont))
+        other.start()
+        other.join()
+        assert other.exitcode == 0
+
+
+def _refused(folder: Path, soundfont: Path) -> None:
+    with pytest.raises(UserError, match="another run is writing there"):
+        make_corpus(folder, 1 / 3600, 5, soundfont, workers=1)
 
 
 def test_captions_of_a_new_instrument_are_of_the_notes_it_plays(

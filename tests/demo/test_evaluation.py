@@ -134,6 +134,6 @@ def test_a_whole_evaluation_of_a_small_model(stack, tmp_path):
     assert report["prompt adherence"]["family, real clips"] >= 0.75
     assert report["prompt adherence"]["prompts"] == 3
     assert len(report["codec"]["codebook usage"]) == 8
-    assert report["distance"]["clips of each set"] == 3
+    assert report["distance"]["clips of each set"] == 2
     assert report["memorization"]["runs of 32 changes, generated"] in (0, 1 / 3, 2 / 3, 1)
     assert len(list((tmp_path / "results").glob("*.flac"))) == 3

@@ -16,6 +16,14 @@ def test_tokens_stay_in_their_codebook_and_within_reach(time, quantizers, share,
     assert ((found - codes).abs() <= reach * quantizers).all()
 
 
+def test_tokens_come_from_all_steps_alike():
+    codes = torch.arange(100)[:, None].repeat(1, 300)
+    found = exchanged(codes, 1.0, 100, torch.Generator().manual_seed(0))
+    share = found.flatten().bincount(minlength=100) / found.numel()
+    assert share.min() > 0.005
+    assert share.max() < 0.015  # the first and the last step too
+
+
 def test_as_many_as_asked_for_are_exchanged():
     codes = torch.arange(3000).view(1000, 3)
     found = exchanged(codes, 0.3, 1000, torch.Generator().manual_seed(0))
