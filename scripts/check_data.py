@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     parser.add_argument(
-        "--results_folder", type=Path, default=None, help="where a training would write; its free space is checked"
+        "--results_folder", type=Path, default=None, help="folder that the lines are also written to, as check_data.txt"
     )
     parser.add_argument("folder", type=Path, help="folder of sound")
     parser.add_argument(

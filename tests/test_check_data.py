@@ -1,5 +1,6 @@
 """check_data.py: it separates good and bad files, and warns of what is too little for a config."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -96,3 +97,11 @@ def test_passes_and_the_steps_that_fit(tmp_path: Path) -> None:
     assert any("1 files to train on, 1 to validate; every second used 6,400,032.0 times" in fact for fact in facts)
     semantic = next(warning for warning in warnings if warning.startswith("semantic stage"))
     assert semantic.endswith("at most 3")
+
+
+def test_names_that_are_no_unicode_are_in_the_report(tmp_path: Path) -> None:
+    folder = noise(tmp_path / "sound/a.wav", 2.0).parent
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.m4a")).write_bytes(b"music")
+    done = script(folder, "--results_folder", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.m4a" in (tmp_path / "report/check_data.txt").read_text()

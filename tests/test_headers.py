@@ -10,7 +10,7 @@ import soundfile
 
 from open_musiclm import audio
 from open_musiclm.audio import SoundError
-from open_musiclm.audio.containers import flac
+from open_musiclm.audio.containers import flac, mpeg
 from open_musiclm.audio.containers.ogg import checksum
 from open_musiclm.audio.layout import PLAIN
 from open_musiclm.data.check_files import check_file
@@ -198,10 +198,31 @@ def test_a_long_flac_file_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.
 def test_more_joined_files_than_anybody_joins(tmp_path: Path) -> None:
     one = io.BytesIO()
     soundfile.write(one, np.zeros(4), HZ, format="WAV")
-    with pytest.raises(
-        SoundError, match=r"10,001 files joined into one, of which at most 10,000 can be read; split it"
-    ):
+    with pytest.raises(SoundError, match="more than 10,000 files joined into one, which is too much to read; split"):
         audio.sound_info(_write(tmp_path, "wav", one.getvalue() * 10_001))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "problem"),
+    [
+        ("flac", b"fLaC\0\0\0\x22" * 20_000, "10,000 files joined into one"),
+        ("ogg", b"OggS\0\2".ljust(26, b"\0") + b"\0" + b"OggS\0".ljust(27, b"\0"), "10,000 files joined into one"),
+        ("mp3", _mp3() + b"\xff\xfb\x90\0" * 120_000, "100,000 places that look like frames and are none"),
+    ],
+)
+def test_files_that_cost_more_than_they_hold(tmp_path: Path, suffix: str, content: bytes, problem: str) -> None:
+    path = _write(tmp_path, suffix, content * (10_001 if suffix == "ogg" else 1))
+    with pytest.raises(SoundError, match=problem):
+        audio.sound_info(path)
+
+
+def test_bytes_that_begin_no_frame_are_passed_over_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = []
+    search = mpeg._next_sync
+    monkeypatch.setattr(mpeg, "_next_sync", lambda file, start: searches.append(start) or search(file, start))
+    frames = audio.sound_info(_write(tmp_path, "mp3", _mp3())).frames
+    assert audio.sound_info(_write(tmp_path, "mp3", _mp3() + b"\xff" * 3_000_000)).frames == frames
+    assert len(searches) < 100
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav"])

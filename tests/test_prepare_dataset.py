@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,3 +161,37 @@ def test_sources_that_come_later_join_their_side(tmp_path: Path, music: Path) ->
     sides = {name: {clip["file"].split("/")[0] for clip in line.get("clips", ())} for name, line in after.items()}
     assert sides["a/five.wav"] == sides["a/one.wav"]
     assert len(sides["d/six.wav"]) == 1
+
+
+def test_names_that_collide_or_are_no_unicode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    music, output = tmp_path / "music", tmp_path / "out"
+    music.mkdir()
+    for number, name in enumerate(["a.flac", "a.wav", "A_wav.flac", "a_WAV.ogg"]):
+        soundfile.write(music / name, tune(number, 4), HZ)
+    soundfile.write(music / "copy.wav", tune(9, 2), HZ)
+    soundfile.write(music / "of.wav", tune(9, 2), HZ)  # of two seconds, which is the least
+    strange = os.fsencode(music) + b"/caf\xe9.wav"
+    shutil.copy(music / "a.wav", os.fsdecode(strange))
+    for _ in range(2):
+        lines = prepare(music, output, "--split_by", "file", "--valid_frac", 0)
+        assert r"left out: b'caf\xe9.wav': a file name that is not valid Unicode" in capsys.readouterr().out
+        found = {line["source"]: [clip["file"] for clip in line.get("clips", ())] for line in lines}
+        stems = {clips[0].removesuffix("_000.flac").casefold() for clips in found.values() if clips}
+        assert len(stems) == 5
+        assert {line["source"] for line in lines if line["result"] == "duplicate"} == {"of.wav"}
+    soundfile.write(music / "A.ogg", tune(7, 4), HZ)
+    assert sorted(line["source"] for line in prepare(music, output, "--split_by", "file", "--valid_frac", 0)) == sorted(
+        ["A.ogg", *found]
+    )
+
+
+def test_captions_are_one_line_each(tmp_path: Path) -> None:
+    music, output = tmp_path / "music", tmp_path / "out"
+    music.mkdir()
+    soundfile.write(music / "a.wav", tune(1, 4), HZ)
+    (music / "captions.jsonl").write_text(json.dumps({"file": "a.wav", "captions": ["slow piano\nwith  strings", "b"]}))
+    prepare(music, output)
+    assert (output / "train/a_000.txt").read_text() == "slow piano with strings\nb\n"
+    (music / "captions.jsonl").write_text(json.dumps({"file": "a.wav", "caption": "long " * 2500}))
+    with pytest.raises(UserError, match=r"captions\.jsonl:1: a caption of more than 10000 characters"):
+        prepare(music, tmp_path / "other")

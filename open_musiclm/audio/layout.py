@@ -9,7 +9,15 @@ from typing import BinaryIO
 
 # A file of which less than this share is there has a wrong header, not a missing end.
 _SMALLEST_TRUNCATED_SHARE = 0.1
+MOST_PARTS = 10_000
 Span = tuple[int, int]  # bytes [first, end) of the file
+
+
+class TooManyParts(Exception):
+    """A file of more joined files, or of more places where one may begin, than are looked through."""
+
+    def __init__(self, what: str = f"more than {MOST_PARTS:,} files joined into one") -> None:
+        super().__init__(what)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from jaxtyping import Float
 
 from open_musiclm.audio.c_stderr import c_stderr_hidden
 from open_musiclm.audio.containers import layout_of
-from open_musiclm.audio.layout import Layout, Part, PartReader
+from open_musiclm.audio.layout import Layout, Part, PartReader, TooManyParts
 from open_musiclm.errors import SoundError
 
 MP3, OGG = "MP3", "OGG"  # as libsndfile names the formats
 _RAW = "RAW"  # what it takes a file for that has nothing but a known suffix
 _LONGEST_PATH_BYTES = 1000  # that it opens by name
-_MOST_PARTS = 10_000
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
 
@@ -63,19 +62,15 @@ def layout(path: Path) -> Layout:
         if status.st_size == 0:
             raise SoundError(f"{path}: an empty file")
         str(path).encode()
-        found = layout_of(path, status)
+        return layout_of(path, status)
+    except TooManyParts as error:
+        raise SoundError(f"{path}: {error}, which is too much to read; split it") from error
     except OSError as error:
         raise SoundError(f"{path}: cannot read: {error.strerror or error}") from error
     except UnicodeEncodeError as error:
         raise SoundError(f"{os.fsencode(path)!r}: a file name that is not valid Unicode; rename the file") from error
     except ValueError as error:
         raise SoundError(f"{str(path)!r}: a file name that no file can have ({error})") from error
-    if len(found.parts) > _MOST_PARTS:
-        raise SoundError(
-            f"{path}: {len(found.parts):,} files joined into one, of which at most {_MOST_PARTS:,} can be read; "
-            "split it"
-        )
-    return found
 
 
 @contextmanager

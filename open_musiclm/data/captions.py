@@ -125,6 +125,8 @@ def _captions_of(entry: object, place: str) -> tuple[str, list[str]]:
         if not isinstance(caption, str):
             raise UserError(f"{place}: expected captions that are texts, found {shown(caption)}")
     sentences = [caption for caption in captions if caption.strip()]
+    if any(len(caption) > _LONGEST for caption in sentences):
+        raise UserError(f"{place}: a caption of more than {_LONGEST} characters")
     if not sentences:
         raise UserError(f'{place}: lacks "caption", a sentence that describes {shown(file)}')
     return file, sentences

@@ -11,7 +11,7 @@ from open_musiclm.config import ModelConfig, StageTrainerConfig, TrainingConfig
 from open_musiclm.data.captions import caption_problems, captions_of
 from open_musiclm.data.check_files import CheckedFile, check_folder, describe, seconds_of, usable
 from open_musiclm.data.split import split_folder
-from open_musiclm.files import atomic_write
+from open_musiclm.files import atomic_write, prepare_folder
 from open_musiclm.tokens import token_streams
 
 # Training memorizes sound that it uses more often than this (FMA's 880 hours: about 20 times).
@@ -43,6 +43,8 @@ def check_data(
     Returns lines for the person at the terminal, and writes them to check_data.txt in `results_folder`. Raises
     UserError if there is no sound file, or if writing fails.
     """
+    if results_folder is not None:
+        prepare_folder(results_folder)
     files = check_folder(folder)
     captions = Captions.found(files, folder)
     lines = [*describe(files), *captions.lines(), *_by_config(files, configs, folder, captions)]
@@ -51,7 +53,8 @@ def check_data(
         return [*lines, summary]
     target = results_folder / REPORT_NAME
     with atomic_write(target) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        text = "".join(f"{line}\n" for line in lines)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # of file names that are not UTF-8
     return [*lines, f"wrote {target}", summary]
 
 

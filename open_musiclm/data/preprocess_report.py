@@ -52,7 +52,8 @@ class PreprocessReport:
         file = folder / FAILURES_NAME.format(process=process_index)
         try:
             if self.failures:
-                file.write_text("".join(f"{failure.reason}\n" for failure in self.failures), encoding="utf-8")
+                lines = "".join(f"{failure.reason}\n" for failure in self.failures)
+                file.write_text(lines, encoding="utf-8", errors="backslashreplace")
             elif not self.interrupted:
                 file.unlink(missing_ok=True)
         except OSError as error:

@@ -26,7 +26,10 @@ def load_settings(training_config: Path, results_folder: Path | None) -> DataPre
 def find_usable(settings: DataPreprocessorConfig, filter_by_fma: bool) -> list[Path]:
     """The sound files of `settings.folder`; if asked, without those that FMA's metadata rules out. Raises UserError."""
     paths = find_sounds(Path(settings.folder))
-    return filter_fma(paths, settings.metadata_folder) if filter_by_fma else paths
+    usable = filter_fma(paths, settings.metadata_folder) if filter_by_fma else paths
+    if not usable:
+        raise UserError(f"{settings.folder}: FMA's metadata leaves none of its {len(paths)} sound files")
+    return usable
 
 
 def preprocess_sounds(
@@ -41,7 +44,8 @@ def preprocess_sounds(
     """Writes the tokens of sound files to `settings.results_folder`, on the processes that accelerate started.
 
     Without `device_name`, each of several processes uses a device of its own. `trust_remote_code` lets Python code run
-    that comes with MERT. Returns what this process did. Raises UserError, also if no file can be used.
+    that comes with MERT. Returns what this process did. Raises UserError, also if a single process can
+    use no file.
     """
     device = choose_device(device_name)
     state = PartialState(cpu=device.type == "cpu")
@@ -54,7 +58,7 @@ def preprocess_sounds(
     report = preprocessor.run(paths)
     if state.process_index == 0:
         report.captioned = write_caption_tokens(Path(settings.results_folder), Path(settings.folder), paths, tokenizer)
-    if len(report.failures) == len(paths):
+    if report.failures and len(report.failures) == len(paths):
         raise UserError(
             f"{settings.folder}: none of its {len(paths)} sound files could be used; the first one is "
             f"{report.failures[0].reason}"

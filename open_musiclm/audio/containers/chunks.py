@@ -8,7 +8,7 @@ import re
 from typing import BinaryIO, Literal, NamedTuple
 
 from open_musiclm.audio.containers.id3 import after_id3
-from open_musiclm.audio.layout import PLAIN, Layout, Part, Span
+from open_musiclm.audio.layout import MOST_PARTS, PLAIN, Layout, Part, Span, TooManyParts
 
 # Bytes that may follow the samples for unknown reasons, such as a tag; any number of zeros may follow.
 _MOST_REST_BYTES = 1 << 12
@@ -60,7 +60,10 @@ _KINDS = {
 
 
 def chunk_layout(file: BinaryIO, size: int) -> Layout:
-    """One part for each of joined files, with the size of its samples corrected where its header cannot be right."""
+    """One part for each of joined files, with the size of its samples corrected where its header cannot be right.
+
+    Raises TooManyParts.
+    """
     parts: list[Part] = []
     start: int | None = 0
     while start is not None:
@@ -68,6 +71,8 @@ def chunk_layout(file: BinaryIO, size: int) -> Layout:
         is_au = file.read(4) in _AU
         part, start = _au_part(file, (start, size)) if is_au else _chunk_part(file, (start, size))
         parts.append(part)
+        if len(parts) > MOST_PARTS:
+            raise TooManyParts
     return PLAIN if parts == [Part(((0, size),))] else Layout(tuple(parts))
 
 

@@ -6,11 +6,11 @@ is not the one that the header states, or if the sample numbers of some frames d
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import BinaryIO, NamedTuple
 
 from open_musiclm.audio.containers.id3 import after_id3
-from open_musiclm.audio.layout import PLAIN, Layout, Part, Span, is_truncated
+from open_musiclm.audio.layout import MOST_PARTS, PLAIN, Layout, Part, Span, TooManyParts, is_truncated
 
 _STREAMINFO_BYTES = 34
 _MARKER = re.compile(rb"fLaC[\0\x80]\0\0\x22")  # and STREAMINFO's header, with a bit that says whether a block follows
@@ -33,12 +33,17 @@ class _Frame(NamedTuple):
 
 
 def flac_layout(file: BinaryIO, size: int) -> Layout:
-    """One part for each of joined files; one whose header says another length than its last frames is measured."""
+    """One part for each of joined files; one whose header says another length than its last frames is measured.
+
+    Raises TooManyParts.
+    """
     start = after_id3(file)
     whole = _part(file, (start, size), is_only=True)
     if size > _SMALL_FILE_BYTES and not whole.measured and _rises(file, (start, size)):
         return PLAIN
-    starts = [start, *_markers(file, start + 1)]
+    starts = [start, *islice(_markers(file, start + 1), MOST_PARTS)]
+    if len(starts) > MOST_PARTS:
+        raise TooManyParts
     if len(starts) == 1:
         return Layout((whole,)) if whole.measured else PLAIN
     spans = zip(starts, [*starts[1:], size], strict=True)

@@ -1,11 +1,12 @@
 """mp3: a chain of frames. The length that a tag in the first frame states is compared with the frames that follow."""
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 from open_musiclm.audio.containers.id3 import after_id3
-from open_musiclm.audio.layout import PLAIN, Layout, Part, is_truncated
+from open_musiclm.audio.layout import MOST_PARTS, PLAIN, Layout, Part, TooManyParts, is_truncated
 
 _HEAD_BYTES = 64  # of a frame: its header, side information and the beginning of a length tag
 _TOLERATED_SECONDS = 0.1
@@ -15,6 +16,11 @@ _LONGEST_GAP = 512
 _FEWEST_FRAMES = 3  # fewer in a row are no sound but bytes that look like it
 _SEARCH_BYTES = 1 << 16
 _LONGEST_SEARCH = 1 << 20  # for the first frame
+_MOST_FALSE_STARTS = 100_000  # bytes that look like frames and are none: seconds of work, no sound has as many
+# The three bytes that tell a frame's header from other bytes (see _frame), or the beginning of an ID3 tag.
+_SECOND_BYTES = bytes(byte for byte in range(0xE0, 0x100) if byte >> 3 & 3 != 1 and byte >> 1 & 3)
+_THIRD_BYTES = bytes(byte for byte in range(0x100) if byte >> 4 not in (0, 15) and byte >> 2 & 3 != 3)
+_SYNC = re.compile(b"\xff[" + re.escape(_SECOND_BYTES) + b"][" + re.escape(_THIRD_BYTES) + b"]|ID3")
 _RATES = (44100, 48000, 32000)
 _KBITS = {
     (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -54,7 +60,10 @@ class _Run:
 
 
 def mpeg_layout(file: BinaryIO, size: int) -> Layout:
-    """One part for each of several files in one; a part without a length tag, or with a wrong one, is measured."""
+    """One part for each of several files in one; a part without a length tag, or with a wrong one, is measured.
+
+    Raises TooManyParts.
+    """
     start = after_id3(file)
     runs = [run for run in _runs(file, start, size) if run.frames >= _FEWEST_FRAMES]
     if not runs:
@@ -89,8 +98,9 @@ def _tag_frame(run: _Run) -> bytes:
 
 
 def _runs(file: BinaryIO, start: int, size: int) -> list[_Run]:
-    """All runs of frames, in order."""
+    """All runs of frames, in order. Raises TooManyParts."""
     runs: list[_Run] = []
+    false_starts = 0
     position, gap_from = start, start
     while position + 4 <= size:
         file.seek(position)
@@ -101,6 +111,9 @@ def _runs(file: BinaryIO, start: int, size: int) -> list[_Run]:
         if frame is None or not (follows or _is_followed(file, position, frame, size)):
             if run is None and position - start > _LONGEST_SEARCH:
                 break
+            false_starts += 1
+            if false_starts > _MOST_FALSE_STARTS:
+                raise TooManyParts(f"more than {_MOST_FALSE_STARTS:,} places that look like frames and are none")
             skipped = after_id3(file, position)
             position = skipped if skipped > position else _next_sync(file, position + 1)
             continue
@@ -108,6 +121,8 @@ def _runs(file: BinaryIO, start: int, size: int) -> list[_Run]:
         if run is None or tag or frame.kind != run.frame.kind or position - gap_from > _LONGEST_GAP:
             run = _Run(position, head[:4], frame, tag, position + frame.size)
             runs.append(run)
+            if len(runs) > MOST_PARTS:
+                raise TooManyParts
         end = min(position + frame.size, size)
         run.frames += tag is None
         run.end = position = gap_from = end
@@ -129,9 +144,9 @@ def _next_sync(file: BinaryIO, start: int) -> int:
     while True:
         file.seek(start)
         content = file.read(_SEARCH_BYTES)
-        found = [place for place in (content.find(b"\xff"), content.find(b"ID3")) if place >= 0]
-        if found:
-            return start + min(found)
+        found = _SYNC.search(content)
+        if found is not None:
+            return start + found.start()
         if len(content) < _SEARCH_BYTES:
             return start + len(content)
         start += len(content) - 2

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from open_musiclm.audio.layout import PLAIN, Layout, Part, Span
+from open_musiclm.audio.layout import MOST_PARTS, PLAIN, Layout, Part, Span, TooManyParts
 
 _HEADER_BYTES = 27
 _FIRST_PAGE = 0x02
@@ -26,11 +26,16 @@ class _Page:
 
 
 def ogg_layout(file: BinaryIO, size: int) -> Layout:
-    """One part for each stream of a chain; one whose last page has an impossible length is measured."""
+    """One part for each stream of a chain; one whose last page has an impossible length is measured.
+
+    Raises TooManyParts.
+    """
     links: list[list[_Page]] = []
     for page in _pages(file, size):
         if not links or (page.begins_stream and not links[-1][-1].begins_stream):
             links.append([])
+            if len(links) > MOST_PARTS:
+                raise TooManyParts
         links[-1].append(page)
     parts = tuple(part for link in links if (part := _part(file, link)) is not None)
     return PLAIN if len(parts) < 2 and not any(part.measured for part in parts) else Layout(parts)

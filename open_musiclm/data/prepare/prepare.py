@@ -1,12 +1,14 @@
 """Prepares a folder of music: examines and cuts its files in parallel, skips duplicates, splits by groups."""
 
 import multiprocessing
+import os
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +67,8 @@ def prepare_dataset(folder: Path, output: Path, options: PrepareOptions) -> Prep
     if output.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"--results_folder {output}: is inside the folder of music {folder}; name another one")
     paths = {stored_name(path, folder): path for path in find_sounds(folder)}
+    unnameable = [name for name in paths if not _is_unicode(name)]
+    paths = {name: path for name, path in paths.items() if name not in unnameable}
     captions = captions_of(list(paths.values()), folder)
     prepare_folder(output)
     lock = FolderLock(output, called="--results_folder ")
@@ -78,7 +82,18 @@ def prepare_dataset(folder: Path, output: Path, options: PrepareOptions) -> Prep
             report.interrupted = interruption.number
     finally:
         lock.release()
+    report.results["unusable"] += len(unnameable)
+    reason = "a file name that is not valid Unicode; rename the file"
+    report.problems += [f"{os.fsencode(name)!r}: {reason}" for name in unnameable]
     return _counted(manifest, report)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _prepare(
@@ -91,7 +106,7 @@ def _prepare(
     interruption: Interruption,
 ) -> None:
     """Examines the sources that the manifest lacks, and writes those that are new, in the order of their names."""
-    index, stems = FingerprintIndex(), _stems(paths)
+    index, stems = FingerprintIndex(), _stems(paths, manifest.lines)
     for line in manifest.lines.values():
         known = line.audio_fingerprint()
         if known is not None:
@@ -131,7 +146,9 @@ def _finish(
         clips = _result(future)
         for clip in clips if path in captions else ():
             with atomic_write((output / clip.file).with_suffix(".txt")) as temporary:
-                temporary.write_text("\n".join(captions[path]) + "\n", encoding="utf-8")
+                temporary.write_text(
+                    "".join(f"{' '.join(text.split())}\n" for text in captions[path]), encoding="utf-8"
+                )
         manifest.add(line.model_copy(update={"clips": [ClipLine(**asdict(clip)) for clip in clips]}))
         bar.update()
 
@@ -219,12 +236,22 @@ def _sides(groups: set[str], options: PrepareOptions, are_further: bool) -> dict
     return {group: "valid" if group in set(valid) else "train" for group in groups}
 
 
-def _stems(paths: Mapping[str, Path]) -> dict[str, str]:
-    """The prefix of each source's clip names: its path, with its suffix if two would be equal."""
-    plain = {name: str(Path(name).with_suffix("")) for name in paths}
+def _stems(names: Iterable[str], known: Mapping[str, SourceLine]) -> dict[str, str]:
+    """The prefix of the clip names of each source that is not known: its path; with its suffix, and if need be a
+    number, where another source has the same one. No two differ in case alone, which some file systems ignore."""
+    plain = {name: str(Path(name).with_suffix("")) for name in names}
     counts = Counter(stem.casefold() for stem in plain.values())
-    is_alone = {name: counts[stem.casefold()] == 1 for name, stem in plain.items()}
-    return {name: stem if is_alone[name] else f"{stem}_{Path(name).suffix[1:]}" for name, stem in plain.items()}
+    clips = (clip.file.partition("/")[2] for line in known.values() for clip in line.clips)
+    taken = {clip.rpartition("_")[0].casefold() for clip in clips}
+    stems = {}
+    for name, stem in plain.items():
+        if name in known:
+            continue
+        longer = f"{stem}_{Path(name).suffix[1:]}"
+        options = chain([stem] if counts[stem.casefold()] == 1 else [], [longer], (f"{longer}_{n}" for n in count(2)))
+        stems[name] = next(option for option in options if option.casefold() not in taken)
+        taken.add(stems[name].casefold())
+    return stems
 
 
 def _counted(manifest: Manifest, report: PrepareReport) -> PrepareReport:
