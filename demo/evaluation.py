@@ -23,6 +23,7 @@ from demo.classifier_training import (
 from demo.modulated_noise import noise_modulated
 from demo.prompts import ControlPrompt, control_prompts
 from open_musiclm.audio import Sound, semantic_input, write_wave
+from open_musiclm.data.store_fingerprints import tokenizer_fingerprints
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
@@ -61,6 +62,7 @@ def evaluate(model: MusicLM, options: EvaluationOptions) -> Report:
         raise UserError(f"the model's codec has {model.sample_hz} Hz; the classifier needs {SAMPLE_HZ} Hz")
     config = model.generation_config
     store = TokenStore(options.training_tokens, model.config)
+    store.description.check_fingerprints(options.training_tokens, tokenizer_fingerprints(model.tokenizer))
     labelled = [clip for folder in options.classifier_corpora for clip in labelled_clips(folder)]
     held_out = labelled_clips(options.held_out_corpus)
     if len(held_out) < 4:

@@ -16,7 +16,6 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from open_musiclm.data.token_store import TokenStore
     from open_musiclm.evaluation.evaluate import check_packages
     from open_musiclm.evaluation.memorization import SemanticStage, measure_memorization
     from open_musiclm.evaluation.memorization_report import PAGE_NAME, memorization_card, summary, write_report
@@ -27,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     options = options_from(arguments)
     semantic = SemanticStage.load(cli.model_paths_from(arguments), arguments.device)
     folders = {"training": arguments.tokens, "unseen": arguments.unseen_tokens}
-    stores = {name: TokenStore(folder, semantic.config) for name, folder in folders.items() if folder is not None}
+    stores = {name: semantic.store(folder) for name, folder in folders.items() if folder is not None}
     found = {
         name: measure_memorization(semantic.stage, semantic.centroids, store, options) for name, store in stores.items()
     }

@@ -1,5 +1,6 @@
 """The page without a browser: its API over HTTP, what it refuses, and what it keeps."""
 
+import asyncio
 import gc
 import io
 import os
@@ -28,10 +29,12 @@ from gradio_client.exceptions import AppError
 
 from open_musiclm import Prompt, Story
 from open_musiclm.app.history import History
+from open_musiclm.app.jobs import Job as RunnerJob
 from open_musiclm.app.jobs import JobRunner
 from open_musiclm.app.server import check_server, served
 from open_musiclm.app.uploads import read_upload, remove_oldest
 from open_musiclm.audio import is_longer, read_sound
+from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 
 
@@ -100,6 +103,23 @@ def test_sound_is_heard_while_it_is_made(app: App) -> None:
     np.testing.assert_allclose(played, written, atol=1e-4)
 
 
+def test_a_finished_job_keeps_no_sound_and_its_readers_go_on() -> None:
+    job = RunnerJob("slow piano", GenerationConfig(duration=1.0, num_samples=1), 8000)
+    (sound,) = job.sounds
+    sound.append(torch.zeros(4000))
+
+    async def read() -> list[int]:
+        reader = sound.follow()
+        sizes = [len(await anext(reader))]
+        sound.append(torch.zeros(4000))
+        job.end()
+        sizes += [len(block) async for block in reader]
+        return [*sizes, *[len(block) async for block in sound.follow()]]
+
+    assert asyncio.run(read()) == [44 + 8000, 8000]
+    assert sound.seconds == 1
+
+
 def test_cancelling_stops_the_generation(app: App) -> None:
     app.gate.opened.clear()
     before = app.gate.chunks
@@ -147,6 +167,9 @@ def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
             app.generate("slow piano", style_sound=handle_file(tmp_path / name))
     with pytest.raises(AppError, match="not uploaded here"):
         app.generate("slow piano", style_sound=[7])
+    for nothing in ({}, {"path": None, "url": "http://127.0.0.1/a.wav"}):
+        with pytest.raises(AppError, match="not uploaded here"):
+            app.generate("slow piano", style_sound=nothing)
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,23 @@ def test_captions_name_files_in_any_way(tmp_path: Path) -> None:
     assert [clip.prompt for clip in clips] == ["one", None]
 
 
+def test_captions_are_read_as_training_reads_them(tmp_path: Path) -> None:
+    folder = write_noises(tmp_path / "sounds", 2, 0.2, seed=8)
+    write_noises(folder / "below", 1, 0.2, seed=9)
+    (folder / "captions.jsonl").write_text(json.dumps({"file": "0.wav", "captions": ["one", "other"], "bpm": 90}))
+    (folder / "below" / "captions.jsonl").write_text(json.dumps({"file": "0.wav", "captions": "three"}))
+    (folder / "1.txt").write_text("two\nother\n")
+    clips = {str(clip.path.relative_to(folder)): (clip.prompt, clip.bpm) for clip in find_clips(folder)}
+    assert clips == {"0.wav": ("one", 90.0), "1.wav": ("two", None), "below/0.wav": ("three", None)}
+
+
+@pytest.mark.parametrize("words", [["--duration", 4], ["--semantic_path", "a"], ["--adapter_path", "a"]])
+def test_what_is_for_generated_sound_needs_prompts(words: list, sounds: Path, tmp_path: Path) -> None:
+    reference = write_noises(tmp_path / "reference", 1, 0.2, seed=3)
+    with pytest.raises(UserError, match=f"{words[0]}: is for what --prompts generates"):
+        run(sounds, "--reference", reference, "--metrics", "levels", *words)
+
+
 def test_a_full_disk_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
     with pytest.raises(UserError, match=r"cannot write temporary files: No space left on device; name another folder"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -192,6 +193,16 @@ def test_the_script_writes_a_card_and_a_page(stack: Stack, store: TokenStore, tm
     assert card["wrong_pairs"] == 12
     page = (tmp_path / "results/memorization.html").read_text()
     assert page.count("data:image/png;base64,") == 2
+
+
+def test_tokens_of_another_kmeans_are_refused(stack: Stack, store: TokenStore, tmp_path: Path) -> None:
+    shutil.copytree(store.folder, tmp_path / "other")
+    story = tmp_path / "other/store.json"
+    story.write_text(json.dumps(json.loads(story.read_text()) | {"fingerprints": {"hubert_kmeans": "other"}}))
+    semantic = SemanticStage.load(ModelPaths(bundle=str(stack.folder)), "cpu")
+    assert len(semantic.store(store.folder)) == ROWS
+    with pytest.raises(UserError, match="made with another checkpoint of hubert_kmeans"):
+        semantic.store(tmp_path / "other")
 
 
 def test_the_semantic_stage_has_its_adapters(stack: Stack, tmp_path: Path) -> None:

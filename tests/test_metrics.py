@@ -230,6 +230,7 @@ def test_tempo_words_and_numbers():
     assert named_bpm("top 40 hit") is None
     assert named_class("a slow, sad tune") is SLOW
     assert named_class("Up-tempo dance") is FAST
+    assert named_class("fast-paced techno") is FAST
     assert named_class("first slow, then fast") is None
     assert named_class("breakfast") is None
     assert same_tempo(124, 120)

@@ -78,7 +78,7 @@ class Handlers:
         """
         given: dict[str, object] = {"seed": seed, "duration": duration, "num_samples": num_samples}
         given |= {"cfg_scale": guidance, "negative_prompt": negative_prompt}
-        style = style_sound.get("path") if isinstance(style_sound, dict) else style_sound
+        style = style_sound.get("path") or "" if isinstance(style_sound, dict) else style_sound
         changes = {name: value for name, value in given.items() if value is not None}
         last = None
         async with aclosing(self._follow((prompt, story, crossfade), style, changes)) as updates:

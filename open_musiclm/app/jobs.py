@@ -79,6 +79,8 @@ class Job(Progress):
         """Ends the job: readers of its sounds stop."""
         for sound in self.sounds:
             sound.end()
+            if error is None:  # files have it now
+                sound.forget()
         self.prompt = str(self.prompt)  # only its name is needed now, and a style sound may be large
         self._error = error
         self._over = True

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from open_musiclm.cli.argument_types import LARGEST_SEED, number_in, positive_int
-from open_musiclm.config import MODEL_CONFIG_NAME
+from open_musiclm.cli.generation import LENGTH_FIELDS, OUTPUT_FIELDS, SAMPLING_FIELDS, SEARCH_FIELDS
+from open_musiclm.config import MODEL_CONFIG_NAME, STAGE_NAMES
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.options import (
     CLIP_SECONDS,
@@ -19,6 +20,11 @@ from open_musiclm.evaluation.set_names import GENERATED, named_sets
 
 if TYPE_CHECKING:
     from open_musiclm.evaluation.measure import Measure
+
+_OF_GENERATION = [
+    *(name for name in (*LENGTH_FIELDS, *SEARCH_FIELDS, *SAMPLING_FIELDS, *OUTPUT_FIELDS) if name != "seed"),
+    *("rvq_path", "kmeans_path", *(f"{stage}_path" for stage in STAGE_NAMES), "adapter_path", "adapter_weight"),
+]
 
 
 def add_evaluation_arguments(to: argparse.ArgumentParser) -> None:
@@ -106,6 +112,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError("nothing to evaluate: name a folder of sound, or give --prompts to generate for")
     if arguments.num_prompts is not None and arguments.prompts is None:
         raise UserError("--num_prompts: needs --prompts")
+    unused = [name for name in _OF_GENERATION if arguments.prompts is None and getattr(arguments, name) is not None]
+    if unused:
+        raise UserError(f"--{unused[0]}: is for what --prompts generates; give --prompts, or leave it out")
     generated = [] if arguments.prompts is None else [arguments.results_folder / GENERATED]
     named_sets([*generated, *arguments.folders], arguments.reference)
     for folder in (arguments.reference, *arguments.folders):

@@ -11,12 +11,12 @@ import numpy as np
 
 from open_musiclm.audio import find_sounds
 from open_musiclm.config.json_files import read_json, read_json_lines, shown
+from open_musiclm.data.captions import CAPTIONS_NAME, sidecar_captions
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.prompt_description import described_prompt
 from open_musiclm.generation.story import AnyPrompt
 from open_musiclm.text_files import read_lines
 
-CAPTIONS_NAME = "captions.jsonl"
 _LARGEST_STORY = 1 << 20
 
 
@@ -41,17 +41,21 @@ class EvaluationClip:
 def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[EvaluationClip]:
     """The sounds below a folder, sorted; of more than `most` so many drawn at random.
 
-    Prompts are those of the JSON beside a wave, or of captions.jsonl in the folder: lines of {"file", "caption"} and,
-    if known, "bpm". An edit of a sound has none. Warns with a Remark of captions whose files are missing.
+    Prompts are the first caption of a sound in a captions.jsonl, which may have its "bpm" too, or in the text file
+    beside it (see data/captions.py), or the prompt in the JSON beside a generated wave; an edit of a sound has none.
+    Warns with a Remark of captions whose files are missing.
 
     Raises UserError.
     """
     paths = find_sounds(folder)
-    captions = read_captions(folder / CAPTIONS_NAME) if (folder / CAPTIONS_NAME).exists() else {}
-    missing = [name for name in captions if not os.path.isfile(folder / name)]  # False of any name that cannot be
-    if missing:
-        text = f"{folder / CAPTIONS_NAME}: {len(missing)} of {len(captions)} captions name files that are not there"
-        warnings.warn(Remark(f"{text}, such as {missing[0]}; these captions are left out"), stacklevel=2)
+    captions: dict[str, Mapping[str, Any]] = {}
+    for file in sorted(folder.rglob(CAPTIONS_NAME)):
+        beside = read_captions(file)
+        captions |= {os.path.normpath(file.relative_to(folder).parent / name): line for name, line in beside.items()}
+        missing = [name for name in beside if not os.path.isfile(file.parent / name)]
+        if missing:
+            text = f"{file}: {len(missing)} of {len(beside)} captions name files that are not there"
+            warnings.warn(Remark(f"{text}, such as {missing[0]}; these captions are left out"), stacklevel=2)
     if most is not None and len(paths) > most:
         drawn = np.random.default_rng(seed).choice(len(paths), most, replace=False)
         paths = [paths[place] for place in sorted(drawn)]
@@ -59,18 +63,28 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
 
 
 def read_captions(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The lines of a captions file by "file" (without ./ and ..); each has a text as "caption". Raises UserError."""
+    """The first line of each "file" (without ./ and ..) of a captions file; each has a text as "caption".
+
+    Raises UserError.
+    """
     captions: dict[str, Mapping[str, Any]] = {}
     for place, line in read_json_lines(path):
         if not isinstance(line, dict) or not isinstance(line.get("file"), str):
             raise UserError(f'{place}: expected {{"file": ..., "caption": ...}}, found {shown(line)}')
-        caption, bpm = line.get("caption"), line.get("bpm")
+        caption, bpm = _first_caption(line), line.get("bpm")
         if not isinstance(caption, str) or not caption.strip():
             raise UserError(f"{place}: caption: expected a text, found {shown(caption)}")
         if bpm is not None and (isinstance(bpm, bool) or not isinstance(bpm, int | float) or bpm <= 0):
             raise UserError(f"{place}: bpm: expected a number above 0, found {shown(bpm)}")
-        captions.setdefault(os.path.normpath(line["file"]), line)
+        captions.setdefault(os.path.normpath(line["file"]), {**line, "caption": caption})
     return captions
+
+
+def _first_caption(line: Mapping[str, Any]) -> object:
+    """What stands in a line as its caption, or as the first of "captions"; anything, or None."""
+    several = line.get("captions")
+    listed = several if isinstance(several, list) else [several]
+    return line["caption"] if line.get("caption") is not None else next(iter(listed), None)
 
 
 def read_prompts(path: Path, most: int | None = None) -> list[str]:
@@ -89,6 +103,8 @@ def _clip(path: Path, folder: Path, captions: Mapping[str, Mapping[str, Any]]) -
     if caption is not None:
         bpm = caption.get("bpm")
         return EvaluationClip(path, caption["caption"], None if bpm is None else float(bpm))
+    if path.with_suffix(".txt").is_file():
+        return EvaluationClip(path, sidecar_captions(path)[0])
     story = path.with_suffix(".json")
     if not story.is_file():
         return EvaluationClip(path, None)

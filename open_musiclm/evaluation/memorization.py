@@ -8,6 +8,7 @@ matching both sequences is below a threshold that wrong pairs hardly ever reach.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig
+from open_musiclm.data.store_fingerprints import fingerprints_at
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
@@ -55,12 +57,14 @@ class MemorizationOptions:
 
 @dataclass(frozen=True)
 class SemanticStage:
-    """A semantic stage for generation, the centroids of its tokens, its config and where it is from."""
+    """A semantic stage for generation, the centroids of its tokens, its config, where it is from, and the fingerprints
+    of its quantizer and its k-means."""
 
     stage: StageGenerator
     centroids: Float[Tensor, "codes dim"]
     config: ModelConfig
     paths: Mapping[str, str]
+    fingerprints: Mapping[str, str]
 
     @classmethod
     def load(cls, paths: ModelPaths, device: str | None) -> "SemanticStage":
@@ -69,7 +73,14 @@ class SemanticStage:
         config, found = paths.read_model_config(), paths.resolved(["semantic"])
         stage = load_stages(paths, config, ["semantic"], choose_device(device))["semantic"]
         centroids = load_centroids(found["kmeans_path"], config)
-        return cls(stage_generator(stage), centroids, config, paths.described(["semantic"]))
+        fingerprints = fingerprints_at(found["rvq_path"], found["kmeans_path"], config)
+        return cls(stage_generator(stage), centroids, config, paths.described(["semantic"]), fingerprints)
+
+    def store(self, folder: Path) -> TokenStore:
+        """The token store in a folder. Raises UserError, also if its tokens are of other weights than this model's."""
+        store = TokenStore(folder, self.config)
+        store.description.check_fingerprints(folder, self.fingerprints)
+        return store
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ class TempoClass:
 # Between Italian tempo marks: adagio ends and allegro begins near these.
 SLOW = TempoClass(("slow", "slow-paced", "unhurried", "leisurely", "adagio", "largo", "lento"), 0, 80)
 MEDIUM = TempoClass(("moderate", "mid-tempo", "medium-paced", "medium", "andante", "moderato"), 80, 120)
-FAST = TempoClass(("fast", "quick", "up-tempo", "uptempo", "rapid", "allegro", "presto", "vivace"), 120, 1000)
+FAST = TempoClass(
+    ("fast", "fast-paced", "quick", "up-tempo", "uptempo", "rapid", "allegro", "presto", "vivace"), 120, 1000
+)
 
 
 def named_bpm(text: str) -> float | None:
