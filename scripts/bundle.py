@@ -28,13 +28,14 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     config = load_model_config(arguments.model_config)
     cli.require_arguments(arguments, [f"{part}_path" for part in (*config.stage_names, "rvq", "kmeans")])
-    from open_musiclm.checkpoints.adapters import find_adapters
     from open_musiclm.checkpoints.bundle import bundle_kinds, pack, push
+    from open_musiclm.generation.bundled_adapters import load_adapters
 
     flag_of = {"clap_rvq": "rvq_path", "hubert_kmeans": "kmeans_path"}
     paths = {kind: getattr(arguments, flag_of.get(kind, f"{kind}_path")) for kind in bundle_kinds(config)}
     how = load_generation_config(arguments.generation_config) if arguments.generation_config else None
-    adapters = [(file, a.weight) for a in cli.adapter_paths_from(arguments) or () for file in find_adapters(a.path)]
+    found = load_adapters(cli.adapter_paths_from(arguments) or ())
+    adapters = [(item.adapter.path, item.weight) for item in found]
     for path in pack(arguments.model_config, paths, arguments.results_folder, how, adapters, arguments.text_correction):
         cli.say(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
     if arguments.push_to_hub:

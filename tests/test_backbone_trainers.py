@@ -130,6 +130,20 @@ def test_a_loss_steers_by_its_weight_whatever_its_scale(scales, weight):
     assert gradient.norm(dim=1).max() <= 1.001
 
 
+def test_a_skipped_step_leaves_nothing_behind():
+    balancer = Balancer({"one": 1.0})
+    wave = torch.zeros(2, 5, requires_grad=True)
+    assert not balancer.gradient({"one": (wave * math.nan).sum()}, wave).isfinite().any()
+    assert balancer.gradient({"one": wave.sum()}, wave).isfinite().all()
+    quantizer = ResidualVectorQuantizer(4, n_q=2, bins=8)
+    latents = torch.randn(2, 4, 30)
+    quantize_and_update(quantizer, latents, 2, 0.9, 0.1, rng())
+    before = {name: tensor.clone() for name, tensor in quantizer.state_dict().items()}
+    quantize_and_update(quantizer, latents * math.nan, 2, 0.9, 0.1, rng())
+    after = quantizer.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
 def test_spectrogram_loss_is_least_for_the_wave_itself_and_its_gradient_is_finite_in_silence():
     torch.manual_seed(0)
     loss = SpectrogramLoss(24000, [64, 256])

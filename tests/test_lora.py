@@ -150,6 +150,10 @@ def test_a_bundle_brings_adapters(tmp_path: Path, stack: Stack) -> None:
         return MusicLM.from_pretrained(bundle, "cpu", adapters=adapters).generate("prompt", 0.5)[0]
 
     assert torch.equal(wave(None), wave([AdapterPath(adapter.path, 0.5)]))
+    assert torch.equal(wave(None), wave([AdapterPath(bundle / "adapters", 1.0)]))  # by its path too
+    packed = ["--adapter_path", bundle / "adapters"]
+    run("bundle", "--results_folder", tmp_path / "again", *stack.arguments(), *packed)
+    assert json.loads((tmp_path / "again/adapters/weights.json").read_text()) == {"0_coarse_adapter.safetensors": 0.5}
     assert not torch.equal(wave(None), wave([]))
 
 

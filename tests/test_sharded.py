@@ -30,7 +30,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "layout"), [("semantic", []), ("coarse", ["--frames"])])
+@pytest.mark.parametrize(("stage", "layout"), [("semantic", []), ("coarse", ["--frames", "--ema_decay", 0.9])])
 def test_sharded_training_is_saved_whole_and_goes_on_sharded_or_not(
     tmp_path: Path, stage: str, layout: list[str]
 ) -> None:

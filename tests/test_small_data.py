@@ -86,6 +86,11 @@ def test_a_run_stops_early_and_stands_for_its_best(
     assert "this run stopped early; raise early_stop_patience to continue" in capsys.readouterr().err
     train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **data | {"early_stop_patience": 3})
     assert max(line["step"] for line in log(tmp_path / "run")) == best + 3
+    longer = data | {"early_stop_patience": None, "num_train_steps": best + 4}
+    train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **longer)
+    assert chosen_step(tmp_path / "run") == best + 4  # the newest, without patience
+    train(stack, tmp_path / "run", tokens, "--continue_from_dir", tmp_path / "run", **data)
+    assert chosen_step(tmp_path / "run") == best  # nothing is trained or saved
 
 
 def test_a_stage_that_memorizes_is_named(

@@ -18,7 +18,7 @@ from open_musiclm.files import atomic_write
 
 ADAPTER_FORMAT = "open_musiclm_adapter"
 ADAPTERS_FOLDER = "adapters"  # of a bundle
-WEIGHTS_NAME = "weights.json"  # in it: the weight of a file, where it is not 1
+WEIGHTS_NAME = "weights.json"  # in it: the weight of each file; 1 if it is not named
 _NAME = "adapter.safetensors"
 _KEYS = ("stage", "base_fingerprint", "base", "lora")
 _SHOWN = 12  # digits of a fingerprint in a message

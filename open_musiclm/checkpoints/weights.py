@@ -87,8 +87,8 @@ def find_weights(path: Path, kind: Kind) -> Path:
     file = folder / weights_name(kind)
     if not file.exists() and (folder / f"{kind}_adapter.safetensors").exists():
         raise UserError(
-            f"{path}: holds an adapter, not a whole {kind} stage; give the weights that it was trained on here, and "
-            "this as --adapter_path"
+            f"{path}: holds an adapter, not a whole {kind} stage; give the weights that it was trained on here; for "
+            "generation give this as --adapter_path, else merge both first (scripts/merge_adapter.py)"
         )
     if not file.exists():
         raise UserError(f"{path}: holds no {weights_name(kind)}; give the results folder of the {kind} training")
@@ -156,8 +156,8 @@ def load_weights(path: Path, kind: Kind) -> Weights:
     tensors = dict(unwrapped(content, file))
     if metadata.get("format") == f"{_FORMAT}_adapter":
         raise UserError(
-            f"{file}: an adapter, not whole weights; give the weights that it was trained on here, and this "
-            "as --adapter_path"
+            f"{file}: an adapter, not whole weights; give the weights that it was trained on here; for generation "
+            "give this as --adapter_path, else merge both first (scripts/merge_adapter.py)"
         )
     if metadata.get("format") != _FORMAT or not {"kind", "model_config"} <= metadata.keys():
         raise UserError(

@@ -24,7 +24,7 @@ class LoraConfig(Section):
     targets: Annotated[list[LoraTarget], Field(min_length=1)] = Field(
         default=list(LINEAR_TARGETS),
         description="Layers with an adapter: to_query, to_key_value (attention), to_output (attention and "
-        "feed-forward), to_hidden (feed-forward), embeddings (the tables of tokens).",
+        "feed-forward), to_hidden (feed-forward), embeddings (the tables of tokens, and of t5 position biases).",
     )
 
     @property

@@ -26,8 +26,16 @@ class WeightedAdapter:
 
 
 def load_adapters(paths: Sequence[AdapterPath]) -> list[WeightedAdapter]:
-    """All adapters at the paths, in order. Raises UserError."""
-    return [WeightedAdapter(load_adapter(file), path.weight) for path in paths for file in find_adapters(path.path)]
+    """All adapters at the paths, in order; the weights of a bundle's adapters multiply those given.
+
+    Raises UserError.
+    """
+    found = []
+    for path in paths:
+        own = _weights_in(path.path)
+        files = find_adapters(path.path)
+        found += [WeightedAdapter(load_adapter(file), path.weight * own.get(file.name, 1.0)) for file in files]
+    return found
 
 
 def bundled_adapters(folder: Path) -> list[AdapterPath]:
@@ -35,15 +43,22 @@ def bundled_adapters(folder: Path) -> list[AdapterPath]:
     inside = folder / ADAPTERS_FOLDER
     if not inside.is_dir():
         return []
-    weights = read_json_object(inside / WEIGHTS_NAME) if (inside / WEIGHTS_NAME).exists() else {}
-    files = find_adapters(inside)
+    weights = _weights_in(inside)
+    return [AdapterPath(file, weights.get(file.name, 1.0)) for file in find_adapters(inside)]
+
+
+def _weights_in(folder: Path) -> dict[str, float]:
+    """What the file of weights in a folder of adapters says of each; nothing without one. Raises UserError."""
+    path = folder / WEIGHTS_NAME
+    if not path.exists():
+        return {}
+    names, weights = [file.name for file in find_adapters(folder)], read_json_object(path)
     for name, weight in weights.items():
-        if name not in [file.name for file in files] or isinstance(weight, bool) or not isinstance(weight, int | float):
+        if name not in names or isinstance(weight, bool) or not isinstance(weight, int | float):
             raise UserError(
-                f"{inside / WEIGHTS_NAME}: {shown(name)}: {shown(weight)}; expected the name of an adapter beside it, "
-                "and a number"
+                f"{path}: {shown(name)}: {shown(weight)}; expected the name of an adapter beside it, and a number"
             )
-    return [AdapterPath(file, float(weights.get(file.name, 1.0))) for file in files]
+    return {name: float(weight) for name, weight in weights.items()}
 
 
 def apply_adapters(

@@ -145,7 +145,7 @@ def _is_adapters(name: str) -> bool:
 
 
 def _target_layers(layout: nn.Module, config: LoraConfig) -> Iterator[tuple[str, nn.Module]]:
-    """The layers that get an adapter, by name: linear ones by the last part of it, and the tables of tokens."""
+    """The layers that get an adapter, by name: linear ones by the last part of it, and the tables."""
     for name, module in layout.named_modules():
         is_table = isinstance(module, nn.Embedding) and not name.startswith("position_embeddings")
         is_linear = isinstance(module, nn.Linear) and name.startswith("transformer.blocks.")

@@ -107,6 +107,8 @@ class Stage(nn.Module):
         assert logits is not None
         tokens = sampled_tokens(logits[:, : history[0].numel(), : self.predicted.codebook_size], seeds).view_as(history)
         frames = sampled_frames(seeds, self.scheduled_sampling, history.shape[1]).unsqueeze(2)
+        # Older versions of torch keep the weights that autocast has converted without a gradient, and use them again.
+        torch.clear_autocast_cache()
         return torch.where(frames, tokens, history)
 
 

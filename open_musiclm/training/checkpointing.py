@@ -176,6 +176,13 @@ def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelera
     return state
 
 
+def write_best(results_folder: Path, state: TrainingState) -> None:
+    """Writes best.json, if there is a best checkpoint."""
+    if state.best_step is not None:
+        best = Best(step=state.best_step, validation_loss=state.best_validation_loss, chosen=state.best_is_chosen)
+        write_json(results_folder / CHECKPOINTS_FOLDER / BEST_NAME, best.model_dump())
+
+
 def remove_unfinished(results_folder: Path) -> None:
     """Removes unfinished checkpoints of a killed run."""
     for leftover in (results_folder / CHECKPOINTS_FOLDER).glob(f"{_UNFINISHED}*"):
@@ -223,9 +230,7 @@ def _publish(unfinished: Path, folder: Path) -> None:
 
 
 def _remove_old(results_folder: Path, state: TrainingState, keep_last: int) -> None:
-    if state.best_step is not None:
-        best = Best(step=state.best_step, validation_loss=state.best_validation_loss, chosen=state.best_is_chosen)
-        write_json(results_folder / CHECKPOINTS_FOLDER / BEST_NAME, best.model_dump())
+    write_best(results_folder, state)
     for step in saved_steps(results_folder)[:-keep_last]:
         if step != state.best_step:
             remove_checkpoint(results_folder, step)

@@ -93,6 +93,13 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(part, FSDPModule) for part in module.modules())
 
 
+def shard_again(module: nn.Module) -> None:
+    """Frees the whole weights that a pass may have left in a sharded module: its parameters are the shards again."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def whole_weights(module: nn.Module) -> dict[str, Tensor]:
     """A module's state dict, whole on the CPU of process 0 and empty in the others, also of a sharded module.
 

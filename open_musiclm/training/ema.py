@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from open_musiclm.errors import UserError
-from open_musiclm.training.distributed import sharded_like, whole_weights
+from open_musiclm.training.distributed import shard_again, sharded_like, whole_weights
 
 AVERAGE_NAME = "training_weights"  # of the checkpoint's file with the weights in training
 _FIRST_UPDATES = 10
@@ -67,6 +67,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _exchange(self) -> None:
+        shard_again(self.module)
         for name, weight in self._trainable():
             kept = weight.detach().clone()
             weight.copy_(self._averages[name])

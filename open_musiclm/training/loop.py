@@ -14,7 +14,7 @@ from open_musiclm.config import TrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interrupted, Interruption
 from open_musiclm.terminal import tell
-from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint
+from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint, write_best
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
 from open_musiclm.training.early_stop import LossHistory
 from open_musiclm.training.failure_list import FailureList
@@ -64,13 +64,15 @@ class Loop:
         if self.run.checkpoint is not None:
             self._restore()
         self.run.open_folder()
+        if self.run.resumes_in_place and self.accelerator.is_main_process:
+            write_best(self.run.folder, self.state)
         self.log = RunLog(
             self.accelerator, self.run.folder, self.trainer.name, self.state.step, self.config.num_train_steps
         )
         if self.state.step >= self.config.num_train_steps:
             self.log.say(
                 f"nothing was trained: step {self.state.step} is made already, and num_train_steps is "
-                f"{self.config.num_train_steps}; raise it to continue"
+                f"{self.config.num_train_steps}, or repeat ends there; raise them to continue"
             )
         elif self._is_done():
             self.log.say("nothing was trained: this run stopped early; raise early_stop_patience to continue")
@@ -223,7 +225,8 @@ class Loop:
 
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, if it does not exist yet."""
-        if self.state.step in saved_steps(self.run.folder):
+        is_saved = self.accelerator.is_main_process and self.state.step in saved_steps(self.run.folder)
+        if self._largest(is_saved):  # of another machine the list of a shared folder may be older
             return
         if validated:
             self._validate()
@@ -251,3 +254,6 @@ class Loop:
             self.state = self.state.with_best(None, None).with_losses(LossHistory())
         elif self.state.best_step not in saved_steps(self.run.folder):  # removed since, for a better one
             self.state = self.state.with_best(None, None)
+        else:  # early_stop_patience may have come or gone since
+            best, loss = self.state.best_step, self.state.best_validation_loss
+            self.state = self.state.with_best(best, loss, self.patience is not None)

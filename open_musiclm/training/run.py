@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    set_seed,
+)
 
 from open_musiclm.config import TrainingPrecision
 from open_musiclm.config.json_files import Section
@@ -76,6 +82,8 @@ class Run:
             folder = Path("results") / options.name if checkpoint is None else results_folder_of(checkpoint)
         device = choose_device(options.device)
         accelerator = _accelerator(options, folder, device, batches_per_step)
+        if accelerator.num_processes > 1:  # of another machine the list of a shared folder may be older
+            (checkpoint,) = broadcast_object_list([checkpoint])
         set_seed(seed)
         facts = {"seed": seed, "processes": accelerator.num_processes, "device": str(accelerator.device)}
         facts |= {

@@ -33,6 +33,8 @@ from open_musiclm.training.stage_examples import acoustic_ids, stage_ids
 from open_musiclm.training.stage_files import StageFile, WholeStageFile
 from open_musiclm.training.trainer import IndexedBatch, Resumable, StepResult, Trainer
 
+TokenBatch = IndexedBatch[SoundBatch | list[Ids]]  # tokens, or sound to make them of
+
 
 @dataclass(frozen=True)
 class StageTools:
@@ -82,7 +84,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         assert isinstance(plain, Stage)
         return plain
 
-    def train_step(self, batches: Iterator[IndexedBatch[SoundBatch | list[Ids]]], step: int) -> StepResult:
+    def train_step(self, batches: Iterator[TokenBatch], step: int) -> StepResult:
         """One optimizer step on the mean loss of the batches."""
         self.stage.train()
         tokens, losses, accuracies = 0, [], []
@@ -107,27 +109,36 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         return StepResult(loss, tokens, metrics, update.skipped)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
+    def validate(self, batches: Iterable[TokenBatch]) -> Mapping[str, float]:
         """Loss and accuracy over the examples of all processes."""
         with self._averaged():
             return self._validate(batches)
 
-    def _validate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
+    def _validate(self, batches: Iterable[TokenBatch]) -> Mapping[str, float]:
         stage = self.stage.eval()
-        means, batches_here = ValidationMeans(self.accelerator, ("loss", "accuracy")), 0
-        for indexed in batches:
+        means = ValidationMeans(self.accelerator, ("loss", "accuracy"))
+        for indexed in self._as_many_as_others(batches) if is_sharded(stage) else batches:
+            if indexed is None:
+                self._run(stage, self._placeholder())
+                continue
             ids = self.tokens_of(indexed.batch)
             result = self._run(stage, ids)
             means.add((result.loss, result.accuracy), ids[0].shape[0])
-            batches_here += 1
-        if is_sharded(stage):
-            own = torch.tensor([batches_here], device=self.accelerator.device)
-            for _ in range(int(self.accelerator.gather(own).max()) - batches_here):
-                self._run(stage, self._placeholder())
         return means.compute()
 
+    def _as_many_as_others(self, batches: Iterable[TokenBatch]) -> Iterator[TokenBatch | None]:
+        """The batches, then None as long as any other process has one: where weights are sharded, every pass gathers
+        them from all processes."""
+        own = iter(batches)
+        while True:
+            batch = next(own, None)
+            has_one = torch.tensor([int(batch is not None)], device=self.accelerator.device)
+            if not self.accelerator.gather(has_one).any():
+                return
+            yield batch
+
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[IndexedBatch[SoundBatch | list[Ids]]]) -> Mapping[str, float]:
+    def evaluate(self, batches: Iterable[TokenBatch]) -> Mapping[str, float]:
         """CLAP score and FAD of what the stage generates for `evaluate_samples` examples."""
         evaluator = self.tools.evaluator
         if evaluator is None:

@@ -107,7 +107,7 @@ def training_data(
     return TrainingData(
         training=training or MadeUpTokens(),
         validation=validation or MadeUpTokens(),
-        validation_examples=10,
+        validation_examples=9,  # of two processes one has more of them
         collate=collate,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
@@ -122,6 +122,7 @@ def main(arguments: argparse.Namespace) -> None:
         num_train_steps=arguments.steps,
         num_workers=arguments.workers,
         batch_size=arguments.batch_size,
+        ema_decay=arguments.ema_decay,
     )
     options = RunOptions(
         config.stage,
@@ -162,6 +163,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--frames", action="store_true")
+    parser.add_argument("--ema_decay", type=float, default=None)
     parser.add_argument("--sharded", action="store_true")
     parser.add_argument("--slow_seconds", type=float, default=0.0)
     parser.add_argument("--dies_at", type=int, default=None)

@@ -1,5 +1,6 @@
 """The trainer of CLAP (Wu et al. 2023, 3): contrast of sounds and their captions."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -99,6 +100,8 @@ class ClapTrainer(BackboneTrainer[CaptionedBatch]):
         loss = contrastive_loss(own, _pairs_of_all(own), scale)
         self.accelerator.backward(loss)
         update = self.optimizer.update(step, [loss])
+        with torch.no_grad():  # above its limit it would have no gradient, and never come back
+            self.model.logit_scale_a.clamp_(max=math.log(_LARGEST_LOGIT_SCALE))
         metrics = {"gradient_norm": update.gradient_norm, "logit_scale": scale.item()}
         return StepResult(all_reduce_mean(loss).item(), len(batch.captions), metrics, update.skipped)
 

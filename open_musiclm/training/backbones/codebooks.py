@@ -90,6 +90,8 @@ def _update(
     size = codebook.embed.shape[0]
     counts = all_reduce(torch.bincount(chosen, minlength=size).to(vectors.dtype))
     sums = all_reduce(torch.zeros_like(codebook.embed).index_add_(0, chosen, vectors))
+    if not sums.isfinite().all():
+        return  # this step is skipped, and must leave nothing behind
     codebook.cluster_size.lerp_(counts, 1 - decay)
     codebook.embed_avg.lerp_(sums, 1 - decay)
     dead = codebook.cluster_size < dead_code_share * codebook.cluster_size.mean()

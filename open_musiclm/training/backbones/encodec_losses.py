@@ -94,8 +94,10 @@ class Balancer(nn.Module):
             (gradient,) = torch.autograd.grad(losses[name], wave, retain_graph=True)
             gradient = gradient * len(wave)  # that of each example's own loss
             norm = all_reduce_mean(gradient.norm(dim=-1).mean())
-            self.steps[index] += 1
-            self.norms[index] = self.decay * self.norms[index] + (1 - self.decay) * norm
-            average = self.norms[index] / (1 - self.decay ** self.steps[index])
+            finite = norm.isfinite()  # else this step is skipped, and must leave nothing behind
+            moved = self.decay * self.norms[index] + (1 - self.decay) * norm
+            self.norms[index] = torch.where(finite, moved, self.norms[index])
+            self.steps[index] += finite
+            average = self.norms[index] / (1 - self.decay ** self.steps[index].clamp(min=1))
             balanced += weight / share * gradient / average.clamp(min=1e-12)
         return balanced

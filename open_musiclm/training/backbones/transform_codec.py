@@ -52,9 +52,9 @@ def _set_principal_components(
 ) -> None:
     stride, width, channels = convolution.stride[0], convolution.kernel_size[0], convolution.out_channels
     blocks = signal.unfold(2, stride, stride).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    covariance = torch.cov(blocks.T.double())
+    covariance = torch.cov(blocks.T.cpu().double())  # some devices (MPS) have no float64
     variances, components = torch.linalg.eigh(covariance)
-    kept = components.flip(1)[:, :channels].T.to(signal.dtype)
+    kept = components.flip(1)[:, :channels].T.to(signal)
     filters = torch.nn.functional.pad(kept, (0, 0, 0, channels - len(kept)))
     gain = 1.0 if deviation is None else deviation / float(variances.flip(0)[:channels].mean().sqrt())
     weight = torch.zeros_like(convolution.weight_v)
