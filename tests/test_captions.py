@@ -1,9 +1,11 @@
 """Captions as users write them: read right, or refused with the file and the number of the line."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
+from helpers.wrong_files import WRONG_VALUES, json_with
 
 from open_musiclm.data.captions import CaptionedSound, read_captions, sidecar_captions
 from open_musiclm.errors import UserError
@@ -34,6 +36,15 @@ def test_every_way_to_write_captions(tmp_path: Path, entry: dict, captions: tupl
     assert read_captions(path) == [CaptionedSound(tmp_path / "a.wav", captions)]
     path.write_text(json.dumps({"file": "a.wav", **entry}, ensure_ascii=False))
     assert read_captions(path) == [CaptionedSound(tmp_path / "a.wav", captions)]
+
+
+@pytest.mark.parametrize("key", ["caption", "captions", "file"])
+@pytest.mark.parametrize("value", WRONG_VALUES)
+def test_any_json_is_read_or_refused(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_bytes(json_with({"file": "0.wav", "caption": "slow tone"}, (key,), value))
+    with contextlib.suppress(UserError):
+        assert all(isinstance(caption, str) for sound in read_captions(path) for caption in sound.captions)
 
 
 def test_a_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.documentation import LOG, pages
 from helpers.paths import REPOSITORY
+from helpers.small_stack import Stack
 
 from open_musiclm.config.document import config_files, document
 from open_musiclm.config.json_files import Section
@@ -63,8 +64,11 @@ def test_every_config_field_is_described(kind: type[Section]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names(pages()) if "```python" in (REPOSITORY / name).read_text()])
-def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "demo").symlink_to(REPOSITORY / "demo")
+def test_python_examples_run(name: str, stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of README with the demo's bundle, the others with a small model in its place."""
+    bundle = REPOSITORY / "demo/bundle" if name == "README.md" else stack.folder
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/bundle").symlink_to(bundle)
     monkeypatch.chdir(tmp_path)
     for code in re.findall(r"```python\n(.*?)```", (REPOSITORY / name).read_text(encoding="utf-8"), flags=re.DOTALL):
         exec(re.sub(r"(duration\"?[=:] ?)[\d.]+", r"\g<1>1", code), {})

@@ -13,7 +13,7 @@ import torch
 from helpers import forks
 from helpers.paths import REPOSITORY
 from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, script_command, settings_of
-from helpers.processes import launch_script
+from helpers.processes import run_script
 from helpers.small_backbones import build_codec
 from helpers.small_stack import CODEC, CPU, Stack, build_stack
 from helpers.sound_files import BAD, ODD, write_ramp, write_tone
@@ -257,7 +257,7 @@ def test_accelerate_shares_the_script_among_processes(stack: Stack, tmp_path: Pa
     for name in "bdf":  # all that the second process has
         (tmp_path / "sound" / f"{name}.wav").write_text("not music")
     script, *words = _command(stack, tmp_path)
-    launch_script(Path(script), words, processes=2)
+    run_script(Path(script), words, processes=2)
     assert sorted(TokenStore(tmp_path / "store", stack.config).paths()) == ["a.wav", "c.wav", "e.wav"]
     assert len((tmp_path / "store" / "failed_sounds-00001.txt").read_text().splitlines()) == 3
     again = _script(stack, tmp_path)

@@ -185,6 +185,8 @@ def test_computed_memory_counts_what_a_real_step_keeps() -> None:
 @pytest.mark.parametrize(("stage", "checkpointing"), [("semantic", False), ("coarse", True)])
 def test_computed_memory_is_above_the_peak(stage: StageName, checkpointing: bool) -> None:
     config = load_model_config(REPOSITORY / "configs/demo/model.json")
+    section = f"{stage}_cfg"
+    config = config.model_copy(update={section: getattr(config, section).model_copy(update={"depth": 3})})
     estimate = step(config, stage, 4, checkpointing, "cpu")
     peak = simulated_peak(config, stage, 4, checkpointing)
     assert peak < estimate.total < 1.8 * peak
