@@ -31,6 +31,7 @@ from open_musiclm import Prompt, Story
 from open_musiclm.app.history import History
 from open_musiclm.app.jobs import Job as RunnerJob
 from open_musiclm.app.jobs import JobRunner
+from open_musiclm.app.limits import Limits
 from open_musiclm.app.server import check_server, served
 from open_musiclm.app.uploads import read_upload, remove_oldest
 from open_musiclm.audio import is_longer, read_sound
@@ -159,6 +160,11 @@ def test_stories(app: App) -> None:
     assert told["crossfade"] == 0.4
 
 
+def test_defaults_stay_within_the_limits() -> None:
+    config = Limits(duration=30, samples=4).within(GenerationConfig(duration=60, num_samples=2))
+    assert (config.duration, config.num_samples) == (30, 2)
+
+
 def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"no sound at all")
     soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 3), 8000)
@@ -193,7 +199,7 @@ def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
             {"prompt": None, "story": "0:a; 3:b", "duration": 2, "num_samples": 1},
             r"^story: .* beyond the duration of 2 s",
         ),
-        ({"prompt": None, "story": "0:a; 1:b", "crossfade": 2}, r"^story: a crossfade of 2 s is longer"),
+        ({"prompt": None, "story": "0:a; 1:b; 2:c", "crossfade": 2}, r"^story: a crossfade of 2 s is longer"),
         ({"crossfade": 1}, r"^crossfade: there is no story"),
     ],
     ids=str,

@@ -80,6 +80,14 @@ def test_the_new_seconds_depend_on_seed_prompt_and_sound(model: MusicLM) -> None
     assert all(not torch.equal(first.wave, other.wave) for other in others)
 
 
+def test_its_own_style_is_that_of_the_seconds_around(model: MusicLM) -> None:
+    sound = song(4.0)
+    other = Sound(sound.wave.clone(), sound.sample_hz)
+    other.wave[2 * sound.sample_hz : 3 * sound.sample_hz] = 0.0
+    assert torch.equal(model._style_around(sound, 2, 3), model._style_around(other, 2, 3))
+    assert model._style_around(sound, 0, 4).shape == model._style_around(sound, 0, 1).shape  # nothing, or no start
+
+
 def test_batches_of_candidates_do_not_matter(model: MusicLM) -> None:
     sound = song(2.0)
     together = model.infill(sound, 1, 1.3, "slow piano", 5, ROUGH.updated({"max_batch_size": 5}))

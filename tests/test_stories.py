@@ -16,7 +16,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.generate_files import generate_files
 from open_musiclm.generation.planner import Window, split_windows
-from open_musiclm.generation.prompt_checks import check_prompts, check_steady_prompts
+from open_musiclm.generation.prompt_checks import check_prompts, check_steady_prompts, check_stories
 from open_musiclm.generation.search import best_of_n
 from open_musiclm.generation.session import GenerationSession, requests_of
 
@@ -195,12 +195,21 @@ def test_files_tell_a_story(stack: Stack, tmp_path: Path) -> None:
         (Story([(0, Prompt(PIANO, weight=0))]), "its weight is 0"),
         (Story([(0, PIANO), (1, CHOIR)], -1), "crossfade of -1 s"),
         (Story([(0, PIANO), (1, CHOIR)], float("inf")), "crossfade of inf s"),
-        (Story([(0, PIANO), (1, CHOIR)], 1.5), r"a crossfade of 1\.5 s is longer than from 0 to 1 s"),
+        (Story([(0, PIANO), (1, CHOIR), (2, PIANO)], 1.5), r"a crossfade of 1\.5 s is longer than from 1 to 2 s"),
     ],
 )
 def test_stories_that_make_no_sense_are_refused(story: Story, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_prompts(story)
+
+
+def test_a_crossfade_begins_with_the_second_prompt_and_ends_within_the_music() -> None:
+    check_prompts(Story([(0, PIANO), (1, CHOIR)], 4))
+    check_prompts(Story([(0, PIANO), (1.1, CHOIR), (3.3, PIANO)], 2.2))  # 3.3 - 1.1 is a little less
+    (long,) = check_prompts(Story([(0, PIANO), (14, CHOIR)], 10))
+    check_stories([long], 24)
+    with pytest.raises(UserError, match="a crossfade of 10 s from 14 s on is longer than the duration of 15 s"):
+        check_stories([long], 15)
 
 
 def test_a_story_must_fit_the_music(musiclm: MusicLM) -> None:

@@ -13,6 +13,7 @@ from open_musiclm.app.asking import asked_prompt
 from open_musiclm.app.files import address
 from open_musiclm.app.jobs import Cancelled, Job, JobRunner
 from open_musiclm.app.uploads import read_upload
+from open_musiclm.cli.argument_types import OFF
 from open_musiclm.errors import UserError
 
 _SECONDS_BETWEEN_UPDATES = 0.3
@@ -42,8 +43,7 @@ class Handlers:
         changes: dict[str, object] = {"seed": int(seed or 0), "duration": duration, "num_samples": num_samples}
         if guidance.strip():
             changes["cfg_scale"] = _guidance(guidance)
-        if negative.strip():
-            changes["negative_prompt"] = negative
+        changes["negative_prompt"] = negative if negative.strip() else None
         told = story if story.strip() else None
         asked = prompt if prompt.strip() or (style is None and told is None) else None
         first = True
@@ -80,6 +80,8 @@ class Handlers:
         given |= {"cfg_scale": guidance, "negative_prompt": negative_prompt}
         style = style_sound.get("path") or "" if isinstance(style_sound, dict) else style_sound
         changes = {name: value for name, value in given.items() if value is not None}
+        if isinstance(negative_prompt, str) and negative_prompt.strip() in ("", OFF):
+            changes["negative_prompt"] = None
         last = None
         async with aclosing(self._follow((prompt, story, crossfade), style, changes)) as updates:
             async for job, finished in updates:

@@ -111,7 +111,7 @@ class JobRunner:
         Nothing is searched for: every sample is a result. Raises UserError.
         """
         (checked,) = check_prompts([prompt])
-        config = self.model.generation_config.updated({"num_top_matches": 1, **changes})
+        config = self.limits.within(self.model.generation_config).updated({"num_top_matches": 1, **changes})
         self.limits.check(config)
         check_stories([checked], config.duration)
         job = Job(checked, config, self.model.sample_hz)

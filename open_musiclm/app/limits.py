@@ -10,7 +10,7 @@ MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """The most of everything: seconds and samples of a request, requests that wait, results and bytes that are kept."""
+    """Upper limits: seconds and samples of a request, requests that wait, results and bytes that are kept."""
 
     duration: float = 30.0
     samples: int = 4
@@ -22,6 +22,11 @@ class Limits:
     uploads_bytes: int = 200 * MEGABYTE  # of all uploads together; older ones are removed
     uploads_files: int = 1000
     request_bytes: int = MEGABYTE  # of a request that is no upload
+
+    def within(self, config: GenerationConfig) -> GenerationConfig:
+        """The config with no more seconds and samples than are allowed: the defaults of a request."""
+        most = {"duration": min(config.duration, self.duration), "num_samples": min(config.num_samples, self.samples)}
+        return config.updated(most)
 
     def check(self, config: GenerationConfig) -> None:
         """Raises UserError if a request asks for more."""

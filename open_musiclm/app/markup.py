@@ -23,8 +23,9 @@ STYLE = """
 
 def progress(job: Job) -> str:
     """How much of the music each stage has made."""
-    stages = ", ".join(f"{name} {made:.1f} of {total:.1f} s" for name, (made, total) in job.stages.items())
-    made, total = (sum(values) for values in zip((0.0, 1e-9), *job.stages.values(), strict=True))
+    now = dict(job.stages)  # the thread that generates may add one
+    stages = ", ".join(f"{name} {made:.1f} of {total:.1f} s" for name, (made, total) in now.items())
+    made, total = (sum(values) for values in zip((0.0, 1e-9), *now.values(), strict=True))
     return _jobs(f'<progress value="{made:.3f}" max="{total:.3f}"></progress><div class="quiet">{stages}</div>')
 
 

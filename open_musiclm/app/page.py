@@ -65,7 +65,12 @@ def _inputs(config: GenerationConfig, most_seconds: float, most_samples: int) ->
         ),
         gradio.Number(0, label="Crossfade (seconds)", info="how long a change of the story takes"),
         gradio.Audio(label="Style sound", sources=["upload"], type="filepath", editable=False, buttons=[]),
-        gradio.Textbox(label="Negative prompt", info="guidance moves away from this text", max_length=1000),
+        gradio.Textbox(
+            config.negative_prompt or "",
+            label="Negative prompt",
+            info="guidance moves away from this text",
+            max_length=1000,
+        ),
         gradio.Number(config.seed, label="Seed", precision=0, info="the same seed gives the same music"),
         gradio.Slider(1, most_seconds, min(config.duration, most_seconds), step=0.5, label="Duration (seconds)"),
         gradio.Slider(1, most_samples, min(config.num_samples, most_samples), step=1, label="Samples"),

@@ -63,7 +63,7 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
     to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
     first = STAGE_NAMES.index(first_stage)
     add_model_arguments(to, STAGE_NAMES[first:])
-    left_out = [f"{stage}_temperature" for stage in STAGE_NAMES[:first]]
+    left_out = ["max_batch_size", *(f"{stage}_temperature" for stage in STAGE_NAMES[:first])]  # one sound at a time
     if first_stage == "fine":
         left_out.append("return_coarse_wave")
     add_generation_arguments(to, [name for name in (*SAMPLING_FIELDS, *OUTPUT_FIELDS) if name not in left_out])

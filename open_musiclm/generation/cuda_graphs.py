@@ -14,7 +14,7 @@ State = TypeVar("State")
 def captured_graph(work: Callable[[], None]) -> Callable[[], None]:
     """`work`, which must run the same operations on the same CUDA memory every time, as one graph.
 
-    Runs it a few times first: the caller must reset what it changes.
+    Its device must be the current one of this thread. Runs it a few times first: the caller must reset what it changes.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -23,7 +23,7 @@ def captured_graph(work: Callable[[], None]) -> Callable[[], None]:
             work()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):  # its own default is one stream for all devices
         work()
     return graph.replay
 

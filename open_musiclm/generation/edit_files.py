@@ -13,7 +13,7 @@ from open_musiclm.files import atomic_write, prepare_folder, write_json
 from open_musiclm.generation.checks import check_segment
 from open_musiclm.generation.edit_options import Edit, Infill, Variation
 from open_musiclm.generation.infilling import Infilled
-from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.musiclm import MusicLM, variation_config
 from open_musiclm.generation.output import Provenance, record_of, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import stage_progress
 from open_musiclm.generation.prompt_checks import check_steady_prompts
@@ -80,7 +80,7 @@ def vary_files(
     folder = Path(results_folder)
     prepare_folder(folder)
     sound = read_sound(edit.source)
-    config = model.generation_config.updated({"duration": sound.seconds})
+    config = variation_config(model.generation_config, edit.first_stage, sound.seconds)
     own, (short,) = model.embed_sound(sound), slugs_of_files([edit.source])
     facts = {VARIATION_OF: str(edit.source), "first_stage": edit.first_stage}
     with stage_progress() as progress:

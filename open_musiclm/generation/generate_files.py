@@ -12,7 +12,7 @@ from open_musiclm.config import GenerationConfig, StageName
 from open_musiclm.config.prompt_text import VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder, temporary_path
-from open_musiclm.generation.musiclm import MusicLM
+from open_musiclm.generation.musiclm import MusicLM, variation_config
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.scorers import ClapScorer
@@ -100,7 +100,7 @@ def regenerate_files(
     prepare_folder(folder)
     for source, short in zip(sources, slugs_of_files(sources), strict=True):
         sound = read_sound(source)
-        config = model.generation_config.updated({"duration": sound.seconds})
+        config = variation_config(model.generation_config, first_stage, sound.seconds)
         with stage_progress() as progress:
             (wave,) = model.vary(sound, first_stage, 1, source.name, config, progress)
         similarity = float(model.embed_sound(sound) @ model.embed_sound(Sound(wave, model.sample_hz)))
@@ -111,7 +111,8 @@ def regenerate_files(
 
 def check_ranked_length(config: GenerationConfig, prompts: int) -> None:
     """Raises UserError if the samples to be ranked take too much memory."""
-    at_once = max(config.num_samples, min(config.max_batch_size, config.num_samples * prompts))
+    # those of a batch, and those before it whose prompt is not complete
+    at_once = min(config.num_samples * prompts, config.max_batch_size + config.num_samples - 1)
     seconds = at_once * config.duration
     if seconds > MOST_RANKED_SECONDS and not _streamed(config):
         raise UserError(

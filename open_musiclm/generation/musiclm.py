@@ -29,13 +29,15 @@ from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.prompt_checks import check_steady_prompts, check_stories
 from open_musiclm.generation.prompt_embedder import PromptEmbedder
-from open_musiclm.generation.prompting import SteadyPrompt
+from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt
 from open_musiclm.generation.sampling import sampling_of
 from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
 from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import tokens_along
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+
+_SHORTEST_STYLE_SECONDS = 0.5  # of sound, to tell anything of its style
 
 
 class MusicLM:
@@ -172,8 +174,7 @@ class MusicLM:
         if first_stage not in STAGE_NAMES:
             raise UserError(f"first_stage {first_stage!r}: expected one of {', '.join(STAGE_NAMES)}")
         self._check_stages(config, first_stage)
-        if first_stage == "fine":
-            config = config.updated({"return_coarse_wave": False})
+        config = variation_config(config, first_stage, sound.seconds)
         clap = self.tokenizer.quantizer.encode(self.embed_sound(sound).unsqueeze(0)).unsqueeze(1)
         sessions = (
             self.session(batch, config, progress, clap.expand(len(batch), -1, -1))
@@ -220,11 +221,15 @@ class MusicLM:
             self.stages[name].check(sampling_of(config, name))
 
     def _style_around(self, sound: Sound, start: float, end: float) -> Int[Tensor, "1 1 quantizers"]:
-        """The CLAP tokens of the sound around these seconds, as much of it as fits into CLAP's window."""
-        more = max(self.config.global_cfg.clap_audio_length_seconds - (end - start), 0) / 2
-        first, last = (round(seconds * sound.sample_hz) for seconds in (max(start - more, 0), end + more))
-        around = Sound(sound.wave[first:last], sound.sample_hz)
-        return self.tokenizer.quantizer.encode(self.embed_sound(around).unsqueeze(0)).unsqueeze(1)
+        """The CLAP tokens of the sound before and after these seconds, half of CLAP's window of each; of the whole
+        sound if nothing else is there."""
+        half = self.config.global_cfg.clap_audio_length_seconds / 2
+        parts = []
+        for begin, stop in ((max(start - half, 0), start), (end, min(end + half, sound.seconds))):
+            wave = sound.wave[round(begin * sound.sample_hz) : round(stop * sound.sample_hz)]
+            if stop - begin >= _SHORTEST_STYLE_SECONDS:
+                parts.append(Prompt(audio=Sound(wave, sound.sample_hz), weight=stop - begin))
+        return self.clap_tokens([Mixture(parts or [Prompt(audio=sound)])])
 
     def clap_tokens(self, prompts: Sequence[SteadyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of prompts, whose texts the bundle may correct. Raises UserError."""
@@ -252,3 +257,9 @@ class MusicLM:
     def embed_waves(self, waves: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch dim"]:
         """CLAP embeddings of waves at `sample_hz`, as `embed_sound`, in batches."""
         return self.embedder.embed_waves(waves)
+
+
+def variation_config(config: GenerationConfig, first_stage: StageName, seconds: float) -> GenerationConfig:
+    """The config that a sound of `seconds` is regenerated with from `first_stage` on."""
+    changes = {"duration": seconds} | ({"return_coarse_wave": False} if first_stage == "fine" else {})
+    return config.updated(changes)

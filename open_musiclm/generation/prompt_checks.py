@@ -18,6 +18,7 @@ from open_musiclm.generation.story import AnyPrompt, Story
 
 MOST_PARTS = 100
 MOST_WEIGHT = 1e6
+_TOLERANCE = 1e-6  # seconds: differences of decimal numbers are rounded
 
 
 def check_prompts(prompts: Any) -> list[AnyPrompt]:
@@ -46,11 +47,16 @@ def check_steady_prompts(prompts: Any) -> list[SteadyPrompt]:
 
 
 def check_stories(prompts: Iterable[AnyPrompt], duration: float) -> None:
-    """Raises UserError if a story is longer than the music."""
+    """Raises UserError if a story, or its last crossfade, is longer than the music."""
     for prompt in prompts:
         if isinstance(prompt, Story) and prompt.parts[-1][0] >= duration:
             raise UserError(
                 f"story: its last prompt begins at {prompt.parts[-1][0]:g} s, beyond the duration of {duration:g} s"
+            )
+        if isinstance(prompt, Story) and prompt.parts[-1][0] + prompt.crossfade > duration + _TOLERANCE:
+            raise UserError(
+                f"story: a crossfade of {prompt.crossfade:g} s from {prompt.parts[-1][0]:g} s on is longer than the "
+                f"duration of {duration:g} s"
             )
 
 
@@ -66,8 +72,8 @@ def _story(story: Story) -> AnyPrompt:
             raise UserError(f"story: {start:g} s comes after {before:g} s; put the prompts in the order of time")
     parts = given[:1] + [part for before, part in pairwise(given) if str(part[1]) != str(before[1])]
     crossfade = _seconds(story.crossfade, "crossfade")
-    for (before, _), (start, _) in pairwise(parts):
-        if crossfade > start - before:
+    for (before, _), (start, _) in pairwise(parts[1:]):  # the first prompt has none
+        if crossfade > start - before + _TOLERANCE:
             raise UserError(f"story: a crossfade of {crossfade:g} s is longer than from {before:g} to {start:g} s")
     return parts[0][1] if len(parts) == 1 else Story(tuple(parts), crossfade)
 

@@ -47,11 +47,13 @@ def best_of_each(
     new = audio.samples_of(config.duration, model.sample_hz)
     waiting: list[Candidate] = []
     for session in model.sessions(requests, config, audio_prompt, progress):
-        waves = session.waves(audio_prompt)
+        waves = session.waves(audio_prompt)  # of which a candidate gets a copy, or it would keep all
         asked = [during(request.prompt, 0, config.duration) for request in session.requests]
         scores = scorer.score(asked, waves[:, -new:]).tolist()
         waiting += [
-            Candidate(request.prompt, request.number, wave, score, score_name=scorer.name)
+            Candidate(
+                request.prompt, request.number, wave.clone(), score, score_name=scorer.name
+            )  # not all of the batch
             for request, wave, score in zip(session.requests, waves, scores, strict=True)
         ]
         while len(waiting) >= config.num_samples:

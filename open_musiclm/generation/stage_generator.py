@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -98,11 +99,13 @@ class StageGenerator(ABC, Generic[State]):
             state = self.empty_state(batch, rows, length)
             return state, partial(self.threads.run, partial(self.decode_next, state, sampling))
         capacity = -(-length // _CAPTURED_POSITIONS) * _CAPTURED_POSITIONS
-        return self.graphs.get(
-            (rows, capacity, sampling),
-            lambda: self.empty_state(batch, rows, capacity),
-            lambda state: self.decode_next(state, sampling),
-        )
+        device = self.transformer.norm.device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # any thread may generate
+            return self.graphs.get(
+                (rows, capacity, sampling),
+                lambda: self.empty_state(batch, rows, capacity),
+                lambda state: self.decode_next(state, sampling),
+            )
 
 
 def with_contrast(
