@@ -8,17 +8,12 @@ import soundfile
 import torch
 from helpers import forks
 from helpers.paths import SCRIPTS, on_cpu
-from helpers.small_stack import CPU, Stack, build_stack
+from helpers.small_stack import Stack, build_stack
 from test_frames_layout import frames_stage, ids_of
 
 from open_musiclm.checkpoints import load_weights
-from open_musiclm.config import GenerationConfig, load_model_config
-from open_musiclm.data.store_description import StoreDescription
-from open_musiclm.data.token_dataset import TokenDataset
-from open_musiclm.data.token_store import TokenStore
-from open_musiclm.errors import UserError
+from open_musiclm.config import GenerationConfig
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.models.stages import load_stage
 
 COARSE = {"stage": "coarse", "num_train_steps": 6, "batch_size": 2, "lr": 3e-3, "valid_frac": 0.4, "num_workers": 0}
 COARSE |= {"save_results_every": 3, "save_model_every": 3, "use_preprocessed_data": True, "precision": "float32"}
@@ -94,13 +89,6 @@ def test_one_acoustic_stage_goes_from_sound_to_sound(tmp_path: Path, stack: Stac
     assert "no fine stage" in run("train_fine_stage", *configs, "--results_folder", tmp_path / "fine", status=2)
 
 
-def test_a_store_without_fine_codebooks_has_examples(tmp_path: Path, stack: Stack) -> None:
-    config = load_model_config(model_file(stack, tmp_path, (8, 0)))
-    assert StoreDescription(config, {}).model_config.stage_names == ("semantic", "coarse")
-    with pytest.raises(UserError):
-        TokenDataset(TokenStore(tmp_path, config), [0], "coarse", config, 0)
-
-
 def test_checkpointing_gives_the_same_gradients() -> None:
     gradients = []
     for checkpointing in (False, True):
@@ -143,9 +131,3 @@ def test_a_sample_depends_on_seed_prompt_and_number_only(frames_model: MusicLM) 
         for left, right in zip(waves, frames_model.generate(["one", "two"], 1.0, 3, config), strict=True):
             torch.testing.assert_close(left, right, atol=1e-5, rtol=0)
     assert not torch.equal(waves[0], waves[1])
-
-
-def test_bundled_weights_of_both_layouts_load(tmp_path: Path) -> None:
-    stack = build_stack(tmp_path, "frames")
-    for name in ("semantic", "coarse", "fine"):
-        assert load_stage(stack.weights(name), name, stack.config, CPU).name == name

@@ -115,7 +115,7 @@ def test_a_gpu_has_the_same_gradients(precision: str) -> None:
         assert (gradient.cpu() - expected[name]).norm() / scale < tolerance, name
 
 
-def test_blocks_computed_again_or_compiled_give_the_same_gradients() -> None:
+def test_blocks_computed_again_give_the_same_gradients_and_compiled_ones_keep_their_names() -> None:
     stage, ids = small_stage(dropout=0.3)
     transformer: Transformer = stage.layout.transformer
     stage(ids, seeds=SEEDS).loss.backward()
