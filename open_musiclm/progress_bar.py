@@ -48,4 +48,4 @@ class _Lines:
             tell(line)
 
     def flush(self) -> None:
-        """Each line is."""
+        """Does nothing: `write` prints each line at once."""

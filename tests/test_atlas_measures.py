@@ -20,12 +20,12 @@ from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
 from open_musiclm.analysis.token_statistics import (
     agreement,
-    energy_left,
+    decode_tokens,
     most_used,
     nearest,
     perplexity,
     reconstructions,
-    said_by,
+    residual_energy,
     usage,
 )
 from open_musiclm.errors import Remark
@@ -105,18 +105,20 @@ def planted_tokens() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_energy_left_is_one_minus_r_squared() -> None:
     vectors, tokens, codebooks = planted_tokens()
-    left = energy_left(vectors, tokens, codebooks)
+    left = residual_energy(vectors, tokens, codebooks)
     total = np.square(vectors - vectors.mean(0)).sum()
     for level, said in enumerate(reconstructions(tokens, codebooks)):
         assert left[level] == pytest.approx(np.square(vectors - said).sum() / total)
     assert left[1] < 0.001 < left[0] < 0.5
-    np.testing.assert_allclose(said_by(tokens, codebooks), codebooks[0][tokens[:, 0]] + codebooks[1][tokens[:, 1]])
-    np.testing.assert_allclose(said_by(tokens[:, :1], codebooks), codebooks[0][tokens[:, 0]])
+    np.testing.assert_allclose(
+        decode_tokens(tokens, codebooks), codebooks[0][tokens[:, 0]] + codebooks[1][tokens[:, 1]]
+    )
+    np.testing.assert_allclose(decode_tokens(tokens[:, :1], codebooks), codebooks[0][tokens[:, 0]])
 
 
 def test_vectors_that_are_all_the_same_have_no_energy_to_be_left() -> None:
     _, tokens, codebooks = planted_tokens()
-    left = energy_left(np.full((500, 5), 1 / 3, np.float32), tokens, codebooks)
+    left = residual_energy(np.full((500, 5), 1 / 3, np.float32), tokens, codebooks)
     assert np.isnan(left).all()
     table = Table("", "", ("level", "energy left"), [[1, float(left[0])]])
     assert table.text()[-1].split() == ["1", "none"]

@@ -11,7 +11,7 @@ from open_musiclm.analysis.options import SEED
 from open_musiclm.analysis.report import Cell, Table
 from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
-from open_musiclm.analysis.token_statistics import agreement, said_by
+from open_musiclm.analysis.token_statistics import agreement, decode_tokens
 
 _COMPONENTS = 32
 _PAIRS_OF_A_COMPONENT = 4
@@ -100,7 +100,7 @@ def _measures(
         return cells
     of_sounds, of_texts = space.sound_tokens[items], encode(corrected)
     agreed = agreement(of_sounds[sounds], of_texts[texts])
-    said = [normalized(said_by(tokens, space.codebooks)) for tokens in (of_texts, of_sounds)]
+    said = [normalized(decode_tokens(tokens, space.codebooks)) for tokens in (of_texts, of_sounds)]
     return [
         *cells,
         mean_estimate(agreed.equal[:, 0], sounds),

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from open_musiclm.analysis.labels import LabelledSound
-from open_musiclm.analysis.token_statistics import said_by
+from open_musiclm.analysis.token_statistics import decode_tokens
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 _BLOCK = 1024
@@ -52,7 +52,7 @@ class Space:
         if levels == 0:
             return self
         sounds, texts = (
-            said_by(tokens[:, :levels], self.codebooks) for tokens in (self.sound_tokens, self.text_tokens)
+            decode_tokens(tokens[:, :levels], self.codebooks) for tokens in (self.sound_tokens, self.text_tokens)
         )
         return replace(self, sound_vectors=normalized(sounds), text_vectors=normalized(texts))
 

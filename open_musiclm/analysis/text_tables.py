@@ -10,11 +10,11 @@ from open_musiclm.analysis.retrieval import RECALL_AT, Ranking, rank
 from open_musiclm.analysis.space import Space
 from open_musiclm.analysis.token_statistics import (
     agreement,
-    energy_left,
     most_used,
     nearest,
     perplexity,
     reconstructions,
+    residual_energy,
     usage,
 )
 
@@ -69,7 +69,7 @@ def token_tables(space: Space) -> list[Table]:
     sounds, texts = space.pairs.T
     agreed = agreement(space.sound_tokens[sounds], space.text_tokens[texts])
     left = [
-        energy_left(vectors, tokens, space.codebooks)
+        residual_energy(vectors, tokens, space.codebooks)
         for vectors, tokens in ((space.sound_vectors, space.sound_tokens), (space.text_vectors, space.text_tokens))
     ]
     codes = space.codebooks.shape[1]

@@ -43,7 +43,7 @@ def reconstructions(
         yield so_far
 
 
-def said_by(
+def decode_tokens(
     tokens: Int[np.ndarray, "vectors levels"], codebooks: Float[np.ndarray, "all_levels codes dim"]
 ) -> Float[np.ndarray, "vectors dim"]:
     """The quantized vectors: the sum of the codes of all tokens."""
@@ -53,7 +53,7 @@ def said_by(
     )
 
 
-def energy_left(
+def residual_energy(
     vectors: Float[np.ndarray, "vectors dim"],
     tokens: Int[np.ndarray, "vectors levels"],
     codebooks: Float[np.ndarray, "levels codes dim"],

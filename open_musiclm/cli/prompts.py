@@ -45,7 +45,7 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
     )
     to.add_argument(
         "--story",
-        type=told_story,
+        type=story_argument,
         default=None,
         metavar="STORY",
         help='prompts one after the other, each with its start in seconds: "0:calm piano; 15:fast violins"',
@@ -59,7 +59,7 @@ def add_prompt_arguments(to: argparse.ArgumentParser) -> None:
     )
 
 
-def told_story(words: str) -> list[tuple[float, str]]:
+def story_argument(words: str) -> list[tuple[float, str]]:
     """An argparse type: as `story_parts`."""
     try:
         return story_parts(words)

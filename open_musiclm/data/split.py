@@ -19,13 +19,13 @@ TRAINING_FOLDER, VALIDATION_FOLDER = "train", "valid"
 
 def split_folder(paths: Sequence[Path], folder: Path, valid_frac: float, seed: int) -> tuple[list[Path], list[Path]]:
     """Training and validation files below `folder`: by its folders `train` and `valid`, or else by `split`."""
-    divided = divided_places([Path(os.path.relpath(path, folder)).as_posix() for path in paths])
+    divided = indices_by_split_folder([Path(os.path.relpath(path, folder)).as_posix() for path in paths])
     if divided is None:
         return split(paths, valid_frac, seed)
     return [paths[place] for place in divided[0]], [paths[place] for place in divided[1]]
 
 
-def divided_places(names: Sequence[str]) -> tuple[list[int], list[int]] | None:
+def indices_by_split_folder(names: Sequence[str]) -> tuple[list[int], list[int]] | None:
     """The names (paths below a folder) in its `train` and its `valid`; None if these do not divide all of them."""
     tops = [name.partition("/")[0] for name in names]
     training, validation = (

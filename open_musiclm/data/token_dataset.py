@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from open_musiclm.config import ModelConfig, StageName
 from open_musiclm.data.example_order import ExampleOrder, random_generator
-from open_musiclm.data.split import divided_places, validation_places
+from open_musiclm.data.split import indices_by_split_folder, validation_places
 from open_musiclm.data.store_description import stored_hz
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -73,7 +73,7 @@ def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[in
     Folders `train` and `valid` decide, if the sound was in such folders.
     """
     numbers = store.path_numbers()
-    divided = divided_places(sorted(set(store.paths())))
+    divided = indices_by_split_folder(sorted(set(store.paths())))
     chosen = validation_places(int(numbers.max()) + 1, valid_frac, seed) if divided is None else divided[1]
     in_validation = np.isin(numbers, list(chosen))
     return np.flatnonzero(~in_validation).tolist(), np.flatnonzero(in_validation).tolist()

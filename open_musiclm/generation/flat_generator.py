@@ -9,7 +9,7 @@ from torch import Tensor
 
 from open_musiclm.generation.packed_linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_contrast
+from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_guidance_rows
 from open_musiclm.models.flat_layout import (
     FlatLayout,
     append_end,
@@ -58,7 +58,7 @@ class FlatGenerator(StageGenerator[FlatState]):
         tokens = flatten_ids(context)
         if sampling.cfg_scale != 1:
             away = None if negative is None else append_end(flatten_ids(negative), self.sequences[0])
-            fixed, tokens = with_contrast(fixed, away), torch.cat((tokens, tokens))
+            fixed, tokens = with_guidance_rows(fixed, away), torch.cat((tokens, tokens))
         noise = gumbel_noise(rngs, frames * quantizers, self.predicted.codebook_size + 1, context.device)
         length = sum(ids.shape[1] + 1 for ids in (*fixed, tokens)) + frames * quantizers
         state, decode_next = self.prepare(context.shape[0], tokens.shape[0], length, sampling)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from open_musiclm.generation.packed_linear import PackedLinear
 from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_contrast
+from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_guidance_rows
 from open_musiclm.models.frames_layout import FramesLayout, delayed, no_times, undelayed
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import Ids
@@ -59,7 +59,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         steps = frames + quantizers - 1
         given, tokens = list(conditioning), context
         if sampling.cfg_scale != 1:
-            given, tokens = with_contrast(given, negative), torch.cat((context, context))
+            given, tokens = with_guidance_rows(given, negative), torch.cat((context, context))
         length = self.embed_prefix.length + start + steps
         state, decode_next = self.prepare(batch, len(tokens), length, sampling)
         fixed = self._fixed(context, frames)

@@ -108,7 +108,7 @@ class StageGenerator(ABC, Generic[State]):
             )
 
 
-def with_contrast(
+def with_guidance_rows(
     conditioning: Sequence[Int[Tensor, "batch ..."]], negative: Int[Tensor, "batch ..."] | None
 ) -> list[Int[Tensor, "rows ..."]]:
     """Doubles the rows for guidance: the second half has its conditioning masked, like condition dropout in training.

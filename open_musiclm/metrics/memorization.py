@@ -15,7 +15,7 @@ def changes(tokens: Tokens) -> list[int]:
     return [token for place, token in enumerate(tokens) if place == 0 or token != tokens[place - 1]]
 
 
-def grams(tokens: Tokens, length: int) -> set[Gram]:
+def ngrams(tokens: Tokens, length: int) -> set[Gram]:
     """All runs of `length` changes."""
     reduced = changes(tokens)
     return {tuple(reduced[start : start + length]) for start in range(len(reduced) - length + 1)}
@@ -28,5 +28,5 @@ def share_repeated(clips: Sequence[Tokens], training: Iterable[Tokens], length: 
     """
     trained: set[Gram] = set()
     for tokens in training:
-        trained |= grams(tokens, length)
-    return sum(not trained.isdisjoint(grams(tokens, length)) for tokens in clips) / max(len(clips), 1)
+        trained |= ngrams(tokens, length)
+    return sum(not trained.isdisjoint(ngrams(tokens, length)) for tokens in clips) / max(len(clips), 1)

@@ -18,7 +18,7 @@ from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.metrics.frechet import frechet_distance
-from open_musiclm.metrics.memorization import changes, grams, share_repeated
+from open_musiclm.metrics.memorization import changes, ngrams, share_repeated
 
 TOKENS = st.lists(st.integers(0, 5), max_size=60)
 
@@ -89,7 +89,7 @@ def test_longer_runs_are_rarer(tokens, others):
     shares = [share_repeated([tokens], [others], length) for length in range(1, 8)]
     assert shares == sorted(shares, reverse=True)
     assert share_repeated([tokens], [[9, 10, 11]], 1) == 0.0
-    assert grams([1, 2, 2, 3], 2) == {(1, 2), (2, 3)}
+    assert ngrams([1, 2, 2, 3], 2) == {(1, 2), (2, 3)}
 
 
 def test_prompts_ask_for_every_family_and_tempo_equally_often():

@@ -22,7 +22,7 @@ MANIFEST_NAME = "manifest.jsonl"
 Side = Literal["train", "valid"]
 
 
-class Making(Section):
+class ManifestHeader(Section):
     """The first line: the options, and the split of each group of sources."""
 
     options: dict[str, Any]
@@ -80,7 +80,7 @@ class Manifest:
     def begin(self, groups: Mapping[str, Side]) -> None:
         """Writes the first line again, with further groups, and drops a truncated last line."""
         self.groups = dict(sorted({**groups, **self.groups}.items()))
-        making = Making(options=self._options, groups=self.groups)
+        making = ManifestHeader(options=self._options, groups=self.groups)
         with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write(making.model_dump_json() + "\n")
             file.writelines(line.model_dump_json(exclude_defaults=True) + "\n" for line in self.lines.values())
@@ -99,7 +99,7 @@ class Manifest:
         if not found:
             return
         place, first = found[0]
-        making = section_from_content(parse_json(first, place), place, Making)
+        making = section_from_content(parse_json(first, place), place, ManifestHeader)
         differing = [key for key, value in self._options.items() if making.options.get(key) != value]
         if differing:
             differences = ", ".join(

@@ -173,7 +173,7 @@ def _examined(
         future.cancel()
 
 
-class _Here(Executor):
+class _InlineExecutor(Executor):
     """Does the work in this process, for a single worker."""
 
     def submit(self, work, /, *arguments, **named):  # type: ignore[no-untyped-def]
@@ -188,7 +188,7 @@ class _Here(Executor):
 
 def _pool(workers: int) -> Executor:
     if workers == 1:
-        return _Here()
+        return _InlineExecutor()
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin_worker, 0))
 
