@@ -13,10 +13,10 @@ from open_musiclm.app.asking import asked_prompt
 from open_musiclm.app.files import address
 from open_musiclm.app.jobs import Cancelled, Job, JobRunner
 from open_musiclm.app.uploads import read_upload
-from open_musiclm.cli.argument_types import OFF
 from open_musiclm.errors import UserError
 
 _SECONDS_BETWEEN_UPDATES = 0.3
+_NO_NEGATIVE_PROMPT = ("", "off")
 
 
 class Handlers:
@@ -80,7 +80,7 @@ class Handlers:
         given |= {"cfg_scale": guidance, "negative_prompt": negative_prompt}
         style = style_sound.get("path") or "" if isinstance(style_sound, dict) else style_sound
         changes = {name: value for name, value in given.items() if value is not None}
-        if isinstance(negative_prompt, str) and negative_prompt.strip() in ("", OFF):
+        if isinstance(negative_prompt, str) and negative_prompt.strip() in _NO_NEGATIVE_PROMPT:
             changes["negative_prompt"] = None
         last = None
         async with aclosing(self._follow((prompt, story, crossfade), style, changes)) as updates:
