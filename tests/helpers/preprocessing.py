@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
@@ -93,5 +95,7 @@ def script_command(stack: Stack, settings: DataPreprocessorConfig, training_conf
 
 
 def run_and_exit(settings: DataPreprocessorConfig, process: int, processes: int, pause: float) -> None:
+    """In a fork that may be killed: it has its own lock of progress bars, since a killed process frees no shared one."""
+    tqdm.set_lock(threading.RLock())
     report = preprocess(settings, 6.0, process, processes, pause, shard_bytes=1 << 13)
     sys.exit(3 if report.interrupted else 0)
