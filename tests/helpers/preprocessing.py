@@ -95,7 +95,7 @@ def script_command(stack: Stack, settings: DataPreprocessorConfig, training_conf
 
 
 def run_and_exit(settings: DataPreprocessorConfig, process: int, processes: int, pause: float) -> None:
-    """In a fork that may be killed: it has its own lock of progress bars, since a killed process frees no shared one."""
+    """In a fork that may be killed: with its own lock of progress bars, for a killed process frees no shared one."""
     tqdm.set_lock(threading.RLock())
     report = preprocess(settings, 6.0, process, processes, pause, shard_bytes=1 << 13)
     sys.exit(3 if report.interrupted else 0)
