@@ -1,4 +1,4 @@
-"""store.json: what made a token store. Another model config or other weights are an error, other crops are said."""
+"""store.json: what a token store was made with. Another model config or other weights are an error."""
 
 import math
 import os
@@ -36,8 +36,8 @@ _CROP_KEYS = ("max_audio_length_seconds", "random_crop", "num_crops", "repeat", 
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """The model config of a store, fingerprints of the weights that its tokens come from, and how sounds were cropped
-    when it was begun (empty: not recorded)."""
+    """The model config of a store, fingerprints of the weights that its tokens come from, and the crop settings of its
+    first run (empty: not recorded)."""
 
     model_config: ModelConfig
     fingerprints: Mapping[str, str]
@@ -116,7 +116,7 @@ class StoreDescription:
             )
 
     def other_crops(self, crops: Mapping[str, object]) -> list[str]:
-        """The settings in which `crops` differ from those that the store was begun with, as 'key: there, here'."""
+        """The settings in which `crops` differ from those of the first run, as 'key: there, here'."""
         return [
             f"{key}: {self.crops[key]} there, {here} here"
             for key, here in crops.items()
@@ -125,7 +125,7 @@ class StoreDescription:
 
 
 def crops_of(settings: DataPreprocessorConfig) -> dict[str, object]:
-    """What `store.json` records of the settings that a store is begun with."""
+    """The crop settings that `store.json` records."""
     return settings.model_dump(mode="json", include=set(_CROP_KEYS))
 
 

@@ -20,7 +20,7 @@ class TokenStoreWriter:
     """Appends rows to a store, as atomically written shards of this process.
 
     A shard is closed after `shard_bytes` of tokens, after two minutes, and at the end: a kill loses at most that. The
-    attribute `description` is what the store was begun with.
+    attribute `description` is that of the store.
     Raises UserError if the store was made with other configs or weights, or another run writes it.
     """
 
