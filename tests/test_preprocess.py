@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import forks
 from helpers.paths import REPOSITORY
-from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, script_command, settings_of
+from helpers.preprocessing import CONFIG, content_of, preprocess, script_command, settings_of, start
 from helpers.processes import run_script
 from helpers.small_backbones import build_codec
 from helpers.small_stack import CODEC, CPU, Stack, build_stack
@@ -141,12 +141,8 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
     for n in range(11):
         write_ramp(tmp_path / "sound" / f"{n}.wav", 6.0, 8000)
     settings = settings_of(tmp_path)
-    processes = [FORK.Process(target=run_and_exit, args=(settings, index, 2, 0.0)) for index in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+    processes = [start(settings, index, 2) for index in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     shared = content_of(tmp_path)
     alone = settings_of(tmp_path, results_folder=str(tmp_path / "alone" / "store"))
     preprocess(alone, 6.0)
@@ -159,17 +155,14 @@ def test_an_interrupted_run_goes_on_to_the_same_store(tmp_path: Path, number: si
     for n in range(24):
         write_ramp(tmp_path / "sound" / f"{n:02}.wav", 6.0, 8000)
     settings = settings_of(tmp_path, num_workers=workers)
-    process = FORK.Process(target=run_and_exit, args=(settings, 0, 1, 0.15))
-    process.start()
-    assert process.pid is not None
+    process = start(settings, pause=0.15)
     while not list((tmp_path / "store").glob("*.arrow")):
         time.sleep(0.01)
-        assert process.is_alive()
+        assert process.poll() is None
     time.sleep(0.1)
     for _ in range(3):  # as launchers do
-        os.kill(process.pid, number)
-    process.join()
-    assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 3)
+        process.send_signal(number)
+    assert process.wait(timeout=120) == (-signal.SIGKILL if number == signal.SIGKILL else 3)
     before = len(content_of(tmp_path))
     assert 0 < before < 24
     assert preprocess(settings, 6.0).stored_before == before

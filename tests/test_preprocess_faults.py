@@ -15,7 +15,7 @@ from subprocess import PIPE
 import pytest
 from helpers.file_system import poor_file_system
 from helpers.paths import REPOSITORY
-from helpers.preprocessing import CONFIG, FORK, content_of, preprocess, run_and_exit, script_command, settings_of
+from helpers.preprocessing import CONFIG, content_of, preprocess, script_command, settings_of, start
 from helpers.small_stack import Stack
 from helpers.sound_files import write_ramp
 
@@ -68,20 +68,25 @@ def test_twenty_kills_at_random_times_lose_nothing(tmp_path: Path) -> None:
     rng = random.Random(0)
     kept: dict = {}
     for kill in range(KILLS):
-        settings = settings_of(tmp_path, num_workers=kill % 3)
-        process = FORK.Process(target=run_and_exit, args=(settings, 0, 1, 0.06))
-        process.start()
-        process.join(rng.uniform(0.02, 0.6))
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL  # it was not done
-        stored = content_of(tmp_path) if list((tmp_path / "store").glob("*.arrow")) else {}
+        process = start(settings_of(tmp_path, num_workers=kill % 3), pause=0.06)
+        wanted = len(_shards(tmp_path)) + kill % 2  # every second one ends after it has stored something
+        while len(_shards(tmp_path)) < wanted:
+            time.sleep(0.01)
+            assert process.poll() is None
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        assert process.wait(timeout=120) == -signal.SIGKILL  # it was not done
+        stored = content_of(tmp_path) if _shards(tmp_path) else {}
         assert {place: stored[place] for place in kept} == kept
         kept = stored
+    assert len(kept) >= KILLS // 2
     assert preprocess(settings_of(tmp_path), 6.0).stored_before == len(kept)
     assert content_of(tmp_path) == _whole(tmp_path)
     assert not list((tmp_path / "store").glob(".*.arrow"))
+
+
+def _shards(folder: Path) -> list[Path]:
+    return list((folder / "store").glob("*.arrow"))
 
 
 def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(

@@ -1,9 +1,8 @@
 """Preprocessing with a tokenizer that reads the time off ramps: the id of a token is its time step in the file."""
 
 import json
-import multiprocessing
+import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from helpers.forks import Fork
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 from helpers.small_tokens import FINGERPRINTS, time_config
@@ -24,9 +23,9 @@ from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.tokens import STREAM_NAMES
 
-FORK = multiprocessing.get_context("fork")
 CONFIG = time_config()
 SCRIPT = REPOSITORY / "scripts" / "preprocess_data.py"
+TESTS = REPOSITORY / "tests"
 
 
 @dataclass
@@ -94,8 +93,15 @@ def script_command(stack: Stack, settings: DataPreprocessorConfig, training_conf
     return [str(SCRIPT), *configs, *tokenizers, "--device", "cpu"]
 
 
-def run_and_exit(settings: DataPreprocessorConfig, process: int, processes: int, pause: float) -> None:
-    """In a fork that may be killed: with its own lock of progress bars, for a killed process frees no shared one."""
-    tqdm.set_lock(threading.RLock())
-    report = preprocess(settings, 6.0, process, processes, pause, shard_bytes=1 << 13)
+def start(settings: DataPreprocessorConfig, process: int = 0, processes: int = 1, pause: float = 0.0) -> Fork:
+    """Preprocessing in a process of its own, which may be killed; its status is 3 where a signal interrupted it."""
+    code = f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom helpers.preprocessing import run_and_exit as run\nrun()"
+    return Fork(["-c", code, settings.model_dump_json(), process, processes, pause], stderr=subprocess.DEVNULL)
+
+
+def run_and_exit() -> None:
+    """What `start` runs."""
+    settings, process, processes, pause = sys.argv[1:]
+    given = DataPreprocessorConfig.model_validate_json(settings)
+    report = preprocess(given, 6.0, int(process), int(processes), float(pause), shard_bytes=1 << 13)
     sys.exit(3 if report.interrupted else 0)
