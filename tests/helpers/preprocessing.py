@@ -95,11 +95,11 @@ def script_command(stack: Stack, settings: DataPreprocessorConfig, training_conf
 
 def start(settings: DataPreprocessorConfig, process: int = 0, processes: int = 1, pause: float = 0.0) -> Fork:
     """Preprocessing in a process of its own, which may be killed; its status is 3 where a signal interrupted it."""
-    code = f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom helpers.preprocessing import run_and_exit as run\nrun()"
+    code = f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom helpers.preprocessing import run_it\nrun_it()"
     return Fork(["-c", code, settings.model_dump_json(), process, processes, pause], stderr=subprocess.DEVNULL)
 
 
-def run_and_exit() -> None:
+def run_it() -> None:
     """What `start` runs."""
     settings, process, processes, pause = sys.argv[1:]
     given = DataPreprocessorConfig.model_validate_json(settings)
