@@ -12,6 +12,7 @@ from demo.classifier import SAMPLE_HZ, PromptClassifier
 from demo.token_exchange import exchanged
 from open_musiclm.audio import fit_length, read_sound, resampled, samples_of
 from open_musiclm.config.json_files import read_json_lines
+from open_musiclm.data.caption_lines import CAPTIONS_NAME
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -38,7 +39,7 @@ class LabelledClip:
 
 def labelled_clips(folder: Path) -> list[LabelledClip]:
     """The clips of a corpus's captions.jsonl whose instruments are one family. Raises UserError."""
-    path = folder / "captions.jsonl"
+    path = folder / CAPTIONS_NAME
     if not path.exists():
         raise UserError(f"{folder}: no captions.jsonl; make a corpus with scripts/make_demo_corpus.py")
     clips = []

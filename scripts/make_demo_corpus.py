@@ -28,14 +28,15 @@ def main(arguments: argparse.Namespace) -> None:
     folder = arguments.output or arguments.results_folder
     if folder is None:
         raise UserError("missing --output, the folder for the clips")
-    from demo.corpus.corpus import CAPTIONS, make_corpus
+    from demo.corpus.corpus import make_corpus
     from demo.corpus.soundfont import find_soundfont
+    from open_musiclm.data.caption_lines import CAPTIONS_NAME
 
     soundfont = find_soundfont(arguments.soundfont)
     cli.say(f"soundfont: {soundfont}")
     clips = make_corpus(folder, arguments.hours, arguments.seed, soundfont, arguments.workers)
     minutes = sum(clip.seconds for clip in clips) / 60
-    cli.say(f"wrote {len(clips)} clips, {minutes:.1f} minutes, to {folder}, described in {folder / CAPTIONS}")
+    cli.say(f"wrote {len(clips)} clips, {minutes:.1f} minutes, to {folder}, described in {folder / CAPTIONS_NAME}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def written(folder: Path, *lines: object) -> Path:
         ({"caption": "slow", "captions": []}, ("slow",)),
         ({"caption": "slow", "captions": ["slow", " ", "calm"]}, ("slow", "calm")),
         ({"caption": ["slow", "calm"]}, ("slow", "calm")),
+        ({"captions": ["calm", "sad"], "caption": "slow"}, ("slow", "calm", "sad")),
         ({"caption": "slow\u2028and sad"}, ("slow\u2028and sad",)),
         ({"caption": "slow", "bpm": 60, "captions": None, "tags": [1, None]}, ("slow",)),
     ],

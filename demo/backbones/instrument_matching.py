@@ -16,9 +16,10 @@ from torch import Tensor
 
 from demo.backbones.matching_data import MatchingData, coded_spectrograms
 from demo.backbones.matching_losses import matching_losses
-from demo.corpus.corpus import CAPTIONS, read_clips
+from demo.corpus.corpus import read_clips
 from open_musiclm.config import ModelConfig
 from open_musiclm.config.backbones import ClapTrainerConfig
+from open_musiclm.data.caption_lines import CAPTIONS_NAME
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 from open_musiclm.tokenizers.clap_directory import ClapDirectory, ClapParts
@@ -89,7 +90,7 @@ def _data(clap: ClapParts, options: MatchingOptions, rng: random.Random) -> Matc
     folder, kept = Path(options.trainer.folder), options.trainer.spectrogram_folder
     clips = list(read_clips(folder).values())
     if not clips:
-        raise UserError(f"{folder}: no {CAPTIONS} with sound beside it; make a corpus with scripts/make_demo_corpus.py")
+        raise UserError(f"{folder}: no {CAPTIONS_NAME}; make a corpus with scripts/make_demo_corpus.py")
     spectrograms = Spectrograms(clap.extractor, Path(kept) if kept else None)
     windows = options.model_config.global_cfg
     codebooks = (windows.num_coarse_quantizers, windows.num_coarse_quantizers + windows.num_fine_quantizers)

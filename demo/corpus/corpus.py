@@ -19,13 +19,13 @@ from demo.corpus.rendering import SAMPLE_HZ, render
 from demo.corpus.scores import MODES, draw_score
 from open_musiclm.audio import write_wave
 from open_musiclm.config.json_files import parse_json
+from open_musiclm.data.caption_lines import CAPTIONS_NAME
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write
 from open_musiclm.locking import FolderLock
 from open_musiclm.progress_bar import progress_bar
 from open_musiclm.text_files import open_regular
 
-CAPTIONS = "captions.jsonl"
 MIXED = "mixed"
 _SHORTEST, _LONGEST = 12.0, 20.0
 _MOST_SCORES = 500
@@ -83,7 +83,7 @@ def _make_corpus(folder: Path, hours: float, seed: int, soundfont: Path, workers
     _write_clips(folder, clips)
     with (
         progress_bar(round(sum(seconds for _, seconds in wanted)), "rendering", "s", smoothing=0) as bar,
-        (folder / CAPTIONS).open("a", encoding="utf-8") as lines,
+        (folder / CAPTIONS_NAME).open("a", encoding="utf-8") as lines,
     ):
         bar.update(bar.total - round(sum(seconds for _, seconds in missing)))
         for clip in _rendered(folder, missing, seed, soundfont, workers):
@@ -175,7 +175,7 @@ def read_clips(folder: Path) -> dict[str, Clip]:
 
     Raises UserError if a line is of no clip, such as a caption of another folder: writing would lose it.
     """
-    path = folder / CAPTIONS
+    path = folder / CAPTIONS_NAME
     if not path.exists():
         return {}
     clips = {}
@@ -193,7 +193,7 @@ def read_clips(folder: Path) -> dict[str, Clip]:
 
 
 def _write_clips(folder: Path, clips: dict[str, Clip]) -> None:
-    with atomic_write(folder / CAPTIONS) as temporary:
+    with atomic_write(folder / CAPTIONS_NAME) as temporary:
         temporary.write_text("".join(_line(clips[name]) for name in sorted(clips)), encoding="utf-8")
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from open_musiclm.audio import find_sounds
 from open_musiclm.config.json_files import read_json_lines, shown
+from open_musiclm.data.caption_lines import CAPTIONS_NAME
 from open_musiclm.data.fma import read_tracks
 from open_musiclm.errors import UserError
 from open_musiclm.text_files import open_regular
 
-CAPTIONS_NAME = "captions.jsonl"
 _FILE_KEYS = ("file", "path", "filename")
 _CAPTION_KEYS = ("caption", "captions")
 _SEPARATOR = ";"

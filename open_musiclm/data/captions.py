@@ -1,8 +1,8 @@
 """Captions of sound files: a text file beside each, the JSON of a generated wave, or a captions.jsonl in a folder.
 
 `song.txt` beside `song.flac` has a caption on each line; the `prompt` in the JSON that generation writes beside a wave
-is its caption, where there is no such text. A `captions.jsonl` has lines of {"file": ..., "caption": ...},
-files relative to its folder; "captions" may list several. If both exist, all captions are used.
+is its caption, where there is no such text. The files of a `captions.jsonl` (`caption_lines`) are relative to its
+folder. If both exist, all captions are used.
 """
 
 import os
@@ -11,14 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from open_musiclm.config.json_files import read_json_lines, read_json_object, shown
+from open_musiclm.config.json_files import read_json_object
 from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
+from open_musiclm.data.caption_lines import CAPTIONS_NAME, LONGEST_CAPTION, read_caption_lines
 from open_musiclm.errors import UserError
 from open_musiclm.text_files import read_lines
 
-CAPTIONS_NAME = "captions.jsonl"
-_LONGEST = 10_000  # CLAP reads 77 tokens
-_LONGEST_PATH = 4096  # of any file system
 # Keys of a JSON whose prompt is no text of the whole wave: an edit, a mixture, a style sound, a story.
 _OTHER_PROMPTS = (INFILLING_OF, VARIATION_OF, "parts", "story")
 
@@ -56,8 +54,8 @@ def sidecar_captions(path: Path) -> list[str]:
     captions = [line.strip() for _, line in read_lines(file) if line.strip()]
     if not captions:
         raise UserError(f"{file}: holds no caption; write a sentence that describes {path.name}, or remove this file")
-    if any(len(caption) > _LONGEST for caption in captions):
-        raise UserError(f"{file}: a caption of more than {_LONGEST} characters; this is no caption of {path.name}")
+    if any(len(caption) > LONGEST_CAPTION for caption in captions):
+        raise UserError(f"{file}: more than {LONGEST_CAPTION} characters; this is no caption of {path.name}")
     return captions
 
 
@@ -81,15 +79,13 @@ def caption_problems(paths: Sequence[Path], folder: Path) -> list[str]:
 
 
 def read_captions(path: Path) -> list[CaptionedSound]:
-    """Reads lines of {"file": ..., "caption": ...}; "captions" may list several, or be one. Further keys are ignored.
+    """The sounds that a captions.jsonl describes; lines of the same file add to each other.
 
-    Files are relative to the folder of the JSON lines; lines of the same file add to each other. Raises UserError that
-    names the line.
+    Raises UserError that names the line.
     """
     captions: dict[Path, list[str]] = {}
-    for place, entry in read_json_lines(path):
-        file, sentences = _captions_of(entry, place)
-        captions.setdefault(path.parent / file, []).extend(sentences)
+    for line in read_caption_lines(path):
+        captions.setdefault(path.parent / line.file, []).extend(line.captions)
     if not captions:
         raise UserError(f'{path}: holds no captions; expected lines of {{"file": "...", "caption": "..."}}')
     return [CaptionedSound(sound, tuple(dict.fromkeys(sentences))) for sound, sentences in captions.items()]
@@ -108,25 +104,3 @@ def _prompt_of(file: Path) -> list[str]:
 def _key(path: Path) -> str:
     """A key that is equal for paths of the same file: a name in captions.jsonl may contain `..` or a link."""
     return os.path.realpath(path)
-
-
-def _captions_of(entry: object, place: str) -> tuple[str, list[str]]:
-    """The file of a line and its captions, at least one. Raises UserError."""
-    if not isinstance(entry, dict):
-        raise UserError(f'{place}: expected {{"file": "...", "caption": "..."}}, found {shown(entry)}')
-    file = entry.get("file")
-    if not isinstance(file, str) or not file.strip() or "\0" in file or len(file) > _LONGEST_PATH:
-        raise UserError(f'{place}: "file": expected the path of a sound beside this file, found {shown(file)}')
-    found = entry.get("captions")
-    if found is None or found == []:
-        found = entry.get("caption")
-    captions = found if isinstance(found, list) else [] if found is None else [found]
-    for caption in captions:
-        if not isinstance(caption, str):
-            raise UserError(f"{place}: expected captions that are texts, found {shown(caption)}")
-    sentences = [caption for caption in captions if caption.strip()]
-    if any(len(caption) > _LONGEST for caption in sentences):
-        raise UserError(f"{place}: a caption of more than {_LONGEST} characters")
-    if not sentences:
-        raise UserError(f'{place}: lacks "caption", a sentence that describes {shown(file)}')
-    return file, sentences

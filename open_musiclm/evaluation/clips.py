@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from open_musiclm.audio import find_sounds
-from open_musiclm.config.json_files import read_json, read_json_lines, shown
-from open_musiclm.data.captions import CAPTIONS_NAME, sidecar_captions
+from open_musiclm.config.json_files import read_json, shown
+from open_musiclm.data.caption_lines import CAPTIONS_NAME, CaptionLine, read_caption_lines
+from open_musiclm.data.captions import sidecar_captions
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.prompt_description import described_prompt
 from open_musiclm.generation.story import AnyPrompt
@@ -48,9 +48,9 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
     Raises UserError.
     """
     paths = find_sounds(folder)
-    captions: dict[str, Mapping[str, Any]] = {}
+    captions: dict[str, CaptionLine] = {}
     for file in sorted(folder.rglob(CAPTIONS_NAME)):
-        beside = read_captions(file)
+        beside = _described(file)
         captions |= {os.path.normpath(file.relative_to(folder).parent / name): line for name, line in beside.items()}
         missing = [name for name in beside if not os.path.isfile(file.parent / name)]
         if missing:
@@ -62,35 +62,18 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
     return [_clip(path, folder, captions) for path in paths]
 
 
-def read_captions(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The first line of each "file" (without ./ and ..) of a captions file; each has a text as "caption".
-
-    Raises UserError.
-    """
-    captions: dict[str, Mapping[str, Any]] = {}
-    for place, line in read_json_lines(path):
-        if not isinstance(line, dict) or not isinstance(line.get("file"), str):
-            raise UserError(f'{place}: expected {{"file": ..., "caption": ...}}, found {shown(line)}')
-        caption, bpm = _first_caption(line), line.get("bpm")
-        if not isinstance(caption, str) or not caption.strip():
-            raise UserError(f"{place}: caption: expected a text, found {shown(caption)}")
-        if bpm is not None and (isinstance(bpm, bool) or not isinstance(bpm, int | float) or bpm <= 0):
-            raise UserError(f"{place}: bpm: expected a number above 0, found {shown(bpm)}")
-        captions.setdefault(os.path.normpath(line["file"]), {**line, "caption": caption})
-    return captions
-
-
-def _first_caption(line: Mapping[str, Any]) -> object:
-    """What stands in a line as its caption, or as the first of "captions"; anything, or None."""
-    several = line.get("captions")
-    listed = several if isinstance(several, list) else [several]
-    return line["caption"] if line.get("caption") is not None else next(iter(listed), None)
+def _described(path: Path) -> dict[str, CaptionLine]:
+    """The first line of each file (without ./ and ..) of a captions.jsonl. Raises UserError."""
+    lines: dict[str, CaptionLine] = {}
+    for line in read_caption_lines(path):
+        lines.setdefault(os.path.normpath(line.file), line)
+    return lines
 
 
 def read_prompts(path: Path, most: int | None = None) -> list[str]:
     """The first prompts of a text file with one a line, or of a captions file (.jsonl). Raises UserError."""
     if path.suffix == ".jsonl":
-        prompts = [str(line["caption"]) for line in read_captions(path).values()]
+        prompts = [line.captions[0] for line in _described(path).values()]
     else:
         prompts = [text for _, text in read_lines(path)]
     if not prompts:
@@ -98,11 +81,10 @@ def read_prompts(path: Path, most: int | None = None) -> list[str]:
     return list(dict.fromkeys(prompts))[:most]
 
 
-def _clip(path: Path, folder: Path, captions: Mapping[str, Mapping[str, Any]]) -> EvaluationClip:
-    caption = captions.get(str(path.relative_to(folder)))
-    if caption is not None:
-        bpm = caption.get("bpm")
-        return EvaluationClip(path, caption["caption"], None if bpm is None else float(bpm))
+def _clip(path: Path, folder: Path, captions: Mapping[str, CaptionLine]) -> EvaluationClip:
+    line = captions.get(str(path.relative_to(folder)))
+    if line is not None:
+        return EvaluationClip(path, line.captions[0], _bpm(line))
     if path.with_suffix(".txt").is_file():
         return EvaluationClip(path, sidecar_captions(path)[0])
     story = path.with_suffix(".json")
@@ -113,3 +95,10 @@ def _clip(path: Path, folder: Path, captions: Mapping[str, Mapping[str, Any]]) -
     if asked is None or isinstance(asked, str):
         return EvaluationClip(path, asked)
     return EvaluationClip(path, content["prompt"], None, asked)
+
+
+def _bpm(line: CaptionLine) -> float | None:
+    bpm = line.keys.get("bpm")
+    if bpm is not None and (isinstance(bpm, bool) or not isinstance(bpm, int | float) or bpm <= 0):
+        raise UserError(f"{line.place}: bpm: expected a number above 0, found {shown(bpm)}")
+    return None if bpm is None else float(bpm)

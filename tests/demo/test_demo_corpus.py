@@ -16,7 +16,7 @@ from demo.corpus import rendering
 from demo.corpus import soundfont as soundfonts
 from demo.corpus.arrangement import Arrangement, register_of
 from demo.corpus.captions import IMPRESSIONS_PER_CLIP, REGISTER_WORDS, WORDINGS_PER_CLIP, captions_for
-from demo.corpus.corpus import CAPTIONS, clip_name, make_corpus
+from demo.corpus.corpus import clip_name, make_corpus
 from demo.corpus.excerpt import excerpt, felt_beat
 from demo.corpus.harmony import Key, chords_for, key_of
 from demo.corpus.instruments import INSTRUMENTS, Instrument
@@ -25,6 +25,7 @@ from demo.corpus.rendering import SAMPLE_HZ, render
 from demo.corpus.scores import Note, Score
 from demo.new_instrument import STEEL_DRUMS, render_clip
 from open_musiclm.audio import read_sound, sound_info
+from open_musiclm.data.caption_lines import CAPTIONS_NAME
 from open_musiclm.errors import UserError
 from open_musiclm.locking import FolderLock
 
@@ -51,7 +52,7 @@ def corpus(soundfont: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / CAPTIONS).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / CAPTIONS_NAME).read_text(encoding="utf-8").splitlines()]
 
 
 def sounds(folder: Path) -> dict[str, bytes]:
@@ -94,13 +95,13 @@ def test_the_same_on_two_processes_and_after_a_kill(corpus: Path, soundfont: Pat
     first, *_, last = sorted(sounds(corpus))
     (tmp_path / first).write_bytes(sounds(corpus)[first])  # this clip is whole, with its line
     (tmp_path / last).write_bytes(b"fLaC")  # this one's line was not written yet
-    text = (corpus / CAPTIONS).read_text(encoding="utf-8")
+    text = (corpus / CAPTIONS_NAME).read_text(encoding="utf-8")
     cut_short = text.splitlines()[1][:60]
-    (tmp_path / CAPTIONS).write_text(text.splitlines()[0] + "\n" + cut_short, encoding="utf-8")
+    (tmp_path / CAPTIONS_NAME).write_text(text.splitlines()[0] + "\n" + cut_short, encoding="utf-8")
     before = (tmp_path / first).stat().st_mtime_ns
     make_corpus(tmp_path, THREE_CLIPS_HOURS, 3, soundfont, workers=2)
     assert sounds(tmp_path) == sounds(corpus)
-    assert (tmp_path / CAPTIONS).read_text(encoding="utf-8") == text
+    assert (tmp_path / CAPTIONS_NAME).read_text(encoding="utf-8") == text
     assert (tmp_path / first).stat().st_mtime_ns == before
 
 
