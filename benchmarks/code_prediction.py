@@ -19,7 +19,7 @@ from open_musiclm import cli
 from open_musiclm.config import load_model_config
 from open_musiclm.data.split import split
 from open_musiclm.data.token_store import TokenStore
-from open_musiclm.devices import products_in
+from open_musiclm.devices import matmul_autocast
 from open_musiclm.errors import UserError
 
 _HELD_OUT = 0.01
@@ -93,7 +93,7 @@ def nats_per_frame(
     for step in range(1, steps + 1):
         places = torch.randint(len(pairs[0]), (_BATCH,))
         optimizer.zero_grad()
-        with products_in("bfloat16", torch.device("cpu")):
+        with matmul_autocast("bfloat16", torch.device("cpu")):
             loss = model(pairs[0][places], pairs[1][places]).sum()
         loss.backward()
         optimizer.step()

@@ -15,7 +15,7 @@ import torch
 
 from open_musiclm import cli
 from open_musiclm.evaluation import distances, prompt_figures
-from open_musiclm.evaluation.asked_prompts import AskedPrompts
+from open_musiclm.evaluation.clip_prompts import ClipPrompts
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.vectors import ClipVectors
 
@@ -35,7 +35,7 @@ def adherence(own: ClipVectors) -> object:
     """As if the embedding of every clip's prompt were near to that of the clip."""
     noise = torch.randn(own.vectors.shape, generator=torch.Generator().manual_seed(2))
     numbers = list(range(len(own.vectors)))
-    prompts = AskedPrompts(numbers, torch.nn.functional.normalize(own.vectors + noise, dim=1), numbers, "")
+    prompts = ClipPrompts(numbers, torch.nn.functional.normalize(own.vectors + noise, dim=1), numbers, "")
     return prompt_figures.adherence_figures(prompts, own, RESAMPLING)
 
 

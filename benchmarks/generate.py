@@ -116,7 +116,7 @@ def generation(
 
     def run() -> None:
         rngs = [sample_rng(0, "benchmark", number, name) for number in range(batch)]
-        generator.generate(conditioning, predicted[:, :0], predicted.shape[1], sampling, rngs, lambda frames: None)
+        generator.generate(conditioning, predicted[:, :0], predicted.shape[1], sampling, rngs, lambda: None)
 
     return run
 

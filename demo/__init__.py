@@ -1,1 +1,1 @@
-"""The demo's corpus, training, scorer, classifier and page; core never imports it."""
+"""The demo's corpus, training, classifier, measures and page; core never imports it."""

@@ -1,8 +1,8 @@
 """Write a deeper stage that computes the same: copies of some blocks, whose output weights are zero, behind these.
 
 Training goes on from it with `--fine_tune_from`; in its model config the stage's depth is larger by the number of
-copies. The block expansion of Wu et al. 2024 (LLaMA Pro), with all blocks trained. The demo's semantic stage grew so
-from four blocks to eight.
+copies. The block expansion of Wu et al. 2024 (LLaMA Pro), with all blocks trained. The demo's semantic stage was
+extended from four blocks to eight in this way.
 """
 
 import argparse

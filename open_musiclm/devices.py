@@ -38,15 +38,15 @@ def choose_precision(name: TrainingPrecision, device: torch.device) -> Precision
     return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
 
 
-def products_in(name: TrainingPrecision, device: torch.device) -> torch.autocast:
+def matmul_autocast(name: TrainingPrecision, device: torch.device) -> torch.autocast:
     """A context in which matrix products and convolutions run in that precision; weights stay as they are."""
     bfloat16 = choose_precision(name, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 
-def convolutions_in(name: TrainingPrecision, device: torch.device) -> torch.autocast:
-    """`products_in` for convolutions of few channels: float32 on a CPU that computes them wrongly in bfloat16."""
-    return products_in("float32" if device.type == "cpu" and not _cpu_convolves_in_bfloat16() else name, device)
+def convolution_autocast(name: TrainingPrecision, device: torch.device) -> torch.autocast:
+    """`matmul_autocast` for convolutions of few channels: float32 on a CPU that computes them wrongly in bfloat16."""
+    return matmul_autocast("float32" if device.type == "cpu" and not _cpu_convolves_in_bfloat16() else name, device)
 
 
 @cache

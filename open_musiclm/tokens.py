@@ -1,4 +1,4 @@
-"""The token streams of a model: the only table of sizes and rates for stages, stores, datasets and the planner.
+"""The token streams of a model: the table of sizes and rates for stages, stores, datasets and the planner.
 
 stream     rate                  quantizers              lost frames
 clap       one for a window      rq_num_quantizers       0

@@ -34,8 +34,8 @@ from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
 from open_musiclm.tokenizers.own_directory import save_model
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
-from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
-from open_musiclm.training.backbones.coded_data import kept_data
+from open_musiclm.training.backbones.code_sources import CachedCodes, TokenStoreCodes
+from open_musiclm.training.backbones.coded_data import cached_data
 from open_musiclm.training.backbones.coded_sounds import CodedSounds
 from open_musiclm.training.backbones.train import VocosTrainingConfig
 from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
@@ -280,7 +280,7 @@ def test_folders_named_train_and_valid_keep_the_split(sounds: Path, tmp_path: Pa
     codec = Codec.load(config_of(sounds / "codec", None, 8, bandwidth=2.4, codebook_size=16), CPU)
     places = {"folder": str(tmp_path), "codes_folder": str(tmp_path / "codes")}
     trainer = VocosTrainerConfig.model_validate(train_config(sounds)["trainer"] | places)
-    data = kept_data(codec, trainer, Accelerator(cpu=True))
+    data = cached_data(codec, trainer, Accelerator(cpu=True))
     assert data.validation_examples == 1
     assert len(data.training) == 3
 
@@ -289,7 +289,7 @@ def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path
     accelerator = Accelerator(cpu=True)
     codec = Codec.load(config_of(sounds / "codec", None, 8, bandwidth=2.4, codebook_size=16), CPU)
     paths = [sounds / "sounds" / f"{number}.wav" for number in range(3)]
-    first = KeptCodes(tmp_path, codec)
+    first = CachedCodes(tmp_path, codec)
     first.add(paths, accelerator)
     expected = [first.codes(place, 0, 75) for place in range(3)]
     assert torch.equal(expected[1].long(), codec.encode(read_sound(paths[1]).wave[None])[0])
@@ -298,7 +298,7 @@ def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path
     files[0].write_bytes(b"x")
     np.save(files[1], np.full((75, 8), 999, dtype=np.int32))
     np.save(files[2], np.zeros((75, 3), dtype=np.int32))
-    again = KeptCodes(tmp_path, codec)
+    again = CachedCodes(tmp_path, codec)
     again.add(paths, accelerator)
     assert all(torch.equal(again.codes(place, 0, 75), expected[place]) for place in range(3))
     assert len(again) == 3
@@ -344,7 +344,7 @@ def test_a_token_store_gives_the_codes_of_its_sound(stack: Stack, tmp_path: Path
     settings = settings_of(tmp_path, max_audio_length_seconds=3.0)
     Preprocessor(stack.config, settings, tokenizer, {}, CPU).run(find_sounds(tmp_path / "sound"))
     store = TokenStore(tmp_path / "store", stack.config)
-    source = StoredCodes(store, tmp_path / "sound", 15)
+    source = TokenStoreCodes(store, tmp_path / "sound", 15)
     crop = Crop("codec", 0.8, 24000, normalized=False)
     example = CodedSounds(source, range(len(source)), crop, CODEC.hop, 0, random_crops=False)[1]
     assert example.codes.shape == (12, 8)
@@ -366,7 +366,7 @@ def test_discriminators_are_trained_by_their_own_loss_alone(sounds: Path, monkey
         Accelerator(cpu=True),
     )
     trainer = VocosTrainer(accelerator, codec, vocos_architecture(config.architecture, codec), config.trainer)
-    data, seen, found = kept_data(codec, config.trainer, accelerator), [], []
+    data, seen, found = cached_data(codec, config.trainer, accelerator), [], []
     module = trainer.discriminator.plain_module
 
     def loss_of(discriminators: nn.Module, decoded: torch.Tensor, waves: torch.Tensor) -> torch.Tensor:

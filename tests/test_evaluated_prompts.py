@@ -12,7 +12,7 @@ from helpers.small_stack import Stack
 from open_musiclm import Mixture, MusicLM, Prompt, Story
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.asked_prompts import embed_asked
+from open_musiclm.evaluation.clip_prompts import embed_clip_prompts
 from open_musiclm.evaluation.clips import find_clips
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure
@@ -74,7 +74,7 @@ def clap(model: MusicLM) -> ClapMeasure:
 
 def test_what_counts_of_a_story_is_what_was_asked_for_in_those_seconds(generated: Path, clap: ClapMeasure) -> None:
     (story,) = (clip for clip in find_clips(generated) if clip.path.stem == "story")
-    asked = embed_asked([story, story, story], [0.5, 0.25, 1.5], clap)
+    asked = embed_clip_prompts([story, story, story], [0.5, 0.25, 1.5], clap)
     (text,) = clap.embedder.embed_text(["slow piano"])
     torch.testing.assert_close(asked.vectors[asked.own[:2]], torch.stack([text, text]))
     assert float(asked.vectors[asked.own[2]] @ text) < 0.999
@@ -91,13 +91,13 @@ def test_without_its_style_sound_a_clip_has_no_score(
     if damage == "changed":
         write_noises(tmp_path / "others", 1, 1.0, seed=9).joinpath("0.wav").rename(style)
     clips = find_clips(copy)
-    asked = embed_asked(clips, [1.5] * len(clips), clap)
+    asked = embed_clip_prompts(clips, [1.5] * len(clips), clap)
     assert [clips[place].path.stem for place in asked.clips] == ["text"]
     left_out = "; 4 clips left out, whose style sounds have gone or have changed"
     assert asked.note.endswith(left_out)
     (copy / "text.json").unlink()
     clips = find_clips(copy)
-    asked = embed_asked(clips, [1.5] * len(clips), clap)
+    asked = embed_clip_prompts(clips, [1.5] * len(clips), clap)
     whole = ClipVectors(torch.zeros(len(clips), 16), torch.arange(len(clips)))
     for figure in (cycle_figure(asked, whole, Resampling(0, 2)), *adherence_figures(asked, whole, Resampling(0, 2))[0]):
         assert figure.value is None

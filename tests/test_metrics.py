@@ -16,7 +16,6 @@ from scipy.spatial.distance import cdist
 
 from open_musiclm.metrics import adherence, density, frechet, kernel_distance
 from open_musiclm.metrics.adherence import chance_rank, cosines, prompt_ranks, sound_ranks
-from open_musiclm.metrics.classes import EPSILON, kl_divergence
 from open_musiclm.metrics.intervals import (
     MOST_GROUPS,
     groups_of,
@@ -24,6 +23,7 @@ from open_musiclm.metrics.intervals import (
     percentile_interval,
     resampling_weights,
 )
+from open_musiclm.metrics.kl_divergence import EPSILON, kl_divergence
 from open_musiclm.metrics.levels import clipped_share, silent_share
 from open_musiclm.metrics.mauve import Buckets, cluster, mauve, mauve_divergence
 from open_musiclm.metrics.tempo import FAST, SLOW, fits, named_bpm, named_class, same_tempo, same_tempo_but_for_octave

@@ -50,7 +50,7 @@ def frames_stage_and_ids() -> tuple[Stage, list[torch.Tensor]]:
 
 def made(stage: Stage, ids: list[torch.Tensor], sampling: Sampling, negative: torch.Tensor | None) -> torch.Tensor:
     rngs = [sample_rng(4, "p", number, "coarse") for number in range(2)]
-    return stage_generator(stage).generate(ids[:2], ids[2][:, :2], 6, sampling, rngs, lambda _: None, negative)
+    return stage_generator(stage).generate(ids[:2], ids[2][:, :2], 6, sampling, rngs, lambda: None, negative)
 
 
 def test_its_tokens_stand_in_the_second_pass_and_all_else_stays() -> None:

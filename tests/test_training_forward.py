@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from open_musiclm.config import CoarseConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.models.attention import LOGIT_SCALE, DenseAttention, dense_bias
-from open_musiclm.models.example_rng import ExampleDropout, derived, kept, noise
-from open_musiclm.models.position_bias import ContinuousPositionBias, between_all
+from open_musiclm.models.example_rng import ExampleDropout, derive_seeds, keep_mask, random_int32
+from open_musiclm.models.position_bias import ContinuousPositionBias, toeplitz_bias
 from open_musiclm.models.stages import Stage, build_stage, load_stage
 from open_musiclm.models.transformer import Transformer
 
@@ -66,7 +66,7 @@ def test_the_bias_between_all_is_that_at_their_distance_and_so_is_its_gradient(a
     by_distance = torch.randn(heads, ahead + time, dtype=torch.float64, requires_grad=True)
     positions = torch.arange(time)
     index = (positions[:, None] - positions).clamp(min=-ahead) + ahead
-    found, expected = between_all(by_distance, time), by_distance[:, index]
+    found, expected = toeplitz_bias(by_distance, time), by_distance[:, index]
     assert torch.equal(found, expected)
     weight = torch.randn(heads, time, time, dtype=torch.float64)
     gradients = [torch.autograd.grad((bias * weight).sum(), by_distance)[0] for bias in (found, expected)]
@@ -138,16 +138,16 @@ def test_an_example_is_treated_alike_in_any_batch() -> None:
 
 
 def test_noise_is_as_good_as_random() -> None:
-    dropped = kept(SEEDS, 200, 300, 0.9)
+    dropped = keep_mask(SEEDS, 200, 300, 0.9)
     assert dropped.float().mean() == pytest.approx(0.9, abs=0.003)
     for dim in (1, 2):  # no row or column has more than its random share
         share = dropped.float().mean(dim)
         assert share.std() == pytest.approx((0.09 / dropped.shape[dim]) ** 0.5, rel=0.15)
-    other = kept(derived(SEEDS, 1), 200, 300, 0.9)
+    other = keep_mask(derive_seeds(SEEDS, 1), 200, 300, 0.9)
     assert torch.corrcoef(torch.stack((dropped.flatten(), other.flatten())).float())[0, 1].abs() < 0.01
     flat = (dropped[0].float() - 0.9) @ (dropped[0].float() - 0.9).t() / 300
     assert (flat - flat.diag().diag()).abs().max() < 6 * 0.09 / 300**0.5  # rows have nothing to do with each other
-    numbers = noise(SEEDS, 100_000).double() / 2**32 + 0.5
+    numbers = random_int32(SEEDS, 100_000).double() / 2**32 + 0.5
     assert numbers.histc(20, 0, 1).div(15_000).sub(1).abs().max() < 0.05
 
 

@@ -12,7 +12,7 @@ from torch._utils import ExceptionWrapper
 from open_musiclm.audio import SoundInfo, header_info
 from open_musiclm.data import statistics
 from open_musiclm.data.crops import Crop
-from open_musiclm.data.failures import first_usable, named
+from open_musiclm.data.failures import as_sound_error, first_usable
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.workers import is_death
 from open_musiclm.errors import UserError
@@ -88,7 +88,7 @@ def test_an_exception_in_a_worker_is_no_death(error: type[Exception]) -> None:
 
 def test_other_errors_for_the_user_stay_what_they_are() -> None:
     """A disk that refuses is no fault of a sound file."""
-    with pytest.raises(UserError, match=r"^cannot write$"), named(Path("a.wav")):
+    with pytest.raises(UserError, match=r"^cannot write$"), as_sound_error(Path("a.wav")):
         raise UserError("cannot write")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from open_musiclm.analysis.mert_layers import MertLayers
 from open_musiclm.audio import Sound, SoundError, read_sound
-from open_musiclm.data.failures import SoundFailure, named
+from open_musiclm.data.failures import SoundFailure, as_sound_error
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.measure import identity_of
@@ -113,7 +113,7 @@ def _embedded(
     found = {identity: measured[_VECTORS] for identity, measured in kept.items() if measured is not None}
     missing = [own for own in embedders if own.identity not in found]
     if missing:
-        with named(path):
+        with as_sound_error(path):
             sound = read_sound(path)
             made = {own.identity: own.embed(sound).cpu() for own in missing}
         if not all_finite(made.values()):

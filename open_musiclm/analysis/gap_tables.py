@@ -100,11 +100,11 @@ def _measures(
         return cells
     of_sounds, of_texts = space.sound_tokens[items], encode(corrected)
     agreed = agreement(of_sounds[sounds], of_texts[texts])
-    said = [normalized(decode_tokens(tokens, space.codebooks)) for tokens in (of_texts, of_sounds)]
+    quantized = [normalized(decode_tokens(tokens, space.codebooks)) for tokens in (of_texts, of_sounds)]
     return [
         *cells,
         mean_estimate(agreed.equal[:, 0], sounds),
         mean_estimate(agreed.equal.mean(axis=1), sounds),
         float((of_texts != space.text_tokens[queries]).mean()),
-        mean_estimate(rank(said[0], said[1], relevant).recall(10), owners),
+        mean_estimate(rank(quantized[0], quantized[1], relevant).recall(10), owners),
     ]

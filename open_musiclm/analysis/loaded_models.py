@@ -43,10 +43,7 @@ def load_models(
     quantizer = None if rvq_path is None else ClapQuantizer.load(rvq_path, config, on)
     mert = MertLayers.load(config, on, trust_remote_code) if with_mert else None
     clap = Clap.load(config, on)
-    if quantizer is not None and quantizer.dim != clap.embedding_dim:
-        raise UserError(
-            f"{rvq_path}: quantizes embeddings of {quantizer.dim} numbers, the config's CLAP has "
-            f"{clap.embedding_dim}; train one with scripts/train_clap_rvq.py"
-        )
+    if quantizer is not None:
+        quantizer.check_fits(clap.embedding_dim, rvq_path)
     embedder = ClapEmbedder(clap, config.global_cfg.clap_audio_length_seconds, clap.sample_hz)
     return Models(embedder, quantizer, mert)

@@ -102,9 +102,9 @@ def token_tables(space: Space) -> list[Table]:
 def _codes_table(space: Space) -> Table:
     lines: list[list[Cell]] = []
     residuals = [space.sound_vectors, space.text_vectors]
-    said = zip(*(reconstructions(tokens, space.codebooks) for tokens in (space.sound_tokens, space.text_tokens)),
+    quantized = zip(*(reconstructions(tokens, space.codebooks) for tokens in (space.sound_tokens, space.text_tokens)),
                strict=True)  # fmt: skip
-    for level, after in enumerate(said):
+    for level, after in enumerate(quantized):
         for code, count in most_used(space.sound_tokens[:, level], _CODES_SHOWN):
             near = [nearest(space.codebooks[level, code], vectors, _NEAREST_SHOWN) for vectors in residuals]
             lines.append(

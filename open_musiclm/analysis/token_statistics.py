@@ -65,8 +65,8 @@ def residual_energy(
     for first in range(0, len(vectors), _BLOCK):
         block = vectors[first : first + _BLOCK].astype(np.float64)
         total += float(np.square(block - mean).sum())
-        for level, said in enumerate(reconstructions(tokens[first : first + _BLOCK], codebooks)):
-            left[level] += np.square(block - said).sum()
+        for level, quantized in enumerate(reconstructions(tokens[first : first + _BLOCK], codebooks)):
+            left[level] += np.square(block - quantized).sum()
     return left / total if total > _NO_ENERGY * len(vectors) else np.full(len(codebooks), np.nan)
 
 

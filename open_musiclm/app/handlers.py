@@ -51,7 +51,7 @@ class Handlers:
             async for job, finished in updates:
                 if finished:
                     ids = [*ids, job.id]
-                    yield markup.said("finished"), unchanged, markup.results(job), self.history(ids), ids
+                    yield markup.status_line("finished"), unchanged, markup.results(job), self.history(ids), ids
                 else:
                     shown = (address(job, 1, "wav"), "") if first else (unchanged, unchanged)
                     yield markup.progress(job), *shown, unchanged, unchanged
@@ -124,8 +124,8 @@ def _guidance(text: str) -> float | list[float]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        said = f"guidance {text!r}: expected one number, or three, as 4, 2.5, 1"
-        raise gradio.Error(said, print_exception=False) from error
+        message = f"guidance {text!r}: expected one number, or three, as 4, 2.5, 1"
+        raise gradio.Error(message, print_exception=False) from error
     return numbers if len(numbers) > 1 else numbers[0]
 
 

@@ -20,8 +20,8 @@ _FONT, _FIXED_FONT = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 def launch(
     runner: JobRunner, uploads: Path, host: str, port: int, known_hosts: Sequence[str]
 ) -> tuple[gradio.Blocks, str]:
-    """The running page and its address. Requests for other hosts than `known_hosts` are refused: a site of the web may
-    lead its own name to this machine."""
+    """The running page and its address. Requests for other hosts than `known_hosts` are refused, as protection
+    against DNS rebinding."""
     page = build_page(Handlers(runner, uploads))
     around = [
         Middleware(TrustedHostMiddleware, allowed_hosts=list(known_hosts)),

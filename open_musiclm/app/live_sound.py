@@ -41,7 +41,7 @@ class LiveSound:
         self.ended = True
 
     def forget(self) -> None:
-        """Frees the memory of the samples, for new readers there are none."""
+        """Frees the memory of the samples; later readers get none."""
         self._content = bytearray()
 
     async def follow(self) -> AsyncIterator[bytes]:

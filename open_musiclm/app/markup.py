@@ -29,7 +29,7 @@ def progress(job: Job) -> str:
     return _jobs(f'<progress value="{made:.3f}" max="{total:.3f}"></progress><div class="quiet">{stages}</div>')
 
 
-def said(text: str) -> str:
+def status_line(text: str) -> str:
     """One line for the person at the page."""
     return _jobs(f"<div>{html.escape(text)}</div>")
 
@@ -46,7 +46,7 @@ def history(jobs: Sequence[Job]) -> str:
 
 def _figure(job: Job, number: int, preload: str) -> str:
     result = job.results[number - 1]
-    story = html.escape(result.sound.with_suffix(".json").read_text(encoding="utf-8"))
+    description = html.escape(result.sound.with_suffix(".json").read_text(encoding="utf-8"))
     sound, picture, settings = (address(job, number, kind) for kind in ("wav", "png", "json"))
     name = f"{slug(str(job.prompt))}_seed{job.config.seed}_{number}"
     return (
@@ -55,7 +55,7 @@ def _figure(job: Job, number: int, preload: str) -> str:
         f'<a href="{settings}" download="{name}.json">JSON</a></figcaption>'
         f'<img loading="lazy" src="{picture}" alt="spectrogram of sample {number}: time to the right, pitch upwards">'
         f'<audio controls preload="{preload}" src="{sound}"></audio>'
-        f"<details><summary>how it was made</summary><pre>{story}</pre></details></figure>"
+        f"<details><summary>how it was made</summary><pre>{description}</pre></details></figure>"
     )
 
 

@@ -45,7 +45,7 @@ def build_page(handlers: Handlers) -> gradio.Blocks:
         )
         stopped = cancel.click(None, cancels=running, queue=False, api_visibility="private")
         stopped.then(  # then: an update that was under way comes first
-            lambda: (markup.said("cancelled"), ""), outputs=[status, live], queue=False, api_visibility="private"
+            lambda: (markup.status_line("cancelled"), ""), outputs=[status, live], queue=False, api_visibility="private"
         )
         gradio.api(handlers.generate, concurrency_id=_ONE_AT_A_TIME, concurrency_limit=1)
     page.queue(max_size=limits.waiting, api_open=False)  # no call may pass the queue by

@@ -10,7 +10,7 @@ from open_musiclm.audio.loudness import Levels, levels_of
 
 AROUND_SECONDS = 3.0  # of each side: so much of it counts
 MOST_GAIN_DB = 12.0  # up or down
-_FEWEST_SECONDS = 0.4  # a block of BS.1770; of less nobody can say how loud it is
+_FEWEST_SECONDS = 0.4  # a block of BS.1770; the loudness of less is undefined
 _BLOCK_SECONDS = 10
 
 

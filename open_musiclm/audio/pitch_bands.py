@@ -1,4 +1,4 @@
-"""Power in bands of equal musical steps, for pictures and the classifier."""
+"""Power in bands of equal musical steps, for pictures and the demo's classifier."""
 
 import math
 

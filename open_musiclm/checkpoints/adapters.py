@@ -38,10 +38,14 @@ class Adapter:
     base: str
     tensors: dict[str, Tensor]
 
-    def check_base(self, stage: StageName, fingerprint: str, base: Path | str) -> None:
-        """Raises UserError if this is no adapter of the `stage` weights at `base`, which have that fingerprint."""
+    def check_stage(self, stage: str, base: Path | str) -> None:
+        """Raises UserError if this is no adapter of the stage at `base`."""
         if self.stage != stage:
             raise UserError(f"{self.path}: an adapter of the {self.stage} stage; {base} is the {stage} stage")
+
+    def check_base(self, stage: StageName, fingerprint: str, base: Path | str) -> None:
+        """Raises UserError if this is no adapter of the `stage` weights at `base`, which have that fingerprint."""
+        self.check_stage(stage, base)
         if self.fingerprint != fingerprint:
             raise UserError(
                 f"{self.path}: made for other weights than {base} (fingerprint {self.fingerprint[:_SHOWN]} there, "

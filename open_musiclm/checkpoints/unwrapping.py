@@ -1,12 +1,12 @@
 """Unwraps weights of other trainers: nested in a larger dict, or with a prefix in every name."""
 
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from open_musiclm.errors import UserError
+from open_musiclm.terminal import tell
 
 Value = TypeVar("Value")
 _SECTIONS = ("state_dict", "model_state_dict", "model")
@@ -35,5 +35,5 @@ def unwrapped(content: Mapping[str, Value], path: Path) -> dict[str, Value]:
     if prefixed:
         wrappers.append(f"the prefix {prefixed[0]!r}")
     if wrappers:
-        print(f"{path}: took the weights out of {' and '.join(wrappers)}", file=sys.stderr, flush=True)
+        tell(f"{path}: took the weights out of {' and '.join(wrappers)}")
     return result

@@ -86,13 +86,17 @@ def find_weights(path: Path, kind: Kind) -> Path:
     folder = path if step is None else step_folder(path, step)
     file = folder / weights_name(kind)
     if not file.exists() and (folder / f"{kind}_adapter.safetensors").exists():
-        raise UserError(
-            f"{path}: holds an adapter, not a whole {kind} stage; give the weights that it was trained on here; for "
-            "generation give this as --adapter_path, else merge both first (scripts/merge_adapter.py)"
-        )
+        raise _adapter_error(path)
     if not file.exists():
         raise UserError(f"{path}: holds no {weights_name(kind)}; give the results folder of the {kind} training")
     return file
+
+
+def _adapter_error(path: Path) -> UserError:
+    return UserError(
+        f"{path}: an adapter, not whole weights; give the weights that it was trained on here; for generation "
+        "give this as --adapter_path, else merge both first (scripts/merge_adapter.py)"
+    )
 
 
 def check_new_output(output: Path) -> None:
@@ -155,10 +159,7 @@ def load_weights(path: Path, kind: Kind) -> Weights:
     content, metadata = read_tensors(file)
     tensors = dict(unwrapped(content, file))
     if metadata.get("format") == f"{_FORMAT}_adapter":
-        raise UserError(
-            f"{file}: an adapter, not whole weights; give the weights that it was trained on here; for generation "
-            "give this as --adapter_path, else merge both first (scripts/merge_adapter.py)"
-        )
+        raise _adapter_error(file)
     if metadata.get("format") != _FORMAT or not {"kind", "model_config"} <= metadata.keys():
         raise UserError(
             f"{file}: not an open_musiclm checkpoint (its metadata lacks format={_FORMAT}, kind or model_config)"

@@ -65,9 +65,9 @@ def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
 def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig) -> GenerationConfig:
     """`base` with the values of the command line. Raises UserError."""
     flags = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
-    said = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
+    overrides = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
     try:
-        return base.updated(said)
+        return base.updated(overrides)
     except UserError as error:
         names = "|".join(GenerationConfig.model_fields)
         raise UserError(re.sub(rf"(?<!-)\b({names})\b", r"--\1", str(error))) from error

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from open_musiclm.audio import SoundError, find_foreign_sounds, find_sounds, sound_info, wave_statistics
-from open_musiclm.data.failures import named
+from open_musiclm.data.failures import as_sound_error
 from open_musiclm.progress_bar import with_progress
 
 _QUANTILES = (0, 10, 50, 90, 100)
@@ -34,13 +34,13 @@ class CheckedFile:
 def check_file(path: Path) -> CheckedFile:
     """Decodes a whole file. Its problem is what would make training skip it."""
     try:
-        with named(path):
+        with as_sound_error(path):
             info = sound_info(path)
     except SoundError as error:
         return CheckedFile(path, problem=str(error))
     problem = None
     try:
-        with named(path):
+        with as_sound_error(path):
             wave_statistics(path)
     except SoundError as error:
         problem = str(error)

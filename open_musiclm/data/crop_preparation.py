@@ -16,7 +16,7 @@ from open_musiclm.config import DataPreprocessorConfig, ModelConfig
 from open_musiclm.data.augmentation import SoundChange, changed_window
 from open_musiclm.data.crops import TOKENIZER_KINDS, TokenizerKind, cut, tokenizer_crop
 from open_musiclm.data.example_order import random_generator
-from open_musiclm.data.failures import SoundFailure, named
+from open_musiclm.data.failures import SoundFailure, as_sound_error
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import shortest_seconds
 
@@ -66,7 +66,7 @@ class CropPreparation(Dataset[PreparedFile]):
         """The crops of a file, or its failure."""
         path = self.paths[index]
         try:
-            with named(path):
+            with as_sound_error(path):
                 info = self.statistics.info(path)
                 name = stored_name(path, self.folder)
                 places, versions = self._places(name, info), range(self.settings.repeat)

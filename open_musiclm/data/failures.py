@@ -22,7 +22,7 @@ class SoundFailure:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def as_sound_error(path: Path) -> Iterator[None]:
     """Turns any error in the block into a SoundError of this file; another UserError passes unchanged."""
     try:
         yield
@@ -46,7 +46,7 @@ def first_usable(
     for item in items:
         path = path_of(item)
         try:
-            with named(path):
+            with as_sound_error(path):
                 return make(item), failures
         except SoundError as error:
             failures.append(SoundFailure(path, str(error)))

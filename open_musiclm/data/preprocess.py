@@ -18,7 +18,7 @@ from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import StoreDescription, crops_of, shortest_seconds
 from open_musiclm.data.token_store_writer import SHARD_BYTES, TokenStoreWriter
-from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
+from open_musiclm.data.workers import DEATHS, batches_of, is_death, leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 from open_musiclm.progress_bar import progress_bar
@@ -143,7 +143,7 @@ class Preprocessor:
             pin_memory=self.device.type == "cuda",
         )
         try:
-            yield from opened(loader)
+            yield from batches_of(loader)
         except DEATHS as error:
             if not is_death(error):
                 raise

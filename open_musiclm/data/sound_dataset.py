@@ -15,7 +15,7 @@ from open_musiclm.config.augment import AugmentConfig
 from open_musiclm.data.augmentation import SoundChange, changed_window
 from open_musiclm.data.crops import Crop, cut, nested_starts, span_of
 from open_musiclm.data.example_order import ExampleOrder, random_generator
-from open_musiclm.data.failures import SoundFailure, first_usable, named
+from open_musiclm.data.failures import SoundFailure, as_sound_error, first_usable
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
 
@@ -92,7 +92,7 @@ class SoundDataset(Dataset[SoundExample]):
         if path in self._failed:
             raise SoundError(self._failed[path])
         try:
-            with named(path):
+            with as_sound_error(path):
                 return self._cut(path, generator)
         except SoundError as error:
             self._failed[path] = str(error)

@@ -28,7 +28,7 @@ def leave_signals_to_parent(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def opened(loader: DataLoader) -> Iterator[Any]:
+def batches_of(loader: DataLoader) -> Iterator[Any]:
     """The loader's batches. Where a worker dies, waiting for its batch raises RuntimeError.
 
     PyTorch alone raises it from a signal handler, anywhere in the parent: in the middle of a step or of writing a file.

@@ -32,7 +32,7 @@ class MeasureCache:
         prepare_folder(folder)
 
     def find(self, identity: str, key: str, finite: bool = True) -> Measured | None:
-        """What is kept, if anything; with `finite`, numbers that are none are as if nothing were."""
+        """What is stored, if anything. With `finite`, None if a value is NaN or infinite."""
         with (
             suppress(UserError, SafetensorError, ValueError, KeyError),
             open_regular(self._path(identity, key)) as file,

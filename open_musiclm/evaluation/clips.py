@@ -17,7 +17,7 @@ from open_musiclm.generation.prompt_description import described_prompt
 from open_musiclm.generation.story import AnyPrompt
 from open_musiclm.text_files import read_lines
 
-_LARGEST_STORY = 1 << 20
+_LARGEST_DESCRIPTION = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def _clip(path: Path, folder: Path, captions: Mapping[str, CaptionLine]) -> Eval
         return EvaluationClip(path, line.captions[0], _bpm(line))
     if path.with_suffix(".txt").is_file():
         return EvaluationClip(path, sidecar_captions(path)[0])
-    story = path.with_suffix(".json")
-    if not story.is_file():
+    description = path.with_suffix(".json")
+    if not description.is_file():
         return EvaluationClip(path, None)
-    content = read_json(story, _LARGEST_STORY)
-    asked = described_prompt(content, str(story)) if isinstance(content, dict) else None
+    content = read_json(description, _LARGEST_DESCRIPTION)
+    asked = described_prompt(content, str(description)) if isinstance(content, dict) else None
     if asked is None or isinstance(asked, str):
         return EvaluationClip(path, asked)
     return EvaluationClip(path, content["prompt"], None, asked)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.evaluation import distances
-from open_musiclm.evaluation.asked_prompts import embed_asked
+from open_musiclm.evaluation.clip_prompts import embed_clip_prompts
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure, MertMeasure
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip
@@ -56,12 +56,12 @@ def describe(
         assert whole is not None
         assert isinstance(clap, ClapMeasure)
         seconds = _seconds(measured).tolist()
-        asked = embed_asked(measured.clips, seconds, clap)
+        asked = embed_clip_prompts(measured.clips, seconds, clap)
         _add(result, adherence_figures(asked, whole, resampling))
         own_clap = measures.get("own_clap")
         if isinstance(own_clap, ClapMeasure):
             if own is not None:  # another CLAP than the one that embeds
-                asked, whole = embed_asked(measured.clips, seconds, own_clap), own
+                asked, whole = embed_clip_prompts(measured.clips, seconds, own_clap), own
             result.figures.append(cycle_figure(asked, whole, resampling))
         else:
             reason = "none: the model's own CLAP was not named; give --checkpoint_dir or --model_config"

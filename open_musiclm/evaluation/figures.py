@@ -54,7 +54,7 @@ class Kind:
     def figure(
         self, estimate: Estimate, clips: int, reference_clips: int | None = None, warning: str | None = None
     ) -> Figure:
-        """The figure of this kind with a value; absent where that is no number. Ends that are none are left out."""
+        """The figure of this kind with a value; absent if it is NaN or infinite. An interval needs two finite ends."""
         if not math.isfinite(estimate.value):
             return self.absent(f"none: the result is {estimate.value}, which is no number", clips, reference_clips)
         known = all(end is not None and math.isfinite(end) for end in (estimate.low, estimate.high))

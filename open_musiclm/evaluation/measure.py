@@ -14,7 +14,7 @@ from open_musiclm.audio import Sound
 
 Vectors = Float[Tensor, "_ _"]
 Measured = Mapping[str, Vectors]
-_NO_MATTER = {"_name_or_path": "", "transformers_version": ""}
+_IGNORED_KEYS = {"_name_or_path": "", "transformers_version": ""}
 
 
 @runtime_checkable
@@ -41,7 +41,7 @@ def identity_of(what: str, module: nn.Module | None = None) -> str:
         digest.update(repr(module).encode())
         for part in module.modules():
             if isinstance(config := getattr(part, "config", None), PretrainedConfig):
-                digest.update(json.dumps(config.to_dict() | _NO_MATTER, sort_keys=True, default=str).encode())
+                digest.update(json.dumps(config.to_dict() | _IGNORED_KEYS, sort_keys=True, default=str).encode())
         for name, tensor in sorted({**dict(module.named_buffers()), **dict(module.named_parameters())}.items()):
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

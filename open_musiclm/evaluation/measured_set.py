@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from open_musiclm.audio import Sound, read_sound, samples_of
-from open_musiclm.data.failures import named
+from open_musiclm.data.failures import as_sound_error
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
@@ -100,7 +100,7 @@ def _measured(
 
 
 def _read(path: Path, seconds: float | None) -> Sound:
-    with named(path):
+    with as_sound_error(path):
         sound = read_sound(path)
     if seconds is None:
         return sound

@@ -34,7 +34,7 @@ def evaluation_page(
     """The page as HTML."""
     body = [
         "<h1>Evaluation</h1>",
-        f"<p>{_said(reference, sets)}</p>",
+        f"<p>{_summary(reference, sets)}</p>",
         "<p>In brackets the 95 % interval, then the number of clips. ↓: lower is better, ↑: higher is.</p>",
         _table({REFERENCE: reference, **sets}),
         html_list("Warnings", warnings, "warning"),
@@ -55,7 +55,7 @@ def page(title: str, body: Sequence[str]) -> str:
     )
 
 
-def _said(reference: Comparison, sets: Mapping[str, Comparison]) -> str:
+def _summary(reference: Comparison, sets: Mapping[str, Comparison]) -> str:
     counts = ", ".join(f"<b>{html.escape(name)}</b> ({len(own.measured.clips)} clips)" for name, own in sets.items())
     folder = html.escape(str(reference.measured.folder))
     return f"{counts} against <b>{folder}</b> ({len(reference.measured.clips)} clips)."

@@ -16,8 +16,8 @@ from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, f
 from open_musiclm.evaluation.figures import Figure, Kind
 from open_musiclm.evaluation.measure import Measured, identity_of
 from open_musiclm.evaluation.measured_set import MeasuredSet
-from open_musiclm.metrics.classes import kl_divergence
 from open_musiclm.metrics.intervals import percentile_interval
+from open_musiclm.metrics.kl_divergence import kl_divergence
 
 _HZ, _WINDOW_SECONDS = 32000, 10
 _NOTE = "PaSST's classes, mean over pairs of clips of the same name, in nats"

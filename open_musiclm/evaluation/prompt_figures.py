@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from open_musiclm.evaluation.asked_prompts import AskedPrompts
+from open_musiclm.evaluation.clip_prompts import ClipPrompts
 from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.vectors import ClipVectors, sample_note, some_numbers
@@ -22,7 +22,7 @@ PROMPT_RECALL = Kind("prompt_recall_10", "prompt among the first 10", "higher", 
 SOUND_RANK = Kind("sound_rank", "rank of a prompt's clip, median", "lower", "the best of its clips among all clips")
 
 
-def adherence_figures(asked: AskedPrompts, whole: ClipVectors, resampling: Resampling) -> tuple[list[Figure], PerClip]:
+def adherence_figures(asked: ClipPrompts, whole: ClipVectors, resampling: Resampling) -> tuple[list[Figure], PerClip]:
     """CLAP score, and the ranks of prompts and clips among those of the set; in a large set the ranks of some."""
     rng = resampling.rng()
     if not asked.clips:
@@ -50,7 +50,7 @@ def adherence_figures(asked: AskedPrompts, whole: ClipVectors, resampling: Resam
     return figures, {name: _spread(*values, count) for name, values in of_each.items()}
 
 
-def cycle_figure(asked: AskedPrompts, whole: ClipVectors, resampling: Resampling) -> Figure:
+def cycle_figure(asked: ClipPrompts, whole: ClipVectors, resampling: Resampling) -> Figure:
     """MusicLM's cycle consistency: the CLAP score by the CLAP that the model itself was trained with."""
     if not asked.clips:
         return _without_prompts(CYCLE, asked)
@@ -58,7 +58,7 @@ def cycle_figure(asked: AskedPrompts, whole: ClipVectors, resampling: Resampling
     return _figure(CYCLE.noted(asked.note), scores, torch.mean, resampling.rng())
 
 
-def _without_prompts(kind: Kind, asked: AskedPrompts) -> Figure:
+def _without_prompts(kind: Kind, asked: ClipPrompts) -> Figure:
     return kind.absent(f"none: no clip has a prompt or caption{asked.note}", 0)
 
 

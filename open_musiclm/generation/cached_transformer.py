@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from open_musiclm.generation.packed_linear import PackedLinear
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
-from open_musiclm.models.position_bias import PositionTimes, bias_between_all, bias_by_time
+from open_musiclm.models.position_bias import PositionTimes, bias_by_time, pairwise_bias
 from open_musiclm.models.transformer import (
     CONVOLUTION_WIDTH,
     HEAD_DIM,
@@ -176,7 +176,7 @@ class CachedTransformer:
         """The bias among the first positions, a row for each of them and each head (heads vary fastest)."""
         time = key_mask.shape[1]
         distances = torch.arange(-max(self.prefix - 1, 0), time, device=key_mask.device)
-        bias = bias_between_all(self.position_bias(distances).t(), self.time_bias, times, time)
+        bias = pairwise_bias(self.position_bias(distances).t(), self.time_bias, times, time)
         return dense_bias(bias, key_mask, self.prefix).transpose(1, 2).flatten(1, 2)
 
 

@@ -47,7 +47,7 @@ class FlatGenerator(StageGenerator[FlatState]):
         frames: int,
         sampling: Sampling,
         rngs: Sequence[torch.Generator],
-        advanced: Callable[[int], None],
+        on_frame: Callable[[], None],
         negative: Ids | None = None,
     ) -> Int[Tensor, "batch frames quantizers"]:
         """See `StageGenerator.generate`. As in training, the end ids of the conditioning are present and masked."""
@@ -73,7 +73,7 @@ class FlatGenerator(StageGenerator[FlatState]):
             else:
                 decode_next()
             made.append(state.ids.clone())
-            advanced(1)
+            on_frame()
         return torch.stack(made, dim=1)
 
     def empty_state(self, batch: int, rows: int, capacity: int) -> FlatState:

@@ -49,7 +49,7 @@ class FramesGenerator(StageGenerator[FramesState]):
         frames: int,
         sampling: Sampling,
         rngs: Sequence[torch.Generator],
-        advanced: Callable[[int], None],
+        on_frame: Callable[[], None],
         negative: Ids | None = None,
     ) -> Int[Tensor, "batch frames quantizers"]:
         """See `StageGenerator.generate`."""
@@ -77,7 +77,7 @@ class FramesGenerator(StageGenerator[FramesState]):
                 decode_next()
             made.append(state.ids.clone())
             if step >= quantizers - 1:
-                advanced(1)
+                on_frame()
         return undelayed(torch.stack(made, dim=1), frames)
 
     def empty_state(self, batch: int, rows: int, capacity: int) -> FramesState:

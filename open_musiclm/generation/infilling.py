@@ -2,8 +2,8 @@
 
 The stages continue the tokens before the gap, as with an audio prompt. They are causal, so the tokens after the gap
 cannot guide them. Instead the semantic stage generates several candidates, and the one that gives the true tokens after
-the gap the highest likelihood is kept. The coarse stage is then conditioned on those true tokens too. How loud
-the sound around is, a model need not follow: it makes what it was trained on. So the new seconds are leveled.
+the gap the highest likelihood is kept. The coarse stage is then conditioned on those true tokens too. The
+model may not match the loudness of the surrounding sound, so the new seconds are leveled.
 """
 
 from collections.abc import Callable, Sequence

@@ -100,7 +100,7 @@ class GenerationSession:
     def stream(self, audio_prompt: Sound | None = None) -> Iterator[Float[Tensor, "batch samples"]]:
         """Chunks of new music; an audio prompt comes first, and the new music continues it."""
         given = self.prompt_tokens(audio_prompt)
-        yield from self.finish(self.coarse_track(given), given, audio_prompt)
+        yield from self.decode_stream(self.coarse_track(given), given, audio_prompt)
 
     def stream_from(
         self, given: PromptTokens, semantic: Int[Tensor, "batch time 1"], ticks: int
@@ -110,7 +110,7 @@ class GenerationSession:
         known = PromptTokens(ticks, {**given.tokens, "semantic": semantic})
         track = self._track("semantic", None, known, self._semantic_end(given))
         coarse = self._track("coarse", track, given, self._coarse_end(given))
-        yield from self.finish(coarse, given, None)
+        yield from self.decode_stream(coarse, given, None)
 
     def waves(self, audio_prompt: Sound | None = None) -> Float[Tensor, "batch samples"]:
         """All of `stream`, on the CPU."""
@@ -129,7 +129,7 @@ class GenerationSession:
         if first_stage == "coarse":
             semantic = EncodedTrack(tokens.semantic, len(self.requests))
             coarse = self._track("coarse", semantic, nothing, self._coarse_end(nothing))
-        yield from self.finish(coarse, nothing, None)
+        yield from self.decode_stream(coarse, nothing, None)
 
     def prompt_tokens(self, audio_prompt: Sound | None) -> PromptTokens:
         """The tokens of the last seconds of an audio prompt: the context of the first semantic window."""
@@ -151,7 +151,7 @@ class GenerationSession:
         semantic = self._track("semantic", None, given, self._semantic_end(given))
         return self._track("coarse", semantic, given, self._coarse_end(given))
 
-    def finish(
+    def decode_stream(
         self, coarse: Track, given: PromptTokens, audio_prompt: Sound | None
     ) -> Iterator[Float[Tensor, "batch _"]]:
         """The audio prompt, if any, then chunks that add up to exactly `config.duration`, decoded from coarse and fine

@@ -76,12 +76,12 @@ class StageGenerator(ABC, Generic[State]):
         frames: int,
         sampling: Sampling,
         rngs: Sequence[torch.Generator],
-        advanced: Callable[[int], None],
+        on_frame: Callable[[], None],
         negative: Ids | None = None,
     ) -> Int[Tensor, "batch frames quantizers"]:
         """The `frames` frames that follow `context`, in a window that starts where `context` starts.
 
-        Request b uses `rngs[b]`, whatever the batch. Calls `advanced(1)` after every frame. Guidance moves away from
+        Request b uses `rngs[b]`, whatever the batch. Calls `on_frame` after every frame. Guidance moves away from
         the CLAP tokens `negative`; by default from the unconditional prediction.
         """
 

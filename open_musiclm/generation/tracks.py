@@ -106,7 +106,7 @@ class GeneratedTrack:
         self._planned = list(reversed(split_windows(windows, inputs.clap.starts)))
         self._device = prompt_tokens.device
         self._made = prompt_tokens.cpu()
-        self._advanced = partial(_advance, progress, generator.name, self.stream)
+        self._on_frame = partial(_advance_a_frame, progress, generator.name, self.stream)
 
     def tokens(self, start: int, end: int) -> Tokens:
         """The tokens of ticks [start, end); generates the windows up to there first."""
@@ -121,12 +121,12 @@ class GeneratedTrack:
             if inputs.source is not None:
                 conditioning.append(inputs.source.tokens(window.start, window.start + inputs.window))
             made = self.generator.generate(
-                conditioning, context, frames, inputs.sampling, inputs.rngs, self._advanced, inputs.negative
+                conditioning, context, frames, inputs.sampling, inputs.rngs, self._on_frame, inputs.negative
             )
             self._made = torch.cat((self._made, made.cpu()), dim=1)
         return self._made[:, first:last].to(self._device)
 
 
-def _advance(progress: Progress, stage: StageName, stream: TokenStream, frames: int) -> None:
+def _advance_a_frame(progress: Progress, stage: StageName, stream: TokenStream) -> None:
     assert stream.frame_hz is not None
-    progress.advance(stage, frames / stream.frame_hz)
+    progress.advance(stage, 1 / stream.frame_hz)

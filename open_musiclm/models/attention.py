@@ -1,7 +1,8 @@
 """Attention over positions with a bias and a key mask: one product for all heads.
 
-With four dimensions torch has kernels for it on a GPU that never hold the scores of all pairs in float32, forward or
-backward, and that learn the bias. The bias itself, a number for each pair of an example, is made once for all blocks.
+Tensors have four dimensions, so that torch uses fused GPU kernels. These never store the scores of all pairs in
+float32, forward or backward, and they give the bias a gradient. The bias, a number for each pair of positions, is made
+once for all blocks.
 """
 
 from collections.abc import Callable

@@ -19,10 +19,10 @@ from open_musiclm.models.stages import load_stage
 def write_average(
     name: StageName, config: ModelConfig, paths: Sequence[Path], shares: Sequence[float], output: Path
 ) -> None:
-    """Writes the weighted mean of the weights of stage `name` at `paths`, own or released.
+    """Writes the weighted mean of the weights of stage `name` at `paths`, this project's or released ones.
 
-    Guidance needs condition dropout in the training of all of them, so the file has the config of the weights with the
-    least of it. `shares` are at least 0, one for each path, and are divided by their sum. Raises UserError.
+    The file gets the config with the lowest condition dropout: guidance needs it in the training of all of them.
+    `shares` are at least 0, one for each path, and are divided by their sum. Raises UserError.
     """
     check_new_output(output)
     if len(paths) < 2:

@@ -15,33 +15,33 @@ _STEP = 0x9E3779B9 - (1 << 32)  # the golden ratio: far apart for numbers that l
 Seeds = Int32[Tensor, "batch"]
 
 
-def mixed(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
-    """Whole numbers that look like uniform ones, each a function of its place's `x` alone."""
+def hash32(x: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
+    """A hash of each element: whole numbers of 32 bits that look uniform."""
     x = (x ^ _shifted(x, 16)) * _FIRST
     x = (x ^ _shifted(x, 15)) * _SECOND
     return x ^ _shifted(x, 16)
 
 
-def derived(seeds: Seeds, number: int) -> Seeds:
+def derive_seeds(seeds: Seeds, number: int) -> Seeds:
     """Other seeds of the same examples, for purpose or layer `number`."""
-    return mixed(seeds * _STEP + (number + 1))
+    return hash32(seeds * _STEP + (number + 1))
 
 
-def noise(seeds: Seeds, count: int) -> Int32[Tensor, "batch count"]:
+def random_int32(seeds: Seeds, count: int) -> Int32[Tensor, "batch count"]:
     """`count` uniform whole numbers of 32 bits for every example."""
     places = torch.arange(count, dtype=torch.int32, device=seeds.device)
-    return mixed(seeds.unsqueeze(1) + mixed(places * _STEP))
+    return hash32(seeds.unsqueeze(1) + hash32(places * _STEP))
 
 
 def uniform(seeds: Seeds, count: int) -> Float[Tensor, "batch count"]:
     """`count` uniform numbers from 0 to 1 for every example."""
-    return noise(seeds, count).float() / 2**32 + 0.5
+    return random_int32(seeds, count).float() / 2**32 + 0.5
 
 
-def kept(seeds: Seeds, time: int, channels: int, share: float) -> Bool[Tensor, "batch time channels"]:
+def keep_mask(seeds: Seeds, time: int, channels: int, share: float) -> Bool[Tensor, "batch time channels"]:
     """True for a `share` of all places at random."""
-    rows = noise(seeds, time).unsqueeze(2)
-    columns = mixed(torch.arange(1, channels + 1, dtype=torch.int32, device=seeds.device) * _STEP)
+    rows = random_int32(seeds, time).unsqueeze(2)
+    columns = hash32(torch.arange(1, channels + 1, dtype=torch.int32, device=seeds.device) * _STEP)
     x = (rows ^ columns) * _FIRST
     return (x ^ _shifted(x, 15)).mul_(_SECOND) < round((share - 0.5) * 2**32)
 
@@ -60,7 +60,7 @@ class ExampleDropout(nn.Module):
         if not self.training or self.probability == 0 or seeds is None:
             return x
         share = 1 - self.probability
-        return torch.where(kept(seeds, x.shape[1], x.shape[2], share), x * (1 / share), 0)
+        return torch.where(keep_mask(seeds, x.shape[1], x.shape[2], share), x * (1 / share), 0)
 
 
 def _shifted(x: Int32[Tensor, "*shape"], bits: int) -> Int32[Tensor, "*shape"]:

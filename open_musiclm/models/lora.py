@@ -15,12 +15,12 @@ from open_musiclm.checkpoints.adapters import Adapter
 from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError
-from open_musiclm.models.example_rng import ExampleDropout, Seeds, derived
+from open_musiclm.models.example_rng import ExampleDropout, Seeds, derive_seeds
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.transformer import Block
 
 _NAME = "default"  # peft's name of the one adapter
-_SEEDS = 1 << 18  # what derives the seeds of a layer's dropout; see models/stages.py for those below
+_SEEDS = 1 << 18  # the number that derive_seeds gets for a layer's dropout; see models/stages.py for those below
 _MATRICES = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
 _SHOWN = 3
 
@@ -106,8 +106,7 @@ def _pairs(
     adapter: Adapter, modules: Mapping[str, nn.Module], stage: str, base: object
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Both matrices of each layer of an adapter. Raises UserError if they fit no such layers."""
-    if adapter.stage != stage:
-        adapter.check_base(stage, "", str(base))  # type: ignore[arg-type] # it says which stage it is of
+    adapter.check_stage(stage, str(base))
     found: dict[str, dict[int, Tensor]] = {}
     problems = []
     for name, tensor in adapter.tensors.items():
@@ -162,7 +161,7 @@ class _SeededDropout(nn.Module):
         self.seeds: Seeds | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(x, None if self.seeds is None else derived(self.seeds, _SEEDS + self.number))
+        return self.dropout(x, None if self.seeds is None else derive_seeds(self.seeds, _SEEDS + self.number))
 
 
 def _add_dropout(stage: Stage, probability: float) -> None:

@@ -104,11 +104,11 @@ class ConditioningTimeBias(nn.Module):
         return -self.slopes()[:, None, None] * frames
 
 
-def between_all(by_distance: Float[Tensor, "heads distances"], time: int) -> Float[Tensor, "heads time time"]:
+def toeplitz_bias(by_distance: Float[Tensor, "heads distances"], time: int) -> Float[Tensor, "heads time time"]:
     """The bias from each of `time` queries to each key, out of that at the distances -ahead, -ahead + 1, ... time - 1.
 
-    Keys further ahead get what those at -ahead get. Each row is the one before it, moved by one position: views, whose
-    gradient is a sum, where an index would cost a GPU a sort of all pairs.
+    Keys further ahead share the bias of distance -ahead. The matrix is Toeplitz and made of views: indexing would make
+    a GPU sort all pairs in the backward pass.
     """
     further = by_distance[:, :1].expand(-1, max(2 * time - 1 - by_distance.shape[1], 0))
     falling = torch.cat((further, by_distance), dim=1)[:, 1 - 2 * time :].flip(1)
@@ -122,13 +122,13 @@ def bias_by_time(
     return None if time_bias is None else time_bias(times.frames_between(queries, keys))
 
 
-def bias_between_all(
+def pairwise_bias(
     by_distance: Float[Tensor, "heads distances"],
     time_bias: ConditioningTimeBias | None,
     times: PositionTimes,
     time: int,
 ) -> Float[Tensor, "heads time time"]:
     """The bias from each of the first `time` positions to each, by distance and, in a stage that has it, by time."""
-    bias = between_all(by_distance, time)
+    bias = toeplitz_bias(by_distance, time)
     by_time = bias_by_time(time_bias, times, torch.arange(time, device=bias.device), time)
     return bias if by_time is None else bias + by_time

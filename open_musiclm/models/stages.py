@@ -12,7 +12,7 @@ from torch.nn import functional
 from open_musiclm.checkpoints import Weights, load_into, load_weights
 from open_musiclm.config import AcousticConfig, ModelConfig, StageName, TransformerConfig
 from open_musiclm.errors import UserError
-from open_musiclm.models.example_rng import Seeds, derived, noise
+from open_musiclm.models.example_rng import Seeds, derive_seeds, random_int32
 from open_musiclm.models.flat_layout import FlatLayout
 from open_musiclm.models.frames_layout import FramesLayout
 from open_musiclm.models.scheduled_sampling import sampled_frames, sampled_tokens
@@ -20,7 +20,7 @@ from open_musiclm.models.token_layout import PADDING, Ids, TokenLayout
 from open_musiclm.tokens import TokenStream, stage_streams
 
 FORGETFUL_MASK_SHARE = 0.15
-_CONDITION = 1 << 16  # what derives the seeds of condition dropout; blocks have the numbers below
+_CONDITION = 1 << 16  # the number that derive_seeds gets for condition dropout; blocks have the numbers below
 
 
 class StageLoss(NamedTuple):  # a tuple, for FSDP2 looks for the tensors of a module's output
@@ -199,7 +199,7 @@ def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
 
 def forgetful_mask(seeds: Seeds, positions: int) -> Bool[Tensor, "batch positions"]:
     """The positions that are hidden in training: 15% of every example's at random, never the first."""
-    order = noise(seeds, positions)
+    order = random_int32(seeds, positions)
     order[:, 0] = torch.iinfo(order.dtype).min
     chosen = order.topk(min(int(positions * FORGETFUL_MASK_SHARE), positions - 1), dim=1).indices
     return torch.zeros(order.shape, dtype=torch.bool, device=seeds.device).scatter(1, chosen, True)
@@ -207,4 +207,4 @@ def forgetful_mask(seeds: Seeds, positions: int) -> Bool[Tensor, "batch position
 
 def dropped_conditions(seeds: Seeds, share: float) -> Bool[Tensor, "batch 1"]:
     """True for a `share` of the examples at random: those that are trained without their conditioning."""
-    return noise(derived(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)
+    return random_int32(derive_seeds(seeds, _CONDITION), 1) < round((share - 0.5) * 2**32)

@@ -12,14 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 from open_musiclm.config import TransformerConfig
 from open_musiclm.models.attention import Attend, DenseAttention, dense_bias
-from open_musiclm.models.example_rng import ExampleDropout, Seeds, derived
+from open_musiclm.models.example_rng import ExampleDropout, Seeds, derive_seeds
 from open_musiclm.models.position_bias import (
     ConditioningTimeBias,
     ContinuousPositionBias,
     NoPositionBias,
     PositionTimes,
     T5PositionBias,
-    bias_between_all,
+    pairwise_bias,
 )
 
 HEAD_DIM = 64
@@ -168,7 +168,7 @@ class Transformer(nn.Module):
             key_mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         attend = self._attend(key_mask, times)
         for number, block in enumerate(self.blocks):
-            own = None if seeds is None else derived(seeds, number)
+            own = None if seeds is None else derive_seeds(seeds, number)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, attend, seeds=own, use_reentrant=False)
             else:
@@ -183,7 +183,7 @@ class Transformer(nn.Module):
     def _attend(self, key_mask: Bool[Tensor, "batch time"], times: PositionTimes) -> Attend:
         """How the blocks attend over whole sequences."""
         time, precision = key_mask.shape[1], products_precision(key_mask.device)
-        bias = bias_between_all(self._bias_by_distance(time), self.time_bias, times, time)
+        bias = pairwise_bias(self._bias_by_distance(time), self.time_bias, times, time)
         # in the precision of the products from here on, once for all blocks
         return DenseAttention(dense_bias(bias.to(precision), key_mask, self.non_causal_prefix_size))
 

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig
-from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.mert import SemanticTokenizer
@@ -47,11 +46,7 @@ class MusicTokenizer:
         semantic = SemanticTokenizer.load(kmeans_path, config, device, trust_remote_code)
         codec = Codec.load(config, device)
         clap = Clap.load(config, device)
-        if quantizer.dim != clap.embedding_dim:
-            raise UserError(
-                f"{rvq_path}: quantizes embeddings of {quantizer.dim} numbers, the config's CLAP has "
-                f"{clap.embedding_dim}; train one with scripts/train_clap_rvq.py"
-            )
+        quantizer.check_fits(clap.embedding_dim, rvq_path)
         return cls(clap, quantizer, semantic, codec)
 
     @property

@@ -33,7 +33,7 @@ class ClapQuantizer(nn.Module):
 
     @classmethod
     def load(cls, path: Path, config: ModelConfig, device: torch.device) -> "ClapQuantizer":
-        """A trained quantizer from an own or a released checkpoint. Raises UserError."""
+        """A trained quantizer from a checkpoint of this project or a released one. Raises UserError."""
         weights = load_weights(path, "clap_rvq")
         if _FIRST_CODEBOOK not in weights.tensors:
             raise UserError(f"{weights.path}: holds no codebook ({_FIRST_CODEBOOK} is missing)")
@@ -42,6 +42,14 @@ class ClapQuantizer(nn.Module):
         if not quantizer.trained:
             raise UserError(f"{weights.path}: its codebooks were never trained; run scripts/train_clap_rvq.py first")
         return quantizer.to(device)
+
+    def check_fits(self, embedding_dim: int, path: Path | None) -> None:
+        """Raises UserError if CLAP's embeddings have another size; `path` is where this quantizer was loaded from."""
+        if self.dim != embedding_dim:
+            raise UserError(
+                f"{path}: quantizes embeddings of {self.dim} numbers, the config's CLAP has {embedding_dim}; "
+                "train one with scripts/train_clap_rvq.py"
+            )
 
     @property
     def trained(self) -> bool:

@@ -66,8 +66,7 @@ class ClapRvqTrainer(Trainer[SoundBatch]):
             )
         embeddings = self._validation_embeddings
         tokens = self.quantizer.encode(embeddings)
-        codebooks = self.quantizer.residual_vq.codebooks
-        quantized = sum(codebook[column] for codebook, column in zip(codebooks, tokens.unbind(-1), strict=True))
+        codebooks, quantized = self.quantizer.residual_vq.codebooks, self.quantizer.decode(tokens)
         sums = torch.stack(((quantized - embeddings).square().sum(), embeddings.new_tensor(embeddings.numel())))
         error, count = all_reduce(sums).tolist()
         used = torch.zeros(codebooks.shape[:2], device=embeddings.device).scatter(1, tokens.t(), 1.0)

@@ -16,7 +16,7 @@ from open_musiclm.config import TrainerConfig
 from open_musiclm.data.example_order import ExampleSampler, random_generator
 from open_musiclm.data.failures import SoundFailure
 from open_musiclm.data.sound_dataset import SoundBatch
-from open_musiclm.data.workers import DEATHS, is_death, leave_signals_to_parent, opened
+from open_musiclm.data.workers import DEATHS, batches_of, is_death, leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.trainer import IndexedBatch
@@ -102,7 +102,7 @@ class ValidationSet:
 
     def _after(self, taken: int) -> Iterator[Any]:
         assert self.data.validation is not None
-        return opened(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
+        return batches_of(_loader(self.data, self.data.validation, _Listed(self._own[taken * self.data.batch_size :])))
 
 
 def validation_positions(examples: int, most: int | None, seed: int) -> list[int]:
@@ -116,7 +116,7 @@ def _training_batches(data: TrainingData, place: tuple[int, int], first: int, ta
     """The endless batches of process `place[0]` of `place[1]`, after `taken` of those from example `first` on."""
     index, processes = place
     position = first + taken * data.batch_size * processes
-    return opened(_loader(data, data.training, ExampleSampler(position, data.batch_size, index, processes)))
+    return batches_of(_loader(data, data.training, ExampleSampler(position, data.batch_size, index, processes)))
 
 
 class _Batches:

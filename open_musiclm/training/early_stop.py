@@ -5,7 +5,7 @@ import math
 from open_musiclm.config.fields import NonNegativeInt
 from open_musiclm.config.json_files import Section
 
-_RISE = 1.01  # of the validation loss over its lowest, that is no noise
+_RISE = 1.01  # of the validation loss over its lowest; a smaller one may be noise
 _VALIDATIONS = 2  # in a row that have to show it
 
 

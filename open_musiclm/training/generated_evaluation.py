@@ -101,7 +101,7 @@ class StageEvaluator:
         """The last sequence, sampled at temperature 1 from the others; `number` is that of the batch's last."""
         rngs = [sample_rng(self.seed, "", number - place, generator.name) for place in range(len(ids[0]))]
         empty, frames = ids[-1][:, :0], ids[-1].shape[1]
-        return generator.generate(ids[:-1], empty, frames, Sampling(), rngs, lambda frames: None)
+        return generator.generate(ids[:-1], empty, frames, Sampling(), rngs, lambda: None)
 
     def _waves(self, stage: Stage, ids: list[Ids]) -> Float[Tensor, "batch samples"]:
         acoustic = acoustic_ids(stage.sequences, ids)
@@ -116,4 +116,4 @@ class StageEvaluator:
         rngs = [sample_rng(self.seed, "", place, "coarse") for place in range(len(clap))]
         empty = clap.new_zeros(len(clap), 0, streams["coarse"].quantizers)
         frames = streams["coarse"].frames(seconds)
-        return self.coarse.generate(conditioning, empty, frames, Sampling(), rngs, lambda frames: None)
+        return self.coarse.generate(conditioning, empty, frames, Sampling(), rngs, lambda: None)

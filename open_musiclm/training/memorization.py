@@ -65,7 +65,7 @@ def continued_share(stage: Stage, ids: Sequence[Ids]) -> float:
     half = tokens.shape[1] // 2
     rngs = [torch.Generator() for _ in range(len(tokens))]  # greedy decoding ignores them
     made = stage_generator(stage).generate(
-        conditioning, tokens[:, :half], tokens.shape[1] - half, Sampling(temperature=0), rngs, lambda _: None
+        conditioning, tokens[:, :half], tokens.shape[1] - half, Sampling(temperature=0), rngs, lambda: None
     )
     return float((made == tokens[:, half:]).float().mean())
 

@@ -26,7 +26,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.training import run_folder
 from open_musiclm.training.checkpointing import find_checkpoint, read_state, results_folder_of
 from open_musiclm.training.options import RunOptions
-from open_musiclm.training.run_folder import Claim
+from open_musiclm.training.run_folder import FolderClaim
 from open_musiclm.training.tracking import check_tracker, log_in, tracker_options
 
 # of all processes, while the main one writes a checkpoint or generates for `evaluate_every`; NCCL's own is ten minutes
@@ -57,7 +57,7 @@ class Run:
     checkpoint: Path | None
     configs: tuple[Section, Section]
     facts: Mapping[str, Any]
-    claim: Claim | None
+    claim: FolderClaim | None
 
     @classmethod
     def begin(
@@ -68,11 +68,11 @@ class Run:
         seed: int,
         precision: TrainingPrecision = "float32",
         batches_per_step: int = 1,
-        products: Iterable[str] = (),
+        outputs: Iterable[str] = (),
     ) -> "Run":
         """Checks the options, seeds everything, so that models can be built, and locks the results folder.
 
-        Nothing else is written or removed yet. `products` are names of files that this kind of run writes there beside
+        Nothing else is written or removed yet. `outputs` are names of files that this kind of run writes there beside
         what every run does. Raises UserError.
         """
         check_tracker(options.log_with)
@@ -95,7 +95,7 @@ class Run:
             log_in(options.log_with)
             step = None if checkpoint is None else read_state(checkpoint).step
             in_place = checkpoint is not None and results_folder_of(checkpoint) == folder.resolve()
-            claim = Claim(folder, step if in_place else None, options.overwrite, products)
+            claim = FolderClaim(folder, step if in_place else None, options.overwrite, outputs)
         accelerator.wait_for_everyone()  # no other process may write there before it is checked
         return cls(accelerator, options, folder, checkpoint, (model_config, training_config), facts, claim)
 

@@ -34,16 +34,16 @@ _LEFTOVERS = (LOCK_NAME, STATISTICS_NAME, f"{STATISTICS_NAME}-journal")
 _OPTION = "--results_folder "
 
 
-class Claim:
+class FolderClaim:
     """The results folder of a run that is about to start: checked, and locked until `release`.
 
     `step` is the step that the run resumes from in this same folder, None for any other run. Raises UserError if the
     folder has files that the run may not replace, or another run writes there.
     """
 
-    def __init__(self, folder: Path, step: int | None, overwrite: bool, products: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, step: int | None, overwrite: bool, outputs: Iterable[str] = ()) -> None:
         self.folder, self.step = folder, step
-        self._replaced = (*_WRITTEN, *products)
+        self._replaced = (*_WRITTEN, *outputs)
         self._begun = False
         self._lock = FolderLock(folder, called=_OPTION)
         try:
@@ -51,7 +51,7 @@ class Claim:
             if step is None:
                 self._check_new(overwrite)
             else:
-                self._check_going_on(step, overwrite)
+                self._check_resumable(step, overwrite)
         except BaseException:
             self.release()
             raise
@@ -60,7 +60,7 @@ class Claim:
         """Removes the files of an earlier run, or those after `step`; files of other names stay."""
         self._begun = True
         if self.step is not None:
-            _forget_after(self.folder, self.step)
+            _remove_after(self.folder, self.step)
             return
         for name in self._replaced:
             _remove(self.folder / name)
@@ -87,7 +87,7 @@ class Claim:
                 f"of a run; choose another, or remove {', '.join(removed)} there yourself"
             )
 
-    def _check_going_on(self, step: int, overwrite: bool) -> None:
+    def _check_resumable(self, step: int, overwrite: bool) -> None:
         later = [saved for saved in saved_steps(self.folder) if saved > step]
         if later and not overwrite:
             raise UserError(
@@ -98,7 +98,7 @@ class Claim:
         _log_lines(self.folder / LOG_NAME)
 
 
-def _forget_after(folder: Path, step: int) -> None:
+def _remove_after(folder: Path, step: int) -> None:
     """Removes what was written after `step`, and unfinished files of a killed run."""
     remove_unfinished(folder)
     for saved in saved_steps(folder):
@@ -107,7 +107,7 @@ def _forget_after(folder: Path, step: int) -> None:
     best = folder / CHECKPOINTS_FOLDER / BEST_NAME
     if not 0 < _best_step(best) <= step:  # the next checkpoint writes it again
         _remove(best)
-    _forget_lines_after(folder / LOG_NAME, step)
+    _remove_lines_after(folder / LOG_NAME, step)
 
 
 def describe(folder: Path, model_config: Section, training_config: Section, facts: Mapping[str, Any]) -> None:
@@ -201,7 +201,7 @@ def _log_lines(path: Path) -> list[bytes]:
         raise UserError(f"{path}: cannot read this log: {error.strerror}; remove it and try again") from error
 
 
-def _forget_lines_after(path: Path, step: int) -> None:
+def _remove_lines_after(path: Path, step: int) -> None:
     """Drops the log lines after `step`, a truncated last line, and lines that are not valid."""
     kept = [line for line in _log_lines(path) if _step_of(line) <= step]
     if path.exists():

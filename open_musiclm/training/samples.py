@@ -1,4 +1,4 @@
-"""Waves of a validation batch as files, for the ear."""
+"""Waves of a validation batch as files, to listen to."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -6,7 +6,7 @@ from pathlib import Path
 from open_musiclm.audio import SoundError, find_sounds, sound_info
 from open_musiclm.config.augment import AugmentConfig
 from open_musiclm.data.crops import Crop
-from open_musiclm.data.failures import SoundFailure, named
+from open_musiclm.data.failures import SoundFailure, as_sound_error
 from open_musiclm.data.sound_dataset import SoundDataset, collate_sounds
 from open_musiclm.data.split import split_folder
 from open_musiclm.data.statistics import StatisticsCache
@@ -44,7 +44,7 @@ def sound_data(
 def _failure(path: Path) -> SoundFailure | None:
     """Why a file cannot be opened, if it cannot."""
     try:
-        with named(path):
+        with as_sound_error(path):
             sound_info(path)
     except SoundError as error:
         return SoundFailure(path, str(error))

@@ -14,7 +14,7 @@ from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.prompted_sounds import PromptedBatch
 from open_musiclm.data.sound_dataset import SoundBatch
-from open_musiclm.devices import products_in
+from open_musiclm.devices import matmul_autocast
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.models.stages import Ids, Stage, StageLoss
@@ -193,7 +193,7 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
 
     def _run(self, module: nn.Module, ids: list[Ids], seeds: Seeds | None = None) -> StageLoss:
         """The stage's loss, its products in the run's precision."""
-        with products_in(self.config.precision, self.accelerator.device):
+        with matmul_autocast(self.config.precision, self.accelerator.device):
             return module(ids, self.config.cross_entropy_loss_weights, seeds)
 
     def _placeholder(self) -> list[Ids]:

@@ -2,12 +2,16 @@
 
 The step runs on torch's fake tensors, which have shapes and types and no numbers. For a CPU the whole step runs, and
 the bytes of all living tensors are counted. For a GPU, which need not be there, the forward pass runs with the types
-of its precision, and the result is an upper estimate: all that is kept for the backward pass, and once more
-what the part that keeps most (a block, or the logits with their loss) keeps, for its gradients, and the gradient of
-the largest weight before it is added to that of the batches before. With checkpointing
-blocks keep only their inputs, one of them all, and autocast its copies of weights. Attention keeps queries, keys,
-values, its output and a number for each query; its bias, a number for each pair of positions, is there once for all
-blocks, and twice more as its gradient. Not counted: the CUDA context and libraries' own buffers.
+of its precision, and the result is an upper estimate, the sum of
+
+- all tensors saved for the backward pass;
+- those of the part that saves most (a block, or the logits with their loss) once more, for its gradients;
+- the gradient of the largest weight, before it is added to that of the batches before.
+
+With checkpointing, blocks save only their inputs, except one block that saves everything, and autocast saves its copies
+of weights. Attention saves queries, keys, values, its output and a number for each query. Its bias, a number for each
+pair of positions, is stored once for all blocks, and twice more as its gradient. Not counted: the CUDA context and
+libraries' own buffers.
 """
 
 import weakref

@@ -62,7 +62,7 @@ def train_stage(
         config.seed,
         config.precision,
         config.grad_accum_every,
-        products=(MEMORIZATION_NAME,),
+        outputs=(MEMORIZATION_NAME,),
     ) as run:
         accelerator = run.accelerator
         stage, file = starting_stage(config, model_config, fine_tune_from, run.checkpoint, accelerator.device)

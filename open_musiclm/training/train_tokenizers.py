@@ -63,8 +63,8 @@ def train_hubert_kmeans(
     Returns the file written, None in all processes but the main one. Raises UserError.
     """
     config = require(training_config, "hubert_kmeans_trainer_cfg", HubertKmeansTrainerConfig)
-    products = [weights_name("hubert_kmeans")]
-    with Run.begin(options, model_config, training_config, config.seed, products=products) as run:
+    outputs = [weights_name("hubert_kmeans")]
+    with Run.begin(options, model_config, training_config, config.seed, outputs=outputs) as run:
         check_enough_frames(find_sounds(Path(config.folder)), model_config)
         data = sound_data(
             Path(config.folder),

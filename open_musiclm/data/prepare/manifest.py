@@ -19,14 +19,14 @@ from open_musiclm.files import atomic_write
 from open_musiclm.text_files import read_lines
 
 MANIFEST_NAME = "manifest.jsonl"
-Side = Literal["train", "valid"]
+Split = Literal["train", "valid"]
 
 
 class ManifestHeader(Section):
     """The first line: the options, and the split of each group of sources."""
 
     options: dict[str, Any]
-    groups: dict[str, Side]
+    groups: dict[str, Split]
 
 
 class ClipLine(Section):
@@ -67,7 +67,7 @@ class Manifest:
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.path = folder / MANIFEST_NAME
         self.lines: dict[str, SourceLine] = {}
-        self.groups: dict[str, Side] = {}
+        self.groups: dict[str, Split] = {}
         self._options = json.loads(json.dumps(dict(options)))
         if self.path.exists():
             self._read()
@@ -77,7 +77,7 @@ class Manifest:
                 "overwritten: name a new folder"
             )
 
-    def begin(self, groups: Mapping[str, Side]) -> None:
+    def begin(self, groups: Mapping[str, Split]) -> None:
         """Writes the first line again, with further groups, and drops a truncated last line."""
         self.groups = dict(sorted({**groups, **self.groups}.items()))
         making = ManifestHeader(options=self._options, groups=self.groups)

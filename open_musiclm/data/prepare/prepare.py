@@ -20,7 +20,7 @@ from open_musiclm.data.captions import captions_of
 from open_musiclm.data.crop_preparation import stored_name
 from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.prepare.audio_fingerprints import FingerprintIndex
-from open_musiclm.data.prepare.manifest import ClipLine, Manifest, Side, SourceLine, encoded
+from open_musiclm.data.prepare.manifest import ClipLine, Manifest, SourceLine, Split, encoded
 from open_musiclm.data.prepare.sources import ClipOptions, Source, examine, write_clips
 from open_musiclm.data.split import TRAINING_FOLDER, VALIDATION_FOLDER, split
 from open_musiclm.data.workers import leave_signals_to_parent
@@ -224,7 +224,7 @@ def _groups(paths: Mapping[str, Path], options: PrepareOptions) -> dict[str, str
     return {name: artist_of(path) or folders[name] for name, path in paths.items()}
 
 
-def _sides(groups: set[str], options: PrepareOptions, are_further: bool) -> dict[str, Side]:
+def _sides(groups: set[str], options: PrepareOptions, are_further: bool) -> dict[str, Split]:
     """The split of each group: a share of the groups is for validation; a single group is for training.
 
     New groups of an existing folder do not change the split of others.

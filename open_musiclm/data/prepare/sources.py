@@ -21,7 +21,7 @@ from open_musiclm.audio import (
     sound_info,
     write_wave,
 )
-from open_musiclm.data.failures import named
+from open_musiclm.data.failures import as_sound_error
 from open_musiclm.data.prepare.audio_fingerprints import (
     FINGERPRINT_HZ,
     FINGERPRINT_SECONDS,
@@ -81,7 +81,7 @@ class Clip:
 def examine(path: Path, options: ClipOptions) -> Source:
     """Decodes a file once."""
     try:
-        with named(path):
+        with as_sound_error(path):
             info = sound_info(path)
             segments = _segments(path, info, options.seconds)
             if not segments:

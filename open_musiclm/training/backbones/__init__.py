@@ -1,1 +1,1 @@
-"""Training of the frozen models: EnCodec, CLAP and MERT."""
+"""Training of the frozen models: codecs, decoders, CLAP and MERT."""

@@ -14,7 +14,7 @@ from transformers import ClapFeatureExtractor, ClapModel, RobertaTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.config.backbones import ClapTrainerConfig
-from open_musiclm.devices import products_in
+from open_musiclm.devices import matmul_autocast
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.training.backbones.batch_norm import normalise_over_all
 from open_musiclm.training.backbones.captioned_sounds import CaptionedBatch
@@ -146,7 +146,7 @@ class ClapTrainer(BackboneTrainer[CaptionedBatch]):
         load_pretrained_weights(self.model, directory, "CLAP")
 
     def _products(self) -> torch.autocast:
-        return products_in(self.config.precision, self.accelerator.device)
+        return matmul_autocast(self.config.precision, self.accelerator.device)
 
     def _tokens(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         tokens = self.tokenizer(

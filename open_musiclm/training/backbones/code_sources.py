@@ -15,7 +15,7 @@ from tqdm import tqdm
 from open_musiclm.audio import SoundError, read_window, sound_info
 from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.data.crops import Crop, cut
-from open_musiclm.data.failures import SoundFailure, named
+from open_musiclm.data.failures import SoundFailure, as_sound_error
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.files import atomic_write
 from open_musiclm.tokenizers.codec import Codec
@@ -24,7 +24,7 @@ _BLOCK_SECONDS = 30  # encoded at once, so that hours fit into memory
 _CODE_TYPE = np.int32
 
 
-class KeptCodes:
+class CachedCodes:
     """Codes of whole sound files in a folder of .npy files, named by the file's path, size and time and by the codec.
 
     `paths` are the files with codes, in order, `failures` those that cannot be encoded.
@@ -75,7 +75,7 @@ class KeptCodes:
     def _encode(self, path: Path) -> None:
         """Writes the codes of a file; one that fails has none."""
         try:
-            with named(path):
+            with as_sound_error(path):
                 codes = self._codes(path)
         except SoundError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -113,7 +113,7 @@ class KeptCodes:
         return self.folder / f"{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:24]}.npy"
 
 
-class StoredCodes:
+class TokenStoreCodes:
     """The acoustic tokens of a token store, with its sound files."""
 
     def __init__(self, store: TokenStore, sounds: Path, output_hz: int) -> None:

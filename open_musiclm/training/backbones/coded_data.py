@@ -14,20 +14,20 @@ from open_musiclm.data.token_dataset import split_rows
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
-from open_musiclm.training.backbones.code_sources import KeptCodes, StoredCodes
+from open_musiclm.training.backbones.code_sources import CachedCodes, TokenStoreCodes
 from open_musiclm.training.backbones.coded_sounds import CodedSounds, CodeSource, collate_coded
 from open_musiclm.training.backbones.vocos import VocosTrainer
 from open_musiclm.training.data_stream import TrainingData
 
 
-def kept_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerator) -> TrainingData:
+def cached_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerator) -> TrainingData:
     """Crops of the files below `folder`, some of them for validation (see `split_folder`).
 
     Codes that are not kept yet are computed first. Raises UserError.
     """
     if config.codes_folder is None:
         raise UserError("trainer: codes_folder: missing; name a folder for the codes, or a token_store")
-    codes = KeptCodes(Path(config.codes_folder), codec)
+    codes = CachedCodes(Path(config.codes_folder), codec)
     codes.add(sorted(find_sounds(Path(config.folder))), accelerator)
     training, validation = split_folder(codes.paths, Path(config.folder), config.valid_frac, config.seed)
     places = {path: place for place, path in enumerate(codes.paths)}
@@ -35,9 +35,11 @@ def kept_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerator
     return _data(codes, sides, codec, config, codes.failures)
 
 
-def stored_data(codec: Codec, store: TokenStore, config: VocosTrainerConfig, model_config: ModelConfig) -> TrainingData:
+def token_store_data(
+    codec: Codec, store: TokenStore, config: VocosTrainerConfig, model_config: ModelConfig
+) -> TrainingData:
     """Crops of the rows of a token store, whose sound files lie below `folder`. Raises UserError."""
-    codes = StoredCodes(store, Path(config.folder), model_config.encodec_cfg.output_hz)
+    codes = TokenStoreCodes(store, Path(config.folder), model_config.encodec_cfg.output_hz)
     return _data(codes, split_rows(store, config.valid_frac, config.seed), codec, config, ())
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from open_musiclm.audio import SoundError, SoundInfo, read_window, sound_info
 from open_musiclm.data.crops import Crop, cut, span_of
 from open_musiclm.data.example_order import ExampleOrder, random_generator, rotated
-from open_musiclm.data.failures import SoundFailure, first_usable, named
+from open_musiclm.data.failures import SoundFailure, as_sound_error, first_usable
 from open_musiclm.data.sound_dataset import SoundBatch
 from open_musiclm.errors import UserError
 
@@ -91,7 +91,7 @@ class CodedSounds(Dataset[CodedExample]):
             raise SoundError(f"shorter than crop_seconds, {self.crop.seconds} s")
         random = random_generator(self.seed, index).integers(spare, endpoint=True)
         first = int(random) if self.random_crops else spare // 2
-        with named(path):
+        with as_sound_error(path):
             if path not in self._infos:
                 self._infos[path] = sound_info(path)
             info = self._infos[path]

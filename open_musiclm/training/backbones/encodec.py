@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from open_musiclm.config.backbones import RANDOM_INIT, EncodecTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
-from open_musiclm.devices import convolutions_in
+from open_musiclm.devices import convolution_autocast
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec, load_encodec
 from open_musiclm.tokenizers.own_directory import check_same_architecture, save_model
@@ -98,7 +98,7 @@ class EncodecTrainer(BackboneTrainer[SoundBatch]):
         self._initialize(waves)
         self.optimizer.module.train()
         rng = step_rng(self.config.seed, step)
-        with convolutions_in(self.config.precision, self.accelerator.device):
+        with convolution_autocast(self.config.precision, self.accelerator.device):
             decoded, quantized = self.optimizer.module(waves, self._random_quantizers(rng), rng)
         leaf = decoded.detach().requires_grad_()
         losses = {"time": (leaf - waves).abs().mean(), "spectrogram": self.spectrogram_loss(leaf, waves)}

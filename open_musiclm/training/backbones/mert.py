@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from open_musiclm.config.backbones import MertArchitecture, MertTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
-from open_musiclm.devices import products_in
+from open_musiclm.devices import matmul_autocast
 from open_musiclm.models.example_rng import Seeds
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.constant_q import ConstantQ
@@ -179,7 +179,7 @@ class MertTrainer(BackboneTrainer[SoundBatch]):
         return {**super().resumable(), "heads": self.training.heads}
 
     def _products(self) -> torch.autocast:
-        return products_in(self.config.precision, self.accelerator.device)
+        return matmul_autocast(self.config.precision, self.accelerator.device)
 
     def _loss(self, result: MertLoss) -> Tensor:
         return result.tokens + self.config.pitch_weight * result.pitches

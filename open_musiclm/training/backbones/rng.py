@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from open_musiclm.data.example_order import random_generator
-from open_musiclm.models.example_rng import Seeds, derived, kept
+from open_musiclm.models.example_rng import Seeds, derive_seeds, keep_mask
 
 _EXAMPLE, _STEP = 2, 3
 
@@ -46,7 +46,7 @@ class SeededDropout(nn.Module):
         assert self.seeds is not None
         examples = x.reshape(len(self.seeds), -1, x.shape[-1])
         share = 1 - self.probability
-        dropped = ~kept(derived(self.seeds, self.number), examples.shape[1], examples.shape[2], share)
+        dropped = ~keep_mask(derive_seeds(self.seeds, self.number), examples.shape[1], examples.shape[2], share)
         return (examples / share).masked_fill(dropped, 0).view(x.shape)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from open_musiclm.config.codecs import SpectralCodecTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.sound_dataset import SoundBatch
-from open_musiclm.devices import products_in
+from open_musiclm.devices import matmul_autocast
 from open_musiclm.tokenizers.own_directory import check_same_architecture, load_model, save_model
 from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture, SpectralModel
 from open_musiclm.training.backbones.codebooks import Quantized, codebook_usage, quantize_and_update
@@ -88,7 +88,7 @@ class SpectralCodecTrainer(BackboneTrainer[SoundBatch]):
         rngs = example_rngs(self.config.seed, indexed.indices)
         waves = quieter(indexed.batch.waves[CROP], rngs, self.config.quieter_by_db)
         self.optimizer.module.train()
-        with products_in(self.config.precision, self.accelerator.device):
+        with matmul_autocast(self.config.precision, self.accelerator.device):
             distance, quantized = self.optimizer.module(waves, step_rng(self.config.seed, step))
         loss = distance + self.config.commitment_weight * quantized.commitment
         self.accelerator.backward(loss)

@@ -31,7 +31,7 @@ from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
 from open_musiclm.training.backbones.clap import ClapTrainer
 from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor, train_text_tokenizer
-from open_musiclm.training.backbones.coded_data import kept_data, stored_data
+from open_musiclm.training.backbones.coded_data import cached_data, token_store_data
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
 from open_musiclm.training.backbones.spectral_codec import SpectralCodecTrainer
@@ -108,10 +108,10 @@ def train_vocos(
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
         if config.trainer.token_store is None:
-            data = kept_data(codec, config.trainer, run.accelerator)
+            data = cached_data(codec, config.trainer, run.accelerator)
         else:
             store = TokenStore(Path(config.trainer.token_store), model_config)
-            data = stored_data(codec, store, config.trainer, model_config)
+            data = token_store_data(codec, store, config.trainer, model_config)
         return _train(trainer, data, run, config.trainer)
 
 

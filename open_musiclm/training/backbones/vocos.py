@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from open_musiclm.config.codecs import VocosShape, VocosTrainerConfig
 from open_musiclm.data.crops import Crop
-from open_musiclm.devices import products_in
+from open_musiclm.devices import matmul_autocast
 from open_musiclm.errors import UserError
 from open_musiclm.metrics.codec import si_sdr
 from open_musiclm.metrics.spectral_distance import SpectralDistance
@@ -88,7 +88,7 @@ class VocosTrainer(BackboneTrainer[CodedBatch]):
         batch = next(batches).batch
         waves, level = batch.waves[CROP], self._level(step)
         self.optimizer.module.train()
-        with products_in(self.config.precision, self.accelerator.device):
+        with matmul_autocast(self.config.precision, self.accelerator.device):
             decoded = self.optimizer.module(self._latents(batch.codes, level), level).float()
         losses = self._spectral_losses(decoded, waves)
         joined = self.discriminator if step >= self.config.adversarial_from_step else None

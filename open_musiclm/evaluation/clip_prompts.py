@@ -19,7 +19,7 @@ STORY_NOTE = "; of a story its prompts, each weighted by how long it is asked fo
 
 
 @dataclass(frozen=True)
-class AskedPrompts:
+class ClipPrompts:
     """The clips (by their numbers) whose prompt can be embedded, the embeddings of all different prompts, and the index
     of each clip's own. `note` describes these clips and the missing ones."""
 
@@ -44,7 +44,7 @@ class _Asked:
         return cls(clip.prompt, asked, seconds if isinstance(asked, Story) else 0.0)
 
 
-def embed_asked(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap: ClapMeasure) -> AskedPrompts:
+def embed_clip_prompts(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap: ClapMeasure) -> ClipPrompts:
     """The embeddings of the prompts of clips of so many `seconds`: of texts, and of mixtures as for the model. Style
     sounds are read again; clips whose style sound is missing or changed are skipped.
     """
@@ -68,7 +68,7 @@ def embed_asked(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap:
     note = STORY_NOTE if any(isinstance(one.prompt, Story) for one in asked.values()) else ""
     if len(places) < len(keys):
         note += f"; {len(keys) - len(places)} clips left out, whose style sounds have gone or have changed"
-    return AskedPrompts(places, stacked, [numbers[keys[place]] for place in places], note)
+    return ClipPrompts(places, stacked, [numbers[keys[place]] for place in places], note)
 
 
 def _steady(asked: _Asked) -> SteadyPrompt | None:
