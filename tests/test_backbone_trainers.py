@@ -393,6 +393,12 @@ def test_train_clap_writes_what_clap_loads(sounds, tmp_path):
     again = run("train_clap", tmp_path, config, *resume_from("clap"))
     assert again.returncode == 0, again.stderr
     assert losses(tmp_path / "again")[2] == pytest.approx(losses(tmp_path / "clap")[2], rel=1e-4)
+    config["architecture"] |= {"text_layers": 3, "audio_depths": [1, 2]}
+    other = run("train_clap", tmp_path, config, *resume_from("clap"), "--overwrite")
+    assert other.returncode == 2
+    assert (
+        "another architecture than the config's: text_layers 1, not 3, audio_depths [1, 1], not [1, 2]" in other.stderr
+    )
 
 
 def test_folders_named_train_and_valid_keep_the_split_of_a_clap(sounds, tmp_path, monkeypatch):
@@ -410,6 +416,15 @@ def test_folders_named_train_and_valid_keep_the_split_of_a_clap(sounds, tmp_path
     train_clap(config, RunOptions("clap", tmp_path / "clap", log_with="none", device="cpu"), None)
     assert [path.name for path in found[0].validation.paths] == ["3.wav"]
     assert len(found[0].training) == 5
+
+
+def test_a_backbone_cannot_be_sharded(sounds, tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "is_fsdp2", True)
+    config = ClapTrainingConfig.model_validate({"architecture": {}, "trainer": trainer(sounds)})
+    options = RunOptions("clap", tmp_path / "clap", log_with="none", device="cpu")
+    for _ in range(2):  # the folder was released
+        with pytest.raises(UserError, match="only stages can be sharded"):
+            train_clap(config, options, None)
 
 
 MERT = {"feature_dim": 16, "layers": 2, "heads": 2, "feed_forward_dim": 16, "front_end_channels": 8}

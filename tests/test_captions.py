@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.sound_files import write_tone
 from helpers.wrong_files import WRONG_VALUES, json_with
 
-from open_musiclm.data.captions import CaptionedSound, read_captions, sidecar_captions
+from open_musiclm.audio import find_sounds
+from open_musiclm.data.captions import CaptionedSound, captions_of, read_captions, sidecar_captions
 from open_musiclm.errors import UserError
+from open_musiclm.evaluation.clips import find_clips
 
 
 def written(folder: Path, *lines: object) -> Path:
@@ -59,6 +62,17 @@ def test_a_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
 def test_lines_of_the_same_file_add_to_each_other(tmp_path: Path) -> None:
     lines = [{"file": "a.wav", "caption": text} for text in ("slow", "calm", "slow")]
     assert read_captions(written(tmp_path, *lines)) == [CaptionedSound(tmp_path / "a.wav", ("slow", "calm"))]
+
+
+def test_captions_in_a_linked_folder_are_found(tmp_path: Path) -> None:
+    album, music = tmp_path / "elsewhere" / "album", tmp_path / "music"
+    music.mkdir()
+    album.mkdir(parents=True)
+    write_tone(album / "a.wav", 0.5, 8000)
+    written(album, {"file": "a.wav", "caption": "slow"})
+    (music / "album").symlink_to(album)
+    assert captions_of(find_sounds(music), music) == {music / "album" / "a.wav": ("slow",)}
+    assert [clip.prompt for clip in find_clips(music)] == ["slow"]
 
 
 def test_an_absolute_path_is_itself(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Vocos decoders: the released layout against the vocos package, and our own in training, generation and bundles."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_
 from open_musiclm.tokenizers.own_directory import save_model
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
 from open_musiclm.training.backbones.code_sources import CachedCodes, TokenStoreCodes
-from open_musiclm.training.backbones.coded_data import cached_data
+from open_musiclm.training.backbones.coded_data import cached_data, token_store_data
 from open_musiclm.training.backbones.coded_sounds import CodedSounds
 from open_musiclm.training.backbones.train import VocosTrainingConfig
 from open_musiclm.training.backbones.train import train_vocos as train_vocos_in_process
@@ -305,6 +306,16 @@ def test_kept_codes_that_are_damaged_are_made_again(sounds: Path, tmp_path: Path
     assert not again.failures
 
 
+def test_codes_of_many_files_take_few_descriptors(sounds: Path, tmp_path: Path) -> None:
+    codec = Codec.load(config_of(sounds / "codec", None, 8, bandwidth=2.4, codebook_size=16), CPU)
+    codes, kept = CachedCodes(tmp_path, codec), len(os.listdir("/proc/self/fd"))
+    codes.add([sounds / "sounds" / f"{number}.wav" for number in range(4)], Accelerator(cpu=True))
+    read = [codes.codes(place, 0, 10) for place in range(4)]
+    assert len(os.listdir("/proc/self/fd")) == kept
+    assert [part.shape for part in read] == 4 * [(10, 8)]
+    assert [codes.frames(place) for place in range(4)] == 4 * [75]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -356,6 +367,19 @@ def test_a_token_store_gives_the_codes_of_its_sound(stack: Stack, tmp_path: Path
     begin = round(source.start_seconds(1) * 24000)
     whole = tokenizer.codec.encode(sound[None, begin : begin + frames * CODEC.hop])[0]
     assert torch.equal(example.codes, whole[first : first + 12])
+
+
+def test_a_token_store_of_changed_sound_is_refused(stack: Stack, sounds: Path, tmp_path: Path) -> None:
+    """Its tokens are not those of the files."""
+    settings = settings_of(tmp_path, augment={"gain_db": 6}).model_copy(update={"folder": str(sounds / "sounds")})
+    preprocessor = Preprocessor(stack.config, settings, stack.tokenizer(), {}, CPU)
+    preprocessor.run(find_sounds(sounds / "sounds"))
+    store, trainer = (
+        TokenStore(tmp_path / "store", stack.config),
+        VocosTrainerConfig.model_validate(train_config(sounds)["trainer"]),
+    )
+    with pytest.raises(UserError, match=r"token_store: .* its tokens are of changed sound"):
+        token_store_data(stack.tokenizer().codec, store, trainer, stack.config)
 
 
 def test_discriminators_are_trained_by_their_own_loss_alone(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:

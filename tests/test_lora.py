@@ -107,7 +107,10 @@ def test_only_the_adapter_is_trained_and_resumed_exactly(
     train(used, tokens, tmp_path / "whole", *base, num_train_steps=4, **lora)
     train(used, tokens, tmp_path / "halves", *base, num_train_steps=2, **lora)
     before = load_file(used.weights(stage))
-    train(used, tokens, tmp_path / "halves", "--continue_from_dir", tmp_path / "halves", num_train_steps=4, **lora)
+    end = ["--continue_from_dir", tmp_path / "halves"]
+    with pytest.raises(UserError, match="holds an adapter; resume with --lora_rank"):
+        train(used, tokens, tmp_path / "halves", *end, num_train_steps=4, stage=stage)
+    train(used, tokens, tmp_path / "halves", *end, num_train_steps=4, **lora)
     assert curve(tmp_path / "halves") == curve(tmp_path / "whole")
     whole, halves = (step_folder(tmp_path / name, 4) for name in ("whole", "halves"))
     assert not (whole / f"{stage}.safetensors").exists()

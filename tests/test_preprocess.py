@@ -70,7 +70,17 @@ def test_crops_are_whole_seconds_and_depend_on_seed_and_path_alone(tmp_path: Pat
 def test_crops_that_are_not_random_follow_each_other(tmp_path: Path) -> None:
     write_ramp(tmp_path / "sound" / "a.wav", 13.7, 8000)
     preprocess(settings_of(tmp_path, random_crop=False, num_crops=9, max_audio_length_seconds=4.9), 13.7)
-    assert sorted(start for _, start in content_of(tmp_path)) == [0.0, 4.0, 8.0]
+    assert sorted(start for _, start in content_of(tmp_path)) == [0.0, 4.0, 8.0, 9.0]  # the last one ends with the file
+
+
+@pytest.mark.parametrize("seconds", [3.0, 4.0, 8.0, 9.7, 30.0])
+def test_crops_that_are_not_random_hold_the_whole_file(tmp_path: Path, seconds: float) -> None:
+    write_ramp(tmp_path / "sound" / "a.wav", seconds, 8000)
+    preprocess(settings_of(tmp_path, random_crop=False, num_crops=99, max_audio_length_seconds=4.0), seconds)
+    store = TokenStore(tmp_path / "store", CONFIG)
+    rows = [store[row] for row in range(len(store))]
+    held = {row.start_seconds + second for row in rows for second in range(int(row.seconds))}
+    assert held == set(range(int(seconds)))
 
 
 def test_lengths_of_odd_files(tmp_path: Path) -> None:

@@ -190,6 +190,13 @@ def test_fewer_steps_than_were_made_train_nothing_and_say_so(run: Path, capfd: p
     assert content(run / "checkpoints") == before
 
 
+def test_going_back_removes_what_later_steps_wrote(run: Path) -> None:
+    for step in (5, 6):
+        (run / "samples" / f"step_{step:08d}").mkdir(parents=True, exist_ok=True)
+    train(run, continue_from_dir=run, continue_from_step=5, steps=5, overwrite=True)
+    assert [path.name for path in (run / "samples").iterdir()] == ["step_00000005"]
+
+
 def state(**changes: object) -> str:
     return json.dumps({"step": 6, "draws": 48, "skipped_steps": 0, "best_step": 6, "best_validation_loss": 1} | changes)
 

@@ -106,6 +106,20 @@ def test_repeat_ends_a_run(tmp_path: Path, stack: Stack, tokens: Path) -> None:
     assert saved_steps(tmp_path / "run") == [6]  # 4 files to train on, 3 times, 2 at once
 
 
+def test_repeat_counts_what_a_run_took_before_it_was_resumed(tmp_path: Path, stack: Stack, tokens: Path) -> None:
+    """Two passes over four files in four steps, then the third one with batches of four."""
+    data, end = {"use_preprocessed_data": True, "num_train_steps": 100}, ["--continue_from_dir", tmp_path / "run"]
+    train(stack, tmp_path / "run", tokens, **data, repeat=2)
+    train(stack, tmp_path / "run", tokens, *end, **data, repeat=3, batch_size=4)
+    assert saved_steps(tmp_path / "run")[-1] == 5
+
+
+def test_early_stopping_is_refused_without_validation(tmp_path: Path, stack: Stack, tokens: Path) -> None:
+    data = {"use_preprocessed_data": True, "num_train_steps": 1, "valid_frac": 0}
+    with pytest.raises(UserError, match="semantic_trainer_cfg: early_stop_patience: there is no validation set"):
+        train(stack, tmp_path / "run", tokens, **data, early_stop_patience=1)
+
+
 @pytest.fixture
 def tone(tmp_path: Path) -> Path:
     """Four seconds of 440 Hz with clicks, two a second."""
@@ -154,6 +168,20 @@ def test_preprocessing_stores_versions_of_a_crop(stack: Stack, sounds: Path) -> 
     levels = [float(crop.waves["acoustic"].std()) for crop in prepared[0].crops]
     assert len(set(levels)) == 3
     assert levels == [float(crop.waves["acoustic"].std()) for crop in prepared[0].crops]
+
+
+def test_preprocessing_changes_no_validation_file(stack: Stack, sounds: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / "train" / "0.wav", tmp_path / "valid" / "1.wav"]
+    for path in paths:
+        path.parent.mkdir()
+        path.symlink_to(sounds / path.name)
+    settings = {"folder": str(tmp_path), "results_folder": "", "repeat": 3}
+    config = DataPreprocessorConfig(**settings, augment=AugmentConfig(gain_db=9))
+    training, validation = CropPreparation(paths, stack.config, config, StatisticsCache())
+    plain = CropPreparation(paths, stack.config, DataPreprocessorConfig(**settings), StatisticsCache())[1].crops[0]
+    assert len(training.crops) == 3
+    (crop,) = validation.crops
+    assert all(torch.equal(wave, plain.waves[kind]) for kind, wave in crop.waves.items())
 
 
 @pytest.fixture

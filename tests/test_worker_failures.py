@@ -12,7 +12,7 @@ from torch._utils import ExceptionWrapper
 from open_musiclm.audio import SoundInfo, header_info
 from open_musiclm.data import statistics
 from open_musiclm.data.crops import Crop
-from open_musiclm.data.failures import as_sound_error, first_usable
+from open_musiclm.data.failures import SoundFailure, as_sound_error, first_usable
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.workers import is_death
 from open_musiclm.errors import UserError
@@ -73,6 +73,15 @@ def test_training_goes_on_with_another_file(
     assert all(indexed.batch.waves["clap"].shape == (2, 16000) for indexed in batches)
     assert list(failures.reasons) == [str(tmp_path / "sound" / "3.wav")]
     assert message in failures.reasons[str(tmp_path / "sound" / "3.wav")]
+
+
+def test_a_resumed_run_adds_to_the_list_of_failures(tmp_path: Path) -> None:
+    for name in ("old.mp3", "new.mp3", "\udcff.mp3"):
+        failures = FailureList(tmp_path / "failed.txt", Accelerator(cpu=True))
+        failures.add([SoundFailure(tmp_path / name, f"{name}: damaged")])
+        failures.report()
+    lines = (tmp_path / "failed.txt").read_text().splitlines()
+    assert lines == ["old.mp3: damaged", "new.mp3: damaged", "\\udcff.mp3: damaged"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, EOFError, ConnectionResetError, FileNotFoundError, MemoryError])

@@ -37,6 +37,14 @@ def find_foreign_sounds(folder: Path) -> list[Path]:
     return _found(folder)[1]
 
 
+def find_named(folder: Path, name: str) -> list[Path]:
+    """All files of that name in the folders where `find_sounds` looks, sorted; none if there is no such folder.
+
+    Raises UserError if a folder cannot be read.
+    """
+    return sorted(path for path in _files(folder) if path.name == name) if _is_folder(folder) else []
+
+
 def _found(folder: Path) -> tuple[list[Path], list[Path]]:
     if not _is_folder(folder):
         raise UserError(f"{_shortened(folder)}: no such folder of sound")

@@ -67,7 +67,6 @@ class PromptedTokens(Dataset[list[Int[Tensor, "_ _"]]]):
 
     def __init__(self, tokens: TokenDataset, captions: CaptionTokens, choice: CaptionChoice) -> None:
         self.tokens, self.captions, self.choice = tokens, captions, choice
-        self._paths = tokens.store.paths()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -75,7 +74,7 @@ class PromptedTokens(Dataset[list[Int[Tensor, "_ _"]]]):
     def __getitem__(self, index: int) -> list[Int[Tensor, "_ _"]]:
         """The tokens of example `index`, all but CLAP's as without captions. Raises UserError."""
         clap, *others = self.tokens[index]
-        captions = self.captions.get(self._paths[self.tokens.row(index)], ())
+        captions = self.captions.get(self.tokens.store.path(self.tokens.row(index)), ())
         place = self.choice.place(index, len(captions))
         return [clap if place is None else torch.tensor([captions[place]]), *others]
 

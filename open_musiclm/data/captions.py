@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from open_musiclm.audio import find_named
 from open_musiclm.config.json_files import read_json_object
 from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
 from open_musiclm.data.caption_lines import CAPTIONS_NAME, LONGEST_CAPTION, read_caption_lines
@@ -32,7 +33,7 @@ class CaptionedSound:
 def captions_of(paths: Sequence[Path], folder: Path) -> dict[Path, tuple[str, ...]]:
     """The captions of those of the sound files below `folder` that have any. Raises UserError for a damaged one."""
     found: dict[str, list[str]] = {}
-    for file in sorted(folder.rglob(CAPTIONS_NAME)):
+    for file in find_named(folder, CAPTIONS_NAME):
         for sound in read_captions(file):
             found.setdefault(_key(sound.path), []).extend(sound.captions)
     result = {}
@@ -68,7 +69,7 @@ def caption_problems(paths: Sequence[Path], folder: Path) -> list[str]:
         except UserError as error:
             problems.append(str(error))
     known = {_key(path) for path in paths}
-    for file in sorted(folder.rglob(CAPTIONS_NAME)):
+    for file in find_named(folder, CAPTIONS_NAME):
         try:
             missing = [sound.path for sound in read_captions(file) if _key(sound.path) not in known]
         except UserError as error:

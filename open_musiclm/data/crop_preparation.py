@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,6 +16,7 @@ from open_musiclm.data.augmentation import SoundChange, changed_window
 from open_musiclm.data.crops import TOKENIZER_KINDS, TokenizerKind, cut, tokenizer_crop
 from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.failures import SoundFailure, as_sound_error
+from open_musiclm.data.split import indices_by_split_folder
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.data.store_description import shortest_seconds
 
@@ -47,7 +47,10 @@ class PreparedFile:
 
 
 class CropPreparation(Dataset[PreparedFile]):
-    """Reads the crops of each file. Runs in data workers."""
+    """Reads the crops of each file. Runs in data workers.
+
+    Of files in a folder `valid` beside `train` one version is read, unchanged: the validation is of real sound.
+    """
 
     def __init__(
         self, paths: Sequence[Path], config: ModelConfig, settings: DataPreprocessorConfig, statistics: StatisticsCache
@@ -58,6 +61,9 @@ class CropPreparation(Dataset[PreparedFile]):
         self.statistics = statistics
         self.config = config
         self.shortest = shortest_seconds(config)
+        names = [stored_name(path, self.folder) for path in paths]
+        divided = indices_by_split_folder(names)
+        self._unchanged = frozenset(names[place] for place in divided[1]) if divided else frozenset()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -69,7 +75,8 @@ class CropPreparation(Dataset[PreparedFile]):
             with as_sound_error(path):
                 info = self.statistics.info(path)
                 name = stored_name(path, self.folder)
-                places, versions = self._places(name, info), range(self.settings.repeat)
+                places = self._places(name, info)
+                versions = range(1 if name in self._unchanged else self.settings.repeat)
                 return PreparedFile([self._crop(path, name, info, *place, v) for place in places for v in versions])
         except SoundError as error:
             return PreparedFile([], SoundFailure(path, str(error)))
@@ -80,10 +87,10 @@ class CropPreparation(Dataset[PreparedFile]):
         last = max(int(info.seconds) - length, 0)
         if self.settings.random_crop:
             generator = random_generator(self.settings.seed, _number_of(name))
-            starts = generator.choice(last + 1, size=min(self.settings.num_crops, last + 1), replace=False)
+            starts = generator.choice(last + 1, size=min(self.settings.num_crops, last + 1), replace=False).tolist()
         else:
-            starts = np.arange(0, last + 1, length)[: self.settings.num_crops]
-        return [(int(start), length) for start in sorted(starts)]
+            starts = [*range(0, last, length), last][: self.settings.num_crops]  # the last one ends with the file
+        return [(start, length) for start in sorted(starts)]
 
     def _crop(self, path: Path, name: str, info: SoundInfo, start: int, seconds: int, version: int) -> SoundCrop:
         change = self._change(name, start, version)
@@ -97,7 +104,7 @@ class CropPreparation(Dataset[PreparedFile]):
 
     def _change(self, name: str, start: int, version: int) -> SoundChange:
         """What is changed about a version of a crop: it depends on the seed, the file's name and the place alone."""
-        if self.settings.augment is None:
+        if self.settings.augment is None or name in self._unchanged:
             return SoundChange()
         generator = random_generator(self.settings.seed, _number_of(name), start, version)
         return SoundChange.draw(self.settings.augment, generator)

@@ -25,12 +25,17 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
     """
 
     def __init__(
-        self, store: TokenStore, rows: Sequence[int], stage: StageName, config: ModelConfig, seed: int
+        self,
+        store: TokenStore,
+        rows: Sequence[int] | Int[np.ndarray, "rows"],
+        stage: StageName,
+        config: ModelConfig,
+        seed: int,
     ) -> None:
-        if not rows:
+        if not len(rows):
             raise UserError(f"{store.folder}: no rows are left to take examples from; preprocess more music")
         self.store = store
-        self.rows = rows
+        self.rows = np.asarray(rows)
         self.seed = seed
         self.streams = stage_streams(stage, config)
         self._grid = config.token_grid
@@ -59,7 +64,7 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
 
     def row(self, index: int) -> int:
         """The row of example `index`."""
-        return self.rows[self._order.item(index)]
+        return int(self.rows[self._order.item(index)])
 
     def _window(self, row: int, stream: TokenStream, start: Fraction) -> Int[Tensor, "_ _"]:
         """A stream's tokens of the stage's window from `start` seconds on; of CLAP those of the window there."""
@@ -67,16 +72,19 @@ class TokenDataset(Dataset[list[Int[Tensor, "time quantizers"]]]):
         return self.store.tokens(row, stream.name, int(start * stored_hz(stream)), count)
 
 
-def split_rows(store: TokenStore, valid_frac: float, seed: int) -> tuple[list[int], list[int]]:
+def split_rows(
+    store: TokenStore, valid_frac: float, seed: int
+) -> tuple[Int[np.ndarray, "training"], Int[np.ndarray, "validation"]]:
     """Training and validation rows; all rows of a sound file are in the same split.
 
-    Folders `train` and `valid` decide, if the sound was in such folders.
+    Folders `train` and `valid` decide, if the sound was in such folders. The rows are arrays: every data worker would
+    copy a list of millions of numbers, as it counts references to them.
     """
     numbers = store.path_numbers()
     divided = indices_by_split_folder(sorted(set(store.paths())))
     chosen = validation_places(int(numbers.max()) + 1, valid_frac, seed) if divided is None else divided[1]
     in_validation = np.isin(numbers, list(chosen))
-    return np.flatnonzero(~in_validation).tolist(), np.flatnonzero(in_validation).tolist()
+    return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
 
 
 def _ticks(seconds: float, grid: Fraction) -> int:

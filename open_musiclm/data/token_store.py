@@ -53,6 +53,11 @@ class TokenStore:
         columns, place = self._find(row)
         return float(columns.seconds[place])
 
+    def path(self, row: int) -> str:
+        """The sound file of a row. Raises UserError if its shard is damaged."""
+        columns, place = self._find(row)
+        return columns.path[place].as_py()
+
     def start_seconds(self, row: int) -> float:
         """Where in its sound file a row's crop begins. Raises UserError if its shard is damaged."""
         columns, place = self._find(row)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from open_musiclm.audio import find_sounds
+from open_musiclm.audio import find_named, find_sounds
 from open_musiclm.config.json_files import read_json, shown
 from open_musiclm.data.caption_lines import CAPTIONS_NAME, CaptionLine, read_caption_lines
 from open_musiclm.data.captions import sidecar_captions
@@ -49,7 +49,7 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
     """
     paths = find_sounds(folder)
     captions: dict[str, CaptionLine] = {}
-    for file in sorted(folder.rglob(CAPTIONS_NAME)):
+    for file in find_named(folder, CAPTIONS_NAME):
         beside = _described(file)
         captions |= {os.path.normpath(file.relative_to(folder).parent / name): line for name, line in beside.items()}
         missing = [name for name in beside if not os.path.isfile(file.parent / name)]

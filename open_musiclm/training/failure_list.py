@@ -29,13 +29,18 @@ class FailureList:
                 tell(f"skipped: {failure.reason}")
 
     def report(self) -> None:
-        """Lists the files of all processes (every process calls this). Raises UserError."""
+        """Lists the files of all processes (every process calls this), in the file after those of earlier starts.
+
+        Raises UserError.
+        """
         gathered: dict[str, str] = dict(gather_object(list(self.reasons.items())))
         if not gathered or not self.accelerator.is_main_process:
             return
-        lines = [gathered[path] for path in sorted(gathered)]
+        found = [gathered[path] for path in sorted(gathered)]
+        earlier = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        lines = list(dict.fromkeys([*earlier, *found]))
         with atomic_write(self.file) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        tell(f"{len(lines)} sound files could not be used, see {self.file}:")
-        for line in lines[:SHOWN_AT_THE_END]:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
+        tell(f"{len(found)} sound files could not be used, see {self.file}:")
+        for line in found[:SHOWN_AT_THE_END]:
             tell(f"  {line}")

@@ -43,7 +43,8 @@ class FolderClaim:
 
     def __init__(self, folder: Path, step: int | None, overwrite: bool, outputs: Iterable[str] = ()) -> None:
         self.folder, self.step = folder, step
-        self._replaced = (*_WRITTEN, *outputs)
+        self._outputs = tuple(outputs)
+        self._replaced = (*_WRITTEN, *self._outputs)
         self._begun = False
         self._lock = FolderLock(folder, called=_OPTION)
         try:
@@ -61,6 +62,8 @@ class FolderClaim:
         self._begun = True
         if self.step is not None:
             _remove_after(self.folder, self.step)
+            for name in self._outputs:
+                _remove(self.folder / name)
             return
         for name in self._replaced:
             _remove(self.folder / name)
@@ -104,6 +107,9 @@ def _remove_after(folder: Path, step: int) -> None:
     for saved in saved_steps(folder):
         if saved > step:
             remove_checkpoint(folder, saved)
+    for samples in (folder / SAMPLES_FOLDER).glob("step_*"):
+        if samples.name.removeprefix("step_").isdecimal() and int(samples.name.removeprefix("step_")) > step:
+            _remove(samples)
     best = folder / CHECKPOINTS_FOLDER / BEST_NAME
     if not 0 < _best_step(best) <= step:  # the next checkpoint writes it again
         _remove(best)

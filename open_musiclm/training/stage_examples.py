@@ -97,7 +97,7 @@ def preprocessed_data(
     store.description.check_fingerprints(store.folder, fingerprints)
     training, validation = split_rows(store, config.valid_frac, config.seed)
     sets = [
-        TokenDataset(store, rows, config.stage, model_config, config.seed) if rows else None
+        TokenDataset(store, rows, config.stage, model_config, config.seed) if len(rows) else None
         for rows in (training, validation)
     ]
     if config.augment is not None:

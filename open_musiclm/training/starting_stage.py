@@ -29,6 +29,8 @@ def starting_stage(
     """
     name = config.stage
     if config.lora is None:
+        if checkpoint is not None and (checkpoint / adapter_name(name)).exists():
+            raise UserError(f"{checkpoint}: holds an adapter; resume with --lora_rank, or lora in {name}_trainer_cfg")
         if fine_tune_from is None:
             return build_stage(name, model_config), WholeStageFile(model_config)
         return load_stage_to_train_on(fine_tune_from, name, model_config, device), WholeStageFile(model_config)

@@ -11,6 +11,7 @@ from open_musiclm.data.store_fingerprints import fingerprints_at
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
+from open_musiclm.training.checkpointing import TrainingState, read_state
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.generated_evaluation import StageEvaluator
 from open_musiclm.training.loop import Loop
@@ -67,7 +68,8 @@ def train_stage(
         accelerator = run.accelerator
         stage, file = starting_stage(config, model_config, fine_tune_from, run.checkpoint, accelerator.device)
         data = _data(config, model_config, tokenizers, run)
-        config = _ending_after_passes(config, data, accelerator.num_processes)
+        config = _ending_after_passes(config, data, run)
+        _check_validation(config, data)
         tools = stage_tools(model_config, config, tokenizers, accelerator.device)
         check_preflight(config, model_config, stage, run)
         trainer = TRAINERS[name](accelerator, stage, tools, config, file)
@@ -106,13 +108,28 @@ def stage_tools(
     return StageTools(model_config, tokenizer, tokenizer.codec, evaluator)
 
 
-def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, processes: int) -> StageTrainerConfig:
-    """The config with the steps that `repeat` passes over the training files take, where these are fewer."""
+def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, run: Run) -> StageTrainerConfig:
+    """The config with the steps after which `repeat` passes over the training files are made, where these are fewer.
+
+    Examples that a resumed run took before count, whatever its batch size and number of processes were.
+    """
     if config.repeat is None:
         return config
-    files, examples = len(data.training), config.batch_size * config.grad_accum_every * processes  # type: ignore[arg-type]
-    steps = min(max(math.ceil(config.repeat * files / examples), 1), config.num_train_steps)
+    done = TrainingState() if run.checkpoint is None else read_state(run.checkpoint)
+    left = max(config.repeat * len(data.training) - done.draws, 0)  # type: ignore[arg-type]
+    examples = config.batch_size * config.grad_accum_every * run.accelerator.num_processes
+    steps = min(max(done.step + math.ceil(left / examples), 1), config.num_train_steps)
     return config.model_copy(update={"num_train_steps": steps})
+
+
+def _check_validation(config: StageTrainerConfig, data: TrainingData) -> None:
+    """Raises UserError if a key needs validation and there is none."""
+    keys = [key for key in ("early_stop_patience", "evaluate_every") if getattr(config, key) is not None]
+    if keys and data.validation is None:
+        raise UserError(
+            f"{config.stage}_trainer_cfg: {keys[0]}: there is no validation set; raise valid_frac, give sound files "
+            "that can be read, or leave this key out"
+        )
 
 
 def _check_tokenizers(config: StageTrainerConfig, tokenizers: TokenizerPaths) -> None:

@@ -64,6 +64,22 @@ def build_clap(architecture: ClapArchitecture, vocabulary_size: int, initial_log
     return model
 
 
+def clap_widths(config: ClapConfig) -> dict[str, Any]:
+    """The keys of `ClapArchitecture` that the config of a CLAP decides: all but the vocabulary's size."""
+    text: Any = config.text_config
+    audio: Any = config.audio_config
+    return {
+        "embedding_dim": config.projection_dim,
+        "text_dim": text.hidden_size,
+        "text_layers": text.num_hidden_layers,
+        "text_heads": text.num_attention_heads,
+        "patch_size": audio.patch_size,
+        "audio_dim": audio.patch_embeds_hidden_size,
+        "audio_depths": list(audio.depths),
+        "audio_heads": list(audio.num_attention_heads),
+    }
+
+
 def train_text_tokenizer(texts: Iterable[str], vocabulary_size: int) -> RobertaTokenizer:
     """A byte-level BPE (any prompt in any script has tokens) fitted on `texts`, as RoBERTa's tokenizer.
 

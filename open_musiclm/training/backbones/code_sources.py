@@ -34,11 +34,11 @@ class CachedCodes:
         self.folder, self.codec = folder, codec
         self.paths: list[Path] = []
         self.failures: list[SoundFailure] = []
-        self._arrays: list[np.ndarray] = []
+        self._frames: list[int] = []
         self._fingerprint = f"{codec.quantizers} {fingerprint_of(codec.model.state_dict())}"
 
     def add(self, paths: Sequence[Path], accelerator: Accelerator) -> None:
-        """Encodes those of `paths` that are missing, each process its share, and opens all."""
+        """Encodes those of `paths` that are missing, each process its share, and lists all."""
         share = paths[accelerator.process_index :: accelerator.num_processes]
         missing = [path for path in share if self._kept(path) is None]
         hidden = not accelerator.is_main_process or not missing
@@ -51,7 +51,7 @@ class CachedCodes:
                 self.failures.append(SoundFailure(path, f"{path}: cannot be encoded"))
             else:
                 self.paths.append(path)
-                self._arrays.append(codes)
+                self._frames.append(len(codes))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,11 +66,15 @@ class CachedCodes:
 
     def frames(self, index: int) -> int:
         """See `CodeSource.frames`."""
-        return len(self._arrays[index])
+        return self._frames[index]
 
     def codes(self, index: int, first: int, count: int) -> Int[Tensor, "count quantizers"]:
-        """See `CodeSource.codes`."""
-        return torch.from_numpy(np.array(self._arrays[index][first : first + count]))
+        """See `CodeSource.codes`. The file is open only meanwhile: processes may open some thousand at a time."""
+        path = self.paths[index]
+        codes = self._kept(path)
+        if codes is None:
+            raise SoundError(f"{path}: its codes in {self.folder} are gone; start the training again")
+        return torch.from_numpy(np.array(codes[first : first + count]))
 
     def _encode(self, path: Path) -> None:
         """Writes the codes of a file; one that fails has none."""
@@ -99,7 +103,7 @@ class CachedCodes:
         place = self._place(path)
         try:
             found = np.load(place, allow_pickle=False, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
+        except (FileNotFoundError, ValueError, EOFError):
             return None
         fits = found.dtype == _CODE_TYPE and found.ndim == 2 and found.shape[1] == self.codec.quantizers
         return found if fits and len(found) and found.min() >= 0 and found.max() < self.codec.codebook_size else None
@@ -118,14 +122,13 @@ class TokenStoreCodes:
 
     def __init__(self, store: TokenStore, sounds: Path, output_hz: int) -> None:
         self.store, self.sounds, self.output_hz = store, sounds, output_hz
-        self._paths = store.paths()
 
     def __len__(self) -> int:
         return len(self.store)
 
     def path(self, index: int) -> Path:
         """See `CodeSource.path`."""
-        return self.sounds / self._paths[index]
+        return self.sounds / self.store.path(index)
 
     def start_seconds(self, index: int) -> float:
         """See `CodeSource.start_seconds`."""

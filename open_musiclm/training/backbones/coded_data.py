@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
 from open_musiclm.audio import find_sounds
@@ -38,20 +39,26 @@ def cached_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerat
 def token_store_data(
     codec: Codec, store: TokenStore, config: VocosTrainerConfig, model_config: ModelConfig
 ) -> TrainingData:
-    """Crops of the rows of a token store, whose sound files lie below `folder`. Raises UserError."""
+    """Crops of the rows of a token store, whose sound files lie below `folder`. Raises UserError, also if the
+    tokens are those of changed sound."""
+    if store.description.crops.get("augment") is not None:
+        raise UserError(
+            f"trainer: token_store: {store.folder}: its tokens are of changed sound (data_preprocessor_cfg.augment), "
+            "which no file holds; preprocess without augment into another folder, or name a codes_folder"
+        )
     codes = TokenStoreCodes(store, Path(config.folder), model_config.encodec_cfg.output_hz)
     return _data(codes, split_rows(store, config.valid_frac, config.seed), codec, config, ())
 
 
 def _data(
     codes: CodeSource,
-    sides: tuple[list[int], list[int]],
+    sides: tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray],
     codec: Codec,
     config: VocosTrainerConfig,
     unusable: Sequence[SoundFailure],
 ) -> TrainingData:
     crop, (training, validation) = VocosTrainer.crop(codec, config), sides
-    held_out = CodedSounds(codes, validation, crop, codec.hop, config.seed, False) if validation else None
+    held_out = CodedSounds(codes, validation, crop, codec.hop, config.seed, False) if len(validation) else None
     return TrainingData(
         training=CodedSounds(codes, training, crop, codec.hop, config.seed, True),
         validation=held_out,

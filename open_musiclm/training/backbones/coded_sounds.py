@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -65,11 +66,18 @@ class CodedSounds(Dataset[CodedExample]):
     `random_crops` false the segments in order, and their middles. The next segment replaces one that fails."""
 
     def __init__(
-        self, source: CodeSource, segments: Sequence[int], crop: Crop, hop: int, seed: int, random_crops: bool
+        self,
+        source: CodeSource,
+        segments: Sequence[int] | Int[np.ndarray, "segments"],
+        crop: Crop,
+        hop: int,
+        seed: int,
+        random_crops: bool,
     ) -> None:
-        if not segments:
+        if not len(segments):
             raise UserError("no sound file is left to take examples from; give more files or a smaller valid_frac")
-        self.source, self.segments, self.crop, self.hop, self.seed = source, list(segments), crop, hop, seed
+        self.source, self.crop, self.hop, self.seed = source, crop, hop, seed
+        self.segments = np.asarray(segments)  # of millions a list would be copied by every data worker
         self.random_crops = random_crops
         self.crop_frames = round(crop.seconds * crop.sample_hz) // hop
         self._order = ExampleOrder(len(self.segments), seed)
@@ -81,14 +89,14 @@ class CodedSounds(Dataset[CodedExample]):
     def __getitem__(self, index: int) -> CodedExample:
         """The crop of example `index`. Raises UserError if no file can be read."""
         items = self._order.candidates(index) if self.random_crops else rotated(len(self.segments), index)
-        segments = (self.segments[item] for item in items)
+        segments = (int(self.segments[item]) for item in items)
         example, failures = first_usable(segments, lambda segment: self._example(segment, index), self.source.path)
         return replace(example, failures=failures)
 
     def _example(self, segment: int, index: int) -> CodedExample:
         path, spare = self.source.path(segment), self.source.frames(segment) - self.crop_frames
         if spare < 0:
-            raise SoundError(f"shorter than crop_seconds, {self.crop.seconds} s")
+            raise SoundError(f"{path}: shorter than crop_seconds, {self.crop.seconds} s")
         random = random_generator(self.seed, index).integers(spare, endpoint=True)
         first = int(random) if self.random_crops else spare // 2
         with as_sound_error(path):

@@ -24,13 +24,19 @@ from open_musiclm.data.captions import CaptionedSound, read_captions
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split_folder
 from open_musiclm.data.token_store import TokenStore
+from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap_directory import ClapDirectory
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture
 from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture
 from open_musiclm.training.backbones.captioned_sounds import CaptionedSounds, collate_captioned
 from open_musiclm.training.backbones.clap import ClapTrainer
-from open_musiclm.training.backbones.clap_model import build_clap, build_feature_extractor, train_text_tokenizer
+from open_musiclm.training.backbones.clap_model import (
+    build_clap,
+    build_feature_extractor,
+    clap_widths,
+    train_text_tokenizer,
+)
 from open_musiclm.training.backbones.coded_data import cached_data, token_store_data
 from open_musiclm.training.backbones.encodec import EncodecTrainer
 from open_musiclm.training.backbones.mert import MertTrainer, build_mert
@@ -137,7 +143,7 @@ def train_clap(config: ClapTrainingConfig, options: RunOptions, fine_tune_from: 
     sounds = read_captions(Path(config.trainer.folder) / config.trainer.captions)
     with _begin(options, config.architecture, config.trainer) as run:
         source = run.checkpoint / ClapTrainer.name if run.checkpoint is not None else fine_tune_from
-        model, tokenizer, extractor = _new_clap(config, sounds) if source is None else _clap_of(source)
+        model, tokenizer, extractor = _new_clap(config, sounds) if source is None else _clap_of(source, config)
         data = _captioned_data(config, sounds, extractor)
         return _train(
             ClapTrainer(run.accelerator, model, tokenizer, extractor, config.trainer), data, run, config.trainer
@@ -154,9 +160,13 @@ def _new_clap(
     return model, tokenizer, build_feature_extractor()
 
 
-def _clap_of(source: Path) -> tuple[ClapModel, RobertaTokenizer, ClapFeatureExtractor]:
-    """The CLAP of a directory. Raises UserError."""
+def _clap_of(source: Path, config: ClapTrainingConfig) -> tuple[ClapModel, RobertaTokenizer, ClapFeatureExtractor]:
+    """The CLAP of a directory. Raises UserError, also if it has another architecture than the config."""
     parts = ClapDirectory(source, "--fine_tune_from").load()
+    found, wanted = clap_widths(parts.model.config), config.architecture.model_dump()
+    differing = [f"{key} {value}, not {wanted[key]}" for key, value in found.items() if value != wanted[key]]
+    if differing:
+        raise UserError(f"{source}: another architecture than the config's: {', '.join(differing)}")
     return parts.model, parts.tokenizer, parts.extractor
 
 
@@ -183,7 +193,12 @@ def _captioned_data(
 
 
 def _begin(options: RunOptions, architecture: Section, config: BackboneTrainerConfig) -> Run:
-    return Run.begin(options, architecture, config, config.seed, config.precision)
+    """A run. Raises UserError, also under FSDP: its shards need layers that all backbones lack."""
+    run = Run.begin(options, architecture, config, config.seed, config.precision)
+    if run.accelerator.is_fsdp2:
+        with run:  # it is released
+            raise UserError("accelerate launch --use_fsdp: only stages can be sharded; use --multi_gpu here")
+    return run
 
 
 def _crops(crops: list[Crop], config: BackboneTrainerConfig, run: Run) -> TrainingData:
