@@ -31,7 +31,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.config import load_model_config
-    from open_musiclm.models.averaging import write_average
+    from open_musiclm.training.averaging import write_average
 
     config = load_model_config(arguments.model_config)
     shares = arguments.weights or [1.0] * len(arguments.checkpoints)

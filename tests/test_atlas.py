@@ -23,7 +23,7 @@ from open_musiclm.analysis.loaded_models import Models, load_models
 from open_musiclm.analysis.options import AtlasOptions
 from open_musiclm.audio import Sound
 from open_musiclm.errors import Remark, UserError
-from open_musiclm.generation.clap_embedder import ClapEmbedder
+from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 
 SAMPLE_HZ = 16000
 COUNT = 24

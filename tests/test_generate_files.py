@@ -14,12 +14,12 @@ from helpers.small_stack import Stack
 from open_musiclm import cli
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
-from open_musiclm.generation.clap_embedder import spans_of
 from open_musiclm.generation.generate_files import generate_files, regenerate_files
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import slug
 from open_musiclm.generation.session import GenerationSession
 from open_musiclm.generation.spool import SpooledWave
+from open_musiclm.tokenizers.clap_embedder import spans_of
 
 HZ = 24000
 PROMPTS = ["slow piano", "slow_piano", "fast violin", "fast\u2028violin"]
@@ -122,8 +122,8 @@ def test_long_music_goes_to_the_disk_as_it_is_made(
     model, prompts = with_config(stack, config), PROMPTS[:3]
     usual = list(generate_files(model, prompts, tmp_path / "usual", {}))
     monkeypatch.setattr("open_musiclm.generation.generate_files.STREAMED_SECONDS", 5.0)
-    monkeypatch.setattr("open_musiclm.generation.clap_embedder._WINDOWS_IN_MEMORY", 1)
-    monkeypatch.setattr("open_musiclm.generation.clap_embedder._FEWEST_WINDOWS", 1)
+    monkeypatch.setattr("open_musiclm.tokenizers.clap_embedder._WINDOWS_IN_MEMORY", 1)
+    monkeypatch.setattr("open_musiclm.tokenizers.clap_embedder._FEWEST_WINDOWS", 1)
     longest: list[int] = []
     append = SpooledWave.append
     monkeypatch.setattr(SpooledWave, "append", lambda spool, wave: longest.append(wave.shape[0]) or append(spool, wave))

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import open_musiclm
+from open_musiclm import versions
 from open_musiclm.audio import levels_of, write_wave
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
-from open_musiclm.generation import output
 from open_musiclm.generation.output import MAX_SLUG_BYTES, Provenance, slug, slugs_of_files, write_generated
 
 CONFIG = GenerationConfig(seed=3, top_k=128, cfg_scale=[4.0, 2.5, 1.0])
@@ -94,7 +94,7 @@ def test_the_versions_are_told_where_the_package_is_not_installed(
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(output, "version", missing)
+    monkeypatch.setattr(versions, "version", missing)
     path = write_generated(tmp_path, "tune", TONE, 24000, PROVENANCE)
     told = json.loads(path.with_suffix(".json").read_text())["versions"]
     assert (told["open_musiclm"], told["torch"]) == (open_musiclm.__version__, "unknown")

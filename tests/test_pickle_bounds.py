@@ -11,7 +11,7 @@ from helpers import forks
 from helpers.paths import REPOSITORY
 
 from open_musiclm.checkpoints.legacy.kmeans import read_centroids
-from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
+from open_musiclm.checkpoints.torch_files import read_torch_file
 from open_musiclm.errors import UserError
 
 _DOUBLING = pickle.EMPTY_TUPLE + b"".join(
@@ -85,7 +85,7 @@ _MEASURED = """
 import resource, sys
 from pathlib import Path
 from open_musiclm.checkpoints.legacy.kmeans import read_centroids
-from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
+from open_musiclm.checkpoints.torch_files import read_torch_file
 from open_musiclm.errors import UserError
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_musiclm.checkpoints.legacy.state_dict import read_state_dict, read_torch_file
+from open_musiclm.checkpoints.torch_files import read_state_dict, read_torch_file
 from open_musiclm.errors import UserError
 
 

@@ -1,10 +1,8 @@
 """The whole analysis: reads labels, embeds sounds and captions, measures, and writes atlas.json and atlas.html."""
 
 import os
-import platform
 import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +23,9 @@ from open_musiclm.analysis.text_tables import retrieval_table, token_tables
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.files import prepare_folder, write_json
 from open_musiclm.tokenizers.text_correction import TEXT_CORRECTION_NAME, TextCorrection
+from open_musiclm.versions import versions
 
 FEWEST_SOUNDS = 10
-_LIBRARIES = ("torch", "transformers", "scikit-learn", "numpy")
 
 
 def analyze(models: Models, options: AtlasOptions) -> list[Table]:
@@ -156,7 +154,7 @@ def _write(
         "window_seconds": models.clap.window_seconds,
         "rvq_levels": space.levels,
         "skipped": skipped,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": versions("scikit-learn", "numpy"),
         "tables": [table.json() for table in tables],
     }
     write_json(options.results_folder / "atlas.json", card)

@@ -16,8 +16,8 @@ from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.measure import identity_of
 from open_musiclm.evaluation.vectors import VectorFile
-from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.progress_bar import progress_bar
+from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 
 _TEXTS_AT_ONCE = 256
 _VECTORS = "vectors"

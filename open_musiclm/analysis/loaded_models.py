@@ -8,8 +8,8 @@ from open_musiclm.checkpoints.bundle import open_bundle
 from open_musiclm.config import MODEL_CONFIG_NAME, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.clap import Clap
+from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from open_musiclm.checkpoints.finite import check_finite
-from open_musiclm.checkpoints.legacy.state_dict import read_state_dict
 from open_musiclm.checkpoints.tensor_files import read_tensors
+from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.config.json_files import read_json_object, shown
 from open_musiclm.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 from open_musiclm.evaluation.compare import Comparison
 from open_musiclm.evaluation.measure import Measure
 from open_musiclm.evaluation.options import EvaluationOptions
-from open_musiclm.generation.output import versions
+from open_musiclm.versions import versions
 
 CARD_FORMAT = 1
 

@@ -13,8 +13,8 @@ from open_musiclm.evaluation.memorization import CONTINUATION_SECONDS, Memorizat
 from open_musiclm.evaluation.page import html_list, html_table, page
 from open_musiclm.evaluation.plots import new_drawing, png_url
 from open_musiclm.files import write_html, write_json
-from open_musiclm.generation.output import versions
 from open_musiclm.metrics.intervals import Estimate, percentile_interval
+from open_musiclm.versions import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

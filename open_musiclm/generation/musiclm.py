@@ -20,7 +20,6 @@ from open_musiclm.generation.checks import (
     check_sound,
     check_stages,
 )
-from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.edit_options import DEFAULT_CANDIDATES
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.infilling import Infilled, Infilling
@@ -35,6 +34,7 @@ from open_musiclm.generation.session import GenerationSession, Request, batches_
 from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import tokens_along
 from open_musiclm.models.stages import Stage
+from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 _SHORTEST_STYLE_SECONDS = 0.5  # of sound, to tell anything of its style

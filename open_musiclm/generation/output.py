@@ -2,20 +2,17 @@
 
 import hashlib
 import math
-import platform
 import re
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-import open_musiclm
 from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark
@@ -23,10 +20,10 @@ from open_musiclm.files import atomic_write, write_json
 from open_musiclm.generation.prompt_description import description
 from open_musiclm.generation.spool import SpooledWave
 from open_musiclm.generation.story import AnyPrompt
+from open_musiclm.versions import versions
 
 MAX_SLUG_BYTES = 80
 NEARLY_SILENT_RMS = 0.003
-_LIBRARIES = ("torch", "transformers", "encodec", "vector-quantize-pytorch")
 _BLOCK_SAMPLES = 1 << 20
 _MOST_WAV_SAMPLES = (1 << 31) - 1024  # of two bytes; RF64 is the same with 64-bit lengths
 
@@ -119,12 +116,6 @@ def record_of(
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python, of this package and of the libraries that affect the result."""
-    own = {"python": platform.python_version(), "open_musiclm": open_musiclm.__version__}
-    return {**own, **{name: _version(name) for name in _LIBRARIES}}
-
-
 def _readable(text: str) -> str:
     plain = re.sub(r"\W+", "_", unicodedata.normalize("NFC", text)).strip("_").lower()
     return plain.encode()[:MAX_SLUG_BYTES].decode(errors="ignore").strip("_")
@@ -137,10 +128,3 @@ def _digest(text: str) -> str:
 def _rms(wave: Float[Tensor, "samples"] | SpooledWave) -> float:
     squares = sum(float(block.double().square().sum()) for block in wave.split(_BLOCK_SAMPLES))
     return math.sqrt(squares / len(wave)) if len(wave) else 0.0
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "unknown"

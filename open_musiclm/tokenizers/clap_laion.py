@@ -15,7 +15,7 @@ from transformers import ClapConfig, ClapModel
 from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.checkpoints.finite import check_finite
-from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
+from open_musiclm.checkpoints.torch_files import read_torch_file
 from open_musiclm.config import ClapRvqConfig
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap_directory import CONSTANT

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.foreign import Description, ForeignDirectory
-from open_musiclm.checkpoints.legacy.state_dict import read_state_dict
+from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec_model import CodecModel
 from open_musiclm.tokenizers.own_directory import CONFIG_NAME, WEIGHTS_NAME, filled, load_model

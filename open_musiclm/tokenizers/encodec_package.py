@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.checkpoints.finite import check_finite
-from open_musiclm.checkpoints.legacy.state_dict import read_state_dict
+from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec_model import CodecModel
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, filled_encodec, load_encodec

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from open_musiclm.checkpoints import BEST_NAME, CHECKPOINTS_FOLDER, saved_steps, step_folder
 from open_musiclm.checkpoints.finite import check_finite, named_tensors
-from open_musiclm.checkpoints.legacy.state_dict import read_torch_file
+from open_musiclm.checkpoints.torch_files import read_torch_file
 from open_musiclm.config.fields import NonNegativeInt
 from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError

@@ -13,7 +13,6 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.embeddings import frechet_windows
-from open_musiclm.generation.clap_embedder import ClapEmbedder
 from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.sampling import Sampling, sample_rng
 from open_musiclm.generation.stage_generator import StageGenerator
@@ -21,6 +20,7 @@ from open_musiclm.metrics.adherence import cosines
 from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.models.stages import Ids, Stage, load_stage
 from open_musiclm.tokenizers.clap import Clap
+from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 from open_musiclm.tokens import token_streams

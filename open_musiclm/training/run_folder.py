@@ -16,9 +16,9 @@ from open_musiclm.config import BACKBONES, ModelConfig
 from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, write_json
-from open_musiclm.generation.output import versions
 from open_musiclm.locking import LOCK_NAME, FolderLock
 from open_musiclm.training.checkpointing import BEST_NAME, Best, remove_checkpoint, remove_unfinished
+from open_musiclm.versions import versions
 
 LOG_NAME = "log.jsonl"
 SAMPLES_FOLDER = "samples"

@@ -1,7 +1,7 @@
 """The centroids in a k-means file of joblib, read without executing anything.
 
 Such a file is a pickle in which every array's bytes follow the record that describes it. The pickle is read as data
-(`open_musiclm.checkpoints.legacy.pickle_machine`): what it calls becomes an inert `_Record` of the arguments and the
+(`open_musiclm.checkpoints.pickle_machine`): what it calls becomes an inert `_Record` of the arguments and the
 state that it is given, and a name that no k-means file needs is refused.
 """
 
@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from open_musiclm.checkpoints.legacy.pickle_machine import PickleMachine
-from open_musiclm.checkpoints.legacy.state_dict import PICKLE_ERRORS
+from open_musiclm.checkpoints.pickle_machine import PickleMachine
+from open_musiclm.checkpoints.torch_files import PICKLE_ERRORS
 from open_musiclm.errors import UserError
 
 _MOST_BYTES = 1 << 28

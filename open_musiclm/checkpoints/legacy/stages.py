@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from open_musiclm.checkpoints.legacy.kmeans import read_centroids
-from open_musiclm.checkpoints.legacy.state_dict import read_state_dict
+from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.errors import UserError
 
 _STAGE_NAMES = tuple(

@@ -2,7 +2,7 @@
 
 Such a file is a zip that holds a pickle and, uncompressed, the bytes of each tensor. What the pickle may name is
 the short list below, and each name stands for a function of this file; any other name is refused. What it may
-describe is bounded, see `open_musiclm.checkpoints.legacy.pickle_machine`. `torch.load` with `weights_only=True` is
+describe is bounded, see `open_musiclm.checkpoints.pickle_machine`. `torch.load` with `weights_only=True` is
 less strict, and reads only pickles of protocol 2; LAION's are of protocol 4.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from open_musiclm.checkpoints.legacy.pickle_machine import PickleMachine
+from open_musiclm.checkpoints.pickle_machine import PickleMachine
 from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.errors import UserError
 
