@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import io
 import os
 import socket
@@ -28,10 +29,12 @@ from gradio_client.client import Job
 from gradio_client.exceptions import AppError
 
 from open_musiclm import Prompt, Story
+from open_musiclm.app.handlers import Handlers
 from open_musiclm.app.history import History
 from open_musiclm.app.jobs import Job as RunnerJob
 from open_musiclm.app.jobs import JobRunner
 from open_musiclm.app.limits import Limits
+from open_musiclm.app.page import build_page
 from open_musiclm.app.server import check_server, served
 from open_musiclm.app.uploads import read_upload, remove_oldest
 from open_musiclm.audio import is_longer, read_sound
@@ -163,6 +166,26 @@ def test_stories(app: App) -> None:
 def test_defaults_stay_within_the_limits() -> None:
     config = Limits(duration=30, samples=4).within(GenerationConfig(duration=60, num_samples=2))
     assert (config.duration, config.num_samples) == (30, 2)
+
+
+@pytest.mark.parametrize(
+    ("duration", "limits"),
+    [(10.0, Limits(samples=1)), (10.0, Limits(duration=1.0)), (10.0, Limits(duration=0.4)), (0.5, Limits())],
+)
+def test_the_page_accepts_its_own_defaults(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, duration: float, limits: Limits
+) -> None:
+    for name in ("generate", "generate_on_page"):  # gradio tells generators by what the type checks wrap
+        monkeypatch.setattr(Handlers, name, inspect.unwrap(getattr(Handlers, name)))
+    model = stack.musiclm()
+    model.generation_config = GenerationConfig(duration=duration, num_samples=4)
+    runner = JobRunner(model, {}, limits, History(tmp_path, limits.results))
+    page = build_page(Handlers(runner, tmp_path))
+    fields = {block.label: block for block in page.blocks.values() if hasattr(block, "label")}
+    wanted = {"Duration (seconds)": min(duration, limits.duration), "Samples": min(4, limits.samples)}
+    for name, value in wanted.items():
+        assert fields[name].preprocess(fields[name].value) == value
+    assert fields["Samples"].interactive is (False if limits.samples == 1 else None)
 
 
 def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:

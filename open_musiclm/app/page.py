@@ -72,11 +72,20 @@ def _inputs(config: GenerationConfig, most_seconds: float, most_samples: int) ->
             max_length=1000,
         ),
         gradio.Number(config.seed, label="Seed", precision=0, info="the same seed gives the same music"),
-        gradio.Slider(1, most_seconds, min(config.duration, most_seconds), step=0.5, label="Duration (seconds)"),
-        gradio.Slider(1, most_samples, min(config.num_samples, most_samples), step=1, label="Samples"),
+        _limited("Duration (seconds)", config.duration, most_seconds, 0.5),
+        _limited("Samples", config.num_samples, most_samples, 1),
         gradio.Textbox(
             ", ".join(f"{scale:g}" for scale in scales),
             label="Guidance",
             info="above 1 follows the prompt more closely; one number, or one each for semantic, coarse and fine stage",
         ),
     ]
+
+
+def _limited(label: str, default: float, most: float, step: float) -> gradio.Slider | gradio.Number:
+    """A slider from 1, or from a smaller default, to `most`; if that leaves one value, a number that stays as it is."""
+    value = min(default, most)
+    least = min(1, value)
+    if least == most:
+        return gradio.Number(value, label=label, interactive=False)
+    return gradio.Slider(least, most, value, step=step, label=label)
