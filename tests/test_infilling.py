@@ -19,6 +19,7 @@ from open_musiclm.audio import Patch, Sound, crossfaded, levels_of, read_sound
 from open_musiclm.audio.reading import blocks_of
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
+from open_musiclm.generation.checks import check_segment
 from open_musiclm.generation.edit_files import edit_files
 from open_musiclm.generation.edit_options import Infill
 from open_musiclm.generation.flat_generator import FlatGenerator
@@ -226,6 +227,17 @@ def test_a_file_keeps_its_channels_and_every_sample_outside(model: MusicLM, tmp_
     assert story["regenerated_seconds"] == [1.0, 1.5]
     assert (story["sample_hz"], story["settings"]["loudness"], story["gain_db"]) == (sample_hz, None, 0)
     assert story["log_likelihood"] == max(story["log_likelihoods"])
+
+
+@pytest.mark.parametrize(("start", "end"), [(7.9, 8.0), (1.1, 1.2), (0.0, 0.1)])
+def test_a_tenth_of_a_second_is_long_enough(start: float, end: float) -> None:
+    check_segment(song(8.0), start, end)
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.1, 1.199), (7.95, 8.0)])
+def test_less_than_a_tenth_of_a_second_is_too_short(start: float, end: float) -> None:
+    with pytest.raises(UserError, match=r"at least 0\.1 s can be regenerated"):
+        check_segment(song(8.0), start, end)
 
 
 def infer(stack: Stack, *words: object) -> CompletedProcess[str]:

@@ -15,6 +15,7 @@ from open_musiclm.errors import UserError
 SHORTEST_SOUND_SECONDS = 0.005
 SHORTEST_SEGMENT_SECONDS = 0.1
 _ROUNDED_SECONDS = 0.005  # tolerance for a length that was read off a player
+_DECIMALS = 6  # of a difference of seconds: 8 - 7.9 is slightly below 0.1
 MOST_SAMPLES = 100_000
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
@@ -80,7 +81,7 @@ def check_segment(sound: Sound, start: Any, end: Any) -> None:
         raise UserError(f"{asked}: the sound ends after {sound.seconds:.2f} s")
     if not 0 <= start < end:
         raise UserError(f"{asked}: expected a start of at least 0 and an end after it")
-    if end - start < SHORTEST_SEGMENT_SECONDS:
+    if round(end - start, _DECIMALS) < SHORTEST_SEGMENT_SECONDS:
         raise UserError(f"{asked}: at least {SHORTEST_SEGMENT_SECONDS:g} s can be regenerated")
 
 
