@@ -50,6 +50,14 @@ def test_the_true_peak_does_not_depend_on_blocks(block: int) -> None:
     assert levels_of(wave.split(block), 24000).peak == pytest.approx(whole, rel=1e-4)
 
 
+@pytest.mark.parametrize("factor", [100.0, 300.0])
+def test_floats_above_full_scale_have_their_own_loudness(factor: float) -> None:
+    wave = music(24000, 3.0)
+    once = levels_of(wave.split(30000), 24000).loudness
+    loud = levels_of((factor * wave).split(30000), 24000).loudness
+    assert loud - once == pytest.approx(20 * math.log10(factor), abs=0.01)
+
+
 @pytest.mark.parametrize("sample_hz", [1000, 2000, 2900, 3999, 4000, 8000])
 def test_low_sample_rates_have_a_loudness(sample_hz: int) -> None:
     wave = 0.3 * torch.sin(200 * 2 * math.pi * torch.arange(2 * sample_hz) / sample_hz)

@@ -17,7 +17,7 @@ _SUB_BLOCKS_PER_BLOCK = 4
 _ABSOLUTE_GATE = -70.0
 _RELATIVE_GATE = -10.0
 _OVERSAMPLING = 4
-_HEADROOM = 16.0  # torchaudio's filters clip at 1
+_HEADROOM = 16.0  # of peaks, since torchaudio's filters clip at 1
 _LEAD_SECONDS = 1  # of sound before a block, after which the filters have settled
 _EDGE = 256  # samples at the end of a block, whose interpolation needs those of the next one
 _LOWEST_SHELF_HZ = 4000  # of the sample rate: below it there is hardly any sound that the shelf would raise
@@ -70,10 +70,11 @@ def levels_of(blocks: Iterable[Float[Tensor, "_"]], sample_hz: int) -> Levels:
 
 def _weighted(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "samples"]:
     """K-weighting: a shelf of 4 dB above 1.5 kHz, and a high pass at 38 Hz."""
-    wave = wave / _HEADROOM
+    scale = _HEADROOM * max(1.0, float(wave.abs().max()))
+    wave = wave / scale
     if sample_hz >= _LOWEST_SHELF_HZ:
         wave = treble_biquad(wave, sample_hz, 4.0, 1500.0, 1 / math.sqrt(2))
-    return highpass_biquad(wave, sample_hz, 38.0, 0.5) * _HEADROOM
+    return highpass_biquad(wave, sample_hz, 38.0, 0.5) * scale
 
 
 def _true_peak(wave: Float[Tensor, "samples"], sample_hz: int, first: int, end: int) -> float:
