@@ -178,6 +178,22 @@ def test_a_steady_sound_stays_as_loud_as_it_was(model: MusicLM) -> None:
     assert new == pytest.approx(around, abs=0.5)
 
 
+@pytest.mark.parametrize("right", [None, 1.0, "other noise", -0.8])
+def test_a_file_stays_as_loud_as_it_was_in_all_its_channels(
+    model: MusicLM, tmp_path: Path, right: float | str | None
+) -> None:
+    """The right channel is another noise, or so many times the left one."""
+    noise = 0.03 * np.random.default_rng(0).normal(size=(2, 4 * 24000))
+    other = noise[1] if isinstance(right, str) else (right or 0.0) * noise[0]
+    wave = noise[0] if right is None else np.stack((noise[0], other), axis=1)
+    soundfile.write(tmp_path / "song.wav", wave, 24000, subtype="FLOAT")
+    model.generation_config = ROUGH
+    (edited,) = edit_files(model, Infill(tmp_path / "song.wav", 1.5, 2.5, 1), ["slow piano"], tmp_path / "out", {})
+    made = torch.from_numpy(soundfile.read(edited.path, dtype="float32", always_2d=True)[0].T)
+    around, new = (levels_of([part], 24000).loudness for part in (made[:, :36000], made[:, 36500:59500]))
+    assert new == pytest.approx(around, abs=0.5)
+
+
 def test_a_patch_that_is_not_faded_would_click() -> None:
     wave = np.full(480, -0.4)
     block = np.full((2400, 2), 0.3)

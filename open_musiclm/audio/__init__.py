@@ -7,12 +7,13 @@ exact: 2.3 s at 24 kHz is 55,200 samples.
 from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
 from open_musiclm.audio.finding import find_foreign_sounds, find_named, find_sounds
 from open_musiclm.audio.info import SoundInfo, artist_of, check_length, header_info
-from open_musiclm.audio.leveling import leveled
+from open_musiclm.audio.leveling import AROUND_SECONDS, leveled
 from open_musiclm.audio.loudness import levels_of
 from open_musiclm.audio.patching import Patch, crossfaded, write_patched
 from open_musiclm.audio.reading import (
     count_frames,
     is_longer,
+    read_channels,
     read_samples,
     read_sound,
     read_window,

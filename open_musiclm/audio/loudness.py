@@ -41,34 +41,38 @@ class Levels:
         return min(_amplitude(loudness - self.loudness), _amplitude(PEAK_LIMIT_DB) / self.peak)
 
 
-def levels_of(blocks: Iterable[Float[Tensor, "_"]], sample_hz: int) -> Levels:
-    """The levels of a mono wave that comes in blocks of any length."""
+def levels_of(blocks: Iterable[Float[Tensor, "*channels _"]], sample_hz: int) -> Levels:
+    """The levels of a wave [samples] or [channels, samples] that comes in blocks of any length.
+
+    RMS and peak are over all channels. Loudness is of the sum of their powers: every channel has the weight 1.
+    """
     step, samples, squares, peak = round(sample_hz / _SUB_BLOCKS_PER_SECOND), 0, 0.0, 0.0
     lead, rest = torch.zeros(0), torch.zeros(0)
     powers: list[Tensor] = []
     for block in blocks:
-        wave = block.detach().to("cpu", torch.float32)
-        if wave.shape[0] == 0:
+        wave = torch.atleast_2d(block.detach().to("cpu", torch.float32))
+        if wave.shape[1] == 0:
             continue
-        samples += wave.shape[0]
+        samples += wave.numel()
         squares += float(wave.double().square().sum())
-        with_lead = torch.cat((lead, wave))
-        peak = max(peak, _true_peak(with_lead, sample_hz, lead.shape[0] - _EDGE, with_lead.shape[0] - _EDGE))
-        rest = torch.cat((rest, _weighted(with_lead, sample_hz)[lead.shape[0] :]))
+        with_lead = torch.cat((lead, wave), dim=-1)
+        before, end = lead.shape[-1], with_lead.shape[1] - _EDGE
+        peak = max(peak, _true_peak(with_lead, sample_hz, before - _EDGE, end))
+        rest = torch.cat((rest, _weighted(with_lead, sample_hz)[:, before:].double().square().sum(dim=0)))
         whole = rest.shape[0] // step * step
-        powers.append(rest[:whole].double().square().unflatten(0, (-1, step)).mean(dim=1))
-        rest, lead = rest[whole:], with_lead[-_LEAD_SECONDS * sample_hz :]
+        powers.append(rest[:whole].unflatten(0, (-1, step)).mean(dim=1))
+        rest, lead = rest[whole:], with_lead[:, -_LEAD_SECONDS * sample_hz :]
     if samples == 0:
         return Levels(0.0, 0.0, -math.inf)
-    peak = max(peak, _true_peak(lead, sample_hz, lead.shape[0] - _EDGE, lead.shape[0]))
+    peak = max(peak, _true_peak(lead, sample_hz, lead.shape[1] - _EDGE, lead.shape[1]))
     measured = torch.cat(powers)
     if measured.shape[0] < _SUB_BLOCKS_PER_BLOCK:  # shorter than a block: what there is
-        measured = torch.cat((measured, rest.double().square().mean()[None] if rest.shape[0] else rest.double()))
+        measured = torch.cat((measured, rest.mean()[None] if rest.shape[0] else rest))
         return Levels(math.sqrt(squares / samples), peak, _gated(measured.mean()[None]))
     return Levels(math.sqrt(squares / samples), peak, _gated(measured.unfold(0, _SUB_BLOCKS_PER_BLOCK, 1).mean(dim=1)))
 
 
-def _weighted(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "samples"]:
+def _weighted(wave: Float[Tensor, "channels samples"], sample_hz: int) -> Float[Tensor, "channels samples"]:
     """K-weighting: a shelf of 4 dB above 1.5 kHz, and a high pass at 38 Hz."""
     scale = _HEADROOM * max(1.0, float(wave.abs().max()))
     wave = wave / scale
@@ -77,16 +81,16 @@ def _weighted(wave: Float[Tensor, "samples"], sample_hz: int) -> Float[Tensor, "
     return highpass_biquad(wave, sample_hz, 38.0, 0.5) * scale
 
 
-def _true_peak(wave: Float[Tensor, "samples"], sample_hz: int, first: int, end: int) -> float:
+def _true_peak(wave: Float[Tensor, "channels samples"], sample_hz: int, first: int, end: int) -> float:
     """The largest amplitude of samples [first, end) and between them."""
     first, end = max(first, 0), max(end, 0)
     if first == end:
         return 0.0
-    near = wave[max(first - _EDGE, 0) :]
+    near = wave[:, max(first - _EDGE, 0) :]
     oversampled = resample(near, sample_hz, _OVERSAMPLING * sample_hz)
-    skipped = (first - (wave.shape[0] - near.shape[0])) * _OVERSAMPLING
-    between = oversampled[skipped : skipped + (end - first) * _OVERSAMPLING].abs().max()
-    return max(float(between), float(wave[first:end].abs().max()))
+    skipped = (first - (wave.shape[1] - near.shape[1])) * _OVERSAMPLING
+    between = oversampled[:, skipped : skipped + (end - first) * _OVERSAMPLING].abs().max()
+    return max(float(between), float(wave[:, first:end].abs().max()))
 
 
 def _gated(powers: Float[Tensor, "blocks"]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from open_musiclm.audio.info import header_info
-from open_musiclm.audio.reading import blocks_of
+from open_musiclm.audio.reading import uniform_blocks_of
 from open_musiclm.audio.writing import write_exactly
 
 CROSSFADE_SECONDS = 0.02
@@ -60,14 +60,11 @@ def write_patched(path: Path, source: Path, patch: Patch) -> None:
 
     Not atomic. Raises SoundError, OSError.
     """
-    info = header_info(source)
-    write_exactly(path, _patched(source, info.channels, patch), info)
+    write_exactly(path, _patched(source, patch), header_info(source))
 
 
-def _patched(source: Path, channels: int, patch: Patch) -> Iterator[Float[np.ndarray, "samples channels"]]:
+def _patched(source: Path, patch: Patch) -> Iterator[Float[np.ndarray, "samples channels"]]:
     first = 0
-    for block in blocks_of(source):
-        if block.shape[1] != channels:  # joined files, some of them mono
-            block = np.repeat(block.mean(axis=1, keepdims=True), channels, axis=1)
+    for block in uniform_blocks_of(source):
         yield patch.onto(block, first)
         first += len(block)

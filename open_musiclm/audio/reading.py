@@ -84,6 +84,21 @@ def read_window(path: Path, first: int, frames: int, info: SoundInfo | None = No
     return repeat_to(read_samples(path, first, min(frames, length - first)), frames)
 
 
+def read_channels(path: Path, start: int, frames: int) -> Float[Tensor, "channels samples"]:
+    """Samples [start, start + frames) of every channel at the file's own rate, fewer where it ends.
+
+    The file is decoded from its beginning. Raises SoundError.
+    """
+    found, first = [torch.zeros(header_info(path).channels, 0)], 0
+    for block in uniform_blocks_of(path):
+        inside = block[max(start - first, 0) : max(start + frames - first, 0)]
+        found.append(torch.from_numpy(inside.T.astype(np.float32)))
+        first += len(block)
+        if first >= start + frames:
+            break
+    return torch.cat(found, dim=1)
+
+
 def read_sound(path: Path | str) -> Sound:
     """The whole file as a mono wave at its own rate.
 
@@ -117,6 +132,16 @@ def wave_statistics(path: Path) -> WaveStatistics:
 def blocks_of(path: Path) -> Iterator[Float[np.ndarray, "samples channels"]]:
     """All samples of a file, float64, in blocks. Raises SoundError if they end before they should."""
     return chain.from_iterable(part_blocks(path, part) for part in layout(path).parts)
+
+
+def uniform_blocks_of(path: Path) -> Iterator[Float[np.ndarray, "samples channels"]]:
+    """As `blocks_of`, with the channels of the header: of joined files some may be mono, which is then in each."""
+    channels = header_info(path).channels
+    for block in blocks_of(path):
+        if block.shape[1] == channels:
+            yield block
+        else:
+            yield np.repeat(block.mean(axis=1, keepdims=True), channels, axis=1)
 
 
 def _channels_sound(path: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.audio import Sound, read_sound, write_patched
+from open_musiclm.audio import AROUND_SECONDS, Patch, Sound, read_channels, read_sound, samples_of, write_patched
 from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
@@ -63,13 +63,14 @@ def infill_files(
             infilled = model.infill(sound, edit.start, end, prompt, edit.num_candidates, config, progress)
         names = [*slugs_of_files([edit.source]), f"{edit.start:g}-{end:g}", *([slug(str(prompt))] if prompt else [])]
         path = folder / f"{'_'.join(names)}_seed{config.seed}.wav"
-        scores = _scores(model, infilled, prompt)
+        patch = _patch(edit.source, infilled)
+        scores = _scores(model, infilled, patch, prompt)
         facts = {INFILLING_OF: str(edit.source), "regenerated_seconds": [edit.start, end]}
         if infilled.log_likelihoods:
             facts["log_likelihoods"] = [round(score, 6) for score in infilled.log_likelihoods]
         settings = config.updated({"loudness": None, "duration": end - edit.start})
         provenance = Provenance(prompt or edit.source.name, infilled.chosen, scores, settings, paths, facts)
-        _write(path, edit.source, infilled, provenance)
+        _write(path, edit.source, infilled.sound, patch, provenance)
         yield Edited(scores, path)
 
 
@@ -92,19 +93,27 @@ def vary_files(
             yield Edited(scores, write_generated(folder, name, wave, model.sample_hz, provenance))
 
 
-def _scores(model: MusicLM, infilled: Infilled, prompt: SteadyPrompt | None) -> dict[str, float]:
+def _patch(source: Path, infilled: Infilled) -> Patch:
+    """The new seconds with the loudness of all channels of the file around them."""
+    around = samples_of(AROUND_SECONDS, infilled.sound.sample_hz)
+    begin = max(infilled.first - around, 0)
+    before = read_channels(source, begin, infilled.first - begin)
+    return infilled.patch_between(before, read_channels(source, infilled.end, around))
+
+
+def _scores(model: MusicLM, infilled: Infilled, patch: Patch, prompt: SteadyPrompt | None) -> dict[str, float]:
     scores = {}
     if prompt is not None:
-        new = Sound(torch.from_numpy(infilled.patch.wave), infilled.sound.sample_hz)
+        new = Sound(torch.from_numpy(patch.wave), infilled.sound.sample_hz)
         scores["similarity"] = float(model.embed_sound(new) @ model.embed_prompts([prompt])[0])
     if infilled.log_likelihoods:
         scores["log_likelihood"] = infilled.log_likelihoods[infilled.chosen]
     return scores
 
 
-def _write(path: Path, source: Path, infilled: Infilled, provenance: Provenance) -> None:
-    wave, sample_hz = infilled.wave, infilled.sound.sample_hz
-    record = record_of(provenance, len(wave), sample_hz, float(wave.double().square().mean().sqrt()))
+def _write(path: Path, source: Path, sound: Sound, patch: Patch, provenance: Provenance) -> None:
+    wave = torch.from_numpy(patch.onto(sound.wave.numpy()[:, None], 0))
+    record = record_of(provenance, len(wave), sound.sample_hz, float(wave.double().square().mean().sqrt()))
     with atomic_write(path) as temporary:
-        write_patched(temporary, source, infilled.patch)
+        write_patched(temporary, source, patch)
         write_json(path.with_suffix(".json"), record)

@@ -29,16 +29,34 @@ FOLLOWING_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Infilled:
-    """A sound with regenerated seconds. `patch` has the new samples, at the sound's own rate.
+    """A sound with regenerated seconds. `new` replaces its samples from `first` on, at its own rate, and is as loud as
+    the model made it.
 
     `log_likelihoods` has the score of every candidate, in nats per token, where something follows the gap; candidate
     number `chosen` has the best.
     """
 
     sound: Sound
-    patch: Patch
+    new: Float[Tensor, "new"]
+    first: int
     chosen: int
     log_likelihoods: list[float]
+
+    @property
+    def end(self) -> int:
+        """The first sample after the new ones."""
+        return self.first + len(self.new)
+
+    @property
+    def patch(self) -> Patch:
+        """The new samples with the loudness of the sound around them."""
+        wave = self.sound.wave.cpu()[None]
+        return self.patch_between(wave[:, : self.first], wave[:, self.end :])
+
+    def patch_between(self, before: Float[Tensor, "channels before"], after: Float[Tensor, "channels after"]) -> Patch:
+        """The new samples, to be in every channel, with the loudness of the channels of the sound around them."""
+        wave = audio.leveled(self.new, before, after, self.sound.sample_hz)
+        return audio.crossfaded(wave.numpy(), self.first, len(self.sound.wave), self.sound.sample_hz)
 
     @property
     def wave(self) -> Float[Tensor, "samples"]:
@@ -86,7 +104,8 @@ class Infilling:
                 scores += self.log_likelihoods(session, candidates[-1]).tolist()
         chosen = scores.index(max(scores)) if scores else 0
         best = torch.cat(candidates)[chosen : chosen + 1]
-        return Infilled(self.sound, self.patch(session_of([chosen]), best), chosen, scores)
+        new = self.new_samples(session_of([chosen]), best)
+        return Infilled(self.sound, new, self._samples[0], chosen, scores)
 
     def candidates(self, session: GenerationSession) -> Int[Tensor, "batch time 1"]:
         """The semantic tokens of every request: those before the gap, then the new ones up to its end."""
@@ -108,8 +127,8 @@ class Infilling:
         window = self.with_following(candidates)[:, skipped:]
         return generator.log_likelihood([session.clap_tokens], window, candidates.shape[1] - skipped).cpu()
 
-    def patch(self, session: GenerationSession, candidate: Int[Tensor, "1 time 1"]) -> Patch:
-        """The new sound of one candidate, at the sound's rate."""
+    def new_samples(self, session: GenerationSession, candidate: Int[Tensor, "1 time 1"]) -> Float[Tensor, "new"]:
+        """The new samples of one candidate, at the sound's rate."""
         semantic, known = candidate, self.gap.end
         if self.is_followed:
             semantic, known = self.with_following(candidate), self.gap.known_end
@@ -119,9 +138,7 @@ class Infilling:
         new = Sound(torch.cat([chunk.cpu() for chunk in chunks], dim=1)[0], session.sample_hz)
         first, end = self._samples
         skipped = first - audio.samples_of(float(self.grid.seconds(self.gap.start)), self.sound.sample_hz)
-        wave, own = audio.resampled(new, self.sound.sample_hz)[skipped : skipped + end - first], self.sound.wave.cpu()
-        wave = audio.leveled(wave, own[:first], own[end:], self.sound.sample_hz)
-        return audio.crossfaded(wave.numpy(), first, len(own), self.sound.sample_hz)
+        return audio.resampled(new, self.sound.sample_hz)[skipped : skipped + end - first]
 
     def _given(self, session: GenerationSession) -> PromptTokens:
         if self.gap.start == self.gap.origin:
