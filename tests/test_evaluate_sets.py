@@ -364,6 +364,25 @@ def test_clips_are_drawn_and_cut(tmp_path: Path) -> None:
     assert level.vectors[:, LevelMeasure.SECONDS].tolist() == [0.25] * 4
 
 
+def test_loudness_and_clipping_are_of_the_channels_of_a_file(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).normal(size=(2, 32000))
+    clipped = noise[0].copy()
+    clipped[:100] = 1.0
+    written = {"mono": [noise[0]], "dual": [noise[0]] * 2, "both": noise, "clipped": [clipped, noise[1]]}
+    for name, channels in written.items():
+        soundfile.write(tmp_path / f"{name}.wav", np.stack(channels, axis=1), 16000, subtype="FLOAT")
+    clips = find_clips(tmp_path)
+    measured = measure_set(tmp_path, clips, {"levels": LevelMeasure()}, MeasureCache(tmp_path / "cache"), seconds=1.0)
+    levels = measured.get("levels", "level")
+    assert levels is not None
+    found = {clip.path.stem: level for clip, level in zip(clips, levels.vectors, strict=True)}
+    mono = float(found["mono"][LevelMeasure.LOUDNESS])
+    for name in ("dual", "both"):
+        assert float(found[name][LevelMeasure.LOUDNESS]) == pytest.approx(mono + 3.01, abs=0.2)
+    assert float(found["clipped"][LevelMeasure.CLIPPED]) == pytest.approx(100 / 16000)
+    assert all(float(found[name][LevelMeasure.CLIPPED]) == 0 for name in ("mono", "dual", "both"))
+
+
 class SaysByLevel(torch.nn.Module):
     """Two classes; the louder, the more likely the second."""
 

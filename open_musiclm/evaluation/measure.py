@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +19,13 @@ Measured = Mapping[str, Vectors]
 _IGNORED_KEYS = {"_name_or_path": "", "transformers_version": ""}
 
 
+@dataclass(frozen=True)
+class FileSound(Sound):
+    """The beginning of a sound file, or all of it, as a mono wave; `path` is the file's."""
+
+    path: Path
+
+
 @runtime_checkable
 class Measure(Protocol):
     """`name` is for readers; `identity` depends on all that affects the result: weights, windows, version of the code.
@@ -29,7 +38,7 @@ class Measure(Protocol):
     batch: int
     finite: bool
 
-    def measure(self, sounds: Sequence[Sound]) -> list[Measured]:
+    def measure(self, sounds: Sequence[FileSound]) -> list[Measured]:
         """Of each sound some named sets of float32 vectors, on the CPU."""
 
 

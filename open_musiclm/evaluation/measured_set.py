@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from open_musiclm.audio import Sound, read_sound, samples_of
+from open_musiclm.audio import read_sound, samples_of
 from open_musiclm.data.failures import as_sound_error
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
-from open_musiclm.evaluation.measure import Measure, Measured
+from open_musiclm.evaluation.measure import FileSound, Measure, Measured
 from open_musiclm.evaluation.vectors import ClipVectors, VectorFile
 from open_musiclm.progress_bar import progress_bar
 from open_musiclm.terminal import tell
@@ -71,7 +71,7 @@ def _measured(
 ) -> Iterator[tuple[EvaluationClip, dict[tuple[str, str], Tensor]]]:
     """What is measured of each clip that can be read."""
     results: dict[int, dict[str, Measured]] = {}
-    sounds: dict[int, Sound] = {}
+    sounds: dict[int, FileSound] = {}
     keys: dict[int, str] = {}
     for place, clip in enumerate(clips):
         try:
@@ -99,12 +99,11 @@ def _measured(
         yield clips[place], {(name, part): vectors for name, own in named for part, vectors in own.items()}
 
 
-def _read(path: Path, seconds: float | None) -> Sound:
+def _read(path: Path, seconds: float | None) -> FileSound:
     with as_sound_error(path):
         sound = read_sound(path)
-    if seconds is None:
-        return sound
-    return Sound(sound.wave[: samples_of(seconds, sound.sample_hz)], sound.sample_hz)
+    samples = None if seconds is None else samples_of(seconds, sound.sample_hz)
+    return FileSound(sound.wave[:samples], sound.sample_hz, path)
 
 
 def _check(path: Path, measure: Measure, measured: Measured) -> None:

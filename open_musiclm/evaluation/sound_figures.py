@@ -18,9 +18,9 @@ _BPM = "clips whose text or caption names beats per minute"
 TEMPO_1 = Kind("tempo_accuracy_1", "tempo right (within 4 %)", "higher", _BPM)
 TEMPO_2 = Kind("tempo_accuracy_2", "tempo right, or an octave off", "higher", f"{_BPM}; factors 2, 3, 1/2, 1/3")
 TEMPO_WORD = Kind("tempo_word", "tempo as its word says", "higher", "slow below 80, fast from 120 beats per minute")
-CLIPPED = Kind("clipped_clips", "clips with clipping", "lower", "three samples in a row at full scale")
-SILENT = Kind("silent_share", "silence, mean share", "lower", "tenths of a second below -60 dB")
-LOUDNESS = Kind("loudness", "loudness, median, LUFS", "neither", "ITU-R BS.1770-4; silent clips left out")
+CLIPPED = Kind("clipped_clips", "clips with clipping", "lower", "three samples in a row at full scale, in any channel")
+SILENT = Kind("silent_share", "silence, mean share", "lower", "tenths of a second below -60 dB, channels averaged")
+LOUDNESS = Kind("loudness", "loudness, median, LUFS", "neither", "ITU-R BS.1770-4, all channels; silent clips left out")
 SECONDS = Kind("seconds", "length, median, s", "neither", "of what was evaluated of each clip")
 
 
