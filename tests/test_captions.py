@@ -118,6 +118,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
     [
         {"variation_of": "song.wav", "first_stage": "coarse"},
         {"infilling_of": "song.wav", "regenerated_seconds": [3, 5]},
+        {"continuation_of": "song.wav", "given_seconds": 2.5},
         {"parts": [{"text": "slow"}, {"audio": "song.wav"}]},
         {"story": [{"seconds": 0, "parts": [{"text": "slow"}]}], "crossfade": 1.0},
     ],

@@ -14,6 +14,7 @@ from helpers.small_stack import Stack
 from open_musiclm import cli
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
+from open_musiclm.evaluation.clips import find_clips
 from open_musiclm.generation.generate_files import generate_files, regenerate_files
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import slug
@@ -134,6 +135,24 @@ def test_long_music_goes_to_the_disk_as_it_is_made(
         assert one.path.name == other.path.name
         assert one.path.read_bytes() == other.path.read_bytes()
         assert one.candidate.score == pytest.approx(other.candidate.score, abs=2e-3)
+
+
+@pytest.mark.parametrize(("num_samples", "streamed_seconds"), [(2, 60.0), (1, 0.1)])
+def test_a_continuation_names_the_sound_that_it_begins_with(
+    model: MusicLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_samples: int, streamed_seconds: float
+) -> None:
+    monkeypatch.setattr("open_musiclm.generation.generate_files.STREAMED_SECONDS", streamed_seconds)
+    model.generation_config = SHORT.updated({"num_samples": num_samples, "num_top_matches": 1})
+    given = tmp_path / "my song.wav"
+    soundfile.write(given, 0.3 * torch.rand(HZ // 2).numpy(), HZ)
+    out = tmp_path / "out"
+    ((alone,),) = generate_files(model, ["slow piano"], out, {})
+    ((continued,),) = generate_files(model, ["slow piano"], out, {}, str(given))
+    assert waves(out) == ["my_song_continuation_slow_piano_seed3_1", "slow_piano_seed3_1"]
+    told, other = (json.loads(own.path.with_suffix(".json").read_text()) for own in (continued, alone))
+    assert (told["continuation_of"], told["given_seconds"], told["seconds"]) == (str(given), 0.5, 0.9)
+    assert other.keys().isdisjoint(("continuation_of", "given_seconds"))
+    assert {clip.path: clip.prompt for clip in find_clips(out)} == {continued.path: None, alone.path: "slow piano"}
 
 
 def test_long_music_that_is_interrupted_leaves_nothing_half_done(

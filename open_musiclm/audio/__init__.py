@@ -23,6 +23,7 @@ from open_musiclm.audio.reading import (
 from open_musiclm.audio.resampling import resample, resampled, semantic_input
 from open_musiclm.audio.waves import (
     SILENCE_STANDARD_DEVIATION,
+    FileSound,
     Sound,
     WaveStatistics,
     fit_length,

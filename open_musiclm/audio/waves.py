@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,13 @@ class Sound:
     def seconds(self) -> float:
         """The length in seconds."""
         return self.wave.shape[0] / self.sample_hz
+
+
+@dataclass(frozen=True)
+class FileSound(Sound):
+    """The mono wave of a sound file, or of its beginning; `path` is the file's."""
+
+    path: Path
 
 
 @dataclass(frozen=True)

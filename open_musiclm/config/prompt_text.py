@@ -1,8 +1,10 @@
 """What a text must be to be a prompt, or a story of prompts, and where the JSON beside a wave has no such text."""
 
 MOST_PROMPT_CHARACTERS = 10_000  # CLAP reads 77 tokens
-# The keys, in the JSON beside an edited wave, of its source: its prompt, if any, is for a part of it only.
-INFILLING_OF, VARIATION_OF = "infilling_of", "variation_of"
+# The keys, in the JSON beside a wave that was made from a given sound, of that sound's path: the prompt, if any, is for
+# a part of the wave only.
+INFILLING_OF, VARIATION_OF, CONTINUATION_OF = "infilling_of", "variation_of", "continuation_of"
+GIVEN_SOUNDS = (INFILLING_OF, VARIATION_OF, CONTINUATION_OF)
 
 
 def prompt_problem(text: str) -> str | None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from open_musiclm.audio import find_named
 from open_musiclm.config.json_files import read_json_object
-from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
+from open_musiclm.config.prompt_text import GIVEN_SOUNDS
 from open_musiclm.data.caption_lines import CAPTIONS_NAME, LONGEST_CAPTION, read_caption_lines
 from open_musiclm.errors import UserError
 from open_musiclm.text_files import read_lines
 
-# Keys of a JSON whose prompt is no text of the whole wave: an edit, a mixture, a style sound, a story.
-_OTHER_PROMPTS = (INFILLING_OF, VARIATION_OF, "parts", "story")
+# Keys of a JSON whose prompt is no text of the whole wave: an edit, a continuation, a mixture, a style sound, a
+# story.
+_OTHER_PROMPTS = (*GIVEN_SOUNDS, "parts", "story")
 
 
 @dataclass(frozen=True)

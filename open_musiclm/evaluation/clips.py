@@ -42,8 +42,8 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
     """The sounds below a folder, sorted; of more than `most` so many drawn at random.
 
     Prompts are the first caption of a sound in a captions.jsonl, which may have its "bpm" too, or in the text file
-    beside it (see data/captions.py), or the prompt in the JSON beside a generated wave; an edit of a sound has none.
-    Warns with a Remark of captions whose files are missing.
+    beside it (see data/captions.py), or the prompt in the JSON beside a generated wave; an edit or a
+    continuation of a sound has none. Warns with a Remark of captions whose files are missing.
 
     Raises UserError.
     """

@@ -3,8 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,18 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from open_musiclm.audio import Sound
+from open_musiclm.audio import FileSound
 
 Vectors = Float[Tensor, "_ _"]
 Measured = Mapping[str, Vectors]
 _IGNORED_KEYS = {"_name_or_path": "", "transformers_version": ""}
-
-
-@dataclass(frozen=True)
-class FileSound(Sound):
-    """The beginning of a sound file, or all of it, as a mono wave; `path` is the file's."""
-
-    path: Path
 
 
 @runtime_checkable

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from open_musiclm.audio import read_sound, samples_of
+from open_musiclm.audio import FileSound, read_sound, samples_of
 from open_musiclm.data.failures import as_sound_error
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
 from open_musiclm.evaluation.clips import EvaluationClip
-from open_musiclm.evaluation.measure import FileSound, Measure, Measured
+from open_musiclm.evaluation.measure import Measure, Measured
 from open_musiclm.evaluation.vectors import ClipVectors, VectorFile
 from open_musiclm.progress_bar import progress_bar
 from open_musiclm.terminal import tell

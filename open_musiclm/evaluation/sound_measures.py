@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from open_musiclm.audio import Sound, levels_of, read_channels, resampled
+from open_musiclm.audio import FileSound, Sound, levels_of, read_channels, resampled
 from open_musiclm.errors import UserError
-from open_musiclm.evaluation.measure import FileSound, Measured, identity_of
+from open_musiclm.evaluation.measure import Measured, identity_of
 from open_musiclm.metrics.levels import clipped_share, silent_share
 
 _BLOCK_SAMPLES = 1 << 20

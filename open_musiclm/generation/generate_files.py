@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.audio import Sound, read_sound
+from open_musiclm.audio import FileSound, Sound, read_sound
 from open_musiclm.config import GenerationConfig, StageName
-from open_musiclm.config.prompt_text import VARIATION_OF
+from open_musiclm.config.prompt_text import CONTINUATION_OF, VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM, variation_config
@@ -59,27 +59,33 @@ def generate_files(
     config, folder = model.generation_config, Path(results_folder)
     check_ranked_length(config, len(prompts))
     prepare_folder(folder)
-    audio_prompt = read_sound(Path(input_audio)) if input_audio else None
+    given = read_sound(input_audio) if input_audio else None
     with stage_progress() as progress:
         if _streamed(config):
-            for written in _stream_files(model, prompts, folder, paths, audio_prompt, progress):
+            for written in _stream_files(model, prompts, folder, paths, given, progress):
                 yield [written]
             return
-        for own in best_of_each(model, prompts, ClapScorer(model), config, audio_prompt, progress):
-            yield write_candidates(model, own, folder, paths)
+        for own in best_of_each(model, prompts, ClapScorer(model), config, given, progress):
+            yield write_candidates(model, own, folder, paths, given)
 
 
 def write_candidates(
-    model: MusicLM, candidates: Sequence[Candidate], folder: Path, paths: Mapping[str, str]
+    model: MusicLM,
+    candidates: Sequence[Candidate],
+    folder: Path,
+    paths: Mapping[str, str],
+    given: FileSound | None = None,
 ) -> list[Written]:
-    """Writes the first `num_top_matches` candidates of a prompt under names made from it. Raises UserError."""
+    """Writes the first `num_top_matches` candidates of a prompt under names made from it, and from the sound that they
+    continue. Raises UserError."""
     config = model.generation_config
     written = []
     for rank, candidate in enumerate(candidates[: config.num_top_matches], start=1):
         provenance = Provenance(
-            candidate.prompt, candidate.number, {candidate.score_name: candidate.score}, config, paths
+            *(candidate.prompt, candidate.number, {candidate.score_name: candidate.score}, config, paths),
+            edit=_continuation(given),
         )
-        name = _name(candidate.prompt, config, rank)
+        name = _name(candidate.prompt, config, rank, given)
         path = write_generated(folder, name, candidate.wave, model.sample_hz, provenance)
         written.append(Written(candidate, path))
     return written
@@ -131,24 +137,25 @@ def _stream_files(
     prompts: Sequence[AnyPrompt],
     folder: Path,
     paths: Mapping[str, str],
-    audio_prompt: Sound | None,
+    given: FileSound | None,
     progress: Progress,
 ) -> Iterator[Written]:
     """One sample of each prompt, written to a file while it is generated."""
     config = model.generation_config
-    for session in model.sessions(requests_of(prompts, 1), config, audio_prompt, progress):
+    for session in model.sessions(requests_of(prompts, 1), config, given, progress):
         with ExitStack() as stack:
-            names = [_name(request.prompt, config, 1) for request in session.requests]
+            names = [_name(request.prompt, config, 1, given) for request in session.requests]
             spools = [
                 stack.enter_context(SpooledWave(temporary_path(folder / f"{place}.{name}")))
                 for place, name in enumerate(names)
             ]
-            for chunk in session.stream(audio_prompt):
+            for chunk in session.stream(given):
                 for spool, wave in zip(spools, chunk.cpu(), strict=True):
                     spool.append(wave)
             for request, name, spool in zip(session.requests, names, spools, strict=True):
                 similarity = _similarity(model, request.prompt, spool, config)
-                provenance = Provenance(request.prompt, 0, {ClapScorer.name: similarity}, config, paths)
+                scores, told = {ClapScorer.name: similarity}, _continuation(given)
+                provenance = Provenance(request.prompt, 0, scores, config, paths, told)
                 path = write_generated(folder, name, spool, model.sample_hz, provenance)
                 yield Written(Candidate(request.prompt, 0, torch.zeros(0), similarity), path)
 
@@ -160,5 +167,11 @@ def _similarity(model: MusicLM, prompt: AnyPrompt, spool: SpooledWave, config: G
     return float(wave @ model.embed_prompts([during(prompt, 0, config.duration)])[0])
 
 
-def _name(prompt: AnyPrompt, config: GenerationConfig, rank: int) -> str:
-    return f"{slug(str(prompt))}_seed{config.seed}_{rank}"
+def _continuation(given: FileSound | None) -> dict[str, object]:
+    """What a JSON has about the sound that is continued, if there is one."""
+    return {} if given is None else {CONTINUATION_OF: str(given.path), "given_seconds": given.seconds}
+
+
+def _name(prompt: AnyPrompt, config: GenerationConfig, rank: int, given: FileSound | None) -> str:
+    before = [] if given is None else [*slugs_of_files([given.path]), "continuation"]
+    return "_".join([*before, slug(str(prompt)), f"seed{config.seed}", str(rank)])

@@ -32,7 +32,7 @@ _MOST_WAV_SAMPLES = (1 << 31) - 1024  # of two bytes; RF64 is the same with 64-b
 class Provenance:
     """How a wave was generated: its prompt, sample number, scores by name, settings and the paths of all parts.
 
-    `edit` describes the edit of a given sound, if it is one.
+    `edit` describes the edit or the continuation of a given sound, if it is one.
     """
 
     prompt: AnyPrompt

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from open_musiclm.config.json_files import Section, section_from_content
-from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
+from open_musiclm.config.prompt_text import GIVEN_SOUNDS
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.generation.story import AnyPrompt, Story
 
@@ -19,12 +19,12 @@ def description(prompt: AnyPrompt) -> dict[str, Any]:
 
 
 def described_prompt(content: Mapping[str, Any], source: str) -> AnyPrompt | None:
-    """The prompt in a JSON, style sounds as paths; None for an edit, or without a prompt.
+    """The prompt in a JSON, style sounds as paths; None for an edit or a continuation, or without a prompt.
 
     `check_prompts` reads the sounds. Raises UserError, which names `source`, for an invalid description.
     """
     name = content.get("prompt")
-    if not isinstance(name, str) or not name.strip() or not content.keys().isdisjoint((INFILLING_OF, VARIATION_OF)):
+    if not isinstance(name, str) or not name.strip() or not content.keys().isdisjoint(GIVEN_SOUNDS):
         return None
     told = {key: content[key] for key in _Description.model_fields if key in content}
     found = section_from_content(told, source, _Description)
