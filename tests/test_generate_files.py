@@ -15,6 +15,8 @@ from open_musiclm import cli
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.evaluation.clips import find_clips
+from open_musiclm.generation.edit_files import edit_files
+from open_musiclm.generation.edit_options import Variation
 from open_musiclm.generation.generate_files import generate_files, regenerate_files
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import slug
@@ -171,6 +173,20 @@ def test_more_than_memory_should_hold_is_refused_with_the_limit(stack: Stack, tm
     with pytest.raises(UserError, match=r"duration 3600: 4 samples are 4\.0 hours .* at most 3 hours .* num_samples 1"):
         next(generate_files(with_config(stack, config), ["a"], tmp_path / "new", {}))
     assert not (tmp_path / "new").exists()
+
+
+def test_the_given_sound_counts_as_what_memory_holds(
+    model: MusicLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("open_musiclm.generation.generate_files.MOST_HELD_SECONDS", 3.0)
+    given = tmp_path / "given.wav"
+    soundfile.write(given, 0.3 * torch.rand(2 * HZ).numpy(), HZ)
+    with pytest.raises(UserError, match=r"^duration 0\.4 after 2 s of given sound: 2 samples are .* num_samples 1"):
+        next(generate_files(model, ["a"], tmp_path / "new", {}, given))
+    with pytest.raises(UserError, match=r"given\.wav: 2 samples are .* lower max_batch_size, or vary a shorter sound"):
+        next(edit_files(model, Variation(given, "coarse", 3), [], tmp_path / "new", {}))
+    assert not (tmp_path / "new").exists()
+    assert list(edit_files(model, Variation(given, "coarse", 1), [], tmp_path / "new", {}))
 
 
 @pytest.mark.parametrize("samples", range(1, 60))

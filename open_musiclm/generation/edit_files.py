@@ -12,6 +12,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
 from open_musiclm.generation.checks import check_segment
 from open_musiclm.generation.edit_options import Edit, Infill, Variation
+from open_musiclm.generation.generate_files import check_held_length
 from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM, variation_config
 from open_musiclm.generation.output import Provenance, record_of, slug, slugs_of_files, write_generated
@@ -77,10 +78,14 @@ def infill_files(
 def vary_files(
     model: MusicLM, edit: Variation, results_folder: Path | str, paths: Mapping[str, str]
 ) -> Iterator[Edited]:
-    """Writes the variations of a sound file, each with its similarity to it. Raises UserError."""
-    folder = Path(results_folder)
+    """Writes the variations of a sound file, each with its similarity to it.
+
+    Raises UserError, also if those of a batch take too much memory.
+    """
+    folder, sound = Path(results_folder), read_sound(edit.source)
+    at_once = min(edit.number, model.generation_config.max_batch_size)
+    check_held_length(str(edit.source), at_once, sound.seconds, "lower max_batch_size, or vary a shorter sound")
     prepare_folder(folder)
-    sound = read_sound(edit.source)
     config = variation_config(model.generation_config, edit.first_stage, sound.seconds)
     own, (short,) = model.embed_sound(sound), slugs_of_files([edit.source])
     facts = {VARIATION_OF: str(edit.source), "first_stage": edit.first_stage}

@@ -23,8 +23,8 @@ from open_musiclm.generation.story import AnyPrompt, during
 
 # A single sample per prompt needs no ranking: if it is long, it is written to disk while it is generated.
 STREAMED_SECONDS = 60.0
-# Samples to be ranked are kept in memory: 0.35 GB per hour at 24 kHz, and twice that while they are scored.
-MOST_RANKED_SECONDS = 3 * 3600.0
+# Other samples are kept in memory: 0.35 GB per hour at 24 kHz, and twice that while they are scored.
+MOST_HELD_SECONDS = 3 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,13 @@ def generate_files(
     Raises UserError.
     """
     config, folder = model.generation_config, Path(results_folder)
-    check_ranked_length(config, len(prompts))
-    prepare_folder(folder)
     given = read_sound(input_audio) if input_audio else None
+    streamed = _streamed(config, given)
+    if not streamed:
+        _check_ranked_length(config, len(prompts), given)
+    prepare_folder(folder)
     with stage_progress() as progress:
-        if _streamed(config):
+        if streamed:
             for written in _stream_files(model, prompts, folder, paths, given, progress):
                 yield [written]
             return
@@ -115,21 +117,36 @@ def regenerate_files(
         yield write_generated(folder, f"{short}_seed{config.seed}_{first_stage}", wave, model.sample_hz, provenance)
 
 
-def check_ranked_length(config: GenerationConfig, prompts: int) -> None:
-    """Raises UserError if the samples to be ranked take too much memory."""
-    # those of a batch, and those before it whose prompt is not complete
-    at_once = min(config.num_samples * prompts, config.max_batch_size + config.num_samples - 1)
-    seconds = at_once * config.duration
-    if seconds > MOST_RANKED_SECONDS and not _streamed(config):
+def check_held_length(what: str, samples: int, seconds: float, advice: str) -> None:
+    """Raises UserError if so many samples of so many seconds take too much memory; `what` names what makes them so
+    long, `advice` says what to do."""
+    held = samples * seconds
+    if held > MOST_HELD_SECONDS:
         raise UserError(
-            f"duration {config.duration:g}: {at_once} samples are {seconds / 3600:.1f} hours of music, which stay in "
-            f"memory to be ranked; at most {MOST_RANKED_SECONDS / 3600:g} hours can; lower num_samples and "
-            "max_batch_size, or set num_samples 1: it is written while it is generated, without a limit"
+            f"{what}: {samples} samples are {held / 3600:.1f} hours of music, which stay in memory; "
+            f"at most {MOST_HELD_SECONDS / 3600:g} hours can; {advice}"
         )
 
 
-def _streamed(config: GenerationConfig) -> bool:
-    return config.num_samples == 1 and config.duration > STREAMED_SECONDS
+def _check_ranked_length(config: GenerationConfig, prompts: int, given: Sound | None) -> None:
+    what, seconds = f"duration {config.duration:g}", config.duration + _given_seconds(given)
+    if given is not None:
+        what += f" after {given.seconds:g} s of given sound"
+    # those of a batch, and those before it whose prompt is not complete
+    at_once = min(config.num_samples * prompts, config.max_batch_size + config.num_samples - 1)
+    advice = (
+        "lower num_samples and max_batch_size, or set num_samples 1: it is written while it is generated, without a "
+        "limit"
+    )
+    check_held_length(what, at_once, seconds, advice)
+
+
+def _streamed(config: GenerationConfig, given: Sound | None) -> bool:
+    return config.num_samples == 1 and config.duration + _given_seconds(given) > STREAMED_SECONDS
+
+
+def _given_seconds(given: Sound | None) -> float:
+    return 0.0 if given is None else given.seconds
 
 
 def _stream_files(
