@@ -16,7 +16,7 @@ from open_musiclm.tokens import TokenStream
 
 # The share of its window by which each stage advances; the rest is context from its own last tokens. That of the
 # semantic stage is the default of the generation config's semantic_advance.
-STEP_FRACTION: dict[StageName, Fraction] = {
+ADVANCE_FRACTION: dict[StageName, Fraction] = {
     "semantic": Fraction(1, 2),
     "coarse": Fraction(1, 2),
     "fine": Fraction(1),
@@ -86,8 +86,8 @@ def split_windows(windows: Sequence[Window], ticks: Sequence[int]) -> list[Windo
 
 
 def advance(stage: StageName, window: int, share: float | None = None) -> int:
-    """The ticks by which a stage advances over its `window` ticks: `share` of it, by default `STEP_FRACTION`."""
-    return max(int(window * (STEP_FRACTION[stage] if share is None else share) + _ROUNDING), 1)
+    """The ticks by which a stage advances over its `window` ticks: `share` of it, by default `ADVANCE_FRACTION`."""
+    return max(int(window * (ADVANCE_FRACTION[stage] if share is None else share) + _ROUNDING), 1)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Loop:
                     self._note_best()
                 while not self._is_done() and not stopped_by:
                     self._step()
-                    stopped_by = self._largest(self.interruption.number)
+                    stopped_by = self._max_over_processes(self.interruption.number)
                 finished = self._is_done()
                 self._save(validated=finished)
             self.failures.report()
@@ -98,7 +98,7 @@ class Loop:
             self.accelerator.wait_for_everyone()  # a launcher ends all processes when the first one ends
             raise Interrupted(stopped_by)
 
-    def _largest(self, here: int) -> int:
+    def _max_over_processes(self, here: int) -> int:
         """The largest of the processes' numbers: all processes call this, and all get the same answer."""
         if self.accelerator.num_processes == 1:
             return here
@@ -161,11 +161,11 @@ class Loop:
         """Validates after this step, once; a signal ends this early, without a result."""
         if self.validation is None or self._is_validated():
             return
-        values = self.trainer.validate(self._until_asked(self.validation))
-        if self._largest(self._validation_failed):
+        values = self.trainer.validate(self._until_interrupted(self.validation))
+        if self._max_over_processes(self._validation_failed):
             self.validation = None
             return
-        if self._largest(self.interruption.asked):
+        if self._max_over_processes(self.interruption.asked):
             return
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
@@ -174,7 +174,7 @@ class Loop:
         if self.state.losses.overfits and not overfitted:
             self.log.say(self.state.losses.describe())
 
-    def _until_asked(self, validation: ValidationSet) -> Iterator[IndexedBatch[Any]]:
+    def _until_interrupted(self, validation: ValidationSet) -> Iterator[IndexedBatch[Any]]:
         """The batches of the validation set up to a signal, one at least, or to where none can be made any more."""
         try:
             for batch in validation:
@@ -226,7 +226,7 @@ class Loop:
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, if it does not exist yet."""
         is_saved = self.accelerator.is_main_process and self.state.step in saved_steps(self.run.folder)
-        if self._largest(is_saved):  # of another machine the list of a shared folder may be older
+        if self._max_over_processes(is_saved):  # of another machine the list of a shared folder may be older
             return
         if validated:
             self._validate()
