@@ -77,6 +77,7 @@ def test_the_script_measures_everything(corpus: Path, stack: Stack, tmp_path: Pa
     assert probes["pitch"]["CLAP"]["value"] > 0.9  # any spectrogram tells it
     assert {f"MERT {layer}" for layer in range(4)} <= probes["pitch"].keys()
     assert set(card["skipped"]) == {"tag album", "tag title"}
+    assert all(f"left out: {name}: {reason}" in done.stderr for name, reason in card["skipped"].items())
     assert {line["changes"] for line in tables["Arithmetic"]} == {"pitch", "pulse"}
 
 

@@ -46,6 +46,8 @@ def analyze(models: Models, options: AtlasOptions) -> list[Table]:
     space = make_space(sounds, embeddings, models, options.captions)
     tables, skipped = _tables(space, embeddings, models, tags, options)
     skipped |= {f"tag {name}": reason for name, reason in refused.items()}
+    for name, reason in skipped.items():
+        warnings.warn(Remark(f"left out: {name}: {reason}"), stacklevel=2)
     _write(options, space, models, embeddings, tables, skipped)
     return tables
 
