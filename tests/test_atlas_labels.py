@@ -115,6 +115,14 @@ def test_categories_numbers_and_what_cannot_be_probed() -> None:
     assert set(refused) == {"seed", "title"}
 
 
+@pytest.mark.parametrize("name", ["artist id", "track_id", "ID"])
+def test_numbers_that_are_names_are_categories(name: str) -> None:
+    usual = usable_tags(sounds_with(**{name: [[number // 5] for number in range(80)]}), None)[0]
+    assert [(tag.name, tag.is_number, len(tag.members)) for tag in usual] == [(name, False, 80)]
+    rare = sounds_with(**{name: [[number] for number in range(80)]})
+    assert usable_tags(rare, None) == ([], {name: "fewer than two of its values occur in 5 sounds"})
+
+
 def test_a_tag_of_two_values_and_an_unknown_one() -> None:
     sounds = sounds_with(tempo=[["slow"]] * 10 + [["fast"]] * 10, mode=[["major"], ["minor"]] * 10)
     ((tag,), _) = usable_tags(sounds, ["tempo+mode"])

@@ -1,5 +1,6 @@
 """The tags for probes and arithmetic: categories or numbers, of sounds with one value."""
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ FEWEST_OF_A_VALUE = 5
 MOST_VALUES = 100
 _MOST_NUMERIC_CATEGORIES = 12
 _JOIN = "+"
+_IDENTIFIER = re.compile(r"(?:^|[ _])id$", re.IGNORECASE)  # the name of a tag whose numbers are names
 _MOST_LISTED = 20
 
 
@@ -36,7 +38,8 @@ def usable_tags(sounds: Sequence[LabelledSound], names: Sequence[str] | None) ->
     """The tags that a probe can be fitted to, and for the others the reason; "a+b" is a tag of both values.
 
     A sound counts where it has one value. Values of fewer than 5 sounds are left out. Numbers of more than 12 values
-    are numbers, all others categories. Without `names` every tag is looked at. Raises UserError for an unknown name.
+    are numbers, unless the tag's name ends with "id"; all others are categories. Without `names` every tag is looked
+    at. Raises UserError for an unknown name.
     """
     known = _names(sounds)
     for name in names or ():
@@ -82,7 +85,8 @@ def _tag(sounds: Sequence[LabelledSound], name: str, parts: Sequence[str]) -> Ta
         if all(len(sound.tags.get(part, ())) == 1 for part in parts)
     }
     counts = Counter(single.values())
-    if len(counts) > _MOST_NUMERIC_CATEGORIES and all(_is_number(value) for value in counts):
+    is_amount = len(counts) > _MOST_NUMERIC_CATEGORIES and not _IDENTIFIER.search(name)
+    if is_amount and all(_is_number(value) for value in counts):
         members = np.array(list(single))
         return Tag(name, members, np.array([float(value) for value in single.values()]))
     kept = {number: value for number, value in single.items() if counts[value] >= FEWEST_OF_A_VALUE}
