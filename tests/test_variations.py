@@ -75,7 +75,7 @@ def parsed(*words: str) -> argparse.Namespace:
     add_prompt_arguments(parser)
     cli.add_edit_arguments(parser)
     cli.add_audio_prompt_argument(parser)
-    cli.add_generation_arguments(parser, ("duration", "loudness"))
+    cli.add_generation_arguments(parser, (*cli.LENGTH_FIELDS, *cli.SAMPLING_FIELDS, *cli.OUTPUT_FIELDS))
     return parser.parse_args(words)
 
 
@@ -99,3 +99,26 @@ def test_a_variation_starts_with_the_semantic_stage_unless_told_otherwise() -> N
 def test_arguments_that_leave_nothing_to_vary_are_refused(words: list[str], named: str) -> None:
     with pytest.raises(UserError, match=f"^{named}"):
         cli.edit_from(parsed(*words))
+
+
+@pytest.mark.parametrize(
+    ("first_stage", "flags"),
+    [
+        ("coarse", ["--semantic_temperature", "0"]),
+        ("coarse", ["--semantic_advance", "0.3"]),
+        ("fine", ["--semantic_temperature", "0.1"]),
+        ("fine", ["--coarse_temperature", "0.1"]),
+        ("fine", ["--return_coarse_wave"]),
+    ],
+)
+def test_flags_of_stages_that_do_not_run_are_refused(first_stage: str, flags: list[str]) -> None:
+    words = ["--variation_of", "a.wav", "--first_stage", first_stage, *flags]
+    with pytest.raises(UserError, match=f"^{flags[0]}: cannot be combined with --first_stage {first_stage}: .* run"):
+        cli.edit_from(parsed(*words))
+
+
+def test_flags_of_stages_that_run_are_accepted() -> None:
+    flags = ("--semantic_temperature", "0.1", "--semantic_advance", "0.3", "--coarse_temperature", "0.1")
+    assert cli.edit_from(parsed("--variation_of", "a.wav", *flags, "--return_coarse_wave"))
+    words = ("--first_stage", "coarse", "--coarse_temperature", "0", "--return_coarse_wave")
+    assert cli.edit_from(parsed("--variation_of", "a.wav", *words))

@@ -63,9 +63,7 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
     to.add_argument("sounds", nargs="+", type=Path, metavar="sound", help="a sound file")
     first = STAGE_NAMES.index(first_stage)
     add_model_arguments(to, STAGE_NAMES[first:])
-    left_out = ["max_batch_size", *(f"{stage}_temperature" for stage in STAGE_NAMES[:first])]  # one sound at a time
-    if first_stage == "fine":
-        left_out.append("return_coarse_wave")
+    left_out = ["max_batch_size", *_without_effect(first_stage)]  # one sound at a time
     add_generation_arguments(to, [name for name in (*SAMPLING_FIELDS, *OUTPUT_FIELDS) if name not in left_out])
 
 
@@ -95,8 +93,10 @@ def edit_from(arguments: argparse.Namespace) -> Edit | None:
         if getattr(arguments, name) is not None and getattr(arguments, whole) is None:
             raise UserError(f"--{name}: needs --{whole}")
     if arguments.variation_of is not None:
+        first_stage: StageName = arguments.first_stage or "semantic"
         _refuse(arguments, "variation_of", _VARIATION)
-        return Variation(arguments.variation_of, arguments.first_stage or "semantic", arguments.num_variations or 1)
+        _refuse(arguments, f"first_stage {first_stage}", _without_effect(first_stage))
+        return Variation(arguments.variation_of, first_stage, arguments.num_variations or 1)
     if arguments.regenerate is None:
         return None
     if arguments.input_audio is None:
@@ -106,9 +106,21 @@ def edit_from(arguments: argparse.Namespace) -> Edit | None:
     return Infill(arguments.input_audio, start, end, arguments.num_candidates or DEFAULT_CANDIDATES)
 
 
+def _without_effect(first_stage: StageName) -> dict[str, str]:
+    """The generation flags that do nothing from `first_stage` on, with the reason."""
+    earlier = STAGE_NAMES[: STAGE_NAMES.index(first_stage)]
+    reasons = {f"{stage}_temperature": f"the {stage} stage does not run" for stage in earlier}
+    if "semantic" in earlier:
+        reasons["semantic_advance"] = reasons["semantic_temperature"]
+    if first_stage == "fine":
+        reasons["return_coarse_wave"] = "only the fine stage runs"
+    return reasons
+
+
 def _refuse(arguments: argparse.Namespace, edit: str, reasons: Mapping[str, str]) -> None:
     """Raises UserError for an argument that an edit excludes."""
     for name, reason in reasons.items():
-        if getattr(arguments, name) not in (None, [], OFF) and getattr(arguments, name) is not False:
+        value = getattr(arguments, name)
+        if value not in (None, [], OFF) and value is not False:
             flag = "a prompt" if name == "prompts" else f"--{name}"
             raise UserError(f"{flag}: cannot be combined with --{edit}: {reason}")
