@@ -89,6 +89,12 @@ def test_its_own_style_is_that_of_the_seconds_around(model: MusicLM) -> None:
     assert model._style_around(sound, 0, 4).shape == model._style_around(sound, 0, 1).shape  # nothing, or no start
 
 
+@pytest.mark.parametrize("seconds", [0.45, 2.0])
+def test_silence_is_infilled_in_its_own_style(model: MusicLM, seconds: float) -> None:
+    silent = Sound(torch.zeros(round(seconds * 24000)), 24000)
+    assert model.infill(silent, 0.1, 0.3, None, 1, ROUGH).wave.abs().max() > 0
+
+
 def test_batches_of_candidates_do_not_matter(model: MusicLM) -> None:
     sound = song(2.0)
     together = model.infill(sound, 1, 1.3, "slow piano", 5, ROUGH.updated({"max_batch_size": 5}))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from test_musiclm import HZ, tune
 
 from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt
-from open_musiclm.audio import read_sound, write_wave
+from open_musiclm.audio import Sound, read_sound, write_wave
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
-from open_musiclm.errors import UserError
+from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.generate_files import generate_files, lines_of
 from open_musiclm.generation.prompt_checks import check_prompts
 from open_musiclm.generation.scorers import ClapScorer
@@ -127,6 +128,24 @@ def test_files_tell_parts_and_weights(stack: Stack, tone: Path, tmp_path: Path) 
     assert next(lines_of(written[1])) == f"{name!r}:"
     assert written[1][0].path.name.startswith("a_choir_at_5_00_2_slow_piano_with_tone_wav_")
     assert stories[2]["prompt"].startswith("sound ")
+
+
+def test_a_silent_style_sound_is_refused(tmp_path: Path) -> None:
+    silent = Sound(torch.zeros(HZ), HZ)
+    with pytest.raises(UserError, match=r"^prompt: audio: silent, so it has no style; give another sound$"):
+        check_prompts(Prompt("slow piano", silent))
+    write_wave(tmp_path / "silent.wav", silent.wave, HZ)
+    with pytest.raises(UserError, match=r"^style sound .*silent\.wav: silent"):
+        check_prompts(Mixture(["slow piano", Prompt(audio=tmp_path / "silent.wav")]))
+
+
+def test_a_style_sound_that_is_too_short_to_have_a_style_is_told() -> None:
+    with pytest.warns(Remark, match=r"^prompt: audio: only 0\.02 s long; its style is uncertain below 0\.5 s$"):
+        (prompt,) = check_prompts(Prompt(audio=tune(0.02, HZ)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_prompts(prompt)  # once
+        check_prompts(Prompt(audio=tune(0.5, HZ)))
 
 
 def test_different_sounds_of_one_name_differ(tmp_path: Path) -> None:

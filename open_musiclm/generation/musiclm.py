@@ -26,7 +26,12 @@ from open_musiclm.generation.infilling import Infilled, Infilling
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompt_checks import check_steady_prompts, check_stories
+from open_musiclm.generation.prompt_checks import (
+    SHORTEST_STYLE_SECONDS,
+    check_steady_prompts,
+    check_stories,
+    named_sound,
+)
 from open_musiclm.generation.prompt_embedder import PromptEmbedder
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt
 from open_musiclm.generation.sampling import sampling_of
@@ -36,8 +41,6 @@ from open_musiclm.generation.tracks import tokens_along
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
-
-_SHORTEST_STYLE_SECONDS = 0.5  # of sound, to tell anything of its style
 
 
 class MusicLM:
@@ -227,9 +230,9 @@ class MusicLM:
         parts = []
         for begin, stop in ((max(start - half, 0), start), (end, min(end + half, sound.seconds))):
             wave = sound.wave[round(begin * sound.sample_hz) : round(stop * sound.sample_hz)]
-            if stop - begin >= _SHORTEST_STYLE_SECONDS:
-                parts.append(Prompt(audio=Sound(wave, sound.sample_hz), weight=stop - begin))
-        return self.clap_tokens([Mixture(parts or [Prompt(audio=sound)])])
+            if stop - begin >= SHORTEST_STYLE_SECONDS:
+                parts.append(Prompt(audio=named_sound(Sound(wave, sound.sample_hz)), weight=stop - begin))
+        return self.clap_tokens([Mixture(parts or [Prompt(audio=named_sound(sound))])])
 
     def clap_tokens(self, prompts: Sequence[SteadyPrompt]) -> Int[Tensor, "batch 1 quantizers"]:
         """CLAP tokens of prompts, whose texts the bundle may correct. Raises UserError."""

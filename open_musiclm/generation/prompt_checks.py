@@ -3,21 +3,23 @@
 import hashlib
 import math
 import numbers
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from open_musiclm.audio import Sound, read_sound
+from open_musiclm.audio import Sound, read_sound, statistics_of
 from open_musiclm.config.prompt_text import prompt_problem
-from open_musiclm.errors import UserError
+from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.checks import check_sound, kind_of
 from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.generation.story import AnyPrompt, Story
 
 MOST_PARTS = 100
 MOST_WEIGHT = 1e6
+SHORTEST_STYLE_SECONDS = 0.5  # of sound, to tell anything of its style
 _TOLERANCE = 1e-6  # seconds: differences of decimal numbers are rounded
 
 
@@ -162,14 +164,25 @@ def _number(value: Any, name: str) -> float:
 
 
 def _style_sound(audio: Any) -> StyleSound:
-    """A sound with a name. Raises UserError."""
+    """A sound with a name. Warns with a Remark of a short one. Raises UserError, also for silence."""
     if isinstance(audio, StyleSound):
         return audio
     path = None
     if isinstance(audio, (str, Path)):
         path = Path(audio)
         audio = read_sound(path)
-    sound: Sound = check_sound("prompt: audio", audio)
+    sound = check_sound("prompt: audio", audio)
+    shown = "prompt: audio" if path is None else f"style sound {path}"
+    if statistics_of(sound.wave).silent:
+        raise UserError(f"{shown}: silent, so it has no style; give another sound")
+    if sound.seconds < SHORTEST_STYLE_SECONDS:
+        short = f"{shown}: only {sound.seconds:.2f} s long; its style is uncertain below {SHORTEST_STYLE_SECONDS:g} s"
+        warnings.warn(Remark(short), stacklevel=2)
+    return named_sound(sound, path)
+
+
+def named_sound(sound: Sound, path: Path | None = None) -> StyleSound:
+    """A sound as a style, of whatever length and level; its name has the name of its file, if there is one."""
     samples = sound.wave.detach().cpu().float().contiguous().numpy().tobytes()
     digest = hashlib.sha256(f"{sound.sample_hz}\n".encode() + samples).hexdigest()[:8]
     return StyleSound(sound.wave, sound.sample_hz, f"{path.name if path else 'sound'} {digest}", path)
