@@ -22,8 +22,8 @@ from open_musiclm import cli
 from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_model_config
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.sampling import sample_rng, sampling_of
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import sample_rng, sampling_of
 from open_musiclm.models.stages import Stage, build_stage
 from open_musiclm.tokens import stage_streams
 

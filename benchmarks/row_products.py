@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from open_musiclm import cli
 from open_musiclm.config import load_model_config
-from open_musiclm.generation.packed_linear import PackedLinear
+from open_musiclm.generation.decoding.packed_linear import PackedLinear
 from open_musiclm.models.stages import build_stage
 
 ROWS = (1, 4, 8, 12)

@@ -13,7 +13,7 @@ from demo.prompts import ControlPrompt
 from open_musiclm import MusicLM
 from open_musiclm.audio import write_wave
 from open_musiclm.errors import UserError
-from open_musiclm.generation.prompt_embedder import PromptEmbedder
+from open_musiclm.generation.prompts.prompt_embedder import PromptEmbedder
 from open_musiclm.metrics.intervals import percentile_interval
 from open_musiclm.progress_bar import with_progress
 from open_musiclm.tokenizers.text_correction import TextCorrection

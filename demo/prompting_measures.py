@@ -11,9 +11,9 @@ from demo.classifier_training import LabelledClip, Wave
 from demo.corpus.instruments import INSTRUMENTS, Instrument
 from demo.known_world import TEMPI
 from open_musiclm import Mixture, MusicLM, Prompt
+from open_musiclm.generation.prompts.story import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import best_of_n
-from open_musiclm.generation.story import AnyPrompt
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second instrument of a pair
 Classify = Callable[[Sequence[Wave]], list[str]]

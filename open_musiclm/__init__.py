@@ -15,8 +15,8 @@ complete_environment()
 if TYPE_CHECKING:
     from open_musiclm.config import GenerationConfig
     from open_musiclm.generation.musiclm import MusicLM
-    from open_musiclm.generation.prompting import Mixture, Prompt
-    from open_musiclm.generation.story import Story
+    from open_musiclm.generation.prompts.prompting import Mixture, Prompt
+    from open_musiclm.generation.prompts.story import Story
 
 __version__ = "0.3.0"
 __all__ = ["GenerationConfig", "Mixture", "MusicLM", "Prompt", "Story", "__version__"]
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> object:
 
         return GenerationConfig
     if name in ("Mixture", "Prompt"):
-        return getattr(import_module("open_musiclm.generation.prompting"), name)
+        return getattr(import_module("open_musiclm.generation.prompts.prompting"), name)
     if name == "Story":
-        return getattr(import_module("open_musiclm.generation.story"), name)
+        return getattr(import_module("open_musiclm.generation.prompts.story"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

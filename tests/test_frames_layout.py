@@ -13,9 +13,9 @@ from test_generation import conditioning_of, generated_windows, random_ids, smal
 from open_musiclm.checkpoints import save_weights
 from open_musiclm.config import CoarseConfig
 from open_musiclm.errors import UserError
-from open_musiclm.generation.cuda_graphs import GraphCache
-from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng
+from open_musiclm.generation.decoding.cuda_graphs import GraphCache
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import Sampling, gumbel_noise, sample, sample_rng
 from open_musiclm.models.frames_layout import delayed, undelayed
 from open_musiclm.models.stages import Stage, build_stage, load_stage, load_stage_to_train_on
 from open_musiclm.models.token_layout import PADDING

@@ -25,10 +25,10 @@ from open_musiclm.config import (
     StageName,
 )
 from open_musiclm.errors import UserError
-from open_musiclm.generation.cuda_graphs import GraphCache
-from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
-from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.decoding.cuda_graphs import GraphCache
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.models.scheduled_sampling import sampled_frames, sampled_tokens
 from open_musiclm.models.stages import Stage, build_stage, forgetful_mask
 from open_musiclm.models.token_layout import PADDING

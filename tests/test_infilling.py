@@ -20,9 +20,9 @@ from open_musiclm.audio.reading import blocks_of
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
 from open_musiclm.generation.checks import check_segment
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
 from open_musiclm.generation.edit_files import edit_files
 from open_musiclm.generation.edit_options import Infill
-from open_musiclm.generation.flat_generator import FlatGenerator
 from open_musiclm.generation.infilling import Infilling
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.planner import plan_gap

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from open_musiclm import devices
-from open_musiclm.generation.packed_linear import PackedLinear
+from open_musiclm.generation.decoding.packed_linear import PackedLinear
 
 PRECISIONS = [torch.float32, torch.bfloat16]
 

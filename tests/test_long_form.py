@@ -11,7 +11,7 @@ import torch
 from helpers.small_stack import Stack
 
 from open_musiclm.config import GenerationConfig
-from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
 from open_musiclm.generation.generate_files import generate_files
 from open_musiclm.generation.spool import SpooledWave
 

@@ -26,9 +26,9 @@ from open_musiclm.evaluation.memorization import (
     threshold_of,
 )
 from open_musiclm.evaluation.memorization_report import memorization_card
-from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.sampling import Sampling
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
-from open_musiclm.generation.sampling import Sampling
 
 SCRIPT = "scripts/measure_memorization.py"
 HZ, ROWS, SECONDS = 50, 6, 9

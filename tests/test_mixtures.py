@@ -18,7 +18,7 @@ from open_musiclm.audio import Sound, read_sound, write_wave
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.generate_files import generate_files, lines_of
-from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompts.prompt_checks import check_prompts
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import best_of_n
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import UserError
-from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress
 from open_musiclm.generation.scorers import ClapScorer

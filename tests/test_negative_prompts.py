@@ -13,9 +13,9 @@ from test_generation import random_ids, small_config
 
 from open_musiclm import GenerationConfig, MusicLM
 from open_musiclm.errors import UserError
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import Sampling, gumbel_noise, sample, sample_rng
 from open_musiclm.generation.generate_files import generate_files
-from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.sampling import Sampling, gumbel_noise, sample, sample_rng
 from open_musiclm.generation.session import requests_of
 from open_musiclm.models.stages import Stage, build_stage
 

@@ -16,10 +16,10 @@ from open_musiclm.config import (
     ModelConfig,
     SemanticConfig,
 )
+from open_musiclm.generation.decoding.sampling import Sampling
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.generation.planner import TickGrid, Window, advance, plan_windows
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.sampling import Sampling
-from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import ClapTrack, EncodedTrack, GeneratedTrack, StageInputs
 from open_musiclm.tokens import TokenStream, token_streams
 

@@ -16,7 +16,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.checks import check_config, check_count, check_segment, check_sound, check_stages
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.paths import ModelPaths
-from open_musiclm.generation.prompt_checks import check_prompts
+from open_musiclm.generation.prompts.prompt_checks import check_prompts
 
 WAVE = torch.zeros(24000)
 

@@ -13,10 +13,10 @@ from test_musiclm import HZ, tune
 
 from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt, Story
 from open_musiclm.errors import UserError
-from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
 from open_musiclm.generation.generate_files import generate_files
 from open_musiclm.generation.planner import Window, split_windows
-from open_musiclm.generation.prompt_checks import check_prompts, check_steady_prompts, check_stories
+from open_musiclm.generation.prompts.prompt_checks import check_prompts, check_steady_prompts, check_stories
 from open_musiclm.generation.search import best_of_n
 from open_musiclm.generation.session import GenerationSession, requests_of
 

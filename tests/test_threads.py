@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from open_musiclm.generation.threads import STEPS_BETWEEN_TRIALS, TRIED_STEPS, AdaptiveThreads
+from open_musiclm.generation.decoding.threads import STEPS_BETWEEN_TRIALS, TRIED_STEPS, AdaptiveThreads
 
 
 class Machine:

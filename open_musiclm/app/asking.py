@@ -6,8 +6,8 @@ from open_musiclm.audio import Sound
 from open_musiclm.config.prompt_text import story_parts
 from open_musiclm.errors import UserError
 from open_musiclm.generation.checks import kind_of
-from open_musiclm.generation.prompting import Prompt
-from open_musiclm.generation.story import Story
+from open_musiclm.generation.prompts.prompting import Prompt
+from open_musiclm.generation.prompts.story import Story
 
 
 def asked_prompt(prompt: Any, story: Any, crossfade: Any, style: Sound | None) -> Any:

@@ -21,9 +21,9 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, write_generated
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompt_checks import check_prompts, check_stories
+from open_musiclm.generation.prompts.prompt_checks import check_prompts, check_stories
+from open_musiclm.generation.prompts.story import AnyPrompt, during
 from open_musiclm.generation.scorers import ClapScorer
-from open_musiclm.generation.story import AnyPrompt, during
 
 
 class Cancelled(Exception):

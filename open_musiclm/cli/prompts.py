@@ -11,8 +11,8 @@ from open_musiclm.errors import UserError
 from open_musiclm.text_files import read_lines
 
 if TYPE_CHECKING:
-    from open_musiclm.generation.prompting import Prompt, SteadyPrompt
-    from open_musiclm.generation.story import AnyPrompt
+    from open_musiclm.generation.prompts.prompting import Prompt, SteadyPrompt
+    from open_musiclm.generation.prompts.story import AnyPrompt
 VARIED_PROMPTS = (
     "slow and peaceful solo piano in a minor key",
     "a fast fiddle tune, bright and dance-like",
@@ -91,9 +91,9 @@ def prompts_from(
 
     Reads their sound files. Raises UserError.
     """
-    from open_musiclm.generation.prompt_checks import check_prompts
-    from open_musiclm.generation.prompting import Mixture, Prompt
-    from open_musiclm.generation.story import Story
+    from open_musiclm.generation.prompts.prompt_checks import check_prompts
+    from open_musiclm.generation.prompts.prompting import Mixture, Prompt
+    from open_musiclm.generation.prompts.story import Story
 
     styles = [Prompt(audio=path, weight=weight) for path, weight in arguments.style_audio]
     if arguments.story is not None:
@@ -120,7 +120,7 @@ def no_prompt() -> NoReturn:
 
 def _styled(text: str, styles: "Sequence[Prompt]") -> "SteadyPrompt":
     """A text with the style sounds mixed into it."""
-    from open_musiclm.generation.prompting import Mixture
+    from open_musiclm.generation.prompts.prompting import Mixture
 
     return Mixture([text, *styles]) if styles else text
 

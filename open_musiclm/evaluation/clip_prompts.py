@@ -10,9 +10,9 @@ from torch import Tensor
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.embeddings import ClapMeasure
-from open_musiclm.generation.prompt_checks import check_prompts
-from open_musiclm.generation.prompting import SteadyPrompt
-from open_musiclm.generation.story import AnyPrompt, Story, during
+from open_musiclm.generation.prompts.prompt_checks import check_prompts
+from open_musiclm.generation.prompts.prompting import SteadyPrompt
+from open_musiclm.generation.prompts.story import AnyPrompt, Story, during
 
 _PROMPTS_AT_ONCE = 64
 STORY_NOTE = "; of a story its prompts, each weighted by how long it is asked for"

@@ -13,8 +13,8 @@ from open_musiclm.config.json_files import read_json, shown
 from open_musiclm.data.caption_lines import CAPTIONS_NAME, CaptionLine, read_caption_lines
 from open_musiclm.data.captions import sidecar_captions
 from open_musiclm.errors import Remark, UserError
-from open_musiclm.generation.prompt_description import described_prompt
-from open_musiclm.generation.story import AnyPrompt
+from open_musiclm.generation.prompts.prompt_description import described_prompt
+from open_musiclm.generation.prompts.story import AnyPrompt
 from open_musiclm.text_files import read_lines
 
 _LARGEST_DESCRIPTION = 1 << 20

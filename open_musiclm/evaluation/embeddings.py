@@ -12,7 +12,7 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import HubertKmeansConfig
 from open_musiclm.evaluation.measure import Measured, Vectors, identity_of
-from open_musiclm.generation.prompt_embedder import PromptEmbedder
+from open_musiclm.generation.prompts.prompt_embedder import PromptEmbedder
 from open_musiclm.tokenizers.clap import Clap
 from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.mert import Mert

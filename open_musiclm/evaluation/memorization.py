@@ -20,13 +20,13 @@ from open_musiclm.data.store_fingerprints import fingerprints_at
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
-from open_musiclm.generation.generators import stage_generator
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import Sampling
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.generation.loading import load_stages, open_paths
 from open_musiclm.generation.paths import ModelPaths
 from open_musiclm.generation.planner import TickGrid, advance, plan_windows
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.sampling import Sampling
-from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.generation.tracks import ClapTrack, GeneratedTrack, StageInputs
 from open_musiclm.metrics.transport import centroid_distances, matching_cost
 from open_musiclm.progress_bar import with_progress

@@ -17,9 +17,9 @@ from open_musiclm.generation.infilling import Infilled
 from open_musiclm.generation.musiclm import MusicLM, variation_config
 from open_musiclm.generation.output import Provenance, record_of, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import stage_progress
-from open_musiclm.generation.prompt_checks import check_steady_prompts
-from open_musiclm.generation.prompting import SteadyPrompt
-from open_musiclm.generation.story import AnyPrompt
+from open_musiclm.generation.prompts.prompt_checks import check_steady_prompts
+from open_musiclm.generation.prompts.prompting import SteadyPrompt
+from open_musiclm.generation.prompts.story import AnyPrompt
 
 
 @dataclass(frozen=True)

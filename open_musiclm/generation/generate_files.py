@@ -15,11 +15,11 @@ from open_musiclm.files import prepare_folder, temporary_path
 from open_musiclm.generation.musiclm import MusicLM, variation_config
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
+from open_musiclm.generation.prompts.story import AnyPrompt, during
 from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import Candidate, best_of_each
 from open_musiclm.generation.session import requests_of
 from open_musiclm.generation.spool import SpooledWave
-from open_musiclm.generation.story import AnyPrompt, during
 
 # A single sample per prompt needs no ranking: if it is long, it is written to disk while it is generated.
 STREAMED_SECONDS = 60.0

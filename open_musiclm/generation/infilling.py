@@ -16,9 +16,9 @@ from torch import Tensor
 from open_musiclm import audio
 from open_musiclm.audio import Patch, Sound
 from open_musiclm.config import ModelConfig
-from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens
-from open_musiclm.generation.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
 from open_musiclm.generation.planner import TickGrid, advance, plan_gap
+from open_musiclm.generation.prompts.audio_prompt import PromptTokens, SoundTokens
 from open_musiclm.generation.session import GenerationSession
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.tokens import token_streams

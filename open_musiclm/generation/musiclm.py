@@ -20,23 +20,23 @@ from open_musiclm.generation.checks import (
     check_sound,
     check_stages,
 )
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import sampling_of
 from open_musiclm.generation.edit_options import DEFAULT_CANDIDATES
-from open_musiclm.generation.generators import stage_generator
 from open_musiclm.generation.infilling import Infilled, Infilling
 from open_musiclm.generation.loading import load_parts, needed_stages, open_paths
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompt_checks import (
+from open_musiclm.generation.prompts.prompt_checks import (
     SHORTEST_STYLE_SECONDS,
     check_steady_prompts,
     check_stories,
     named_sound,
 )
-from open_musiclm.generation.prompt_embedder import PromptEmbedder
-from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt
-from open_musiclm.generation.sampling import sampling_of
+from open_musiclm.generation.prompts.prompt_embedder import PromptEmbedder
+from open_musiclm.generation.prompts.prompting import Mixture, Prompt, SteadyPrompt
+from open_musiclm.generation.prompts.story import AnyPrompt, steps_of
 from open_musiclm.generation.session import GenerationSession, Request, batches_of, requests_of
-from open_musiclm.generation.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import tokens_along
 from open_musiclm.models.stages import Stage
 from open_musiclm.tokenizers.clap_embedder import ClapEmbedder

@@ -17,9 +17,9 @@ from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark
 from open_musiclm.files import atomic_write, write_json
-from open_musiclm.generation.prompt_description import description
+from open_musiclm.generation.prompts.prompt_description import description
+from open_musiclm.generation.prompts.story import AnyPrompt
 from open_musiclm.generation.spool import SpooledWave
-from open_musiclm.generation.story import AnyPrompt
 from open_musiclm.versions import versions
 
 MAX_SLUG_BYTES = 80

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.generation.prompting import SteadyPrompt
+from open_musiclm.generation.prompts.prompting import SteadyPrompt
 
 
 @runtime_checkable

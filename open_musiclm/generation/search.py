@@ -11,9 +11,9 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import GenerationConfig
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.progress import Progress
+from open_musiclm.generation.prompts.story import AnyPrompt, during
 from open_musiclm.generation.scorers import Scorer
 from open_musiclm.generation.session import requests_of
-from open_musiclm.generation.story import AnyPrompt, during
 
 
 @dataclass(frozen=True)

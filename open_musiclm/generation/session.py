@@ -16,14 +16,14 @@ from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config import STAGE_NAMES, GenerationConfig, ModelConfig, StageName
 from open_musiclm.errors import UserError
-from open_musiclm.generation.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
 from open_musiclm.generation.checks import check_count
+from open_musiclm.generation.decoding.sampling import sample_rng, sampling_of
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.generation.planner import TickGrid, advance, plan_windows
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.prompt_checks import check_prompts
-from open_musiclm.generation.sampling import sample_rng, sampling_of
-from open_musiclm.generation.stage_generator import StageGenerator
-from open_musiclm.generation.story import AnyPrompt, steps_of
+from open_musiclm.generation.prompts.audio_prompt import PromptTokens, SoundTokens, encode_audio_prompt
+from open_musiclm.generation.prompts.prompt_checks import check_prompts
+from open_musiclm.generation.prompts.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import (
     ClapTrack,
     EncodedTrack,

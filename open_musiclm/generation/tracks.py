@@ -11,10 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from open_musiclm.config import StageName
+from open_musiclm.generation.decoding.sampling import Sampling
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.generation.planner import TickGrid, Window, split_windows
 from open_musiclm.generation.progress import Progress
-from open_musiclm.generation.sampling import Sampling
-from open_musiclm.generation.stage_generator import StageGenerator
 from open_musiclm.tokens import TokenStream
 
 ClapTokens = Int[Tensor, "batch 1 quantizers"]

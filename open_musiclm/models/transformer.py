@@ -1,7 +1,7 @@
 """The transformer of all three stages: multi-query attention with a position bias, convolutional feed-forward.
 
-All of it runs over whole sequences; `open_musiclm.generation.cached_transformer` computes the same, a position at a
-time. The golden cases in the tests pin it numerically.
+All of it runs over whole sequences; `open_musiclm.generation.decoding.cached_transformer` computes the same, a position
+at a time. The golden cases in the tests pin it numerically.
 """
 
 import torch

@@ -13,9 +13,9 @@ from open_musiclm.audio import Sound
 from open_musiclm.config import ModelConfig, StageTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.embeddings import frechet_windows
-from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.sampling import Sampling, sample_rng
-from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import Sampling, sample_rng
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.metrics.adherence import cosines
 from open_musiclm.metrics.frechet import frechet_distance
 from open_musiclm.models.stages import Ids, Stage, load_stage

@@ -14,8 +14,8 @@ from pydantic import Field
 from open_musiclm.checkpoints import chosen_step, step_folder
 from open_musiclm.config.json_files import Section
 from open_musiclm.files import write_json
-from open_musiclm.generation.generators import stage_generator
-from open_musiclm.generation.sampling import Sampling
+from open_musiclm.generation.decoding.generators import stage_generator
+from open_musiclm.generation.decoding.sampling import Sampling
 from open_musiclm.models.lora import without_adapter
 from open_musiclm.models.stages import Ids, Stage
 from open_musiclm.terminal import tell

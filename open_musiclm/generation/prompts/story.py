@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
-from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, number_text
+from open_musiclm.generation.prompts.prompting import Mixture, Prompt, SteadyPrompt, number_text
 
 # A crossfade changes in steps of this length at most; each step costs every stage a prefill.
 CROSSFADE_STEP_SECONDS = 1.0

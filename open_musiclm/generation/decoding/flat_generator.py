@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from open_musiclm.generation.packed_linear import PackedLinear
-from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_guidance_rows
+from open_musiclm.generation.decoding.packed_linear import PackedLinear
+from open_musiclm.generation.decoding.sampling import Sampling, guided, gumbel_noise, sample
+from open_musiclm.generation.decoding.stage_generator import DecodeState, StageGenerator, with_guidance_rows
 from open_musiclm.models.flat_layout import (
     FlatLayout,
     append_end,

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.errors import UserError
-from open_musiclm.generation.cached_transformer import CachedTransformer, KVCache
-from open_musiclm.generation.cuda_graphs import GraphCache
-from open_musiclm.generation.sampling import Sampling
-from open_musiclm.generation.threads import AdaptiveThreads
+from open_musiclm.generation.decoding.cached_transformer import CachedTransformer, KVCache
+from open_musiclm.generation.decoding.cuda_graphs import GraphCache
+from open_musiclm.generation.decoding.sampling import Sampling
+from open_musiclm.generation.decoding.threads import AdaptiveThreads
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import PADDING, Ids
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.errors import UserError
-from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
+from open_musiclm.generation.prompts.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 from open_musiclm.tokenizers.text_correction import TextCorrection
 

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from open_musiclm.generation.packed_linear import PackedLinear
-from open_musiclm.generation.sampling import Sampling, guided, gumbel_noise, sample
-from open_musiclm.generation.stage_generator import DecodeState, StageGenerator, with_guidance_rows
+from open_musiclm.generation.decoding.packed_linear import PackedLinear
+from open_musiclm.generation.decoding.sampling import Sampling, guided, gumbel_noise, sample
+from open_musiclm.generation.decoding.stage_generator import DecodeState, StageGenerator, with_guidance_rows
 from open_musiclm.models.frames_layout import FramesLayout, delayed, no_times, undelayed
 from open_musiclm.models.stages import Stage
 from open_musiclm.models.token_layout import Ids

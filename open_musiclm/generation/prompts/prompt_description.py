@@ -6,8 +6,8 @@ from typing import Any
 
 from open_musiclm.config.json_files import Section, section_from_content
 from open_musiclm.config.prompt_text import GIVEN_SOUNDS
-from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
-from open_musiclm.generation.story import AnyPrompt, Story
+from open_musiclm.generation.prompts.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
+from open_musiclm.generation.prompts.story import AnyPrompt, Story
 
 
 def description(prompt: AnyPrompt) -> dict[str, Any]:

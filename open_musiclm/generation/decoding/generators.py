@@ -2,9 +2,9 @@
 
 import torch
 
-from open_musiclm.generation.flat_generator import FlatGenerator
-from open_musiclm.generation.frames_generator import FramesGenerator
-from open_musiclm.generation.stage_generator import StageGenerator
+from open_musiclm.generation.decoding.flat_generator import FlatGenerator
+from open_musiclm.generation.decoding.frames_generator import FramesGenerator
+from open_musiclm.generation.decoding.stage_generator import StageGenerator
 from open_musiclm.models.flat_layout import FlatLayout
 from open_musiclm.models.frames_layout import FramesLayout
 from open_musiclm.models.stages import Stage

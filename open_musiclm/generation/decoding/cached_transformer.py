@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from open_musiclm.generation.packed_linear import PackedLinear
+from open_musiclm.generation.decoding.packed_linear import PackedLinear
 from open_musiclm.models.attention import LOGIT_SCALE, dense_bias
 from open_musiclm.models.position_bias import PositionTimes, bias_by_time, pairwise_bias
 from open_musiclm.models.transformer import (

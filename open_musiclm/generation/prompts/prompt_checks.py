@@ -14,8 +14,8 @@ from open_musiclm.audio import Sound, read_sound, statistics_of
 from open_musiclm.config.prompt_text import prompt_problem
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.generation.checks import check_sound, kind_of
-from open_musiclm.generation.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
-from open_musiclm.generation.story import AnyPrompt, Story
+from open_musiclm.generation.prompts.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
+from open_musiclm.generation.prompts.story import AnyPrompt, Story
 
 MOST_PARTS = 100
 MOST_WEIGHT = 1e6
