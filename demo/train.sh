@@ -50,6 +50,17 @@ backbone() {
     "$PYTHON" demo/halve_weights.py "$(newest "$OUT/$name/checkpoints")/$name" "$place"
 }
 
+# match_instruments SOURCE TARGET STEPS ARGUMENTS...: trains a CLAP further, and writes it where the model config has it
+match_instruments() {
+    source=$1
+    target=$2
+    steps=$(awk "BEGIN { print int($3 * $SHARE + 0.999) }")
+    shift 3
+    "$PYTHON" demo/train_instrument_matching.py "$source" "$target" --config "$CONFIGS/train_clap.json" \
+        --model_config "$MODEL" --steps "$steps" "$@"
+    "$PYTHON" demo/halve_weights.py "$(newest "$target")" "$CONFIGS/clap"
+}
+
 "$PYTHON" demo/training_configs.py "$CONFIGS" --share "$SHARE"
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/corpus" --hours "$HOURS" --seed 0 ${SOUNDFONT:+--soundfont "$SOUNDFONT"}
 "$PYTHON" scripts/make_demo_corpus.py --output "$OUT/clap_corpus" --hours "$CLAP_HOURS" --seed 1 \
@@ -62,10 +73,7 @@ done
 backbone spectral_codec encodec
 backbone vocos decoder --model_config "$MODEL"
 backbone clap clap
-"$PYTHON" demo/train_instrument_matching.py "$(newest "$OUT/clap/checkpoints")/clap" "$OUT/clap/matching" \
-    --config "$CONFIGS/train_clap.json" --model_config "$MODEL" \
-    --steps "$(awk "BEGIN { print int(2500 * $SHARE + 0.999) }")"
-"$PYTHON" demo/halve_weights.py "$(newest "$OUT/clap/matching")" "$CONFIGS/clap"
+match_instruments "$(newest "$OUT/clap/checkpoints")/clap" "$OUT/clap/matching" 2500
 "$PYTHON" demo/initial_mert.py "$OUT/initial_mert" --config "$CONFIGS/train_mert.json"
 backbone mert mert --model_config "$MODEL"
 for name in clap_rvq hubert_kmeans; do
@@ -76,6 +84,7 @@ for name in clap_rvq hubert_kmeans; do
         touch "$OUT/$name/done"
     fi
 done
+match_instruments "$(newest "$OUT/clap/matching")" "$OUT/clap/codes" 700 --freeze_text --rvq_path "$OUT/clap_rvq"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
 # Short windows first: at the start of a window there are no earlier tokens, so the stage must use the conditioning.

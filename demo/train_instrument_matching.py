@@ -23,6 +23,9 @@ def arguments() -> argparse.ArgumentParser:
         action="store_true",
         help="train the audio tower alone: the tokens of captions stay as they are",
     )
+    parser.add_argument(
+        "--rvq_path", type=Path, default=None, help="a CLAP quantizer: bring sounds to codes of their instrument family"
+    )
     return parser
 
 
@@ -34,7 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     trainer = load_section(arguments.config, ClapTrainingConfig).trainer
     model_config = load_model_config(arguments.model_config)
-    options = MatchingOptions(trainer, model_config, arguments.steps, arguments.batch_size, arguments.freeze_text)
+    options = MatchingOptions(
+        trainer, model_config, arguments.steps, arguments.batch_size, arguments.freeze_text, arguments.rvq_path
+    )
     train_instrument_matching(arguments.source, arguments.target, options, cli.say)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from demo.backbones.code_loss import CodeLoss
 from demo.backbones.matching_data import MatchingData, coded_spectrograms
 from demo.backbones.matching_losses import matching_losses
 from demo.corpus.corpus import read_clips
@@ -24,6 +25,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 from open_musiclm.tokenizers.clap_directory import ClapDirectory, ClapParts
 from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.tokenizers.rvq import ClapQuantizer
 from open_musiclm.training.backbones.spectrograms import Spectrograms
 from open_musiclm.training.optimizer import Schedule
 
@@ -36,13 +38,15 @@ SAVE_EVERY, REPORT_EVERY = 200, 20  # steps
 class MatchingOptions:
     """`trainer` is the config of the CLAP training before: its folder, spectrograms and seed are used.
 
-    `freeze_text` leaves the text tower as it is."""
+    `freeze_text` leaves the text tower as it is. With a `rvq_path`, which needs that, sounds are also brought to codes
+    of their family (`CodeLoss`)."""
 
     trainer: ClapTrainerConfig
     model_config: ModelConfig
     steps: int
     batch_size: int
     freeze_text: bool = False
+    rvq_path: Path | None = None
 
 
 def train_instrument_matching(
@@ -60,14 +64,18 @@ def train_instrument_matching(
     torch.manual_seed(options.trainer.seed + step)
     rng = random.Random(options.trainer.seed + step)
     clap = ClapDirectory(newest or source, "the CLAP to train").load()
-    data = _data(clap, options, rng)
+    data, code_loss = _data(clap, options, rng), _code_loss(clap, options)
     clap.model.train()
     if options.freeze_text:
         _freeze(clap.model.text_model, clap.model.text_projection)
     update = _optimizer_step(clap.model, options.steps, step)
     with Interruption() as interruption:
         while step < options.steps and not interruption.asked:
-            losses = matching_losses(clap, *data.batch(options.batch_size, rng), rng)
+            spectrograms, clips = data.batch(options.batch_size, rng)
+            sounds = clap.model.get_audio_features(spectrograms[:, None]).pooler_output
+            losses = matching_losses(clap, sounds, clips, rng)
+            if code_loss is not None:
+                losses["codes"] = code_loss(sounds, clips)
             update(torch.stack(list(losses.values())).sum())
             step += 1
             if step % REPORT_EVERY == 0:
@@ -78,6 +86,16 @@ def train_instrument_matching(
         report(f"stopped after step {step}; the same command continues the training")
         interruption.end()
     report(f"wrote {newest}")
+
+
+def _code_loss(clap: ClapParts, options: MatchingOptions) -> CodeLoss | None:
+    if options.rvq_path is None:
+        return None
+    if not options.freeze_text:
+        raise UserError("--rvq_path: needs --freeze_text: what a code means is taken from the sentences nearest to it")
+    quantizer = ClapQuantizer.load(options.rvq_path, options.model_config, torch.device("cpu"))
+    quantizer.check_fits(clap.model.config.projection_dim, options.rvq_path)
+    return CodeLoss(clap, quantizer)
 
 
 def newest_step(target: Path) -> tuple[int, Path | None]:

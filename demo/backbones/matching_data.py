@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from demo.corpus.corpus import Clip
 from demo.token_exchange import exchanged
@@ -19,6 +20,11 @@ _CLEAN_SHARE = 25 / 64  # of the examples of a step; the others went through the
 _CODED_SECONDS = (2.0, 4.0, 6.0, 8.0, 10.0)  # repeated to the length of CLAP's window
 _LARGEST_EXCHANGED_SHARE = 0.3  # of the codec's tokens
 _GAIN_DB, _SHIFTED_BANDS, _HIDDEN_BANDS = 6.0, 2, 7  # the largest of each
+_EQUALIZED_SHARE, _EQUALIZER_DB, _EQUALIZER_POINTS = (
+    0.75,
+    4.0,
+    6,
+)  # of the examples; standard deviation; along the bands
 
 Spectrogram = Float[Tensor, "time mels"]
 
@@ -69,11 +75,19 @@ def coded_spectrograms(
 
 
 def augment(spectrogram: Spectrogram, rng: random.Random) -> Spectrogram:
-    """Changes the level, rotates in time, transposes, and hides some bands."""
+    """Changes the level, rotates in time, transposes, hides some bands, and mostly equalizes."""
     changed = spectrogram.float().roll(rng.randrange(len(spectrogram)), 0) + rng.uniform(-_GAIN_DB, _GAIN_DB)
     bands = torch.arange(changed.shape[1]) - rng.randint(-_SHIFTED_BANDS, _SHIFTED_BANDS)
     changed = changed[:, bands.clamp(0, changed.shape[1] - 1)]
     hidden = rng.randint(0, _HIDDEN_BANDS)
     first = rng.randrange(changed.shape[1] - hidden + 1)
     changed[:, first : first + hidden] = changed.mean()
-    return changed
+    return equalized(changed, rng) if rng.random() < _EQUALIZED_SHARE else changed
+
+
+def equalized(spectrogram: Spectrogram, rng: random.Random) -> Spectrogram:
+    """Adds a smooth random curve over the bands, and a tilt: soundfonts differ so, and few are at hand."""
+    bands = spectrogram.shape[1]
+    points = torch.tensor([rng.gauss(0, _EQUALIZER_DB) for _ in range(_EQUALIZER_POINTS)])
+    curve = functional.interpolate(points[None, None], size=bands, mode="linear", align_corners=True)[0, 0]
+    return spectrogram + curve + rng.gauss(0, _EQUALIZER_DB) * torch.linspace(-1, 1, bands)

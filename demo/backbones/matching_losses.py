@@ -28,18 +28,17 @@ _CONTRAST, _TEMPO, _ALIGNMENT, _SEPARATION = 0.5, 1.5, 0.3, 3.0  # weights relat
 
 
 def matching_losses(
-    clap: ClapParts, spectrograms: Float[Tensor, "batch time mels"], clips: Sequence[Clip], rng: random.Random
+    clap: ClapParts, sounds: Float[Tensor, "batch dim"], clips: Sequence[Clip], rng: random.Random
 ) -> dict[str, Float[Tensor, ""]]:
-    """Weighted losses by name, to be summed; `spectrograms` are those of `clips`.
+    """Weighted losses by name, to be summed; `sounds` are the embeddings of `clips`, of length 1.
 
     Clips of several families take part in the contrast only.
     """
-    sounds = clap.model.get_audio_features(spectrograms[:, None]).pooler_output
     captions = [reword(rng.choice(clip.captions), rng) for clip in clips]
     single = [number for number, clip in enumerate(clips) if clip.instrument_family in _FAMILIES]
     others = [tempo_sentences(rng.choice(_players(family)), rng) for family in _FAMILIES]
     own = [tempo_sentences(_BY_NAME[clips[number].instruments[0]], rng) for number in single]
-    texts = _embed(clap, [*captions, *(sentence for sentences in others + own for sentence in sentences)])
+    texts = embed_sentences(clap, [*captions, *(sentence for sentences in others + own for sentence in sentences)])
     pairs = Pairs(sounds, texts[: len(clips)], caption_numbers(captions))
     by_tempo = texts[len(clips) :].unflatten(0, (-1, len(TEMPI)))
     other_texts, own_texts = by_tempo[: len(others)], by_tempo[len(others) :]
@@ -66,7 +65,8 @@ def _players(family: str) -> list[Instrument]:
     return [instrument for instrument in INSTRUMENTS if instrument.family == family]
 
 
-def _embed(clap: ClapParts, sentences: list[str]) -> Float[Tensor, "sentences dim"]:
+def embed_sentences(clap: ClapParts, sentences: list[str]) -> Float[Tensor, "sentences dim"]:
+    """CLAP's embeddings of sentences, of length 1."""
     tokens = clap.tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
     return clap.model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
 

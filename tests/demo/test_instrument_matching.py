@@ -4,7 +4,7 @@ import json
 import random
 import re
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,14 @@ from helpers import forks
 from helpers.paths import DEMO, REPOSITORY
 from safetensors.torch import load_file
 
+from demo.backbones.code_loss import CodeLoss
 from demo.corpus.corpus import Clip
 from demo.corpus.instruments import INSTRUMENTS
 from demo.corpus.wordings import tempo_sentences
 from demo.prompts import control_prompts
+from open_musiclm.config import load_model_config
+from open_musiclm.tokenizers.clap_directory import ClapDirectory
+from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 MODEL, BUNDLE = REPOSITORY / "configs/demo/model.json", DEMO / "bundle"
 TEMPI = {"slow": 1.0, "medium": 2.5, "fast": 6.0}  # notes a second
@@ -78,6 +82,31 @@ def test_a_frozen_text_tower_stays_and_the_audio_tower_learns(clips, tmp_path):
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name].float(), after[name].float())}
     assert changed >= {"audio_model", "audio_projection"}
     assert not changed & {"text_model", "text_projection"}
+
+
+@pytest.mark.slow
+def test_sounds_are_brought_to_codes_of_their_family(clips, tmp_path):
+    configs = ("--config", clips / "clap.json", "--model_config", MODEL, "--steps", 40, "--batch_size", 8)
+    refused = run(BUNDLE / "clap", tmp_path, *configs, "--rvq_path", BUNDLE)
+    assert refused.returncode == 2
+    assert "--rvq_path: needs --freeze_text" in refused.stderr
+    done = run(BUNDLE / "clap", tmp_path, *configs, "--rvq_path", BUNDLE, "--freeze_text")
+    assert done.returncode == 0, done.stderr
+    first, last = (float(found) for found in re.findall(r"codes ([0-9.]+)", done.stdout))
+    assert last < first
+
+
+def test_a_code_means_what_its_nearest_sentence_says():
+    config = load_model_config(BUNDLE / "model_config.json")
+    quantizer = ClapQuantizer.load(BUNDLE, config, torch.device("cpu"))
+    clap = ClapDirectory(BUNDLE / "clap", "test").load()
+    loss = CodeLoss(clap, quantizer)
+    clip = Clip("", "", [""], ["harp"], "plucked strings", 60, "slow", "major", "sparse", "middle", "none", 12.0, 0)
+    meant = {meaning: torch.nn.functional.normalize(loss.codes[place], dim=0)[None]
+             for place, meaning in enumerate(loss.meanings)}  # fmt: skip
+    right = float(loss(meant["plucked strings", "slow"], [clip]))
+    assert right < float(loss(meant["plucked strings", "fast"], [clip])) < float(loss(meant["brass", "fast"], [clip]))
+    assert float(loss(meant["brass", "fast"], [replace(clip, instrument_family="mixed")])) == 0
 
 
 @pytest.mark.slow
