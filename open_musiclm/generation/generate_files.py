@@ -83,10 +83,8 @@ def write_candidates(
     config = model.generation_config
     written = []
     for rank, candidate in enumerate(candidates[: config.num_top_matches], start=1):
-        provenance = Provenance(
-            *(candidate.prompt, candidate.number, {candidate.score_name: candidate.score}, config, paths),
-            edit=_continuation(given),
-        )
+        scores, told = {candidate.score_name: candidate.score}, _continuation(given)
+        provenance = Provenance(candidate.prompt, candidate.number, scores, config, paths, told)
         name = _name(candidate.prompt, config, rank, given)
         path = write_generated(folder, name, candidate.wave, model.sample_hz, provenance)
         written.append(Written(candidate, path))
