@@ -51,7 +51,7 @@ def pack(
     adapters: Sequence[tuple[Path, float]] = (),
     text_correction: Path | None = None,
 ) -> list[Path]:
-    """Writes a bundle of the parts at `paths`, own or released ones, each checked against the config.
+    """Writes a bundle of the parts at `paths`, this project's or released ones, each checked against the config.
 
     Backbones that the config names by a local path are copied, but only the files that loading reads. Without a
     generation config the bundle has the defaults; `adapters` are files with their weights, `text_correction` a file of
@@ -87,7 +87,7 @@ def pack(
 
 
 def convert(path: Path, kind: Kind, config: ModelConfig, target: Path, overwrite: bool = False) -> Path:
-    """Writes any own or released checkpoint as safetensors, with its model config inside; returns `target`.
+    """Writes a checkpoint, this project's or a released one, as safetensors, with its model config inside; returns `target`.
 
     A released one has none, and gets `config`.
 

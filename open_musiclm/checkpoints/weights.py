@@ -147,7 +147,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, 
 
 
 def load_weights(path: Path, kind: Kind) -> Weights:
-    """Reads weights of the expected kind from a file or folder, own or released ones.
+    """Reads weights of the expected kind from a file or folder, this project's or released ones.
 
     Raises UserError, also if they hold NaN or infinity.
     """

@@ -143,7 +143,7 @@ def build_stage(name: StageName, config: ModelConfig) -> Stage:
 
 
 def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
-    """Stage `name` with the weights at `path`, own or released, in evaluation mode. Raises UserError."""
+    """Stage `name` with the weights at `path`, this project's or released, in evaluation mode. Raises UserError."""
     weights = load_weights(path, name)
     stage = _filled(weights, name, config)
     if weights.model_config is not None:  # guidance needs what they were trained with

@@ -1,4 +1,4 @@
-"""EnCodec of the encodec package (Défossez et al. 2022): the released 24 kHz model, or an own one."""
+"""EnCodec of the encodec package (Défossez et al. 2022): the released 24 kHz model, or one of this project."""
 
 import hashlib
 import zipfile

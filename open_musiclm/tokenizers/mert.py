@@ -97,7 +97,7 @@ class SemanticTokenizer(nn.Module):
     def load(
         cls, kmeans_path: Path, config: ModelConfig, device: torch.device, trust_remote_code: bool = False
     ) -> "SemanticTokenizer":
-        """MERT by the config, see `Mert.load`; centroids from an own checkpoint or a released joblib file.
+        """MERT by the config, see `Mert.load`; centroids from a checkpoint of this project or a released joblib file.
 
         Raises UserError.
         """
@@ -121,7 +121,7 @@ class SemanticTokenizer(nn.Module):
 
 
 def load_centroids(kmeans_path: Path, config: ModelConfig) -> Float[Tensor, "codebook features"]:
-    """The centroids of an own checkpoint or of a released joblib file. Raises UserError."""
+    """The centroids of a checkpoint of this project or of a released joblib file. Raises UserError."""
     weights = load_weights(kmeans_path, "hubert_kmeans")
     centroids = weights.tensors.get("centroids")
     expected = config.hubert_kmeans_cfg.codebook_size
