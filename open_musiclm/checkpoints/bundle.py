@@ -87,7 +87,7 @@ def pack(
 
 
 def convert(path: Path, kind: Kind, config: ModelConfig, target: Path, overwrite: bool = False) -> Path:
-    """Writes a checkpoint, this project's or a released one, as safetensors, with its model config inside; returns `target`.
+    """Writes a checkpoint as safetensors, with its model config inside; returns `target`.
 
     A released one has none, and gets `config`.
 

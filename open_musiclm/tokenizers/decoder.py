@@ -1,4 +1,4 @@
-"""The decoder that `encodec_cfg.decoder` names: a Vocos of this project, or a released one in the vocos package's layout."""
+"""The decoder that `encodec_cfg.decoder` names: a Vocos of this project, or one in the vocos package's layout."""
 
 from pathlib import Path
 from typing import Annotated, Any
