@@ -33,8 +33,9 @@ TRAINERS = {
     | {"adversarial_from_step": 1, "discriminator_periods": [], "discriminator_windows": [512]}
     | {"discriminator_channels": 4},
 }
-# AdamW moves a weight whose gradient is a rounding error by the whole rate, up or down: .1 % of the discriminator's.
-OF_A_DISCRIMINATOR = ("adversarial", "feature_matching")
+# AdamW moves a weight whose gradient is a rounding error by the whole rate, up or down: .1 % of the discriminator's. So
+# its losses, and the gradients that take part in them, agree less exactly.
+OF_A_DISCRIMINATOR = ("adversarial", "feature_matching", "gradient_norm")
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over(
         yield
 
     _sounds(tmp_path, 2)
-    monkeypatch.setattr(preprocessing_module, "opened", dying)
+    monkeypatch.setattr(preprocessing_module, "batches_of", dying)
     with pytest.raises(UserError, match="a data worker died"):
         preprocess(settings_of(tmp_path, num_workers=1), 6.0)
 
