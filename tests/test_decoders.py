@@ -22,7 +22,7 @@ from vocos.models import VocosBackbone
 from vocos.pretrained import Vocos
 
 from open_musiclm import GenerationConfig, MusicLM
-from open_musiclm.audio import find_sounds, read_sound, write_wave
+from open_musiclm.audio import SoundError, find_sounds, read_sound, write_wave
 from open_musiclm.checkpoints.bundle import pack
 from open_musiclm.config import STAGE_NAMES, EncodecConfig, GlobalConfig, ModelConfig, load_model_config
 from open_musiclm.config.codecs import VocosTrainerConfig
@@ -314,6 +314,10 @@ def test_codes_of_many_files_take_few_descriptors(sounds: Path, tmp_path: Path) 
     assert len(os.listdir("/proc/self/fd")) == kept
     assert [part.shape for part in read] == 4 * [(10, 8)]
     assert [codes.frames(place) for place in range(4)] == 4 * [75]
+    for file in tmp_path.glob("*.npy"):
+        file.unlink()
+    with pytest.raises(SoundError, match=r"1\.wav: its codes, .*\.npy, are gone or damaged"):
+        codes.codes(1, 0, 10)
 
 
 @pytest.mark.parametrize(

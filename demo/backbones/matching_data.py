@@ -20,11 +20,8 @@ _CLEAN_SHARE = 25 / 64  # of the examples of a step; the others went through the
 _CODED_SECONDS = (2.0, 4.0, 6.0, 8.0, 10.0)  # repeated to the length of CLAP's window
 _LARGEST_EXCHANGED_SHARE = 0.3  # of the codec's tokens
 _GAIN_DB, _SHIFTED_BANDS, _HIDDEN_BANDS = 6.0, 2, 7  # the largest of each
-_EQUALIZED_SHARE, _EQUALIZER_DB, _EQUALIZER_POINTS = (
-    0.75,
-    4.0,
-    6,
-)  # of the examples; standard deviation; along the bands
+_EQUALIZED_SHARE = 0.75  # of the examples
+_EQUALIZER_DB, _EQUALIZER_POINTS = 4.0, 6  # standard deviation; points of the curve along the bands
 
 Spectrogram = Float[Tensor, "time mels"]
 

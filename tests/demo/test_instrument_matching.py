@@ -107,6 +107,12 @@ def test_a_code_means_what_its_nearest_sentence_says():
     right = float(loss(meant["plucked strings", "slow"], [clip]))
     assert right < float(loss(meant["plucked strings", "fast"], [clip])) < float(loss(meant["brass", "fast"], [clip]))
     assert float(loss(meant["brass", "fast"], [replace(clip, instrument_family="mixed")])) == 0
+    loss.meanings = [meaning for meaning in loss.meanings if meaning != ("plucked strings", "slow")]
+    loss.codes = loss.codes[: len(loss.meanings)]  # none is left for this clip's family and tempo
+    sounds = meant["brass", "fast"].clone().requires_grad_()
+    loss(sounds, [clip]).backward()
+    assert sounds.grad.isfinite().all()
+    assert sounds.grad.any()
 
 
 @pytest.mark.slow

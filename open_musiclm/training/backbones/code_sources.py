@@ -34,6 +34,7 @@ class CachedCodes:
         self.folder, self.codec = folder, codec
         self.paths: list[Path] = []
         self.failures: list[SoundFailure] = []
+        self._files: list[Path] = []
         self._frames: list[int] = []
         self._fingerprint = f"{codec.quantizers} {fingerprint_of(codec.model.state_dict())}"
 
@@ -51,6 +52,7 @@ class CachedCodes:
                 self.failures.append(SoundFailure(path, f"{path}: cannot be encoded"))
             else:
                 self.paths.append(path)
+                self._files.append(self._place(path))
                 self._frames.append(len(codes))
 
     def __len__(self) -> int:
@@ -69,11 +71,14 @@ class CachedCodes:
         return self._frames[index]
 
     def codes(self, index: int, first: int, count: int) -> Int[Tensor, "count quantizers"]:
-        """See `CodeSource.codes`. The file is open only meanwhile: processes may open some thousand at a time."""
-        path = self.paths[index]
-        codes = self._kept(path)
-        if codes is None:
-            raise SoundError(f"{path}: its codes in {self.folder} are gone; start the training again")
+        """See `CodeSource.codes`. The file is open only meanwhile: a process may have some thousand open at a time."""
+        try:
+            codes = np.load(self._files[index], allow_pickle=False, mmap_mode="r")
+        except (FileNotFoundError, ValueError, EOFError) as error:
+            message = (
+                f"{self.paths[index]}: its codes, {self._files[index]}, are gone or damaged; start the training again"
+            )
+            raise SoundError(message) from error
         return torch.from_numpy(np.array(codes[first : first + count]))
 
     def _encode(self, path: Path) -> None:
