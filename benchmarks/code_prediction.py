@@ -93,7 +93,7 @@ def nats_per_frame(
     for step in range(1, steps + 1):
         places = torch.randint(len(pairs[0]), (_BATCH,))
         optimizer.zero_grad()
-        with matmul_autocast("bfloat16", torch.device("cpu")):
+        with matmul_autocast("auto", torch.device("cpu")):
             loss = model(pairs[0][places], pairs[1][places]).sum()
         loss.backward()
         optimizer.step()

@@ -36,7 +36,7 @@ def _sounds(folder: Path, count: int) -> None:
 @pytest.mark.slow
 def test_a_file_system_without_locks_and_syncs_of_folders(tmp_path: Path, stack: Stack) -> None:
     """The script as a whole: a run that is killed, one beside another that is refused, and one that ends."""
-    _sounds(tmp_path, 30)
+    _sounds(tmp_path, 8)
     environment = poor_file_system(tmp_path, locking_fails=errno.ENOLCK, folder_sync_fails=errno.EINVAL)
     command = [sys.executable, *script_command(stack, settings_of(tmp_path, num_workers=1), tmp_path / "training.json")]
     run = partial(subprocess.Popen, command, stdout=PIPE, stderr=PIPE, text=True, env=environment, cwd=REPOSITORY)
@@ -53,7 +53,7 @@ def test_a_file_system_without_locks_and_syncs_of_folders(tmp_path: Path, stack:
     _, errors = last.communicate(timeout=120)
     assert last.returncode == 0, errors
     assert "Traceback" not in errors
-    assert len(TokenStore(tmp_path / "store", stack.config)) == 30
+    assert len(TokenStore(tmp_path / "store", stack.config)) == 8
 
 
 def _whole(folder: Path) -> dict:

@@ -256,14 +256,16 @@ def sounds(world: World) -> Iterator[Trial]:
             path = world.file(f"a.{suffix}", mutated(right.read_bytes(), rng, 60))
             yield f"{suffix} {number} as a prompt", world.infer("--input_audio", path)
             yield f"{suffix} {number} checked", _check(world, path.parent)
-    for name, (make, _) in BAD.items():
+    for number, (name, (make, _)) in enumerate(BAD.items()):
         path = make(world.new(name))
         yield f"{name} as a prompt", world.infer("--input_audio", path)
-        yield f"{name} as a style", world.infer("--style_audio", path)
-        yield f"{name} to vary", _edit(world, "--variation_of", path)
-        yield f"{name} to infill", _edit(world, "--input_audio", path, "--regenerate", "0.2-0.4")
-        for stage in ("coarse", "fine"):
-            yield f"{name} from {stage}", _regenerate(world, path, stage)
+        uses = [
+            (f"{name} as a style", world.infer("--style_audio", path)),
+            (f"{name} to vary", _edit(world, "--variation_of", path)),
+            (f"{name} to infill", _edit(world, "--input_audio", path, "--regenerate", "0.2-0.4")),
+            *((f"{name} from {stage}", _regenerate(world, path, stage)) for stage in ("coarse", "fine")),
+        ]
+        yield from (uses[(2 * number + more) % len(uses)] for more in range(min(2 * TIMES, len(uses))))
     for samples in (0, 1, 2, 100):
         path = world.new("short.wav")
         soundfile.write(path, torch.full((samples,), 0.1).numpy(), 16000)

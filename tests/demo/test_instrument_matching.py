@@ -59,7 +59,7 @@ def test_the_losses_fall_and_training_continues_from_the_clap_that_was_written(c
     target, configs = tmp_path / "clap", ("--config", clips / "clap.json", "--model_config", MODEL)
     reported = []
     for steps in (20, 40, 40):
-        done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 8)
+        done = run(BUNDLE / "clap", target, *configs, "--steps", steps, "--batch_size", 4)
         assert done.returncode == 0, done.stderr
         reported += [line for line in done.stdout.splitlines() if line.startswith("step")]
         assert [folder.name for folder in target.iterdir()] == [f"step_{steps:08d}"]
@@ -86,7 +86,7 @@ def test_a_frozen_text_tower_stays_and_the_audio_tower_learns(clips, tmp_path):
 
 @pytest.mark.slow
 def test_sounds_are_brought_to_codes_of_their_family(clips, tmp_path):
-    configs = ("--config", clips / "clap.json", "--model_config", MODEL, "--steps", 40, "--batch_size", 8)
+    configs = ("--config", clips / "clap.json", "--model_config", MODEL, "--steps", 40, "--batch_size", 4)
     refused = run(BUNDLE / "clap", tmp_path, *configs, "--rvq_path", BUNDLE)
     assert refused.returncode == 2
     assert "--rvq_path: needs --freeze_text" in refused.stderr
