@@ -79,6 +79,6 @@ def measure_pairs(
 
 def _compared(plain: Sequence[float], corrected: Sequence[float]) -> dict[str, float | None]:
     before, after = torch.tensor(plain).double(), torch.tensor(corrected).double()
-    found = percentile_interval(after - before, torch.mean, _REPLICATES, np.random.default_rng(0))
+    found = percentile_interval(after - before, torch.mean, np.random.default_rng(0), _REPLICATES)
     shares = {"without": float(before.mean()), "with": float(after.mean())}
     return {**shares, "difference": found.value, "low": found.low, "high": found.high}

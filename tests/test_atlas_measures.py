@@ -9,13 +9,12 @@ import pytest
 from sklearn.cross_decomposition import CCA
 
 from open_musiclm.analysis.arithmetic import cell_means, means_of_other_contexts, take_steps
-from open_musiclm.analysis.confidence import mean_estimate
 from open_musiclm.analysis.gap_tables import corrections_table, split_pairs
 from open_musiclm.analysis.labels import LabelledSound
 from open_musiclm.analysis.modality_gap import cca, distance_of_means, mean_shift, overlap, pls
 from open_musiclm.analysis.probes import probe
 from open_musiclm.analysis.projection import pca_map, umap_map
-from open_musiclm.analysis.report import Table
+from open_musiclm.analysis.report import Table, mean_cell
 from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
 from open_musiclm.analysis.token_statistics import (
@@ -41,7 +40,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 def test_an_interval_is_that_of_the_normal_distribution() -> None:
     values = normal(400)
-    estimate = mean_estimate(values)
+    estimate = mean_cell(values)
     error = values.std() / 20
     assert estimate.value == pytest.approx(values.mean())
     assert estimate.low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
@@ -50,8 +49,8 @@ def test_an_interval_is_that_of_the_normal_distribution() -> None:
 
 def test_values_of_one_group_count_once() -> None:
     values, groups = np.repeat(normal(50), 20), np.repeat(np.arange(50), 20)
-    assert mean_estimate(values, groups).groups == 50
-    single, repeated = mean_estimate(normal(50)), mean_estimate(values, groups)
+    assert mean_cell(values, groups).groups == 50
+    single, repeated = mean_cell(normal(50)), mean_cell(values, groups)
     assert (repeated.low, repeated.high) == pytest.approx((single.low, single.high))
 
 
@@ -235,7 +234,7 @@ def test_a_tag_that_is_a_direction_is_found_and_another_is_not() -> None:
     assert right.scores.mean() > 0.85
     assert right.chance == pytest.approx(np.unique(planted, return_counts=True)[1].max() / 400)
     noise = probe(vectors, rng.choice(["a", "b"], 400))
-    assert mean_estimate(noise.scores).low < noise.chance + 0.02
+    assert mean_cell(noise.scores).low < noise.chance + 0.02
     number = probe(vectors, vectors @ np.arange(10.0) + normal(400, seed=2))
     assert number.scores.mean() > 0.97
     assert probe(vectors, rng.normal(size=400)).scores.mean() < 0.02
@@ -249,7 +248,7 @@ def test_groups_never_leak() -> None:
     mode = rng.choice(["major", "minor"], 120)[album]
     assert probe(vectors, mode).scores.mean() > 0.95
     grouped = probe(vectors, mode, album)
-    assert mean_estimate(grouped.scores, grouped.groups).low < 0.5
+    assert mean_cell(grouped.scores, grouped.groups).low < 0.5
 
 
 @pytest.mark.parametrize("seed", range(8))

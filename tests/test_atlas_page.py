@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from open_musiclm.analysis.confidence import Estimate
 from open_musiclm.analysis.labels import LabelledSound
 from open_musiclm.analysis.page import MapData, write_page
 from open_musiclm.analysis.report import Table
+from open_musiclm.metrics.intervals import Estimate
 
 EVIL = '</script><script>alert("x")</script>'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from open_musiclm.analysis.confidence import mean_estimate
 from open_musiclm.analysis.modality_gap import Correction, cca, distance_of_means, mean_shift, overlap, pls
 from open_musiclm.analysis.options import SEED
-from open_musiclm.analysis.report import Cell, Table
+from open_musiclm.analysis.report import Cell, Table, mean_cell
 from open_musiclm.analysis.retrieval import rank
 from open_musiclm.analysis.space import Space, normalized
 from open_musiclm.analysis.token_statistics import agreement, decode_tokens
@@ -28,11 +27,11 @@ def gap_table(space: Space) -> Table:
     means = [vectors.mean(axis=0, dtype=np.float64) for vectors in (space.sound_vectors, space.text_vectors)]
     lines: list[list[Cell]] = [
         ["distance of the means of sounds and texts", distance_of_means(space.sound_vectors, space.text_vectors)],
-        ["mean cosine of a sound and its caption", mean_estimate(cosines, sounds)],
+        ["mean cosine of a sound and its caption", mean_cell(cosines, sounds)],
         ["mean cosine of any sound and any caption", float(means[0] @ means[1])],
         ["mean cosine of any two sounds", float(means[0] @ means[0])],
         ["mean cosine of any two captions", float(means[1] @ means[1])],
-        ["overlap (0: apart, 1: mixed)", mean_estimate(overlap(space.sound_vectors, space.text_vectors))],
+        ["overlap (0: apart, 1: mixed)", mean_cell(overlap(space.sound_vectors, space.text_vectors))],
     ]
     note = "Overlap: share of the other kind among a point's ten nearest neighbours, divided by that of a full mixture."
     return Table("The modality gap", note, ("measure", "value"), lines)
@@ -91,10 +90,10 @@ def _measures(
     corrected, vectors, owners = correct(space.text_vectors[queries]), space.sound_vectors[items], sounds[first]
     ranking = rank(corrected, vectors, relevant)
     cells: list[Cell] = [
-        mean_estimate((corrected[texts] * vectors[sounds]).sum(axis=1).astype(np.float64), sounds),
-        mean_estimate(overlap(vectors, corrected)),
-        mean_estimate(ranking.recall(10), owners),
-        mean_estimate(ranking.average_precision, owners),
+        mean_cell((corrected[texts] * vectors[sounds]).sum(axis=1).astype(np.float64), sounds),
+        mean_cell(overlap(vectors, corrected)),
+        mean_cell(ranking.recall(10), owners),
+        mean_cell(ranking.average_precision, owners),
     ]
     if encode is None:
         return cells
@@ -103,8 +102,8 @@ def _measures(
     quantized = [normalized(decode_tokens(tokens, space.codebooks)) for tokens in (of_texts, of_sounds)]
     return [
         *cells,
-        mean_estimate(agreed.equal[:, 0], sounds),
-        mean_estimate(agreed.equal.mean(axis=1), sounds),
+        mean_cell(agreed.equal[:, 0], sounds),
+        mean_cell(agreed.equal.mean(axis=1), sounds),
         float((of_texts != space.text_tokens[queries]).mean()),
-        mean_estimate(rank(quantized[0], quantized[1], relevant).recall(10), owners),
+        mean_cell(rank(quantized[0], quantized[1], relevant).recall(10), owners),
     ]

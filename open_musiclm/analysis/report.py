@@ -6,7 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from open_musiclm.analysis.confidence import Estimate
+import numpy as np
+from jaxtyping import Float, Int
+
+from open_musiclm.analysis.options import SEED
+from open_musiclm.metrics.intervals import Estimate, mean_interval
 
 Cell = str | int | float | Estimate
 _FEW_DIGITS = 10
@@ -47,16 +51,22 @@ class Table:
         )
 
 
+def mean_cell(values: Float[np.ndarray, "values"], groups: Int[np.ndarray, "values"] | None = None) -> Estimate:
+    """A cell with the mean of all values and its interval, over groups of values, by default over values."""
+    return mean_interval(values, groups, np.random.default_rng(SEED))
+
+
 def _as_json(cell: Cell) -> object:
     return asdict(cell) if isinstance(cell, Estimate) else cell
 
 
 def _shown(cell: Cell) -> str:
-    if isinstance(cell, Estimate | float) and not math.isfinite(cell.value if isinstance(cell, Estimate) else cell):
-        return "none"
     if isinstance(cell, Estimate):
-        return cell.shown()
+        ends = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
+        return f"{cell.value:.3f}{ends}" if math.isfinite(cell.value) else "none"
     if isinstance(cell, float):
+        if not math.isfinite(cell):
+            return "none"
         return f"{cell:.3f}" if abs(cell) < _FEW_DIGITS else f"{cell:.1f}"
     return str(cell)
 

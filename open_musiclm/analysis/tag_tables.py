@@ -8,11 +8,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from open_musiclm.analysis.arithmetic import Steps, cell_means, means_of_other_contexts, take_steps
-from open_musiclm.analysis.confidence import mean_estimate
 from open_musiclm.analysis.embeddings import SoundEmbeddings
 from open_musiclm.analysis.labels import LabelledSound
 from open_musiclm.analysis.probes import MOST_SOUNDS, probe
-from open_musiclm.analysis.report import Cell, Table
+from open_musiclm.analysis.report import Cell, Table, mean_cell
 from open_musiclm.analysis.space import Space
 from open_musiclm.analysis.tags import Tag
 
@@ -57,7 +56,7 @@ def probe_table(
         for line, tag in zip(lines, tags, strict=True):
             result = probe(vectors[tag.members], tag.values, groups[tag.members])
             chances[tag.name] = result.chance
-            line.append(mean_estimate(result.scores, result.groups))
+            line.append(mean_cell(result.scores, result.groups))
     for line, tag in zip(lines, tags, strict=True):
         line.insert(4, chances[tag.name])
     note = (
@@ -133,8 +132,8 @@ def _steps(space: Space, changed: Tag, context: Tag, embed_texts: EmbedTexts) ->
 def _rates(steps: Steps) -> list[Cell]:
     return [
         len(steps.nearest),
-        mean_estimate(steps.nearest, steps.contexts),
+        mean_cell(steps.nearest, steps.contexts),
         float(steps.stays.mean()),
-        mean_estimate(steps.nearest_but_start, steps.contexts),
+        mean_cell(steps.nearest_but_start, steps.contexts),
         steps.chance_without_start,
     ]

@@ -3,9 +3,8 @@
 import numpy as np
 from jaxtyping import Int
 
-from open_musiclm.analysis.confidence import mean_estimate
 from open_musiclm.analysis.options import SEED
-from open_musiclm.analysis.report import Cell, Table
+from open_musiclm.analysis.report import Cell, Table, mean_cell
 from open_musiclm.analysis.retrieval import RECALL_AT, Ranking, rank
 from open_musiclm.analysis.space import Space
 from open_musiclm.analysis.token_statistics import (
@@ -56,8 +55,8 @@ _RECALL_COLUMNS = (
 def _recalls(ranking: Ranking, groups: Int[np.ndarray, "queries"]) -> list[Cell]:
     cells: list[Cell] = [len(groups)]
     for number, depth in enumerate(RECALL_AT):
-        cells += [mean_estimate(ranking.recall(depth), groups), float(ranking.chance[:, number].mean())]
-    return [*cells, float(np.median(ranking.places)), mean_estimate(ranking.average_precision, groups)]
+        cells += [mean_cell(ranking.recall(depth), groups), float(ranking.chance[:, number].mean())]
+    return [*cells, float(np.median(ranking.places)), mean_cell(ranking.average_precision, groups)]
 
 
 def _some(count: int) -> Int[np.ndarray, "_"]:
@@ -76,9 +75,9 @@ def token_tables(space: Space) -> list[Table]:
     lines: list[list[Cell]] = [
         [
             level + 1,
-            mean_estimate(agreed.equal[:, level], sounds),
+            mean_cell(agreed.equal[:, level], sounds),
             float(agreed.chance[level]),
-            mean_estimate(agreed.equal_so_far[:, level], sounds),
+            mean_cell(agreed.equal_so_far[:, level], sounds),
             float(left[0][level]),
             float(left[1][level]),
             *(

@@ -23,7 +23,6 @@ from open_musiclm.metrics.mauve import Buckets, cluster, mauve_divergence
 MOST_VECTORS = 20_000  # of a set, if the work grows with its square
 MOST_CLUSTERED = 5000  # of a set: the paper on MAUVE takes so many; the work grows with the square, times a hundred
 FEW_VECTORS, FEW_CLIPS, FEW_FOR_MEANS = 1000, 100, 30
-REPLICATES_OF_MEANS = 1000
 
 FAD = Kind("fad", "FAD", "lower", "CLAP windows of 10 s every second, all of a set pooled (fadtk)")
 FAD_INF = Kind("fad_inf", "FAD-inf", "lower", "limit over 1 / size of 25 sizes; interval of the regression alone")
@@ -95,7 +94,7 @@ def per_song_figure(evaluated: ClipVectors, reference: ClipVectors, resampling: 
     known = each[each.isfinite()]
     if not len(known):
         return PER_SONG.absent("none: all clips are shorter than two windows", *sizes), {}
-    estimate = percentile_interval(known, median, REPLICATES_OF_MEANS, resampling.rng())
+    estimate = percentile_interval(known, median, resampling.rng())
     return PER_SONG.figure(estimate, len(known), sizes[1]), {PER_SONG.key: each}
 
 
@@ -138,7 +137,7 @@ def density_figures(
         return [kind.absent(f"none: {error}", *sizes) for kind in (DENSITY, COVERAGE)], {}
     note = _sampled("clips", MOST_VECTORS, evaluated, reference)
     figures = [
-        kind.noted(note).figure(percentile_interval(values, torch.mean, REPLICATES_OF_MEANS, rng), *sizes, warning)
+        kind.noted(note).figure(percentile_interval(values, torch.mean, rng), *sizes, warning)
         for kind, values in ((DENSITY, densities), (COVERAGE, is_covered))
     ]
     return figures, {DENSITY.key: densities} if len(left) == len(evaluated.vectors) else {}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 CARD_NAME, PAGE_NAME = "memorization.json", "memorization.html"
-_REPLICATES = 1000
 
 
 def memorization_card(
@@ -86,7 +85,7 @@ def _row(length: PromptLength, threshold: float) -> dict[str, Any]:
 
 
 def _estimate(values: torch.Tensor) -> Estimate:
-    return percentile_interval(values, torch.mean, _REPLICATES, np.random.default_rng(0))
+    return percentile_interval(values, torch.mean, np.random.default_rng(0))
 
 
 def _cells(card: Mapping[str, Any]) -> list[list[str]]:

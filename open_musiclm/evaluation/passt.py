@@ -12,7 +12,7 @@ from torch import nn
 from open_musiclm.audio import Sound, repeat_to, resampled, windows_of
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.clips import EvaluationClip
-from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
+from open_musiclm.evaluation.distances import Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind
 from open_musiclm.evaluation.measure import Measured, identity_of
 from open_musiclm.evaluation.measured_set import MeasuredSet
@@ -80,7 +80,7 @@ def divergence_figures(evaluated: MeasuredSet, reference: MeasuredSet, resamplin
     own, other = (set_.vectors[list(rows)] for set_, rows in zip((left, right), zip(*pairs, strict=True), strict=True))
     return [
         kind.figure(
-            percentile_interval(values, torch.mean, REPLICATES_OF_MEANS, resampling.rng()),
+            percentile_interval(values, torch.mean, resampling.rng()),
             len(pairs),
             len(pairs),
             few_for_means(len(pairs)),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from open_musiclm.evaluation.clip_prompts import ClipPrompts
-from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
+from open_musiclm.evaluation.distances import Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.vectors import ClipVectors, sample_note, some_numbers
 from open_musiclm.metrics.adherence import chance_rank, cosines, prompt_ranks, sound_ranks
@@ -63,7 +63,7 @@ def _without_prompts(kind: Kind, asked: ClipPrompts) -> Figure:
 
 
 def _figure(kind: Kind, values: Tensor, statistic: Callable[[Tensor], Tensor], rng: np.random.Generator) -> Figure:
-    estimate = percentile_interval(values.double(), statistic, REPLICATES_OF_MEANS, rng)
+    estimate = percentile_interval(values.double(), statistic, rng)
     return kind.figure(estimate, len(values), None, few_for_means(len(values)))
 
 

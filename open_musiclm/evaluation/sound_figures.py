@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from open_musiclm.evaluation.clips import EvaluationClip
-from open_musiclm.evaluation.distances import REPLICATES_OF_MEANS, Resampling, few_for_means
+from open_musiclm.evaluation.distances import Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
 from open_musiclm.evaluation.sound_measures import LevelMeasure
 from open_musiclm.evaluation.vectors import ClipVectors
@@ -45,7 +45,7 @@ def _share(
     right = [agree(float(bpm[place]), name) for place, name in enumerate(named) if name is not None]
     if not right:
         return kind.absent("none: no prompt or caption names one", 0)
-    estimate = percentile_interval(torch.tensor(right).double(), torch.mean, REPLICATES_OF_MEANS, resampling.rng())
+    estimate = percentile_interval(torch.tensor(right).double(), torch.mean, resampling.rng())
     return kind.figure(estimate, len(right), None, few_for_means(len(right)))
 
 
@@ -60,7 +60,7 @@ def level_figures(levels: ClipVectors, resampling: Resampling) -> tuple[list[Fig
         (SECONDS, columns[LevelMeasure.SECONDS], median),
     ]
     figures = [
-        kind.figure(percentile_interval(values, statistic, REPLICATES_OF_MEANS, resampling.rng()), len(values))
+        kind.figure(percentile_interval(values, statistic, resampling.rng()), len(values))
         if len(values)
         else kind.absent("none: all clips are silent", 0)
         for kind, values, statistic in wanted

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+REPLICATES = 1000
 MOST_GROUPS = 100
 _NORMAL_QUANTILE = 1.959964
 _TAIL = 0.025
@@ -15,26 +16,31 @@ _TAIL = 0.025
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, and the ends of its interval; None if there is too little to resample."""
+    """A value, the ends of its interval, and how many clips or groups were resampled; None if there is too little."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    groups: int | None = None
 
 
 def percentile_interval(
     values: Float[Tensor, "clips"],
     statistic: Callable[[Float[Tensor, "_"]], Float[Tensor, ""]],
-    replicates: int,
     rng: np.random.Generator,
+    replicates: int = REPLICATES,
 ) -> Estimate:
     """A statistic of one number per clip, clips resampled: the 2.5th and 97.5th percentile."""
-    value = float(statistic(values))
-    if len(values) < 2:
-        return Estimate(value)
-    drawn = [float(statistic(values[_resampled(len(values), rng)])) for _ in range(replicates)]
-    low, high = np.quantile(drawn, (_TAIL, 1 - _TAIL))
-    return Estimate(value, float(low), float(high))
+    return _bootstrap(lambda clips: float(statistic(values[torch.from_numpy(clips)])), len(values), rng, replicates)
+
+
+def mean_interval(
+    values: Float[np.ndarray, "values"], groups: Int[np.ndarray, "values"] | None, rng: np.random.Generator
+) -> Estimate:
+    """The mean of all values, whole groups resampled: values of one sound, say. Without groups each value is one."""
+    numbers = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums, counts = np.bincount(numbers, weights=values), np.bincount(numbers)
+    return _bootstrap(lambda chosen: float(sums[chosen].sum() / counts[chosen].sum()), len(sums), rng, REPLICATES)
 
 
 def normal_interval(value: float, replicates: list[float], least: float = -float("inf")) -> Estimate:
@@ -58,5 +64,13 @@ def resampling_weights(groups: int, rng: np.random.Generator) -> Float[Tensor, "
     return torch.from_numpy(rng.multinomial(groups, np.full(groups, 1 / groups))).double()
 
 
-def _resampled(count: int, rng: np.random.Generator) -> Int[Tensor, "clips"]:
-    return torch.from_numpy(rng.integers(count, size=count))
+def _bootstrap(
+    statistic: Callable[[Int[np.ndarray, "groups"]], float], groups: int, rng: np.random.Generator, replicates: int
+) -> Estimate:
+    """A statistic of the groups with these numbers: its value for all, and its percentiles over random choices."""
+    value = statistic(np.arange(groups))
+    if groups < 2:
+        return Estimate(value, groups=groups)
+    found = [statistic(rng.integers(groups, size=groups)) for _ in range(replicates)]
+    low, high = np.quantile(found, (_TAIL, 1 - _TAIL))
+    return Estimate(value, float(low), float(high), groups)
