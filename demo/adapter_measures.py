@@ -16,7 +16,7 @@ from demo.prompts import control_prompts, prompts_for
 from open_musiclm.audio import Sound, find_sounds
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.generation.musiclm import MusicLM
-from open_musiclm.metrics.memorization import share_repeated
+from open_musiclm.metrics.ngram_overlap import ngram_overlap
 
 Measures = dict[str, str]
 RUN_LENGTHS = (8, 16)
@@ -70,7 +70,7 @@ def measure(model: MusicLM, before: Generated, after: Generated, reference: Refe
     return {
         **_preference(model, before.own, after.own, real),
         **_classes(classifier, before, after, reference),
-        **_memorization(model, before, after, real, reference),
+        **_ngram_overlaps(model, before, after, real, reference),
     }
 
 
@@ -104,7 +104,7 @@ def _classes(classifier: PromptClassifier, before: Generated, after: Generated, 
     return found
 
 
-def _memorization(
+def _ngram_overlaps(
     model: MusicLM, before: Generated, after: Generated, real: Sequence[Wave], reference: Reference
 ) -> Measures:
     """Shares of clips with a run of token changes that some training clip has too."""
@@ -120,7 +120,7 @@ def _memorization(
 
 
 def _repeated(model: MusicLM, waves: Sequence[Wave], reference: Reference, length: int) -> float:
-    return share_repeated([semantic_tokens(model.tokenizer, wave) for wave in waves], reference.training, length)
+    return ngram_overlap([semantic_tokens(model.tokenizer, wave) for wave in waves], reference.training, length)
 
 
 def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:

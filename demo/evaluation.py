@@ -31,7 +31,7 @@ from open_musiclm.generation.scorers import ClapScorer
 from open_musiclm.generation.search import best_of_n
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.metrics.frechet import frechet_distance
-from open_musiclm.metrics.memorization import share_repeated
+from open_musiclm.metrics.ngram_overlap import ngram_overlap
 from open_musiclm.progress_bar import with_progress
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
@@ -85,7 +85,7 @@ def evaluate(model: MusicLM, options: EvaluationOptions) -> Report:
         "prompt adherence": {"clips that the classifier was fitted to": len(labelled)}
         | _adherence(classifier, prompts, generated, held_out, real),
         "distance": _distances(model, generated, real["real clips"], real["real clips through the codec"]),
-        "memorization": _memorization(model.tokenizer, store, generated, waves),
+        "memorization": _ngram_overlaps(model.tokenizer, store, generated, waves),
     }
 
 
@@ -171,7 +171,7 @@ def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim
     return torch.stack([model.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
 
 
-def _memorization(
+def _ngram_overlaps(
     tokenizer: MusicTokenizer, store: TokenStore, generated: Sequence[Wave], held_out: Sequence[Wave]
 ) -> dict:
     """Shares of clips that have a run of token changes in common with a training clip."""
@@ -179,7 +179,7 @@ def _memorization(
     sets = {"generated": generated, "real, unseen": held_out}
     tokens = {name: [semantic_tokens(tokenizer, wave) for wave in waves] for name, waves in sets.items()}
     return {
-        f"runs of {length} changes, {name}": share_repeated(clips, training, length)
+        f"runs of {length} changes, {name}": ngram_overlap(clips, training, length)
         for length in RUN_LENGTHS
         for name, clips in tokens.items()
     }

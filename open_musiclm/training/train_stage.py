@@ -12,10 +12,10 @@ from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.checkpointing import TrainingState, read_state
+from open_musiclm.training.continuation_accuracy import MEMORIZATION_NAME, report_continuation_accuracy
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.generated_evaluation import StageEvaluator
 from open_musiclm.training.loop import Loop
-from open_musiclm.training.memorization import MEMORIZATION_NAME, report_memorization
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.preflight import check_preflight
 from open_musiclm.training.run import Run
@@ -78,7 +78,7 @@ def train_stage(
         if not accelerator.is_main_process:
             return None
         if config.early_stop_patience is not None or loop.state.losses.overfits:
-            report_memorization(trainer, data, run.folder)
+            report_continuation_accuracy(trainer, data, run.folder)
         return run.folder
 
 

@@ -18,7 +18,7 @@ from open_musiclm.data.shards import StoredTokens
 from open_musiclm.data.store_description import StoreDescription
 from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.metrics.frechet import frechet_distance
-from open_musiclm.metrics.memorization import changes, ngrams, share_repeated
+from open_musiclm.metrics.ngram_overlap import deduplicated, ngram_overlap, ngrams
 
 TOKENS = st.lists(st.integers(0, 5), max_size=60)
 
@@ -79,16 +79,16 @@ def test_modulated_noise_is_as_loud_as_the_wave_where_the_wave_is():
 @given(tokens=TOKENS, length=st.integers(1, 6))
 def test_a_clip_repeats_itself_and_how_long_its_sounds_last_does_not_count(tokens, length):
     held = [token for token in tokens for _ in range(3)]
-    expected = 1.0 if len(changes(tokens)) >= length else 0.0
-    assert share_repeated([held], [tokens], length) == expected
+    expected = 1.0 if len(deduplicated(tokens)) >= length else 0.0
+    assert ngram_overlap([held], [tokens], length) == expected
 
 
 @given(tokens=TOKENS, others=TOKENS)
 @settings(max_examples=30)
 def test_longer_runs_are_rarer(tokens, others):
-    shares = [share_repeated([tokens], [others], length) for length in range(1, 8)]
+    shares = [ngram_overlap([tokens], [others], length) for length in range(1, 8)]
     assert shares == sorted(shares, reverse=True)
-    assert share_repeated([tokens], [[9, 10, 11]], 1) == 0.0
+    assert ngram_overlap([tokens], [[9, 10, 11]], 1) == 0.0
     assert ngrams([1, 2, 2, 3], 2) == {(1, 2), (2, 3)}
 
 

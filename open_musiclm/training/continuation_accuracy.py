@@ -1,7 +1,8 @@
-"""Memorization of a trained stage: the share of training tokens that it continues exactly.
+"""Continuation accuracy of a trained stage, a quick sign of memorization: the share of tokens it continues exactly.
 
-As MusicLM (Agostinelli et al. 2023, section 6) measures it: the stage is given an example's conditioning and the first
-half of its tokens, and decodes the rest greedily. The same with unseen examples shows how much is not memorization.
+The stage is given an example's conditioning and the first half of its tokens, and decodes the rest greedily, as in
+MusicLM (Agostinelli et al. 2023, section 6). The same with unseen examples shows how much is not memorization.
+`open_musiclm/evaluation/memorization.py` measures a semantic stage as the paper does.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ _EXAMPLES = 16
 _MUCH = 0.1  # more of the tokens than of unseen ones
 
 
-class Memorization(Section):
+class ContinuationAccuracy(Section):
     """The shares of tokens of training and of unseen examples that greedy decoding continues exactly."""
 
     examples: int
@@ -37,7 +38,7 @@ class Memorization(Section):
     unseen: float | None = None
 
 
-def report_memorization(trainer: StageTrainer, data: TrainingData, folder: Path) -> None:
+def report_continuation_accuracy(trainer: StageTrainer, data: TrainingData, folder: Path) -> None:
     """Measures the checkpoint that a results folder means, prints the result, and writes memorization.json.
 
     In process 0 only; the trainer has the weights of that checkpoint afterwards. Raises UserError.
@@ -50,7 +51,7 @@ def report_memorization(trainer: StageTrainer, data: TrainingData, folder: Path)
     trainer.read_weights(step_folder(folder, step))
     stage = without_adapter(trainer.stage).eval()
     training = _share(trainer, stage, [data.training[index] for index in range(_EXAMPLES)], data)
-    found = Memorization(examples=_EXAMPLES, training=training)
+    found = ContinuationAccuracy(examples=_EXAMPLES, training=training)
     if data.validation is not None:
         examples = [data.validation[index] for index in range(min(_EXAMPLES, data.validation_examples))]
         unseen = _share(trainer, stage, examples, data)
@@ -59,7 +60,7 @@ def report_memorization(trainer: StageTrainer, data: TrainingData, folder: Path)
     tell(f"{trainer.name}: {_sentence(found)}")
 
 
-def continued_share(stage: Stage, ids: Sequence[Ids]) -> float:
+def continuation_accuracy(stage: Stage, ids: Sequence[Ids]) -> float:
     """The share of the second half of the last sequence that greedy decoding after the first half gives exactly."""
     *conditioning, tokens = ids
     half = tokens.shape[1] // 2
@@ -75,11 +76,11 @@ def _share(trainer: StageTrainer, stage: Stage, examples: list, data: TrainingDa
         data.collate(examples[first : first + data.batch_size]) for first in range(0, len(examples), data.batch_size)
     ]
     batches = (trainer.tokens_of(send_to_device(part, trainer.accelerator.device)) for part in parts)
-    shares = [(continued_share(stage, ids), len(ids[-1])) for ids in batches]
+    shares = [(continuation_accuracy(stage, ids), len(ids[-1])) for ids in batches]
     return sum(share * count for share, count in shares) / sum(count for _, count in shares)
 
 
-def _sentence(found: Memorization) -> str:
+def _sentence(found: ContinuationAccuracy) -> str:
     training = f"memorization: continues {found.training:.1%} of the tokens of {found.examples} training examples"
     if found.unseen is None:
         return f"{training} exactly; there are no unseen ones to compare with"
