@@ -18,7 +18,8 @@ from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure
 from open_musiclm.evaluation.prompt_figures import adherence_figures, cycle_figure
 from open_musiclm.evaluation.vectors import ClipVectors
-from open_musiclm.generation.generate_files import generate_files, regenerate_files
+from open_musiclm.generation.edit_files import regenerate_files
+from open_musiclm.generation.generate_files import generate_files
 
 NAMES = ("mixture", "style", "both", "story", "text")
 
@@ -110,7 +111,7 @@ def test_names_of_files_are_no_texts(generated: Path, model: MusicLM, tmp_path: 
     clips = {clip.path.stem: clip for clip in find_clips(generated)}
     assert [name for name in NAMES if clips[name].text is not None] == ["text"]
     (edited,) = regenerate_files(model, [generated / "text.wav"], "coarse", tmp_path, {})
-    assert [(clip.path, clip.prompt) for clip in find_clips(tmp_path)] == [(edited, None)]
+    assert [(clip.path, clip.prompt) for clip in find_clips(tmp_path)] == [(edited.path, None)]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from open_musiclm import cli
 from open_musiclm.config import GenerationConfig
 from open_musiclm.errors import Remark, UserError
 from open_musiclm.evaluation.clips import find_clips
-from open_musiclm.generation.edit_files import edit_files
+from open_musiclm.generation.edit_files import edit_files, regenerate_files
 from open_musiclm.generation.edit_options import Variation
-from open_musiclm.generation.generate_files import generate_files, regenerate_files
+from open_musiclm.generation.generate_files import generate_files
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import slug
 from open_musiclm.generation.session import GenerationSession
@@ -110,7 +110,8 @@ def test_files_of_one_stem_are_regenerated_side_by_side(model: MusicLM, tmp_path
     for path in sounds:
         path.parent.mkdir()
         soundfile.write(path, 0.3 * torch.rand(HZ // 2).numpy(), HZ)
-    written = list(regenerate_files(model, [str(path) for path in sounds], "coarse", str(tmp_path / "made"), {}))
+    edited = regenerate_files(model, [str(path) for path in sounds], "coarse", str(tmp_path / "made"), {})
+    written = [sound.path for sound in edited]
     assert len(set(written)) == 2
     assert waves(tmp_path / "made") == sorted(path.stem for path in written)
     told = [json.loads(path.with_suffix(".json").read_text()) for path in written]

@@ -70,10 +70,10 @@ def add_regeneration_arguments(to: argparse.ArgumentParser, first_stage: StageNa
 def regenerate(arguments: argparse.Namespace, first_stage: StageName) -> None:
     """Regenerates these sound files, and says what it wrote. Raises UserError."""
     model, parts = load_model(arguments, first_stage)
-    from open_musiclm.generation.generate_files import regenerate_files
+    from open_musiclm.generation.edit_files import regenerate_files
 
     written = regenerate_files(model, arguments.sounds, first_stage, arguments.results_folder, parts)
-    tell_each(written, len(arguments.sounds), arguments.results_folder, lambda path: [f"wrote {path}"])
+    tell_each(written, len(arguments.sounds), arguments.results_folder, lambda sound: [f"wrote {sound.path}"])
 
 
 def time_range(text: str) -> tuple[float, float | None]:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.audio import AROUND_SECONDS, Patch, Sound, read_channels, read_sound, samples_of, write_patched
+from open_musiclm.audio import (
+    AROUND_SECONDS,
+    FileSound,
+    Patch,
+    Sound,
+    read_channels,
+    read_sound,
+    samples_of,
+    write_patched,
+)
+from open_musiclm.config import StageName
 from open_musiclm.config.prompt_text import INFILLING_OF, VARIATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder, write_json
@@ -82,19 +92,47 @@ def vary_files(
 
     Raises UserError, also if those of a batch take too much memory.
     """
-    folder, sound = Path(results_folder), read_sound(edit.source)
-    at_once = min(edit.number, model.generation_config.max_batch_size)
+    config, sound = model.generation_config, read_sound(edit.source)
+    at_once = min(edit.number, config.max_batch_size)
     check_held_length(str(edit.source), at_once, sound.seconds, "lower max_batch_size, or vary a shorter sound")
+    prepare_folder(Path(results_folder))
+    (short,) = slugs_of_files([edit.source])
+    prefix = f"{short}_{edit.first_stage}_variation_seed{config.seed}"
+    names = [f"{prefix}_{number}" for number in range(1, edit.number + 1)]
+    yield from _write_variations(model, sound, edit.first_stage, names, Path(results_folder), paths)
+
+
+def regenerate_files(
+    model: MusicLM,
+    sounds: Sequence[Path | str],
+    first_stage: StageName,
+    results_folder: Path | str,
+    paths: Mapping[str, str],
+) -> Iterator[Edited]:
+    """Writes one variation of each sound file, with its similarity to it. Raises UserError."""
+    sources, folder = [Path(sound) for sound in sounds], Path(results_folder)
     prepare_folder(folder)
-    config = variation_config(model.generation_config, edit.first_stage, sound.seconds)
-    own, (short,) = model.embed_sound(sound), slugs_of_files([edit.source])
-    facts = {VARIATION_OF: str(edit.source), "first_stage": edit.first_stage}
+    for source, short in zip(sources, slugs_of_files(sources), strict=True):
+        name = f"{short}_seed{model.generation_config.seed}_{first_stage}"
+        yield from _write_variations(model, read_sound(source), first_stage, [name], folder, paths)
+
+
+def _write_variations(
+    model: MusicLM,
+    sound: FileSound,
+    first_stage: StageName,
+    names: Sequence[str],
+    folder: Path,
+    paths: Mapping[str, str],
+) -> Iterator[Edited]:
+    """One variation of the sound under each name, written as soon as it is generated."""
+    config = variation_config(model.generation_config, first_stage, sound.seconds)
+    own, facts = model.embed_sound(sound), {VARIATION_OF: str(sound.path), "first_stage": first_stage}
     with stage_progress() as progress:
-        waves = model.vary(sound, edit.first_stage, edit.number, edit.source.name, config, progress)
-        for number, wave in enumerate(waves):
+        waves = model.vary(sound, first_stage, len(names), sound.path.name, config, progress)
+        for number, (name, wave) in enumerate(zip(names, waves, strict=True)):
             scores = {"similarity": float(own @ model.embed_sound(Sound(wave, model.sample_hz)))}
-            provenance = Provenance(edit.source.name, number, scores, config, paths, facts)
-            name = f"{short}_{edit.first_stage}_variation_seed{config.seed}_{number + 1}"
+            provenance = Provenance(sound.path.name, number, scores, config, paths, facts)
             yield Edited(scores, write_generated(folder, name, wave, model.sample_hz, provenance))
 
 

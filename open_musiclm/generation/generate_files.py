@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from open_musiclm.audio import FileSound, Sound, read_sound
-from open_musiclm.config import GenerationConfig, StageName
-from open_musiclm.config.prompt_text import CONTINUATION_OF, VARIATION_OF
+from open_musiclm.config import GenerationConfig
+from open_musiclm.config.prompt_text import CONTINUATION_OF
 from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder, temporary_path
-from open_musiclm.generation.musiclm import MusicLM, variation_config
+from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.generation.output import Provenance, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import Progress, stage_progress
 from open_musiclm.generation.prompts.story import AnyPrompt, during
@@ -89,30 +89,6 @@ def write_candidates(
         path = write_generated(folder, name, candidate.wave, model.sample_hz, provenance)
         written.append(Written(candidate, path))
     return written
-
-
-def regenerate_files(
-    model: MusicLM,
-    sounds: Sequence[Path | str],
-    first_stage: StageName,
-    results_folder: Path | str,
-    paths: Mapping[str, str],
-) -> Iterator[Path]:
-    """Regenerates sound files from `first_stage` on; yields the path of each wave as soon as it is written.
-
-    Raises UserError.
-    """
-    sources, folder = [Path(sound) for sound in sounds], Path(results_folder)
-    prepare_folder(folder)
-    for source, short in zip(sources, slugs_of_files(sources), strict=True):
-        sound = read_sound(source)
-        config = variation_config(model.generation_config, first_stage, sound.seconds)
-        with stage_progress() as progress:
-            (wave,) = model.vary(sound, first_stage, 1, source.name, config, progress)
-        similarity = float(model.embed_sound(sound) @ model.embed_sound(Sound(wave, model.sample_hz)))
-        told = {VARIATION_OF: str(source), "first_stage": first_stage}
-        provenance = Provenance(source.name, 0, {"similarity": similarity}, config, paths, told)
-        yield write_generated(folder, f"{short}_seed{config.seed}_{first_stage}", wave, model.sample_hz, provenance)
 
 
 def check_held_length(what: str, samples: int, seconds: float, advice: str) -> None:
