@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from open_musiclm.analysis.modality_gap import Correction, cca, distance_of_means, mean_shift, overlap, pls
+from open_musiclm.analysis.modality_gap import AffineMap, cca, distance_of_means, mean_shift, overlap, pls
 from open_musiclm.analysis.options import SEED
 from open_musiclm.analysis.report import Cell, Table, mean_cell
 from open_musiclm.analysis.retrieval import rank
@@ -51,7 +51,7 @@ def split_pairs(space: Space) -> tuple[Int[np.ndarray, "fitted 2"], Int[np.ndarr
     return space.pairs[np.sort(chosen[0])], space.pairs[np.sort(chosen[1])]
 
 
-def fit_corrections(space: Space, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, Correction]:
+def fit_corrections(space: Space, pairs: Int[np.ndarray, "pairs 2"]) -> dict[str, AffineMap]:
     """The corrections of the texts that these pairs, at most 20,000 at random, are fitted to, by name."""
     if len(pairs) > MOST_FITTED:
         pairs = np.random.default_rng(0).permutation(pairs)[:MOST_FITTED]

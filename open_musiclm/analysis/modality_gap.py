@@ -16,7 +16,7 @@ _RIDGE = 1e-3  # of the mean variance
 
 
 @dataclass(frozen=True)
-class Correction:
+class AffineMap:
     """An affine map of text embeddings towards sounds: matrix [dim, dim] and shift [dim]."""
 
     matrix: Float[np.ndarray, "dim dim"]
@@ -59,13 +59,13 @@ def overlap(
     return shares
 
 
-def mean_shift(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"]) -> Correction:
+def mean_shift(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"]) -> AffineMap:
     """Moves the mean of the texts to that of the sounds."""
     difference = sounds.mean(axis=0, dtype=np.float64) - texts.mean(axis=0, dtype=np.float64)
-    return Correction(np.eye(texts.shape[1]), difference)
+    return AffineMap(np.eye(texts.shape[1]), difference)
 
 
-def pls(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"], components: int) -> Correction:
+def pls(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"], components: int) -> AffineMap:
     """Partial least squares regression of the sound's embedding on the text's (scikit-learn's PLSRegression).
 
     Of few different texts no more components are taken than they have directions: the next would be rounding errors.
@@ -75,14 +75,14 @@ def pls(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs 
     spread = np.linalg.svd(texts - mean, compute_uv=False)
     components = min(components, int((spread > _ROUNDING * np.sqrt(len(texts))).sum()))
     if components == 0:
-        return Correction(np.zeros((texts.shape[1],) * 2), sounds.mean(axis=0, dtype=np.float64))
+        return AffineMap(np.zeros((texts.shape[1],) * 2), sounds.mean(axis=0, dtype=np.float64))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sounds whose remainder does not vary: fewer components are enough
         fitted = PLSRegression(components, scale=False).fit(texts.astype(np.float64), sounds.astype(np.float64))
-    return Correction(fitted.coef_, fitted.intercept_ - fitted.coef_ @ mean)
+    return AffineMap(fitted.coef_, fitted.intercept_ - fitted.coef_ @ mean)
 
 
-def cca(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"], components: int) -> Correction:
+def cca(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs dim"], components: int) -> AffineMap:
     """Canonical correlation analysis (Hotelling 1936): the text's canonical variates, each times its correlation, in
     the sound's space; that is regression of reduced rank on whitened sounds. Covariances get a small ridge."""
     left, right = texts.astype(np.float64), sounds.astype(np.float64)
@@ -93,7 +93,7 @@ def cca(texts: Float[np.ndarray, "pairs dim"], sounds: Float[np.ndarray, "pairs 
     u, correlations, v = np.linalg.svd(text_whitening @ (left.T @ right / len(left)) @ sound_whitening)
     u, correlations, v = u[:, :components], correlations[:components], v[:components]
     matrix = sound_root @ v.T @ (correlations[:, None] * (u.T @ text_whitening))
-    return Correction(matrix, sound_mean - matrix @ text_mean)
+    return AffineMap(matrix, sound_mean - matrix @ text_mean)
 
 
 def _roots(covariance: Float[np.ndarray, "dim dim"]) -> tuple[np.ndarray, np.ndarray]:
