@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from open_musiclm.config.json_files import read_json_object
 from open_musiclm.data.captions import captions_of
 from open_musiclm.data.crop_preparation import stored_name
-from open_musiclm.data.prompted_sounds import CaptionChoice
+from open_musiclm.data.text_conditioning import CaptionChoice
 from open_musiclm.data.token_dataset import TokenDataset
 from open_musiclm.errors import UserError
 from open_musiclm.files import write_json
@@ -62,7 +62,7 @@ def read_caption_tokens(store: Path, stream: TokenStream) -> CaptionTokens:
     return content
 
 
-class PromptedTokens(Dataset[list[Int[Tensor, "_ _"]]]):
+class TextConditionedTokens(Dataset[list[Int[Tensor, "_ _"]]]):
     """The examples of a token dataset, a share of them with the CLAP tokens of a caption of their file."""
 
     def __init__(self, tokens: TokenDataset, captions: CaptionTokens, choice: CaptionChoice) -> None:

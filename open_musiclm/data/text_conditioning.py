@@ -1,4 +1,4 @@
-"""Crops of sound, a share of them with a caption, whose CLAP tokens replace those of the sound."""
+"""Text conditioning in training: a share of the examples has the CLAP tokens of a caption, not of its sound."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,27 +31,27 @@ class CaptionChoice:
 
 
 @dataclass(frozen=True)
-class PromptedBatch(SoundBatch):
+class TextConditionedBatch(SoundBatch):
     """A batch of waves, and of each example the caption that it gets, or None."""
 
-    prompts: list[str | None]
+    captions: list[str | None]
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "PromptedBatch":
+    def to(self, device: torch.device, non_blocking: bool = False) -> "TextConditionedBatch":
         """The same batch with its waves on a device."""
         moved = super().to(device, non_blocking)
-        return PromptedBatch(moved.waves, moved.failures, self.prompts)
+        return TextConditionedBatch(moved.waves, moved.failures, self.captions)
 
 
 @dataclass(frozen=True)
-class PromptedExample:
+class TextConditionedExample:
     """The crops of a file, and its caption if it gets one."""
 
     waves: dict[str, Float[Tensor, "_"]]
     failures: list[SoundFailure]
-    prompt: str | None
+    caption: str | None
 
 
-class PromptedSounds(Dataset[PromptedExample]):
+class TextConditionedSounds(Dataset[TextConditionedExample]):
     """The examples of a dataset of sound, a share of them with a caption of their file."""
 
     def __init__(self, sounds: SoundDataset, captions: Mapping[Path, Sequence[str]], choice: CaptionChoice) -> None:
@@ -60,15 +60,15 @@ class PromptedSounds(Dataset[PromptedExample]):
     def __len__(self) -> int:
         return len(self.sounds)
 
-    def __getitem__(self, index: int) -> PromptedExample:
+    def __getitem__(self, index: int) -> TextConditionedExample:
         """Example `index`, which is the same crop as without captions. Raises UserError."""
         example = self.sounds[index]
         captions = self.captions.get(example.path, ())
         place = self.choice.place(index, len(captions))
-        return PromptedExample(example.waves, example.failures, None if place is None else captions[place])
+        return TextConditionedExample(example.waves, example.failures, None if place is None else captions[place])
 
 
-def collate_prompted(examples: Sequence[PromptedExample]) -> PromptedBatch:
+def collate_text_conditioned(examples: Sequence[TextConditionedExample]) -> TextConditionedBatch:
     """A batch of examples that have the same crops."""
     sounds = collate_sounds([SoundExample(example.waves, example.failures) for example in examples])
-    return PromptedBatch(sounds.waves, sounds.failures, [example.prompt for example in examples])
+    return TextConditionedBatch(sounds.waves, sounds.failures, [example.caption for example in examples])

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
-from open_musiclm.data.caption_tokens import PromptedTokens, read_caption_tokens
+from open_musiclm.data.caption_tokens import TextConditionedTokens, read_caption_tokens
 from open_musiclm.data.captions import captions_of
 from open_musiclm.data.crops import Crop, tokenizer_crop
-from open_musiclm.data.prompted_sounds import CaptionChoice, PromptedSounds, collate_prompted
 from open_musiclm.data.sound_dataset import SoundDataset
 from open_musiclm.data.statistics import StatisticsCache
+from open_musiclm.data.text_conditioning import CaptionChoice, TextConditionedSounds, collate_text_conditioned
 from open_musiclm.data.token_dataset import TokenDataset, split_rows
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -47,17 +47,17 @@ def stage_ids(
     streams: Sequence[TokenStream],
     waves: Mapping[str, Float[Tensor, "batch _"]],
     tokenizer: MusicTokenizer,
-    prompts: Sequence[str | None] = (),
+    captions: Sequence[str | None] = (),
 ) -> list[Ids]:
     """The tokens of `stage_crops`, one sequence for each of the stage's streams.
 
-    Examples with a prompt have its CLAP tokens, not those of their sound.
+    Examples with a caption have its CLAP tokens, not those of their sound.
     """
     found: dict[StreamName, Ids] = {"clap": tokenizer.clap_ids(waves["clap"])}
-    prompted = {place: text for place, text in enumerate(prompts) if text is not None}
-    if prompted:
+    texts = {place: text for place, text in enumerate(captions) if text is not None}
+    if texts:
         found["clap"] = found["clap"].clone()
-        found["clap"][list(prompted)] = tokenizer.prompt_ids(list(prompted.values()))
+        found["clap"][list(texts)] = tokenizer.prompt_ids(list(texts.values()))
     if "semantic" in waves:
         found["semantic"] = tokenizer.semantic_ids(waves["semantic"])
     if "acoustic" in waves:
@@ -85,7 +85,7 @@ def crops_data(config: StageTrainerConfig, model_config: ModelConfig, statistics
         statistics,
         config.augment,
     )
-    return data if not config.caption_share else _prompted_sounds(data, config)
+    return data if not config.caption_share else _text_conditioned_sounds(data, config)
 
 
 def preprocessed_data(
@@ -105,11 +105,11 @@ def preprocessed_data(
             f"{config.stage}_trainer_cfg: augment: changes sound, and folder holds tokens; set it in "
             "data_preprocessor_cfg and preprocess again"
         )
-    prompted = _prompted_tokens(sets, config) if config.caption_share else sets
-    assert prompted[0] is not None
+    conditioned = _text_conditioned_tokens(sets, config) if config.caption_share else sets
+    assert conditioned[0] is not None
     return TrainingData(
-        training=prompted[0],
-        validation=prompted[1],
+        training=conditioned[0],
+        validation=conditioned[1],
         validation_examples=len(validation),
         collate=collate_tokens,
         batch_size=config.batch_size,
@@ -117,7 +117,7 @@ def preprocessed_data(
     )
 
 
-def _prompted_sounds(data: TrainingData, config: StageTrainerConfig) -> TrainingData:
+def _text_conditioned_sounds(data: TrainingData, config: StageTrainerConfig) -> TrainingData:
     """The same examples, a share of them with a caption. Raises UserError if there are no captions."""
     folder, choice = Path(config.folder), CaptionChoice(config.caption_share, config.seed)
     sets = [data.training, *([data.validation] if data.validation is not None else [])]
@@ -128,16 +128,20 @@ def _prompted_sounds(data: TrainingData, config: StageTrainerConfig) -> Training
             f"{config.stage}_trainer_cfg: caption_share {config.caption_share:g}: no sound below {folder} has a "
             "caption; write a .txt beside each, or a captions.jsonl"
         )
-    prompted = [PromptedSounds(sounds, captions, choice) for sounds in sets if isinstance(sounds, SoundDataset)]
-    validation = prompted[1] if data.validation is not None else None
-    return replace(data, training=prompted[0], validation=validation, collate=collate_prompted)
+    conditioned = [
+        TextConditionedSounds(sounds, captions, choice) for sounds in sets if isinstance(sounds, SoundDataset)
+    ]
+    validation = conditioned[1] if data.validation is not None else None
+    return replace(data, training=conditioned[0], validation=validation, collate=collate_text_conditioned)
 
 
-def _prompted_tokens(sets: Sequence[TokenDataset | None], config: StageTrainerConfig) -> list[PromptedTokens | None]:
+def _text_conditioned_tokens(
+    sets: Sequence[TokenDataset | None], config: StageTrainerConfig
+) -> list[TextConditionedTokens | None]:
     choice = CaptionChoice(config.caption_share, config.seed)
     used = next(tokens for tokens in sets if tokens is not None)
     captions = read_caption_tokens(used.store.folder, used.streams[0])
-    return [None if tokens is None else PromptedTokens(tokens, captions, choice) for tokens in sets]
+    return [None if tokens is None else TextConditionedTokens(tokens, captions, choice) for tokens in sets]
 
 
 def collate_tokens(examples: Sequence[Sequence[Int[Tensor, "_ _"]]]) -> list[Ids]:

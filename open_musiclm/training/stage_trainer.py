@@ -12,8 +12,8 @@ from torch import nn
 
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.data.example_order import random_generator
-from open_musiclm.data.prompted_sounds import PromptedBatch
 from open_musiclm.data.sound_dataset import SoundBatch
+from open_musiclm.data.text_conditioning import TextConditionedBatch
 from open_musiclm.devices import matmul_autocast
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import Seeds
@@ -211,8 +211,8 @@ class StageTrainer(Trainer[SoundBatch | list[Ids]]):
         if not isinstance(batch, SoundBatch):
             return batch
         assert self.tools.tokenizer is not None
-        prompts = batch.prompts if isinstance(batch, PromptedBatch) else ()
-        return stage_ids(self.stage.sequences, batch.waves, self.tools.tokenizer, prompts)
+        captions = batch.captions if isinstance(batch, TextConditionedBatch) else ()
+        return stage_ids(self.stage.sequences, batch.waves, self.tools.tokenizer, captions)
 
 
 class SemanticTrainer(StageTrainer):
