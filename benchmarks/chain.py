@@ -38,8 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
     path, device, batch = arguments.model_config, str(choose_device(arguments.device)), arguments.batch_size
     config = load_model_config(path)
     check_seconds(arguments.seconds, config, path)
-    cli.say(f"{path}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    cli.say(f"{'':34}{'seconds':>10}{'per second of sound':>21}{'peak MB':>9}")
+    cli.print_stdout(f"{path}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    cli.print_stdout(f"{'':34}{'seconds':>10}{'per second of sound':>21}{'peak MB':>9}")
     for name in config.stage_names:
         sound = arguments.seconds * batch
         case = (path, name, device, "float32", batch, arguments.seconds)
@@ -90,10 +90,10 @@ def _row(
     try:
         measured: Measured = measure_alone(work, work_arguments, arguments.repetitions)
     except UserError as error:
-        cli.say(f"{title:34}not measured: {error}")
+        cli.print_stdout(f"{title:34}not measured: {error}")
         return
     per_second = measured.seconds / seconds_of_sound
-    cli.say(f"{title:34}{measured.seconds:10.3f}{per_second:21.4f}{measured.megabytes:9.0f}")
+    cli.print_stdout(f"{title:34}{measured.seconds:10.3f}{per_second:21.4f}{measured.megabytes:9.0f}")
 
 
 if __name__ == "__main__":

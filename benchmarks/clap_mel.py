@@ -41,9 +41,9 @@ def arguments() -> argparse.ArgumentParser:
 @torch.no_grad()
 def main(arguments: argparse.Namespace) -> None:
     device, repetitions, batch = choose_device(arguments.device), arguments.repetitions, arguments.batch_size
-    cli.say(f"{device}, {torch.get_num_threads()} threads, batch {batch}, torch {torch.__version__}\n")
-    cli.say(f"{'':14}{'sound':18}{'extractor ms':>13}{'torchaudio ms':>15}{'here ms':>9}")
-    cli.say(f"{'':14}{'FFT alone':46}{1000 * _fft_alone(repetitions):9.2f}")
+    cli.print_stdout(f"{device}, {torch.get_num_threads()} threads, batch {batch}, torch {torch.__version__}\n")
+    cli.print_stdout(f"{'':14}{'sound':18}{'extractor ms':>13}{'torchaudio ms':>15}{'here ms':>9}")
+    cli.print_stdout(f"{'':14}{'FFT alone':46}{1000 * _fft_alone(repetitions):9.2f}")
     noise = 0.3 * torch.randn(batch, WINDOW)
     tones = torch.sin(torch.arange(WINDOW) * 0.06).expand(batch, -1).contiguous()
     for truncation in ("rand_trunc", "fusion"):
@@ -57,11 +57,11 @@ def main(arguments: argparse.Namespace) -> None:
                 lambda there=there, mel=mel: mel(there).spectrograms.sum().item(),
             )
             extracted, theirs, ours = (1000 * _quickest(work, repetitions) / batch for work in works)
-            cli.say(f"{truncation:14}{sound:18}{extracted:13.2f}{theirs:15.2f}{ours:9.2f}")
+            cli.print_stdout(f"{truncation:14}{sound:18}{extracted:13.2f}{theirs:15.2f}{ours:9.2f}")
         wave = 0.3 * torch.randn(FILE_SECONDS * SAMPLE_HZ, device=device)
         theirs = 1000 * _quickest(lambda: plain(wave.unfold(0, WINDOW, SAMPLE_HZ)), repetitions)  # noqa: B023
         ours = 1000 * _quickest(lambda: mel.windows(wave, WINDOW, SAMPLE_HZ).spectrograms.sum().item(), repetitions)  # noqa: B023
-        cli.say(f"{truncation:14}{'windows of a file':18}{'':13}{theirs:15.2f}{ours:9.2f}")
+        cli.print_stdout(f"{truncation:14}{'windows of a file':18}{'':13}{theirs:15.2f}{ours:9.2f}")
 
 
 class _Torchaudio:

@@ -45,8 +45,8 @@ def main(arguments: argparse.Namespace) -> None:
     rest = [some for some, path in zip(codes, paths, strict=True) if path in held_out]
     nats = nats_per_frame(training, rest, config.encodec_cfg.codebook_size, arguments.steps)
     each, total = ", ".join(f"{value:.2f}" for value in nats), sum(nats)
-    cli.say(f"{len(training)} crops; held out: {len(rest)}, {sum(map(len, rest))} frames")
-    cli.say(f"{total:.2f} nats a frame ({each}), {total * config.encodec_cfg.output_hz:.0f} nats a second")
+    cli.print_stdout(f"{len(training)} crops; held out: {len(rest)}, {sum(map(len, rest))} frames")
+    cli.print_stdout(f"{total:.2f} nats a frame ({each}), {total * config.encodec_cfg.output_hz:.0f} nats a second")
 
 
 class _Predictor(nn.Module):

@@ -49,13 +49,13 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     torch.set_grad_enabled(False)
-    cli.say(f"{arguments.clips}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
-    cli.say(
+    cli.print_stdout(f"{arguments.clips}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    cli.print_stdout(
         "| codec | decoder | codebooks | kbps | tokens/s | log-mel | STFT | SI-SDR, dB | "
         "between partials, dB (original) | least usage | next frame, nats | real-time factor | "
         "frames with a note (original) | note length |"
     )
-    cli.say("| --- " * 14 + "|")
+    cli.print_stdout("| --- " * 14 + "|")
     tracker = NoteTracker(arguments.note_tracker) if arguments.note_tracker is not None else None
     for name in arguments.codecs:
         config, _, count = name.partition(":")
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(f"{name}: {used} codebooks, the config has {codec.quantizers}")
         decoder = model_config.encodec_cfg.decoder
         label = Path(decoder).name if decoder is not None else "its own"
-        cli.say(f"| {config} | {label} | {_measured(codec, used, tracker, arguments)} |")
+        cli.print_stdout(f"| {config} | {label} | {_measured(codec, used, tracker, arguments)} |")
 
 
 def _measured(codec: Codec, used: int, tracker: NoteTracker | None, arguments: argparse.Namespace) -> str:

@@ -38,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.say(f"{'':6}{'minutes':>9}{'read ms':>9}{'slowest':>9}{'example ms':>12}{'first example ms':>18}")
+    cli.print_stdout(f"{'':6}{'minutes':>9}{'read ms':>9}{'slowest':>9}{'example ms':>12}{'first example ms':>18}")
     for suffix in arguments.formats:
         for minutes in arguments.minutes:
             path = _written(arguments.folder / f"{minutes:g}_minutes.{suffix}", minutes)
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
             reads = [_milliseconds(functools.partial(read_window, path, int(start), span, info)) for start in starts]
             dataset = SoundDataset([path], CROPS, seed=0, statistics=StatisticsCache())
             examples = [_milliseconds(functools.partial(dataset.__getitem__, n)) for n in range(len(starts) + 1)]
-            cli.say(
+            cli.print_stdout(
                 f"{suffix:6}{minutes:9g}{statistics.median(reads):9.2f}{max(reads):9.2f}"
                 f"{statistics.median(examples[1:]):12.2f}{examples[0]:18.1f}"
             )

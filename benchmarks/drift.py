@@ -67,14 +67,16 @@ def main(arguments: argparse.Namespace) -> None:
         if len(parts) < 2:
             raise UserError(f"--part_seconds {arguments.part_seconds:g}: {sound.seconds:g} s have no second part")
         pieces.append((model.embed_prompts([prompt])[0], parts))
-    cli.say(f"means of {len(pieces)}")
-    cli.say("| seconds | similarity to the prompt | to the first part | chroma | key kept | tempo kept |")
-    cli.say("| --- " * 6 + "|")
+    cli.print_stdout(f"means of {len(pieces)}")
+    cli.print_stdout("| seconds | similarity to the prompt | to the first part | chroma | key kept | tempo kept |")
+    cli.print_stdout("| --- " * 6 + "|")
     for place in range(min(len(parts) for _, parts in pieces)):
         rows = [row(wanted, parts[0], parts[place]) for wanted, parts in pieces]
         figures = np.nanmean(np.array(rows, dtype=float), axis=0)
         start = place * arguments.part_seconds
-        cli.say(f"| {start:g}-{start + arguments.part_seconds:g} | {' | '.join(f'{value:.2f}' for value in figures)} |")
+        cli.print_stdout(
+            f"| {start:g}-{start + arguments.part_seconds:g} | {' | '.join(f'{value:.2f}' for value in figures)} |"
+        )
 
 
 def _sounds(model: MusicLM, arguments: argparse.Namespace) -> Iterator[tuple[str, Sound]]:

@@ -63,13 +63,13 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    cli.say(f"{arguments.clips} clips, {arguments.dim} numbers, {torch.get_num_threads()} threads\n")
-    cli.say(f"{'':22}{'CPU s':>9}{'peak MB':>9}{'of them vectors':>17}")
+    cli.print_stdout(f"{arguments.clips} clips, {arguments.dim} numbers, {torch.get_num_threads()} threads\n")
+    cli.print_stdout(f"{'':22}{'CPU s':>9}{'peak MB':>9}{'of them vectors':>17}")
     vectors = 2 * arguments.clips * arguments.dim * 4 / 2**20
     for name in arguments.figures:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             seconds, megabytes = pool.apply(measure, (name, arguments.clips, arguments.dim))
-        cli.say(f"{name:22}{seconds:9.0f}{megabytes:9.0f}{vectors:17.0f}")
+        cli.print_stdout(f"{name:22}{seconds:9.0f}{megabytes:9.0f}{vectors:17.0f}")
 
 
 if __name__ == "__main__":

@@ -54,11 +54,11 @@ def main(arguments: argparse.Namespace) -> None:
     )
     if not training or not held_out:
         raise UserError(f"--training, --clips: one has no clip of {arguments.seconds} s or more")
-    cli.say("| frames/s | codebooks | kbps | spectrogram | nats a frame | nats a second |")
-    cli.say("| --- " * 6 + "|")
+    cli.print_stdout("| frames/s | codebooks | kbps | spectrogram | nats a frame | nats a second |")
+    cli.print_stdout("| --- " * 6 + "|")
     for named in arguments.codecs:
         codec = SpectralCodec.load(named).eval() if isinstance(named, Path) else _fitted(named, training)
-        cli.say(f"| {_measured(codec, training, held_out, arguments.prediction_steps)} |")
+        cli.print_stdout(f"| {_measured(codec, training, held_out, arguments.prediction_steps)} |")
 
 
 def _codec(text: str) -> Path | SpectralArchitecture:

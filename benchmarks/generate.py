@@ -75,9 +75,11 @@ def _measure(arguments: argparse.Namespace) -> None:
     repetitions = arguments.repetitions
     config = load_model_config(path)
     check_seconds(seconds, config, path)
-    cli.say(f"{path}, {device}, {torch.get_num_threads()} threads, {seconds} s, torch {torch.__version__}\n")
-    cli.say("| stage | precision | batch | steps/s | uncached | faster | ms a step | weights read, ms | ratio | MB |")
-    cli.say("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    cli.print_stdout(f"{path}, {device}, {torch.get_num_threads()} threads, {seconds} s, torch {torch.__version__}\n")
+    cli.print_stdout(
+        "| stage | precision | batch | steps/s | uncached | faster | ms a step | weights read, ms | ratio | MB |"
+    )
+    cli.print_stdout("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for batch in arguments.batch_sizes:
         plain = {
             name: measure_alone(uncached, (path, name, device, batch, seconds), 1).seconds / len(UNCACHED_AT)
@@ -91,13 +93,13 @@ def _measure(arguments: argparse.Namespace) -> None:
                 floor = measure_alone(reading, case, 5).seconds
                 step = cached.seconds / decode_steps(config, name, seconds)
                 chain += cached.seconds
-                cli.say(
+                cli.print_stdout(
                     f"| {name} | {precision} | {batch} | {batch / step:.1f} | {batch / plain[name]:.2f} "
                     f"| {plain[name] / step:.0f} | {1000 * step:.2f} | {1000 * floor:.2f} | {step / floor:.2f} "
                     f"| {cached.megabytes:.0f} |"
                 )
             plain_chain = sum(plain[name] * decode_steps(config, name, seconds) for name in config.stage_names)
-            cli.say(
+            cli.print_stdout(
                 f"| chain | {precision} | {batch} | {seconds * batch / chain:.3f} times real time "
                 f"| {seconds * batch / plain_chain:.5f} times | {plain_chain / chain:.0f} | | | | |"
             )

@@ -63,17 +63,19 @@ def main(arguments: argparse.Namespace) -> None:
         compared = list(variants(arguments.model_config, arguments.layouts, windows, Path(folder)))
         for _, path in compared:
             check_seconds(arguments.seconds, load_model_config(path), arguments.model_config)
-        cli.say(f"{arguments.model_config}, {device}{threads}, batch {batch}, {precision}, torch {torch.__version__}\n")
-        cli.say(
+        cli.print_stdout(
+            f"{arguments.model_config}, {device}{threads}, batch {batch}, {precision}, torch {torch.__version__}\n"
+        )
+        cli.print_stdout(
             "| layout | stage | window, s | positions | steps/s of music | generated s/s | trained s/s "
             "| activations, MB |"
         )
-        cli.say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        cli.print_stdout("| --- | --- | --- | --- | --- | --- | --- | --- |")
         semantic = _measure_stage("all", "semantic", arguments.model_config, str(device), arguments)
         for title, path in compared:
             names = load_model_config(path).stage_names[1:]
             acoustic = sum(_measure_stage(title, name, path, str(device), arguments) for name in names)
-            cli.say(f"| {title} | chain | | | | {batch * arguments.seconds / (semantic + acoustic):.2f} | | |")
+            cli.print_stdout(f"| {title} | chain | | | | {batch * arguments.seconds / (semantic + acoustic):.2f} | | |")
 
 
 def _measure_stage(title: str, name: StageName, path: Path, device: str, arguments: argparse.Namespace) -> float:
@@ -86,7 +88,7 @@ def _measure_stage(title: str, name: StageName, path: Path, device: str, argumen
     case = (path, name, device, batch, precision, False, False)
     trained = measure_alone(step, case, arguments.repetitions)
     activations = trained.megabytes - trained.megabytes_before - weights
-    cli.say(
+    cli.print_stdout(
         f"| {title} | {name} | {window:g} | {window_positions(name, config)} | {steps_per_second(name, config)} "
         f"| {batch * seconds / made.seconds:.2f} | {batch * window / trained.seconds:.2f} | {activations:.0f} |"
     )

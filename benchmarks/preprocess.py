@@ -58,7 +58,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     device = choose_device(arguments.device)
     backbones = Backbones(arguments.sizes, device)
-    cli.say(
+    cli.print_stdout(
         f"{arguments.sizes} size, {arguments.files} files of {arguments.seconds} s, {device}, "
         f"{torch.get_num_threads()} threads, {arguments.num_workers} workers, torch {torch.__version__}\n"
     )
@@ -76,13 +76,15 @@ def main(arguments: argparse.Namespace) -> None:
         fast = {row.path: row for row in (store[number] for number in range(len(store)))}
         same = _agreement(plain, [fast[path.name] for path in paths])
     sound = arguments.files * arguments.seconds
-    cli.say(f"{'':8}{'seconds':>10}{'of sound a second':>19}{'CPU seconds':>13}")
-    cli.say(f"{'plain':8}{plain_seconds:10.2f}{sound / plain_seconds:19.2f}{plain_cpu:13.2f}")
-    cli.say(f"{'here':8}{fast_seconds:10.2f}{sound / fast_seconds:19.2f}{fast_cpu:13.2f}")
-    cli.say(f"\n{plain_seconds / fast_seconds:.2f} times as fast, with {plain_cpu / fast_cpu:.2f} times less CPU time")
-    cli.say(f"waited for decoding {report.waited_share:.1%} of the time")
-    cli.say("equal tokens: " + ", ".join(f"{kind} {share:.2%}" for kind, share in same.items()))
-    cli.say("the plain loop's seconds: " + ", ".join(f"{k} {s:.2f}" for k, s in backbones.seconds_of.items()))
+    cli.print_stdout(f"{'':8}{'seconds':>10}{'of sound a second':>19}{'CPU seconds':>13}")
+    cli.print_stdout(f"{'plain':8}{plain_seconds:10.2f}{sound / plain_seconds:19.2f}{plain_cpu:13.2f}")
+    cli.print_stdout(f"{'here':8}{fast_seconds:10.2f}{sound / fast_seconds:19.2f}{fast_cpu:13.2f}")
+    cli.print_stdout(
+        f"\n{plain_seconds / fast_seconds:.2f} times as fast, with {plain_cpu / fast_cpu:.2f} times less CPU time"
+    )
+    cli.print_stdout(f"waited for decoding {report.waited_share:.1%} of the time")
+    cli.print_stdout("equal tokens: " + ", ".join(f"{kind} {share:.2%}" for kind, share in same.items()))
+    cli.print_stdout("the plain loop's seconds: " + ", ".join(f"{k} {s:.2f}" for k, s in backbones.seconds_of.items()))
 
 
 class _Clock:

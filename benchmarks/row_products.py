@@ -38,9 +38,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     stage = build_stage("semantic", load_model_config(arguments.model_config))
     matrices = [weight.detach() for weight in stage.layout.transformer.blocks.parameters() if weight.ndim == 2]
-    cli.say(f"{arguments.model_config}, {torch.get_num_threads()} threads, torch {torch.__version__}, GB/s\n")
-    cli.say("| precision | rows | PyTorch | generation's | sum | int8 weights |")
-    cli.say("| --- | --- | --- | --- | --- | --- |")
+    cli.print_stdout(f"{arguments.model_config}, {torch.get_num_threads()} threads, torch {torch.__version__}, GB/s\n")
+    cli.print_stdout("| precision | rows | PyTorch | generation's | sum | int8 weights |")
+    cli.print_stdout("| --- | --- | --- | --- | --- | --- |")
     for precision in (torch.float32, torch.bfloat16):
         weights = [matrix.to(precision) for matrix in matrices]
         size = sum(weight.nbytes for weight in weights)
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
                 wide = [functional.pad(x, (0, -x.shape[1] % INT8_COLUMNS)) for x in inputs]
                 works.append(partial(_int8_products, wide, eighth))
             speeds = [_gigabytes_per_second(work, size, arguments.repetitions) for work in works]
-            cli.say(f"| {str(precision).removeprefix('torch.')} | {rows} | {' | '.join(speeds)} |")
+            cli.print_stdout(f"| {str(precision).removeprefix('torch.')} | {rows} | {' | '.join(speeds)} |")
 
 
 def _plain_products(inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:

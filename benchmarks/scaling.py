@@ -45,23 +45,23 @@ def main(arguments: argparse.Namespace) -> None:
     layers = config.hubert_kmeans_cfg.embed_layer
     work = {"CLAP": clap_operations(), "MERT": mert_operations(layers), "EnCodec": encodec_operations()}
     parts = ", ".join(f"{name} {operations / 1e9:.1f}" for name, operations in work.items())
-    cli.say(f"billions of operations for a second of sound: {parts}")
+    cli.print_stdout(f"billions of operations for a second of sound: {parts}")
     files = seconds / arguments.track_seconds
-    cli.say(f"{arguments.hours:,.0f} hours: {seconds * sum(work.values()):.2e} operations, {files:,.0f} files")
+    cli.print_stdout(f"{arguments.hours:,.0f} hours: {seconds * sum(work.values()):.2e} operations, {files:,.0f} files")
     size, shards = seconds * stored / 1e9, seconds * stored / SHARD_BYTES
-    cli.say(f"store: {stored} bytes a second, {size:,.0f} GB, {shards:,.0f} shards")
+    cli.print_stdout(f"store: {stored} bytes a second, {size:,.0f} GB, {shards:,.0f} shards")
     if arguments.rate is None:
         return
-    cli.say(f"\nat {arguments.rate:g} seconds of sound a second and card")
-    cli.say(f"{'cards':>6}{'days':>10}{'files opened a second':>23}{'stored MB/s':>13}{'shards a second':>17}")
+    cli.print_stdout(f"\nat {arguments.rate:g} seconds of sound a second and card")
+    cli.print_stdout(f"{'cards':>6}{'days':>10}{'files opened a second':>23}{'stored MB/s':>13}{'shards a second':>17}")
     for cards in CARDS:
         rate = cards * arguments.rate
-        cli.say(
+        cli.print_stdout(
             f"{cards:6}{seconds / rate / 86400:10.2f}{rate / arguments.track_seconds:23.2f}"
             f"{rate * stored / 1e6:13.2f}{rate * stored / SHARD_BYTES:17.3f}"
         )
     if arguments.worker_rate is not None:
-        cli.say(f"workers that decode for one card: {arguments.rate / arguments.worker_rate:.1f}")
+        cli.print_stdout(f"workers that decode for one card: {arguments.rate / arguments.worker_rate:.1f}")
 
 
 def clap_operations() -> float:

@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not (arguments.folder / DESCRIPTION_NAME).exists():
         begun = time.perf_counter()
         _write(arguments.folder, config, arguments.rows, arguments.seconds)
-        cli.say(f"written in {time.perf_counter() - begun:.1f} s")
+        cli.print_stdout(f"written in {time.perf_counter() - begun:.1f} s")
     size = sum(path.stat().st_size for path in arguments.folder.glob("*.arrow"))
     shards = len(list(arguments.folder.glob("*.arrow")))
     begun = time.perf_counter()
@@ -52,11 +52,11 @@ def main(arguments: argparse.Namespace) -> None:
     with TokenStoreWriter(arguments.folder, StoreDescription(config, {})) as writer:
         writer.stored_paths()
     resumed = time.perf_counter()
-    cli.say(f"{len(store):,} rows, {shards} shards, {size / 1e9:.2f} GB, {size / len(store):,.0f} bytes a row")
-    cli.say(
+    cli.print_stdout(f"{len(store):,} rows, {shards} shards, {size / 1e9:.2f} GB, {size / len(store):,.0f} bytes a row")
+    cli.print_stdout(
         f"opened in {opened - begun:.3f} s, split into {len(train):,} and {len(valid):,} in {split_at - opened:.3f} s"
     )
-    cli.say(f"resumed preprocessing has the list of stored files after {resumed - split_at:.3f} s")
+    cli.print_stdout(f"resumed preprocessing has the list of stored files after {resumed - split_at:.3f} s")
     for stage in STAGE_NAMES:
         dataset = TokenDataset(store, train, stage, config, seed=0)
         begun = time.perf_counter()
@@ -65,7 +65,9 @@ def main(arguments: argparse.Namespace) -> None:
         for index in range(1, 1 + EXAMPLES):
             dataset[index]
         rate = EXAMPLES / (time.perf_counter() - first)
-        cli.say(f"{stage:10}first example {first - begun:.3f} s, then {rate:,.0f} examples a second in one process")
+        cli.print_stdout(
+            f"{stage:10}first example {first - begun:.3f} s, then {rate:,.0f} examples a second in one process"
+        )
 
 
 def _config(seconds: float) -> ModelConfig:

@@ -53,12 +53,14 @@ def main(arguments: argparse.Namespace) -> None:
     for stage in stages:
         config.check_stage(stage)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    cli.say(f"{path}, {name}, torch {torch.__version__}\n")
+    cli.print_stdout(f"{path}, {name}, torch {torch.__version__}\n")
     if arguments.fit:
         say_what_fits(path, device, stages, step, options)
         return
-    cli.say("| stage | batch | computation | tokens/s | times plain | peak MB | of the plain | share of peak |")
-    cli.say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    cli.print_stdout(
+        "| stage | batch | computation | tokens/s | times plain | peak MB | of the plain | share of peak |"
+    )
+    cli.print_stdout("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for stage in stages:
         plain = measure_alone(plain_step, (path, stage, str(device), batch), arguments.repetitions)
         _row(stage, arguments, "plain", plain, plain)
@@ -150,7 +152,7 @@ def _row(name: StageName, arguments: argparse.Namespace, title: str, measured: M
     device = choose_device(arguments.device)
     known = [peak for part, peak in PEAKS.items() if device.type == "cuda" and part in torch.cuda.get_device_name()]
     share = f"{operations / measured.seconds / known[0] / 1e12:.1%}" if known else "-"
-    cli.say(
+    cli.print_stdout(
         f"| {name} | {arguments.batch_size} | {title} | {tokens / measured.seconds:.0f} | {times:.2f} "
         f"| {measured.megabytes:.0f} | {memory:.2f} | {share} |"
     )

@@ -26,8 +26,8 @@ def say_what_fits(
     this GPU's. Raises UserError."""
     if device.type != "cuda":
         raise UserError("--fit: needs a GPU; a CPU's memory says nothing about a GPU's")
-    cli.say("| stage | " + " | ".join(f"{size} GB" for size in GIGABYTES) + " |")
-    cli.say("| --- " * (len(GIGABYTES) + 1) + "|")
+    cli.print_stdout("| stage | " + " | ".join(f"{size} GB" for size in GIGABYTES) + " |")
+    cli.print_stdout("| --- " * (len(GIGABYTES) + 1) + "|")
     own = torch.cuda.get_device_properties(device).total_memory / 1e9 * 1.05  # cards have a little less than they say
     for name in stages:
 
@@ -39,7 +39,7 @@ def say_what_fits(
                 return float("inf")
 
         cells = [_largest(peak, size * 1e9 / 2**20 * (1 - LEFT_FREE)) if size <= own else "-" for size in GIGABYTES]
-        cli.say(f"| {name} | " + " | ".join(map(str, cells)) + " |")
+        cli.print_stdout(f"| {name} | " + " | ".join(map(str, cells)) + " |")
 
 
 def _largest(peak: Callable[[int], float], megabytes: float) -> int:

@@ -58,11 +58,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _say_what_fits(path: Path, config: ModelConfig, names: Sequence[StageName]) -> None:
-    cli.say(f"{path}, computed, torch {torch.__version__}\n")
-    cli.say(
+    cli.print_stdout(f"{path}, computed, torch {torch.__version__}\n")
+    cli.print_stdout(
         "| stage | checkpointing | weights, GB | an example, GB | " + " | ".join(f"{n} GB" for n in GIGABYTES) + " |"
     )
-    cli.say("| --- " * (len(GIGABYTES) + 4) + "|")
+    cli.print_stdout("| --- " * (len(GIGABYTES) + 4) + "|")
     for name in names:
         for checkpointing in (False, True):
             one, two = (step(config, name, batch, checkpointing) for batch in (8, 9))
@@ -74,7 +74,7 @@ def _say_what_fits(path: Path, config: ModelConfig, names: Sequence[StageName]) 
                 f"{example / 1e9:.2f}",
                 *(str(max(int(r // example), 0)) for r in room),
             ]
-            cli.say(f"| {name} | {'yes' if checkpointing else 'no'} | " + " | ".join(cells) + " |")
+            cli.print_stdout(f"| {name} | {'yes' if checkpointing else 'no'} | " + " | ".join(cells) + " |")
 
 
 def step(config: ModelConfig, name: StageName, batch: int, checkpointing: bool, device: str = "cuda") -> StepMemory:
@@ -117,12 +117,14 @@ def kept_on_cpu(config: ModelConfig, name: StageName, fake: bool) -> int:
 
 def _check(config: ModelConfig, name: StageName) -> None:
     real, fake = kept_on_cpu(config, name, fake=False), kept_on_cpu(config, name, fake=True)
-    cli.say(f"{name}: kept by a real step {real / 1e6:.1f} MB, by a fake one {fake / 1e6:.1f} MB")
+    cli.print_stdout(f"{name}: kept by a real step {real / 1e6:.1f} MB, by a fake one {fake / 1e6:.1f} MB")
     for checkpointing in (False, True):
         estimate = step(config, name, _CHECKED_BATCH, checkpointing, "cpu").total
         peak = simulated_peak(config, name, _CHECKED_BATCH, checkpointing)
         how = "with checkpointing" if checkpointing else "without"
-        cli.say(f"  batch {_CHECKED_BATCH}, {how}: estimate {estimate / 1e9:.2f} GB, {estimate / peak:.2f} of the peak")
+        cli.print_stdout(
+            f"  batch {_CHECKED_BATCH}, {how}: estimate {estimate / 1e9:.2f} GB, {estimate / peak:.2f} of the peak"
+        )
 
 
 if __name__ == "__main__":

@@ -59,16 +59,16 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     tracker = NoteTracker(arguments.note_tracker)
-    cli.say(
+    cli.print_stdout(
         "| folder | clips | frames with a note | notes in key | notes/s, slow | notes/s, fast | "
         "between partials, dB | instrument ranked first |"
     )
-    cli.say("| --- " * 8 + "|")
+    cli.print_stdout("| --- " * 8 + "|")
     for folder in arguments.folders:
         clips = list(_clips(folder, tracker, arguments.begin, arguments.seconds))
         if not clips:
             raise UserError(f"{folder}: no clip of {arguments.begin + arguments.seconds:g} s with a prompt or caption")
-        cli.say(f"| {folder} | {len(clips)} | {' | '.join(_figures(clips))} |")
+        cli.print_stdout(f"| {folder} | {len(clips)} | {' | '.join(_figures(clips))} |")
 
 
 def _figures(clips: Sequence[ClipMeasures]) -> Iterator[str]:

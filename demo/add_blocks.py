@@ -55,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     tensors = with_copies(stage.layout.state_dict(), section.depth, arguments.after)
     config = trained.model_copy(update={f"{arguments.stage}_cfg": deeper})
     save_weights(arguments.output, arguments.stage, tensors, config)
-    cli.say(f"wrote {arguments.output}; set {arguments.stage}_cfg.depth {deeper.depth} in the model config")
+    cli.print_stdout(f"wrote {arguments.output}; set {arguments.stage}_cfg.depth {deeper.depth} in the model config")
 
 
 def with_copies(tensors: "dict[str, Tensor]", depth: int, after: Sequence[int]) -> "dict[str, Tensor]":

@@ -35,10 +35,10 @@ def main(arguments: argparse.Namespace) -> None:
     path = arguments.results_folder / "evaluation.json"
     write_json(path, report)
     for section, values in report.items():
-        cli.say(f"{section}:")
+        cli.print_stdout(f"{section}:")
         for name, value in values.items():
-            cli.say(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
-    cli.say(f"wrote {path}")
+            cli.print_stdout(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
+    cli.print_stdout(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     model, parts = cli.load_model(arguments)
-    from demo.known_world import outside_remark
     from demo.page import write_sample_page
+    from demo.training_domain import out_of_domain_warning
     from open_musiclm.generation.generate_files import generate_files, lines_of
 
     config = model.generation_config
@@ -40,13 +40,13 @@ def main(arguments: argparse.Namespace) -> None:
     def lines(written: "list[Written]") -> Iterator[str]:
         yield from lines_of(written)
         prompt = str(written[0].candidate.prompt)
-        remark = outside_remark(model, prompt)
-        if remark:
-            yield f"  {remark}"
-        label = LABEL if remark is None else f"{LABEL} Of this prompt, {remark}."
+        warning = out_of_domain_warning(model, prompt)
+        if warning:
+            yield f"  {warning}"
+        label = LABEL if warning is None else f"{LABEL} Of this prompt, {warning}."
         yield f"  listen: {write_sample_page(prompt, label, written, model.sample_hz)}"
 
-    cli.tell_each(found, len(arguments.prompts), arguments.results_folder, lines)
+    cli.print_each(found, len(arguments.prompts), arguments.results_folder, lines)
 
 
 if __name__ == "__main__":

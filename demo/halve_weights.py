@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
         if file.name not in KEPT:
             halve(file, arguments.target / file.relative_to(arguments.source))
     size = sum(file.stat().st_size for file in arguments.target.rglob("*") if file.is_file())
-    cli.say(f"wrote {arguments.target}, {size / 1e6:.1f} MB")
+    cli.print_stdout(f"wrote {arguments.target}, {size / 1e6:.1f} MB")
 
 
 def halve(source: Path, target: Path) -> None:

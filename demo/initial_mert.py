@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     model = build_mert(load_section(arguments.config, MertTrainingConfig).architecture)
     start_as_onset_bank(model)
     model.save_pretrained(arguments.target)
-    cli.say(f"wrote {arguments.target}; name it as trainer.init in {arguments.config}")
+    cli.print_stdout(f"wrote {arguments.target}; name it as trainer.init in {arguments.config}")
 
 
 if __name__ == "__main__":

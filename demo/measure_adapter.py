@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     report = measure(plain, sets["before"], sets["after"], reference)
     write_json(arguments.results_folder / "measures.json", report)
     for key, value in report.items():
-        cli.say(f"{key}: {value}")
+        cli.print_stdout(f"{key}: {value}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
         report["styles"] = measure_styles(generate, classify, styles, arguments.num_styles, seconds)
     for section, measures in report.items():
         for name, value in measures.items():
-            cli.say(f"{section}, {name}: {value}")
+            cli.print_stdout(f"{section}, {name}: {value}")
     write_json(arguments.results_folder / "prompting.json", report)
 
 

@@ -29,14 +29,14 @@ def main(arguments: argparse.Namespace) -> None:
     prepare_folder(arguments.results_folder)
     config, correction = model.generation_config, TextCorrection.load(arguments.text_correction, model.tokenizer.clap)
     prompts = changed_prompts(model, correction, control_prompts(arguments.num_prompts, config.seed))
-    cli.say(f"the correction changes the CLAP tokens of {len(prompts)} of {arguments.num_prompts} prompts")
+    cli.print_stdout(f"the correction changes the CLAP tokens of {len(prompts)} of {arguments.num_prompts} prompts")
     made = generate_pairs(model, correction, prompts, config.num_samples, arguments.results_folder)
     clips = [clip for folder in arguments.classifier_corpus for clip in labelled_clips(folder)]
     coarse = model.config.global_cfg.num_coarse_quantizers
     classifier = fit_classifier(model.tokenizer, coarse, clips, config.duration)
     report = measure_pairs(classifier, prompts, made)
     for name, value in report.items():
-        cli.say(f"{name}: {value}")
+        cli.print_stdout(f"{name}: {value}")
     write_json(arguments.results_folder / "text_correction.json", report)
 
 

@@ -30,7 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     soundfont = find_soundfont(arguments.soundfont)
     for number in range(arguments.clips):
-        cli.say(f"wrote {render_clip(arguments.results_folder, STEEL_DRUMS, number, arguments.seed, soundfont)}")
+        cli.print_stdout(
+            f"wrote {render_clip(arguments.results_folder, STEEL_DRUMS, number, arguments.seed, soundfont)}"
+        )
 
 
 def render_clip(folder: Path, instrument: Instrument, number: int, seed: int, soundfont: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from demo.classifier_training import LabelledClip, Wave
 from demo.corpus.instruments import INSTRUMENTS, Instrument
-from demo.known_world import TEMPI
+from demo.training_domain import TEMPI
 from open_musiclm import Mixture, MusicLM, Prompt
 from open_musiclm.generation.prompts.story import AnyPrompt
 from open_musiclm.generation.scorers import ClapScorer
@@ -19,7 +19,8 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the second instrument of a pair
 Classify = Callable[[Sequence[Wave]], list[str]]
 Generate = Callable[[Sequence[AnyPrompt]], list[Wave]]
 Measures = dict[str, Any]
-_KNOWN = [instrument for instrument in INSTRUMENTS if instrument.family != "bass"]  # which only accompanies
+# Basses only accompany.
+_LEADING_INSTRUMENTS = [instrument for instrument in INSTRUMENTS if instrument.family != "bass"]
 
 
 def best_waves(model: MusicLM) -> Generate:
@@ -29,8 +30,8 @@ def best_waves(model: MusicLM) -> Generate:
 
 def clap_classifier(model: MusicLM) -> Classify:
     """The family of the instrument whose captions CLAP finds most similar to a wave."""
-    captions = [f"{tempo} {instrument.name}" for instrument in _KNOWN for tempo in TEMPI]
-    families = [instrument.family for instrument in _KNOWN for _ in TEMPI]
+    captions = [f"{tempo} {instrument.name}" for instrument in _LEADING_INSTRUMENTS for tempo in TEMPI]
+    families = [instrument.family for instrument in _LEADING_INSTRUMENTS for _ in TEMPI]
 
     def classify(waves: Sequence[Wave]) -> list[str]:
         nearest = [int((model.embed_waves(wave[None])[0] @ model.embed_text(captions).T).argmax()) for wave in waves]
@@ -41,7 +42,7 @@ def clap_classifier(model: MusicLM) -> Classify:
 
 def instrument_pairs(count: int, seed: int = 0) -> list[tuple[Instrument, Instrument]]:
     """So many different pairs of instruments of different families."""
-    pairs = [pair for pair in combinations(_KNOWN, 2) if pair[0].family != pair[1].family]
+    pairs = [pair for pair in combinations(_LEADING_INSTRUMENTS, 2) if pair[0].family != pair[1].family]
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
     return [pairs[place] for place in chosen]
 

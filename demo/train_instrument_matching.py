@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     options = MatchingOptions(
         trainer, model_config, arguments.steps, arguments.batch_size, arguments.freeze_text, arguments.rvq_path
     )
-    train_instrument_matching(arguments.source, arguments.target, options, cli.say)
+    train_instrument_matching(arguments.source, arguments.target, options, cli.print_stdout)
 
 
 if __name__ == "__main__":

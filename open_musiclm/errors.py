@@ -9,7 +9,7 @@ class UserError(Exception):
     """
 
 
-class Remark(UserWarning):
+class UserNotice(UserWarning):
     """A warning for the user about a result, one line. Scripts print it without file and line number."""
 
 

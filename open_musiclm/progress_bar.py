@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
@@ -45,7 +45,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         if line := text.strip():
-            tell(line)
+            print_stderr(line)
 
     def flush(self) -> None:
         """Does nothing: `write` prints each line at once."""

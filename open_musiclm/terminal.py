@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from open_musiclm.errors import Remark
+from open_musiclm.errors import UserNotice
 
 
-def say(line: str) -> None:
+def print_stdout(line: str) -> None:
     """Prints a result to standard output, unbuffered, above a progress bar if there is one."""
     _write(sys.stdout, line)
 
 
-def tell(line: str) -> None:
-    """Prints a remark to standard error, unbuffered, above a progress bar if there is one."""
+def print_stderr(line: str) -> None:
+    """Prints a message to standard error, unbuffered, above a progress bar if there is one."""
     _write(sys.stderr, line)
 
 
@@ -49,11 +49,11 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A Remark as one line, other warnings as Python shows them."""
-    if issubclass(category, Remark):
-        tell(f"warning: {message}")
+    """A UserNotice as one line, other warnings as Python shows them."""
+    if issubclass(category, UserNotice):
+        print_stderr(f"warning: {message}")
     else:
-        tell(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
+        print_stderr(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def end_output() -> None:

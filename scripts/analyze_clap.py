@@ -36,8 +36,8 @@ def main(arguments: argparse.Namespace) -> None:
     options = AtlasOptions(**{name: getattr(arguments, name) for name in names})
     for table in analyze(models, options):
         for line in table.text():
-            cli.say(line)
-    cli.say(f"look at {arguments.results_folder / 'atlas.html'}")
+            cli.print_stdout(line)
+    cli.print_stdout(f"look at {arguments.results_folder / 'atlas.html'}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     config = load_model_config(arguments.model_config)
     shares = arguments.weights or [1.0] * len(arguments.checkpoints)
     write_average(arguments.stage, config, arguments.checkpoints, shares, arguments.output)
-    cli.say(f"wrote {arguments.output}; give it as --{arguments.stage}_path")
+    cli.print_stdout(f"wrote {arguments.output}; give it as --{arguments.stage}_path")
 
 
 if __name__ == "__main__":

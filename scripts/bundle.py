@@ -37,13 +37,13 @@ def main(arguments: argparse.Namespace) -> None:
     found = load_adapters(cli.adapter_paths_from(arguments) or ())
     adapters = [(item.adapter.path, item.weight) for item in found]
     for path in pack(arguments.model_config, paths, arguments.results_folder, how, adapters, arguments.text_correction):
-        cli.say(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+        cli.print_stdout(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
     if arguments.push_to_hub:
-        cli.say(f"pushing these files to {arguments.push_to_hub}")
+        cli.print_stdout(f"pushing these files to {arguments.push_to_hub}")
         push(arguments.results_folder, arguments.push_to_hub)
-        cli.say(f"pushed to {arguments.push_to_hub}")
+        cli.print_stdout(f"pushed to {arguments.push_to_hub}")
     folder = shlex.quote(str(arguments.results_folder))
-    cli.say(f"generate with: python scripts/infer_top_match.py PROMPT --checkpoint_dir {folder}")
+    cli.print_stdout(f"generate with: python scripts/infer_top_match.py PROMPT --checkpoint_dir {folder}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         title = f"{model.parent.name}/{model.name} with {training.parent.name}/{training.name}"
         configs[title] = (load_model_config(model), load_training_config(training))
     for line in check_data(arguments.folder, configs, arguments.results_folder):
-        cli.say(line)
+        cli.print_stdout(line)
 
 
 def config_pairs(model: Path | None, training: Path | None) -> list[tuple[Path, Path]]:

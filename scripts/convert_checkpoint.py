@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
         name = arguments.results_folder / name.name
     target = arguments.output or name
     config = load_model_config(arguments.model_config)
-    cli.say(f"wrote {convert(arguments.checkpoint, arguments.kind, config, target, arguments.overwrite)}")
+    cli.print_stdout(f"wrote {convert(arguments.checkpoint, arguments.kind, config, target, arguments.overwrite)}")
 
 
 if __name__ == "__main__":

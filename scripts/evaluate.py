@@ -40,8 +40,10 @@ def main(arguments: argparse.Namespace) -> None:
         del model
     evaluation = evaluate(measures_from(arguments), options_from(arguments, folders, parts))
     for line in summary(evaluation):
-        cli.say(line)
-    cli.say(f"wrote {arguments.results_folder / PAGE_NAME}, and all figures to {arguments.results_folder / CARD_NAME}")
+        cli.print_stdout(line)
+    cli.print_stdout(
+        f"wrote {arguments.results_folder / PAGE_NAME}, and all figures to {arguments.results_folder / CARD_NAME}"
+    )
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ def main(arguments: argparse.Namespace) -> None:
     folder = arguments.results_folder
     if edit is not None:
         written = edit_files(model, edit, prompts, folder, parts)
-        cli.tell_each(written, edit.total(prompts), folder, lambda sample: [str(sample)])
+        cli.print_each(written, edit.total(prompts), folder, lambda sample: [str(sample)])
         return
     found = generate_files(model, prompts, folder, parts, arguments.input_audio)
-    cli.tell_each(found, len(prompts), folder, lambda samples: map(str, samples))
+    cli.print_each(found, len(prompts), folder, lambda samples: map(str, samples))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.generation.generate_files import generate_files, lines_of
 
     found = generate_files(model, prompts, arguments.results_folder, parts, arguments.input_audio)
-    cli.tell_each(found, len(prompts), arguments.results_folder, lines_of)
+    cli.print_each(found, len(prompts), arguments.results_folder, lines_of)
 
 
 if __name__ == "__main__":

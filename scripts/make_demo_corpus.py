@@ -33,10 +33,12 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.data.caption_lines import CAPTIONS_NAME
 
     soundfont = find_soundfont(arguments.soundfont)
-    cli.say(f"soundfont: {soundfont}")
+    cli.print_stdout(f"soundfont: {soundfont}")
     clips = make_corpus(folder, arguments.hours, arguments.seed, soundfont, arguments.workers)
     minutes = sum(clip.seconds for clip in clips) / 60
-    cli.say(f"wrote {len(clips)} clips, {minutes:.1f} minutes, to {folder}, described in {folder / CAPTIONS_NAME}")
+    cli.print_stdout(
+        f"wrote {len(clips)} clips, {minutes:.1f} minutes, to {folder}, described in {folder / CAPTIONS_NAME}"
+    )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
     card = memorization_card(found, options, semantic.paths)
     write_report(arguments.results_folder, card, found)
     for line in summary(card):
-        cli.say(line)
-    cli.say(f"wrote {arguments.results_folder / PAGE_NAME}")
+        cli.print_stdout(line)
+    cli.print_stdout(f"wrote {arguments.results_folder / PAGE_NAME}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     adapters = cli.adapter_paths_from(arguments) or []
     config = load_model_config(arguments.model_config)
     write_merged(arguments.stage, config, arguments.base_path, adapters, arguments.output)
-    cli.say(f"wrote {arguments.output}; give it as --{arguments.stage}_path")
+    cli.print_stdout(f"wrote {arguments.output}; give it as --{arguments.stage}_path")
 
 
 if __name__ == "__main__":

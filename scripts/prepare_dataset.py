@@ -36,11 +36,11 @@ def main(arguments: argparse.Namespace) -> None:
     options = PrepareOptions(clips, arguments.split_by, arguments.valid_frac, arguments.seed, arguments.workers)
     report = prepare_dataset(arguments.folder, arguments.results_folder, options)
     for line in summary(report, arguments.results_folder):
-        cli.say(line)
+        cli.print_stdout(line)
     if not (report.clips or report.interrupted):
         raise UserError(f"{arguments.folder}: no file of it can be used")
     if report.interrupted:
-        cli.say(f"interrupted; resume with: python {shlex.join(sys.argv)}")
+        cli.print_stdout(f"interrupted; resume with: python {shlex.join(sys.argv)}")
         raise Interrupted(report.interrupted)
 
 

@@ -29,9 +29,9 @@ def main(arguments: argparse.Namespace) -> None:
     tokenizers = (arguments.rvq_path, arguments.kmeans_path)
     report = preprocess_sounds(paths, config, settings, *tokenizers, arguments.device, arguments.trust_remote_code)
     for line in report.summary(settings.results_folder):
-        cli.say(line)
+        cli.print_stdout(line)
     if report.interrupted:
-        cli.say(f"interrupted; resume with: python {shlex.join(sys.argv)}")
+        cli.print_stdout(f"interrupted; resume with: python {shlex.join(sys.argv)}")
         raise Interrupted(report.interrupted)
 
 

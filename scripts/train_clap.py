@@ -17,8 +17,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = load_section(arguments.config, ClapTrainingConfig)
     folder = train_clap(config, cli.run_options_from(arguments, "clap"), arguments.fine_tune_from)
     if folder is not None:
-        cli.say(f"wrote {folder}")
-        cli.say("next: name this directory as clap_rvq_cfg.model_name in a model config")
+        cli.print_stdout(f"wrote {folder}")
+        cli.print_stdout("next: name this directory as clap_rvq_cfg.model_name in a model config")
 
 
 if __name__ == "__main__":

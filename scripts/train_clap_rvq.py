@@ -29,9 +29,9 @@ def main(arguments: argparse.Namespace) -> None:
         cli.run_options_from(arguments, "clap_rvq", continue_option="--continue_from"),
     )
     if folder is not None:
-        cli.say(f"wrote the CLAP quantizer to {folder}")
+        cli.print_stdout(f"wrote the CLAP quantizer to {folder}")
         configs = cli.repeated(arguments, "model_config", "training_config")
-        cli.say(f"next: python scripts/train_hubert_kmeans.py {configs}")
+        cli.print_stdout(f"next: python scripts/train_hubert_kmeans.py {configs}")
 
 
 if __name__ == "__main__":

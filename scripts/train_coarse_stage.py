@@ -17,10 +17,12 @@ def main(arguments: argparse.Namespace) -> None:
         return
     same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
     if "fine" in config.stage_names:
-        cli.say(f"next: python scripts/train_fine_stage.py --training_config {arguments.training_config} {same}")
+        cli.print_stdout(
+            f"next: python scripts/train_fine_stage.py --training_config {arguments.training_config} {same}"
+        )
     else:
         paths = f"--semantic_path SEMANTIC --coarse_path {folder}"
-        cli.say(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
+        cli.print_stdout(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def main(arguments: argparse.Namespace) -> None:
     if folder is not None:
         same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
         paths = f"--semantic_path SEMANTIC --coarse_path COARSE --fine_path {folder}"
-        cli.say(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
+        cli.print_stdout(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 
 if __name__ == "__main__":

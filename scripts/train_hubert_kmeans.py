@@ -24,10 +24,10 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.trust_remote_code,
     )
     if written is not None:
-        cli.say(f"wrote {written}")
+        cli.print_stdout(f"wrote {written}")
         configs = cli.repeated(arguments, "model_config", "training_config")
         paths = f"--rvq_path RVQ --kmeans_path {written.parent}"
-        cli.say(f"next: python scripts/train_semantic_stage.py {configs} {paths}")
+        cli.print_stdout(f"next: python scripts/train_semantic_stage.py {configs} {paths}")
 
 
 if __name__ == "__main__":

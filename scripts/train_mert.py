@@ -21,8 +21,8 @@ def main(arguments: argparse.Namespace) -> None:
     model_config = load_model_config(arguments.model_config)
     folder = train_mert(config, model_config, cli.run_options_from(arguments, "mert"), arguments.fine_tune_from)
     if folder is not None:
-        cli.say(f"wrote {folder}")
-        cli.say("next: name this directory as hubert_kmeans_cfg.model_name in a model config")
+        cli.print_stdout(f"wrote {folder}")
+        cli.print_stdout("next: name this directory as hubert_kmeans_cfg.model_name in a model config")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     if cli.train_stage_from(arguments, "semantic", load_model_config(arguments.model_config)) is not None:
         same = cli.repeated(arguments, "training_config", "model_config", "rvq_path", "kmeans_path")
-        cli.say(f"next: python scripts/train_coarse_stage.py {same}")
+        cli.print_stdout(f"next: python scripts/train_coarse_stage.py {same}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = load_section(arguments.config, SpectralCodecTrainingConfig)
     folder = train_spectral_codec(config, cli.run_options_from(arguments, "spectral_codec"), arguments.fine_tune_from)
     if folder is not None:
-        cli.say(f"wrote {folder}")
-        cli.say("next: train its decoder with scripts/train_vocos.py")
+        cli.print_stdout(f"wrote {folder}")
+        cli.print_stdout("next: train its decoder with scripts/train_vocos.py")
 
 
 if __name__ == "__main__":

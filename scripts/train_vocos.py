@@ -21,8 +21,8 @@ def main(arguments: argparse.Namespace) -> None:
     options = cli.run_options_from(arguments, "vocos")
     folder = train_vocos(config, model_config, options, arguments.fine_tune_from)
     if folder is not None:
-        cli.say(f"wrote {folder}")
-        cli.say("next: name this directory as encodec_cfg.decoder in a model config")
+        cli.print_stdout(f"wrote {folder}")
+        cli.print_stdout("next: name this directory as encodec_cfg.decoder in a model config")
 
 
 if __name__ == "__main__":

@@ -191,8 +191,8 @@ def test_the_page_accepts_its_own_defaults(
 def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
     (tmp_path / "broken.wav").write_bytes(b"no sound at all")
     soundfile.write(tmp_path / "long.wav", np.zeros(8000 * 3), 8000)
-    for name, said in (("broken.wav", "not a sound file"), ("long.wav", "longer than 2 s")):
-        with pytest.raises(AppError, match=rf"^style sound: {name}: {said}"):
+    for name, message in (("broken.wav", "not a sound file"), ("long.wav", "longer than 2 s")):
+        with pytest.raises(AppError, match=rf"^style sound: {name}: {message}"):
             app.generate("slow piano", style_sound=handle_file(tmp_path / name))
     with pytest.raises(AppError, match="not uploaded here"):
         app.generate("slow piano", style_sound=[7])
@@ -202,7 +202,7 @@ def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"duration": 5}, r"duration 5: at most 4 s are allowed here"),
         ({"num_samples": 3}, r"num_samples 3: at most 2 are allowed here"),
@@ -227,8 +227,8 @@ def test_style_sounds_that_cannot_be_used(app: App, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_for(app: App, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(AppError, match=said):
+def test_what_cannot_be_asked_for(app: App, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(AppError, match=message):
         app.generate(**{"prompt": "slow piano", **given})
 
 

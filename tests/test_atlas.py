@@ -22,7 +22,7 @@ from open_musiclm.analysis.embeddings import embed_sounds
 from open_musiclm.analysis.loaded_models import Models, load_models
 from open_musiclm.analysis.options import AtlasOptions
 from open_musiclm.audio import Sound
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.tokenizers.clap_embedder import ClapEmbedder
 
 SAMPLE_HZ = 16000
@@ -187,7 +187,7 @@ def test_groups_that_leave_nothing_to_learn_from(copy: Path, models: Models, tmp
     card = atlas(copy, models, tmp_path, parts=("probes",), group_by="pitch", tags=names)
     assert [line["tag"] for line in card["tables"][0]["lines"]] == ["pulse", "seconds"]
     labelled(copy, {**lines[0], "label": "one"}, *lines[1:])
-    with pytest.warns(Remark, match="--group_by label: 23 of 24 sounds lack it; each of them is its own group"):
+    with pytest.warns(UserNotice, match="--group_by label: 23 of 24 sounds lack it; each of them is its own group"):
         card = atlas(copy, models, tmp_path, parts=("probes",), group_by="label", tags=("pulse",))
     assert card["tables"][0]["lines"][0]["CLAP"]["groups"] == COUNT
 
@@ -221,9 +221,9 @@ def test_files_that_cannot_be_used_are_told_once(
     for line in lines:
         (folder / line["file"]).symlink_to(corpus / line["file"])
     (folder / "bad.wav").write_text("no sound")
-    with pytest.warns(Remark) as told:
+    with pytest.warns(UserNotice) as told:
         card = atlas(folder, models, tmp_path / "results", parts=("retrieval", "map"), map_sounds=5)
-    messages = [str(one.message) for one in told if issubclass(one.category, Remark)]
+    messages = [str(one.message) for one in told if issubclass(one.category, UserNotice)]
     assert any("1 of 26 labelled files are not there, such as" in message for message in messages)
     assert any(message.startswith(f"left out: {folder / 'bad.wav'}") for message in messages)
     assert (card["sounds"], list(card["failures"])) == (COUNT, [str(folder / "bad.wav")])

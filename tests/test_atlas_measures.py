@@ -27,7 +27,7 @@ from open_musiclm.analysis.token_statistics import (
     residual_energy,
     usage,
 )
-from open_musiclm.errors import Remark
+from open_musiclm.errors import UserNotice
 from open_musiclm.metrics.adherence import chance_recall
 
 
@@ -106,8 +106,8 @@ def test_energy_left_is_one_minus_r_squared() -> None:
     vectors, tokens, codebooks = planted_tokens()
     left = residual_energy(vectors, tokens, codebooks)
     total = np.square(vectors - vectors.mean(0)).sum()
-    for level, said in enumerate(reconstructions(tokens, codebooks)):
-        assert left[level] == pytest.approx(np.square(vectors - said).sum() / total)
+    for level, reconstructed in enumerate(reconstructions(tokens, codebooks)):
+        assert left[level] == pytest.approx(np.square(vectors - reconstructed).sum() / total)
     assert left[1] < 0.001 < left[0] < 0.5
     np.testing.assert_allclose(
         decode_tokens(tokens, codebooks), codebooks[0][tokens[:, 0]] + codebooks[1][tokens[:, 1]]
@@ -315,5 +315,5 @@ def test_umap_keeps_clusters() -> None:
 
 def test_without_umap_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.warns(Remark, match="umap-learn is not installed: the map has PCA only; pip install"):
+    with pytest.warns(UserNotice, match="umap-learn is not installed: the map has PCA only; pip install"):
         assert umap_map(normal(10, 4)) is None

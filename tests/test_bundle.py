@@ -179,8 +179,8 @@ def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.M
     ):
         bundle_script.main(parsed)
     create.assert_called_once_with("someone/music", exist_ok=True)
-    said = capsys.readouterr().out
-    assert all(f"bundle/{name}, " in said[: said.index("pushing these files")] for name in BUNDLE_FILES)
+    output = capsys.readouterr().out
+    assert all(f"bundle/{name}, " in output[: output.index("pushing these files")] for name in BUNDLE_FILES)
     shutil.rmtree(tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
     with mock.patch("huggingface_hub.snapshot_download", side_effect=lambda name: str(hub / name)):

@@ -19,7 +19,7 @@ from helpers.evaluating import needs_extra, run, write_noises
 from helpers.small_stack import CPU, Stack
 
 from open_musiclm.audio import Sound, resampled
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.evaluation import embeddings
 from open_musiclm.evaluation.cache import MeasureCache, content_key
 from open_musiclm.evaluation.clips import find_clips, read_prompts
@@ -74,11 +74,11 @@ def test_the_script_writes_a_card_a_page_and_a_line_for_each_clip(
     generated, reference = sets
     words = ["--reference", reference, "--checkpoint_dir", stack.folder, "--bootstrap", 3]
     words += ["--cache_folder", tmp_path / "cache", "--results_folder", tmp_path / "results"]
-    with pytest.warns(Remark, match=r"1 of 7 captions name files that are not there, such as 6\.wav"):
+    with pytest.warns(UserNotice, match=r"1 of 7 captions name files that are not there, such as 6\.wav"):
         run(generated, *words)
-    said = capsys.readouterr()
-    assert "generated, 4 clips:" in said.out
-    assert "left out" in said.err
+    output = capsys.readouterr()
+    assert "generated, 4 clips:" in output.out
+    assert "left out" in output.err
     card = json.loads((tmp_path / "results/card.json").read_text())
     figures = card["sets"]["generated"]["figures"]
     expected = {"fad", "fad_inf", "fad_per_song", "kad", "kad_kadtk", "density", "coverage", "clap_score"}
@@ -322,7 +322,7 @@ def test_captions_name_files_in_any_way(tmp_path: Path) -> None:
         {"file": "2.wav", "caption": "3"},
     ]
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    with pytest.warns(Remark, match="2 of 3 captions name files that are not there"):
+    with pytest.warns(UserNotice, match="2 of 3 captions name files that are not there"):
         clips = find_clips(folder)
     assert [clip.prompt for clip in clips] == ["one", None]
 

@@ -147,10 +147,10 @@ def test_disk_that_is_full_for_some_steps_ends_nothing(
         train_here(disk / "run", steps=30, log_with="tensorboard")
         assert [number for number, _ in losses(disk / "run")] == list(range(1, 31))
         assert saved_steps(disk / "run") == [30]
-    said = capfd.readouterr().err
-    assert said.count("cannot write samples, continues without: ") == 1
-    assert said.count("cannot write the curves, continues without: ") == 1
-    assert said.count("log.jsonl, continues without: No space left on device") == 1
+    output = capfd.readouterr().err
+    assert output.count("cannot write samples, continues without: ") == 1
+    assert output.count("cannot write the curves, continues without: ") == 1
+    assert output.count("log.jsonl, continues without: No space left on device") == 1
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

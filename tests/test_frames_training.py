@@ -72,9 +72,9 @@ def test_one_acoustic_stage_goes_from_sound_to_sound(tmp_path: Path, stack: Stac
     tokenizers = ["--rvq_path", stack.weights("clap_rvq"), "--kmeans_path", stack.weights("hubert_kmeans")]
     configs = ["--model_config", model, "--training_config", training]
     run("preprocess_data", *configs, *tokenizers)
-    said = run("train_coarse_stage", *configs, *tokenizers, "--results_folder", tmp_path / "coarse")
-    assert "infer_top_match.py" in said
-    assert "fine" not in said.splitlines()[-1]
+    output = run("train_coarse_stage", *configs, *tokenizers, "--results_folder", tmp_path / "coarse")
+    assert "infer_top_match.py" in output
+    assert "fine" not in output.splitlines()[-1]
     parts = ["--semantic_path", stack.weights("semantic"), "--coarse_path", tmp_path / "coarse", *tokenizers]
     run("bundle", "--model_config", model, *parts, "--results_folder", tmp_path / "bundle")
     assert not list((tmp_path / "bundle").glob("fine*"))

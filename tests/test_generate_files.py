@@ -13,7 +13,7 @@ from helpers.small_stack import Stack
 
 from open_musiclm import cli
 from open_musiclm.config import GenerationConfig
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.evaluation.clips import find_clips
 from open_musiclm.generation.edit_files import edit_files, regenerate_files
 from open_musiclm.generation.edit_options import Variation
@@ -201,7 +201,7 @@ def test_spans_cover_a_wave_in_whole_windows(samples: int) -> None:
 
 def test_a_prompt_that_clap_does_not_read_to_its_end_is_told_once(model: MusicLM) -> None:
     long = " ".join(["slow piano"] * 100)
-    with pytest.warns(Remark, match=r"prompt 'slow piano .*the last \d+ are dropped") as told:
+    with pytest.warns(UserNotice, match=r"prompt 'slow piano .*the last \d+ are dropped") as told:
         model.embed_text([long, "short", long])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -216,7 +216,7 @@ def test_what_is_there_is_told_when_a_run_ends_early(tmp_path: Path, capsys: pyt
         raise UserError("the disk is full")
 
     with pytest.raises(UserError):
-        cli.tell_each(results(), 5, tmp_path, lambda number: [f"result {number}"])
+        cli.print_each(results(), 5, tmp_path, lambda number: [f"result {number}"])
     told = capsys.readouterr()
     assert told.out == "result 1\nresult 2\n"
     assert told.err == f"not finished: 2 of 5 are written, in {tmp_path}\n"
@@ -228,5 +228,5 @@ def test_of_what_is_refused_at_once_nothing_else_is_told(tmp_path: Path, capsys:
         yield
 
     with pytest.raises(UserError):
-        cli.tell_each(results(), 5, tmp_path, lambda number: [f"result {number}"])
+        cli.print_each(results(), 5, tmp_path, lambda number: [f"result {number}"])
     assert capsys.readouterr().err == ""

@@ -51,12 +51,12 @@ def test_a_signal_keeps_what_is_done(stack: Stack, tmp_path: Path, number: signa
     assert process.stdout is not None
     first = process.stdout.readline()
     process.send_signal(number)
-    output, remarks = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == status
-    told = [line for line in remarks.splitlines() if "not finished" in line]
+    told = [line for line in errors.splitlines() if "not finished" in line]
     done = 1 + output.count("similarity")
     assert told == [f"not finished: {done} of {MANY} are written, in {folder}"]
-    assert "Traceback" not in remarks
+    assert "Traceback" not in errors
     assert first.startswith("similarity")
     assert done <= assert_whole(folder) <= done + 1
 
@@ -80,13 +80,13 @@ def test_a_full_disk_keeps_what_is_done(stack: Stack, tmp_path: Path) -> None:
     assert process.stdout is not None
     folder.mkdir(exist_ok=True)
     (folder / f"{blocked}_seed0_1.wav").mkdir()  # stands for what cannot be written
-    output, remarks = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert output.startswith("'a':")
-    *_, told, error = remarks.splitlines()
+    *_, told, error = errors.splitlines()
     assert told == f"not finished: 1 of 2 are written, in {folder}"
     assert error.startswith(f"error: {folder}/{blocked}_seed0_1.wav: cannot write")
-    assert "Traceback" not in remarks
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "empty", "latin-1"])

@@ -27,7 +27,7 @@ def main(arguments):
         (arguments.results_folder / "checkpoints" / "step_00000005").mkdir(parents=True)
         while not interruption.asked:
             time.sleep(0.01)
-        cli.say("resume with: python")
+        cli.print_stdout("resume with: python")
         interruption.end()
 
 parser = cli.parser("")

@@ -59,7 +59,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str
 
 
 class Holder:
-    """A process that takes the lock of a folder; `said` is its answer."""
+    """A process that takes the lock of a folder; `answer` is the line that it prints."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         words = [sys.executable, "-c", HOLDER, str(folder)]
@@ -67,7 +67,7 @@ class Holder:
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().strip()
+        self.answer = self.process.stdout.readline().strip()
 
     def end(self, how: signal.Signals | None = None) -> None:
         if how is None:
@@ -85,15 +85,15 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_the_second_is_refused_and_told_who_is_there(folder: Path, environment: dict[str, str]) -> None:
     first = Holder(folder, environment)
     second = Holder(folder, environment)
-    assert first.said == "taken"
+    assert first.answer == "taken"
     assert re.match(
         rf"{folder}: another run is writing there \(process {first.process.pid} on \S+\); wait for it to end",
-        second.said,
+        second.answer,
     )
     second.end()
     first.end()
     third = Holder(folder, environment)
-    assert third.said == "taken"
+    assert third.answer == "taken"
     third.end()
 
 
@@ -101,7 +101,7 @@ def test_a_killed_process_holds_nothing(folder: Path, environment: dict[str, str
     Holder(folder, environment).end(signal.SIGKILL)
     assert (folder / LOCK_NAME).exists()
     next_one = Holder(folder, environment)
-    assert next_one.said == "taken"
+    assert next_one.answer == "taken"
     next_one.end()
 
 
@@ -143,11 +143,11 @@ def test_a_file_of_a_system_without_locks_counts_where_its_process_may_live(
     folder.mkdir(parents=True)
     (folder / LOCK_NAME).write_text(json.dumps({**owner, "by": "file", **change}))
     holder = Holder(folder, environment)
-    assert holder.said.startswith(f"{folder}: another run") == refused
+    assert holder.answer.startswith(f"{folder}: another run") == refused
     if refused:
-        assert holder.said.endswith(f"if it has ended, remove {folder / LOCK_NAME}")
+        assert holder.answer.endswith(f"if it has ended, remove {folder / LOCK_NAME}")
     else:
-        assert holder.said == "taken"
+        assert holder.answer == "taken"
     holder.end()
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_file_is_no_lock(folder: Path, environment: dict[str, str], co
     (folder / LOCK_NAME).write_bytes(content)
     os.utime(folder / LOCK_NAME, (1, 1))  # not one that is about to be written
     holder = Holder(folder, environment)
-    assert holder.said == "taken"
+    assert holder.answer == "taken"
     holder.end()
 
 

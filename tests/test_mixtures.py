@@ -16,7 +16,7 @@ from test_musiclm import HZ, tune
 from open_musiclm import GenerationConfig, Mixture, MusicLM, Prompt
 from open_musiclm.audio import Sound, read_sound, write_wave
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.generation.generate_files import generate_files, lines_of
 from open_musiclm.generation.prompts.prompt_checks import check_prompts
 from open_musiclm.generation.scorers import ClapScorer
@@ -140,7 +140,7 @@ def test_a_silent_style_sound_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_style_sound_that_is_too_short_to_have_a_style_is_told() -> None:
-    with pytest.warns(Remark, match=r"^prompt: audio: only 0\.02 s long; its style is uncertain below 0\.5 s$"):
+    with pytest.warns(UserNotice, match=r"^prompt: audio: only 0\.02 s long; its style is uncertain below 0\.5 s$"):
         (prompt,) = check_prompts(Prompt(audio=tune(0.02, HZ)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -158,7 +158,7 @@ def test_different_sounds_of_one_name_differ(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "message"),
     [
         (Prompt(), "neither text nor audio"),
         (Prompt(" "), "empty"),
@@ -173,8 +173,8 @@ def test_different_sounds_of_one_name_differ(tmp_path: Path) -> None:
         (Prompt(audio="nowhere.wav"), r"nowhere\.wav"),
     ],
 )
-def test_prompts_that_ask_for_nothing_are_refused(prompt: Prompt | Mixture, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_prompts_that_ask_for_nothing_are_refused(prompt: Prompt | Mixture, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_prompts(prompt)
 
 

@@ -17,7 +17,7 @@ import open_musiclm
 from open_musiclm import versions
 from open_musiclm.audio import levels_of, write_wave
 from open_musiclm.config import GenerationConfig
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.generation.output import MAX_SLUG_BYTES, Provenance, slug, slugs_of_files, write_generated
 
 CONFIG = GenerationConfig(seed=3, top_k=128, cfg_scale=[4.0, 2.5, 1.0])
@@ -112,7 +112,7 @@ def test_the_wave_has_the_loudness_that_is_asked_for(tmp_path: Path, scale: floa
 
 
 def test_a_nearly_silent_wave_is_told(tmp_path: Path) -> None:
-    with pytest.warns(Remark, match=r"quiet\.wav is nearly silent: RMS 0\.0007"):
+    with pytest.warns(UserNotice, match=r"quiet\.wav is nearly silent: RMS 0\.0007"):
         write_generated(tmp_path, "quiet", 0.01 * TONE, 24000, PROVENANCE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,8 +15,8 @@ terminal.escape_what_cannot_be_encoded()
 if "wait" in sys.argv:
     sys.stdin.read()
 for number in range(3):
-    terminal.say(f"{number}: caf\u00e9 \ub290\ub9b0 {odd}")
-    terminal.tell(f"remark {number}: \u266b")
+    terminal.print_stdout(f"{number}: caf\u00e9 \ub290\ub9b0 {odd}")
+    terminal.print_stderr(f"error {number}: \u266b")
 terminal.end_output()
 with open(os.environ["DONE"], "w") as file:
     file.write("done")
@@ -34,13 +34,13 @@ def telling(tmp_path: Path, *words: str, encoding: str | None = None, **streams)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
 def test_what_the_encoding_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
     process = telling(tmp_path, encoding=encoding, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    output, remarks = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     lines = output.decode(encoding).splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("0: caf")
     assert lines[0].endswith("\\udcff")
-    assert remarks.decode(encoding).splitlines()[2].startswith("remark 2: ")
+    assert errors.decode(encoding).splitlines()[2].startswith("error 2: ")
 
 
 def test_a_closed_pipe_ends_nothing(tmp_path: Path) -> None:

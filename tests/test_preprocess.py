@@ -135,10 +135,10 @@ def test_changed_settings_of_stored_files_are_said(tmp_path: Path, capsys: pytes
     changed = settings_of(tmp_path, num_crops=2, augment={})
     for _ in range(2):
         preprocess(changed, 30.0)
-        said = capsys.readouterr().err
-        assert "num_crops: 1 there, 2 here" in said
-        assert "augment: None there" in said
-    assert "the 2 files there stay as they are" in said
+        output = capsys.readouterr().err
+        assert "num_crops: 1 there, 2 here" in output
+        assert "augment: None there" in output
+    assert "the 2 files there stay as they are" in output
     assert len(content_of(tmp_path)) == 3
 
 

@@ -364,8 +364,8 @@ def test_the_only_validation_file_disappears_and_training_goes_on(
     monkeypatch.setattr(small_training, "training_data", with_gone)
     train(tmp_path / "run", steps=30)
     assert saved_steps(tmp_path / "run")[-1] == 30
-    said = capfd.readouterr().err
-    assert said.count("continues without validation: none of the 1 sound files can be used") == 1
+    output = capfd.readouterr().err
+    assert output.count("continues without validation: none of the 1 sound files can be used") == 1
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_loss" in line] == [5]
     assert len([line for line in lines if "loss" in line]) == 30

@@ -183,7 +183,7 @@ def test_files_tell_a_story(stack: Stack, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("story", "said"),
+    ("story", "message"),
     [
         (Story([]), "of 0 prompts"),
         (Story([(1, PIANO)]), "begins at 1 s; begin with one at 0"),
@@ -198,8 +198,8 @@ def test_files_tell_a_story(stack: Stack, tmp_path: Path) -> None:
         (Story([(0, PIANO), (1, CHOIR), (2, PIANO)], 1.5), r"a crossfade of 1\.5 s is longer than from 1 to 2 s"),
     ],
 )
-def test_stories_that_make_no_sense_are_refused(story: Story, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_stories_that_make_no_sense_are_refused(story: Story, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_prompts(story)
 
 
@@ -213,10 +213,10 @@ def test_a_crossfade_begins_with_the_second_prompt_and_ends_within_the_music() -
 
 
 def test_a_story_must_fit_the_music(musiclm: MusicLM) -> None:
-    said = r"its last prompt begins at 1\.7 s, beyond the duration of 1\.5 s"
-    with pytest.raises(UserError, match=said):
+    message = r"its last prompt begins at 1\.7 s, beyond the duration of 1\.5 s"
+    with pytest.raises(UserError, match=message):
         musiclm.stream(STORY, 1.5, config=COARSE)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         musiclm.session(requests_of(STORY, 1), COARSE.updated({"duration": 1.5}))
     with pytest.raises(UserError, match="a story changes over time"):
         check_steady_prompts([PIANO, STORY])
@@ -230,7 +230,7 @@ def test_a_command_line_tells_a_story(tone: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([PIANO, "--story", "0:a"], "--story: contains all prompts"),
         (["--mix", "--story", "0:a"], "--story: contains all prompts"),
@@ -238,8 +238,8 @@ def test_a_command_line_tells_a_story(tone: Path) -> None:  # noqa: F811
         (["--story", "0:"], "empty"),
     ],
 )
-def test_arguments_that_exclude_each_other_are_told(words: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_arguments_that_exclude_each_other_are_told(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         asked(*words)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that other trainers wrapped: read as those inside, and said in one line on stderr."""
+"""Checkpoints that other trainers wrapped: read as those inside, and reported in one line on stderr."""
 
 from pathlib import Path
 
@@ -32,16 +32,16 @@ def _prefixed(tensors: dict, prefix: str) -> dict:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("said", WRAPPINGS)
-def test_a_wrapped_released_file(tmp_path: Path, capfd: pytest.CaptureFixture[str], said: str) -> None:
+@pytest.mark.parametrize("wrappers", WRAPPINGS)
+def test_a_wrapped_released_file(tmp_path: Path, capfd: pytest.CaptureFixture[str], wrappers: str) -> None:
     config = golden_config(golden_settings("semantic"))
     source, path = golden_file("semantic.transformer.pt"), tmp_path / "wrapped.pt"
-    torch.save(WRAPPINGS[said](torch.load(source, weights_only=True)), path)
+    torch.save(WRAPPINGS[wrappers](torch.load(source, weights_only=True)), path)
     expected = load_stage(source, "semantic", config, CPU).state_dict()
     assert capfd.readouterr().err == ""
     loaded = load_stage(path, "semantic", config, CPU).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
-    assert capfd.readouterr().err == f"{path}: took the weights out of {said.strip()}\n"
+    assert capfd.readouterr().err == f"{path}: took the weights out of {wrappers.strip()}\n"
 
 
 def test_prefixes_in_a_safetensors_file(tmp_path: Path, stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:

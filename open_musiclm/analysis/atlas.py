@@ -20,7 +20,7 @@ from open_musiclm.analysis.space import Space, caption_pairs, normalized, tokens
 from open_musiclm.analysis.tag_tables import arithmetic_table, can_be_held_out, groups_of, probe_table
 from open_musiclm.analysis.tags import Tag, check_group_by, usable_tags
 from open_musiclm.analysis.text_tables import retrieval_table, token_tables
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.files import prepare_folder, write_json
 from open_musiclm.tokenizers.text_correction import TEXT_CORRECTION_NAME, TextCorrection
 from open_musiclm.versions import versions
@@ -39,7 +39,7 @@ def analyze(models: Models, options: AtlasOptions) -> list[Table]:
     embeddings = embed_sounds([sound.path for sound in sounds], models.clap, mert, folder)
     for failure in embeddings.failures[:1]:
         others = f", and {len(embeddings.failures) - 1} others" if len(embeddings.failures) > 1 else ""
-        warnings.warn(Remark(f"left out: {failure.reason}{others}"), stacklevel=2)
+        warnings.warn(UserNotice(f"left out: {failure.reason}{others}"), stacklevel=2)
     if embeddings.failures:
         sounds = [sounds[number] for number in embeddings.numbers]
         tags, refused = usable_tags(sounds, options.tags)
@@ -47,7 +47,7 @@ def analyze(models: Models, options: AtlasOptions) -> list[Table]:
     tables, skipped = _tables(space, embeddings, models, tags, options)
     skipped |= {f"tag {name}": reason for name, reason in refused.items()}
     for name, reason in skipped.items():
-        warnings.warn(Remark(f"left out: {name}: {reason}"), stacklevel=2)
+        warnings.warn(UserNotice(f"left out: {name}: {reason}"), stacklevel=2)
     _write(options, space, models, embeddings, tables, skipped)
     return tables
 
@@ -76,7 +76,7 @@ def _existing(sounds: Sequence[LabelledSound]) -> list[LabelledSound]:
         missing = f"{len(sounds) - len(there)} of {len(sounds)} labelled files are not there, such as {first}"
         if not there:
             raise UserError(f"{missing}; files are relative to the folder of sound")
-        warnings.warn(Remark(missing), stacklevel=3)
+        warnings.warn(UserNotice(missing), stacklevel=3)
     return there
 
 

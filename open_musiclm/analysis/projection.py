@@ -7,7 +7,7 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 
 from open_musiclm.analysis.options import SEED
-from open_musiclm.errors import Remark
+from open_musiclm.errors import UserNotice
 
 _NEIGHBOURS = 15
 _FEWEST_POINTS = 5
@@ -27,7 +27,7 @@ def pca_map(points: Float[np.ndarray, "points dim"]) -> tuple[Float[np.ndarray, 
 
 
 def umap_map(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "points 2"] | None:
-    """UMAP by cosine with umap-learn's defaults, seeded; None, with a Remark, where it is not installed.
+    """UMAP by cosine with umap-learn's defaults, seeded; None, with a UserNotice, where it is not installed.
 
     None also for fewer than five points.
     """
@@ -37,7 +37,7 @@ def umap_map(points: Float[np.ndarray, "points dim"]) -> Float[np.ndarray, "poin
         from umap import UMAP
     except ImportError:
         lacking = "umap-learn is not installed: the map has PCA only; pip install 'open_musiclm[analyze]'"
-        warnings.warn(Remark(lacking), stacklevel=2)
+        warnings.warn(UserNotice(lacking), stacklevel=2)
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of one thread with a seed; of few points

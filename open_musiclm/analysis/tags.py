@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from open_musiclm.analysis.labels import LabelledSound
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 
 FEWEST_OF_A_VALUE = 5
 MOST_VALUES = 100
@@ -57,7 +57,7 @@ def usable_tags(sounds: Sequence[LabelledSound], names: Sequence[str] | None) ->
 
 
 def check_group_by(sounds: Sequence[LabelledSound], name: str | None) -> None:
-    """Warns with a Remark of sounds without the tag that groups them; raises UserError if all are."""
+    """Warns with a UserNotice of sounds without the tag that groups them; raises UserError if all are."""
     if name is None:
         return
     without = sum(name not in sound.tags for sound in sounds)
@@ -65,7 +65,7 @@ def check_group_by(sounds: Sequence[LabelledSound], name: str | None) -> None:
         raise UserError(f"--group_by {name}: no sound has this tag; there are {_listed(_names(sounds))}")
     if without:
         lacking = f"--group_by {name}: {without} of {len(sounds)} sounds lack it; each of them is its own group"
-        warnings.warn(Remark(lacking), stacklevel=2)
+        warnings.warn(UserNotice(lacking), stacklevel=2)
 
 
 def _names(sounds: Sequence[LabelledSound]) -> list[str]:

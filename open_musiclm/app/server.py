@@ -14,7 +14,7 @@ from open_musiclm.app.limits import Limits
 from open_musiclm.errors import UserError
 from open_musiclm.files import prepare_folder
 from open_musiclm.interruption import Interruption
-from open_musiclm.terminal import say
+from open_musiclm.terminal import print_stdout
 
 if TYPE_CHECKING:
     from open_musiclm.generation.musiclm import MusicLM
@@ -70,7 +70,7 @@ def serve(
     """Serves the page until SIGINT, SIGTERM or SIGHUP, and cleans up. Raises UserError, Interrupted."""
     with Interruption() as interruption:
         with served(model, paths, limits, host, port, results_folder) as address:
-            say(f"open {address} in a browser; Ctrl-C ends it")
+            print_stdout(f"open {address} in a browser; Ctrl-C ends it")
             while not interruption.asked:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         interruption.end()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from open_musiclm.errors import UserError
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 Value = TypeVar("Value")
 _SECTIONS = ("state_dict", "model_state_dict", "model")
@@ -35,5 +35,5 @@ def unwrapped(content: Mapping[str, Value], path: Path) -> dict[str, Value]:
     if prefixed:
         wrappers.append(f"the prefix {prefixed[0]!r}")
     if wrappers:
-        tell(f"{path}: took the weights out of {' and '.join(wrappers)}")
+        print_stderr(f"{path}: took the weights out of {' and '.join(wrappers)}")
     return result

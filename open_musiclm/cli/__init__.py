@@ -43,9 +43,9 @@ from open_musiclm.cli.process import (
     add_device_argument,
     parser,
     plain_parser,
+    print_each,
     require_arguments,
     run,
-    tell_each,
 )
 from open_musiclm.cli.prompts import add_prompt_arguments, no_prompt, prompts_from
 from open_musiclm.cli.training import (
@@ -59,4 +59,4 @@ from open_musiclm.cli.training import (
     train_stage_from,
 )
 from open_musiclm.config import STAGE_NAMES
-from open_musiclm.terminal import say
+from open_musiclm.terminal import print_stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 from open_musiclm.cli.argument_types import OFF, positive_int
 from open_musiclm.cli.generation import OUTPUT_FIELDS, SAMPLING_FIELDS, add_generation_arguments
 from open_musiclm.cli.model import add_model_arguments, load_model
-from open_musiclm.cli.process import tell_each
+from open_musiclm.cli.process import print_each
 from open_musiclm.config import STAGE_NAMES, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.edit_options import DEFAULT_CANDIDATES, Edit, Infill, Variation
@@ -73,7 +73,7 @@ def regenerate(arguments: argparse.Namespace, first_stage: StageName) -> None:
     from open_musiclm.generation.edit_files import regenerate_files
 
     written = regenerate_files(model, arguments.sounds, first_stage, arguments.results_folder, parts)
-    tell_each(written, len(arguments.sounds), arguments.results_folder, lambda sound: [f"wrote {sound.path}"])
+    print_each(written, len(arguments.sounds), arguments.results_folder, lambda sound: [f"wrote {sound.path}"])
 
 
 def time_range(text: str) -> tuple[float, float | None]:

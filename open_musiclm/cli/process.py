@@ -73,28 +73,28 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     warnings.showwarning = terminal.show_warning
     parsed = arguments.parse_args()
     if sys.platform == "win32":
-        terminal.tell("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)")
+        terminal.print_stderr("error: Windows is not supported; use Linux, macOS, or Linux within Windows (WSL)")
         sys.exit(MISUSE)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     status = 0
     try:
         main(parsed)
     except UserError as error:
-        terminal.tell(f"error: {error}")
+        terminal.print_stderr(f"error: {error}")
         _leave(MISUSE)
     except OSError as error:
         if error.errno is None and not isinstance(error, shutil.Error):
             raise
-        terminal.tell(f"error: {terminal.describe(error)}")
+        terminal.print_stderr(f"error: {terminal.describe(error)}")
         _leave(MISUSE)
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or type(error).__name__ == _TORCH_OUT_OF_MEMORY):
             raise
-        terminal.tell(f"error: out of memory: {next(iter(str(error).splitlines()), 'the main memory is full')}")
-        terminal.tell(_LESS_MEMORY)
+        terminal.print_stderr(f"error: out of memory: {next(iter(str(error).splitlines()), 'the main memory is full')}")
+        terminal.print_stderr(_LESS_MEMORY)
         _leave(MISUSE)
     except KeyboardInterrupt:
-        terminal.tell("interrupted")
+        terminal.print_stderr("interrupted")
         _leave(INTERRUPTED)
     except Interrupted as error:
         status = error.exit_status
@@ -121,7 +121,9 @@ def _end_process_group() -> None:
         distributed.destroy_process_group()
 
 
-def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Callable[[Result], Iterable[str]]) -> None:
+def print_each(
+    results: Iterable[Result], total: int, folder: Path, describe: Callable[[Result], Iterable[str]]
+) -> None:
     """Prints the lines of each result as soon as it is written; if that ends early, how many are in `folder`.
 
     SIGTERM and SIGHUP end the process with status 143 and 129, after cleaning up.
@@ -133,10 +135,10 @@ def tell_each(results: Iterable[Result], total: int, folder: Path, describe: Cal
         for result in results:
             done += 1
             for line in describe(result):
-                terminal.say(line)
+                terminal.print_stdout(line)
     except BaseException as error:
         if done or not isinstance(error, UserError):  # for an error before any result, one line is enough
-            terminal.tell(f"not finished: {done} of {total} are written, in {folder}")
+            terminal.print_stderr(f"not finished: {done} of {total} are written, in {folder}")
         raise
     finally:
         for number, handler in before.items():

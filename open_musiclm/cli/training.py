@@ -10,7 +10,7 @@ from open_musiclm.cli.process import parser
 from open_musiclm.config import ModelConfig, StageName, load_training_config
 from open_musiclm.config.lora import LARGEST_LORA_RANK
 from open_musiclm.errors import UserError
-from open_musiclm.terminal import say
+from open_musiclm.terminal import print_stdout
 from open_musiclm.training.options import RunOptions
 
 RUN_FOLDER = "folder for all output; default: results/NAME for the part NAME, or the folder of the resumed run"
@@ -82,7 +82,7 @@ def train_stage_from(arguments: argparse.Namespace, name: StageName, config: Mod
         arguments.lora_rank,
     )
     if folder is not None:
-        say(f"wrote the {name} stage to {folder}")
+        print_stdout(f"wrote the {name} stage to {folder}")
     return folder
 
 

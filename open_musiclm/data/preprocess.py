@@ -22,7 +22,7 @@ from open_musiclm.data.workers import DEATHS, batches_of, is_death, leave_signal
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interruption
 from open_musiclm.progress_bar import progress_bar
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 FILES_PER_GROUP = 4
 STATISTICS_NAME = "statistics-{process:05d}.sqlite"  # SQLite does not support writing from many machines at once
@@ -70,7 +70,7 @@ class Preprocessor:
             with TokenStoreWriter(folder, self.description, self.process_index, self.shard_bytes) as writer:
                 groups = self._groups(paths, writer.stored_paths(), report)
                 if report.stored_before and self.process_index == 0:
-                    self._tell_of_other_crops(writer.description, report.stored_before)
+                    self._warn_of_other_crops(writer.description, report.stored_before)
                 self._store(paths, groups, writer, report, interruption)
             report.list_failures(folder, self.process_index)
         return report
@@ -84,10 +84,10 @@ class Preprocessor:
         report.stored_before = len(share) - sum(map(len, left))
         return [group for group in left if group]
 
-    def _tell_of_other_crops(self, begun: StoreDescription, files: int) -> None:
+    def _warn_of_other_crops(self, begun: StoreDescription, files: int) -> None:
         differing = begun.other_crops(self.description.crops)
         if differing:
-            tell(
+            print_stderr(
                 f"warning: {self.settings.results_folder}: begun with other settings: {'; '.join(differing)}; "
                 f"the {files} files there stay as they are; to change them, preprocess into another folder"
             )
@@ -163,7 +163,7 @@ class Preprocessor:
         writer.add(tokens.rows())
         failures = [file.failure for file in files if file.failure]
         for failure in failures:
-            tell(f"skipped: {failure.reason}")
+            print_stderr(f"skipped: {failure.reason}")
         report.failures += failures
         report.files += len(files) - len(failures)
         report.seconds += sum(crop.seconds for file in files for crop in file.crops)

@@ -18,7 +18,7 @@ from open_musiclm.audio import (
 )
 from open_musiclm.errors import UserError
 from open_musiclm.locking import has_posix_locks
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 _WAIT_SECONDS = 60.0
 _TABLES = (
@@ -124,7 +124,7 @@ def _made(file: Path) -> bool:
             _check(file)
     except sqlite3.Error as error:
         where = f"{file}: cannot be used there ({error})"
-        tell(f"{where}: the statistics of sound files are kept in memory only")
+        print_stderr(f"{where}: the statistics of sound files are kept in memory only")
         return False
     except OSError as error:
         raise UserError(f"{file}: cannot write there: {error.strerror}") from error

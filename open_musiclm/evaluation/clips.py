@@ -12,7 +12,7 @@ from open_musiclm.audio import find_named, find_sounds
 from open_musiclm.config.json_files import read_json, shown
 from open_musiclm.data.caption_lines import CAPTIONS_NAME, CaptionLine, read_caption_lines
 from open_musiclm.data.captions import sidecar_captions
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.generation.prompts.prompt_description import described_prompt
 from open_musiclm.generation.prompts.story import AnyPrompt
 from open_musiclm.text_files import read_lines
@@ -43,7 +43,7 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
 
     Prompts are the first caption of a sound in a captions.jsonl, which may have its "bpm" too, or in the text file
     beside it (see data/captions.py), or the prompt in the JSON beside a generated wave; an edit or a
-    continuation of a sound has none. Warns with a Remark of captions whose files are missing.
+    continuation of a sound has none. Warns with a UserNotice of captions whose files are missing.
 
     Raises UserError.
     """
@@ -55,7 +55,7 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
         missing = [name for name in beside if not os.path.isfile(file.parent / name)]
         if missing:
             text = f"{file}: {len(missing)} of {len(beside)} captions name files that are not there"
-            warnings.warn(Remark(f"{text}, such as {missing[0]}; these captions are left out"), stacklevel=2)
+            warnings.warn(UserNotice(f"{text}, such as {missing[0]}; these captions are left out"), stacklevel=2)
     if most is not None and len(paths) > most:
         drawn = np.random.default_rng(seed).choice(len(paths), most, replace=False)
         paths = [paths[place] for place in sorted(drawn)]

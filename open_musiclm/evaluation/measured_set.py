@@ -15,7 +15,7 @@ from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.measure import Measure, Measured
 from open_musiclm.evaluation.vectors import ClipVectors, VectorFile
 from open_musiclm.progress_bar import progress_bar
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _measured(
                 sounds[place] = _read(clip.path, seconds)
         except UserError as error:
             left_out.append(str(error))
-            tell(f"left out: {error}")
+            print_stderr(f"left out: {error}")
             results.pop(place, None)
     for name, measure in measures.items():
         missing = [place for place in results if name not in results[place]]

@@ -14,7 +14,7 @@ from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import AdapterPath
 from open_musiclm.models.lora import merge_adapters
 from open_musiclm.models.stages import Stage, load_stage
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def apply_adapters(
         merge_adapters(stage, own, paths[f"{name}_path"])
     for item in adapters:
         if item.adapter.stage not in stages:
-            tell(f"{item.adapter.path}: not used: this command does not load the {item.adapter.stage} stage")
+            print_stderr(f"{item.adapter.path}: not used: this command does not load the {item.adapter.stage} stage")
 
 
 def write_merged(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from open_musiclm.audio import levels_of, write_blocks
 from open_musiclm.config import GenerationConfig
-from open_musiclm.errors import Remark
+from open_musiclm.errors import UserNotice
 from open_musiclm.files import atomic_write, write_json
 from open_musiclm.generation.prompts.prompt_description import description
 from open_musiclm.generation.prompts.story import AnyPrompt
@@ -71,7 +71,7 @@ def write_generated(
     """Writes `name`.wav and `name`.json into `folder`; returns the wave's path.
 
     The wave gets the loudness of the generation config. Existing files are replaced; the JSON is written first.
-    Warns with a Remark where the wave is nearly silent. Raises UserError.
+    Warns with a UserNotice where the wave is nearly silent. Raises UserError.
     """
     path = Path(folder) / f"{name}.wav"
     gain = 1.0
@@ -89,7 +89,7 @@ def write_generated(
     if rms < NEARLY_SILENT_RMS:
         raised = f", before its gain of {gain_db:.0f} dB" if gain > 1 else ""
         warnings.warn(
-            Remark(f"{path} is nearly silent: RMS {rms:.4f}{raised}; try another --seed or prompt"), stacklevel=2
+            UserNotice(f"{path} is nearly silent: RMS {rms:.4f}{raised}; try another --seed or prompt"), stacklevel=2
         )
     return path
 

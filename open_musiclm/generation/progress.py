@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -89,4 +89,4 @@ class StageLines(Progress):
     def _write(self) -> None:
         self._last_line = time.monotonic()
         stages = ", ".join(f"{stage} {self.made[stage]:.1f}/{total:.1f}" for stage, total in self.totals.items())
-        tell(f"{stages} s of music")
+        print_stderr(f"{stages} s of music")

@@ -10,7 +10,7 @@ from torch import Tensor
 from open_musiclm import audio
 from open_musiclm.audio import Sound
 from open_musiclm.config.json_files import shown
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.tokenizers.clap import Clap
 
 _MOST_TEXTS = 4096
@@ -33,7 +33,7 @@ class ClapEmbedder:
         self._texts: dict[str, Float[Tensor, "dim"]] = {}
 
     def embed_text(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Embeddings of length 1. Warns with a Remark if a prompt is longer than CLAP reads.
+        """Embeddings of length 1. Warns with a UserNotice if a prompt is longer than CLAP reads.
 
         Raises UserError if the prompts are not texts, or none is there, or CLAP's weights give no numbers.
         """
@@ -46,7 +46,7 @@ class ClapEmbedder:
         if new:
             for prompt, dropped in zip(new, self.clap.dropped_tokens(new), strict=True):
                 if dropped:
-                    warnings.warn(Remark(_cut(prompt, dropped)), stacklevel=2)
+                    warnings.warn(UserNotice(_cut(prompt, dropped)), stacklevel=2)
             embedded = self.clap.embed_text(new)
             for prompt, finite in zip(new, embedded.isfinite().all(dim=1).tolist(), strict=True):
                 if not finite:

@@ -19,7 +19,7 @@ from open_musiclm.generation.decoding.generators import stage_generator
 from open_musiclm.generation.decoding.sampling import Sampling
 from open_musiclm.models.lora import without_adapter
 from open_musiclm.models.stages import Ids, Stage
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 from open_musiclm.training.data_stream import TrainingData
 from open_musiclm.training.distributed import is_sharded
 from open_musiclm.training.stage_trainer import StageTrainer
@@ -46,7 +46,7 @@ def report_continuation_accuracy(trainer: StageTrainer, data: TrainingData, fold
     step = chosen_step(folder)
     if is_sharded(trainer.stage) or step is None:
         reason = "without a checkpoint" if step is None else "where the weights are sharded"
-        tell(f"{trainer.name}: memorization is not measured {reason}")
+        print_stderr(f"{trainer.name}: memorization is not measured {reason}")
         return
     trainer.read_weights(step_folder(folder, step))
     stage = without_adapter(trainer.stage).eval()
@@ -57,7 +57,7 @@ def report_continuation_accuracy(trainer: StageTrainer, data: TrainingData, fold
         unseen = _share(trainer, stage, examples, data)
         found = found.model_copy(update={"unseen_examples": len(examples), "unseen": unseen})
     write_json(folder / MEMORIZATION_NAME, found.model_dump())
-    tell(f"{trainer.name}: {_sentence(found)}")
+    print_stderr(f"{trainer.name}: {_sentence(found)}")
 
 
 def continuation_accuracy(stage: Stage, ids: Sequence[Ids]) -> float:

@@ -8,7 +8,7 @@ from accelerate.utils import gather_object
 
 from open_musiclm.data.failures import SoundFailure
 from open_musiclm.files import atomic_write
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 
 SHOWN_AT_THE_END = 10
 
@@ -26,7 +26,7 @@ class FailureList:
         for failure in failures:
             if str(failure.path) not in self.reasons:
                 self.reasons[str(failure.path)] = failure.reason
-                tell(f"skipped: {failure.reason}")
+                print_stderr(f"skipped: {failure.reason}")
 
     def report(self) -> None:
         """Lists the files of all processes (every process calls this), in the file after those of earlier starts.
@@ -41,6 +41,6 @@ class FailureList:
         lines = list(dict.fromkeys([*earlier, *found]))
         with atomic_write(self.file) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="backslashreplace")
-        tell(f"{len(found)} sound files could not be used, see {self.file}:")
+        print_stderr(f"{len(found)} sound files could not be used, see {self.file}:")
         for line in found[:SHOWN_AT_THE_END]:
-            tell(f"  {line}")
+            print_stderr(f"  {line}")

@@ -13,7 +13,7 @@ from open_musiclm.checkpoints import saved_steps
 from open_musiclm.config import TrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interrupted, Interruption
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 from open_musiclm.training.checkpointing import TrainingState, restore_checkpoint, save_checkpoint, write_best
 from open_musiclm.training.data_stream import TrainingData, TrainingStream, ValidationSet
 from open_musiclm.training.early_stop import LossHistory
@@ -70,12 +70,12 @@ class Loop:
             self.accelerator, self.run.folder, self.trainer.name, self.state.step, self.config.num_train_steps
         )
         if self.state.step >= self.config.num_train_steps:
-            self.log.say(
+            self.log.print(
                 f"nothing was trained: step {self.state.step} is made already, and num_train_steps is "
                 f"{self.config.num_train_steps}, or repeat ends there; raise them to continue"
             )
         elif self._is_done():
-            self.log.say("nothing was trained: this run stopped early; raise early_stop_patience to continue")
+            self.log.print("nothing was trained: this run stopped early; raise early_stop_patience to continue")
         stopped_by = 0
         self.stream = TrainingStream(self.data, self.accelerator, self.failures, self.state.draws)
         try:
@@ -89,12 +89,12 @@ class Loop:
                 finished = self._is_done()
                 self._save(validated=finished)
             self.failures.report()
-            self._tell_early_stop()
+            self._report_early_stop()
         finally:
             self.stream.close()
             self.log.close()
         if not finished:
-            self.log.say(f"stopped after step {self.state.step}; resume with: {self.run.resume_command()}")
+            self.log.print(f"stopped after step {self.state.step}; resume with: {self.run.resume_command()}")
             self.accelerator.wait_for_everyone()  # a launcher ends all processes when the first one ends
             raise Interrupted(stopped_by)
 
@@ -107,10 +107,10 @@ class Loop:
     def _is_done(self) -> bool:
         return self.state.step >= self.config.num_train_steps or self.state.losses.should_stop(self.patience)
 
-    def _tell_early_stop(self) -> None:
+    def _report_early_stop(self) -> None:
         losses = self.state.losses
         if losses.should_stop(self.patience):
-            self.log.say(
+            self.log.print(
                 f"stopped early after step {self.state.step}: no lower validation loss in {losses.validations_since} "
                 f"validations; the folder stands for its best checkpoint, of step {self.state.best_step}"
             )
@@ -149,7 +149,7 @@ class Loop:
         self._skipped_in_a_row += 1
         self.state = self.state.after_skip()
         batch = f"examples {first_index} to {self.state.draws - 1} of the training stream"
-        self.log.say(f"step {self.state.step}: loss or gradient is not finite ({batch}): skipped")
+        self.log.print(f"step {self.state.step}: loss or gradient is not finite ({batch}): skipped")
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"{self.trainer.name}: the loss was not finite {MAX_SKIPPED_IN_A_ROW} times in a row, last in step "
@@ -172,7 +172,7 @@ class Loop:
         overfitted = self.state.losses.overfits
         self.state = self.state.after_validation(values["loss"])
         if self.state.losses.overfits and not overfitted:
-            self.log.say(self.state.losses.describe())
+            self.log.print(self.state.losses.describe())
 
     def _until_interrupted(self, validation: ValidationSet) -> Iterator[IndexedBatch[Any]]:
         """The batches of the validation set up to a signal, one at least, or to where none can be made any more."""
@@ -187,7 +187,7 @@ class Loop:
     def _fail_validation(self, error: UserError) -> None:
         """Continues without validation if all validation files are gone: the trained weights matter more."""
         if not self._validation_failed:
-            tell(f"{self.trainer.name}: continues without validation: {error}")
+            print_stderr(f"{self.trainer.name}: continues without validation: {error}")
         self._validation_failed = True
 
     def _is_validated(self) -> bool:
@@ -209,7 +209,7 @@ class Loop:
         try:
             self.log.waves(self.state.step, self.trainer.write_samples(batch, folder))
         except (OSError, SafetensorError, UserError) as error:
-            self.log.say_once("samples", error)
+            self.log.warn_once("samples", error)
 
     def _evaluate(self) -> None:
         """What is generated from the validation set, in numbers."""
@@ -219,7 +219,7 @@ class Loop:
             with torch.random.fork_rng(devices=[]):  # a loader draws a seed
                 values = self.trainer.evaluate(self.validation)
         except UserError as error:
-            self.log.say_once("the evaluation", error)
+            self.log.warn_once("the evaluation", error)
         else:
             self.log.evaluated(self.state.step, values)
 
@@ -232,7 +232,7 @@ class Loop:
             self._validate()
         self._note_best()
         folder = save_checkpoint(self.run.folder, self.trainer, self.state, self.accelerator, self.config.keep_last)
-        self.log.say(f"saved {folder}")
+        self.log.print(f"saved {folder}")
 
     def _note_best(self) -> None:
         """Makes this step the best one, if its validation says so."""

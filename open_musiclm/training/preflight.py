@@ -17,7 +17,7 @@ from open_musiclm.config import ModelConfig, StageTrainerConfig
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.devices import choose_precision
 from open_musiclm.errors import UserError
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 from open_musiclm.training.run import Run
 from open_musiclm.training.step_memory import FLOAT_BYTES, StepMemory, StepPlan, cpu_step, gpu_step
 
@@ -91,10 +91,10 @@ def check_preflight(config: StageTrainerConfig, model_config: ModelConfig, stage
         found = preflight(config, model_config, stage, run)
     except Exception as error:  # private parts of torch: another version may raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        tell(f"{config.stage}: preflight: cannot be computed here ({reason}); training begins without it")
+        print_stderr(f"{config.stage}: preflight: cannot be computed here ({reason}); training begins without it")
         return
     if run.accelerator.is_main_process:
-        tell(f"{config.stage}: {found.describe()}")
+        print_stderr(f"{config.stage}: {found.describe()}")
     _refuse(found, config, model_config, run.accelerator)
 
 

@@ -18,7 +18,7 @@ from accelerate.tracking import TensorBoardTracker, WandBTracker
 from tqdm import tqdm
 
 from open_musiclm.errors import UserError
-from open_musiclm.terminal import tell
+from open_musiclm.terminal import print_stderr
 from open_musiclm.training.run_folder import LOG_NAME
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -38,14 +38,14 @@ class RunLog:
         self._last_line = -math.inf
         self._file = (folder / LOG_NAME).open("ab", buffering=0) if accelerator.is_main_process else None
         self._unwritten = b""
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         terminal = sys.stderr.isatty() and accelerator.is_main_process
         self._bar = tqdm(total=steps, initial=step, desc=name, unit="step", disable=not terminal)
 
     def close(self) -> None:
         """Ends the bar, the file and the trackers."""
         self._bar.close()
-        with self._said_once("the curves"):
+        with self._warning_once("the curves"):
             for tracker in self.accelerator.trackers:
                 tracker.finish()
         if self._file is not None:
@@ -61,7 +61,7 @@ class RunLog:
         self._bar.set_postfix_str(_sentence(values))
         if self._bar.disable and (time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES or step == self.steps):
             self._last_line = time.monotonic()
-            self.say(f"step {step}/{self.steps}: {_sentence(values)}")
+            self.print(f"step {step}/{self.steps}: {_sentence(values)}")
 
     def validated(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers of a validation."""
@@ -73,7 +73,7 @@ class RunLog:
 
     def waves(self, step: int, paths: list[Path]) -> None:
         """Puts waves into the tracker."""
-        with self._said_once("the curves"):
+        with self._warning_once("the curves"):
             for tracker in self.accelerator.trackers:
                 for path in paths:
                     samples, sample_hz = soundfile.read(path, dtype="float32")
@@ -84,32 +84,32 @@ class RunLog:
 
                         tracker.log({path.stem: wandb.Audio(samples, sample_rate=sample_hz)}, step=step)
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """A line for the person at the terminal."""
         if self.accelerator.is_main_process:
-            tell(f"{self.name}: {line}")
+            print_stderr(f"{self.name}: {line}")
 
-    def say_once(self, what: str, error: Exception) -> None:
+    def warn_once(self, what: str, error: Exception) -> None:
         """Reports once that `what` cannot be written."""
-        if what not in self._said:
-            self._said.add(what)
+        if what not in self._warned:
+            self._warned.add(what)
             reason = str(getattr(error, "strerror", None) or error)
-            self.say(f"cannot write {what}, continues without: {reason}")
+            self.print(f"cannot write {what}, continues without: {reason}")
 
     @contextmanager
-    def _said_once(self, what: str) -> Iterator[None]:
+    def _warning_once(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            self.say_once(what, error)
+            self.warn_once(what, error)
 
     def _measured(self, step: int, named: Mapping[str, float]) -> None:
         self._write(step, named)
         self._track(step, named)
-        self.say(f"step {step}/{self.steps}: {_sentence(named)}")
+        self.print(f"step {step}/{self.steps}: {_sentence(named)}")
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
-        with self._said_once("the curves"):
+        with self._warning_once("the curves"):
             self.accelerator.log(values, step=step)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
@@ -117,7 +117,7 @@ class RunLog:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._unwritten += json.dumps({"step": step, **finite}).encode() + b"\n"
-        with self._said_once(f"to {self._file.name}"):
+        with self._warning_once(f"to {self._file.name}"):
             while self._unwritten:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) or 0 :]
 

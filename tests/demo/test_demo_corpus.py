@@ -144,8 +144,8 @@ def test_captions_of_a_new_instrument_are_of_the_notes_it_plays(
     monkeypatch.setattr(rendering, "render", silence)
     for number in range(12):
         words = render_clip(tmp_path, STEEL_DRUMS, number, 3, soundfont).with_suffix(".txt").read_text()
-        said = {register for register, own in REGISTER_WORDS.items() if any(word in words for word in own)}
-        assert said <= {register_of(played[-1])}
+        named = {register for register, own in REGISTER_WORDS.items() if any(word in words for word in own)}
+        assert named <= {register_of(played[-1])}
 
 
 def test_seeds_differ_and_live_side_by_side(corpus: Path, soundfont: Path, tmp_path: Path) -> None:

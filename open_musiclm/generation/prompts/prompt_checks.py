@@ -12,7 +12,7 @@ from typing import Any
 
 from open_musiclm.audio import Sound, read_sound, statistics_of
 from open_musiclm.config.prompt_text import prompt_problem
-from open_musiclm.errors import Remark, UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.generation.checks import check_sound, kind_of
 from open_musiclm.generation.prompts.prompting import Mixture, Prompt, SteadyPrompt, StyleSound
 from open_musiclm.generation.prompts.story import AnyPrompt, Story
@@ -164,7 +164,7 @@ def _number(value: Any, name: str) -> float:
 
 
 def _style_sound(audio: Any) -> StyleSound:
-    """A sound with a name. Warns with a Remark of a short one. Raises UserError, also for silence."""
+    """A sound with a name. Warns with a UserNotice of a short one. Raises UserError, also for silence."""
     if isinstance(audio, StyleSound):
         return audio
     path = None
@@ -177,7 +177,7 @@ def _style_sound(audio: Any) -> StyleSound:
         raise UserError(f"{shown}: silent, so it has no style; give another sound")
     if sound.seconds < SHORTEST_STYLE_SECONDS:
         short = f"{shown}: only {sound.seconds:.2f} s long; its style is uncertain below {SHORTEST_STYLE_SECONDS:g} s"
-        warnings.warn(Remark(short), stacklevel=2)
+        warnings.warn(UserNotice(short), stacklevel=2)
     return named_sound(sound, path)
 
 

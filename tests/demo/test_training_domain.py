@@ -3,8 +3,8 @@
 import pytest
 from helpers.paths import DEMO
 
-from demo.known_world import outside_remark
 from demo.prompts import control_prompts
+from demo.training_domain import out_of_domain_warning
 from open_musiclm import MusicLM
 
 
@@ -18,17 +18,17 @@ def model() -> MusicLM:
     ["something sad on a cello", "quiet slow piano before sleep", "piano", "80s synth", "a fast tune", "Violin!"],
 )
 def test_what_it_knows_needs_no_remark(model: MusicLM, prompt: str) -> None:
-    assert outside_remark(model, prompt) is None
+    assert out_of_domain_warning(model, prompt) is None
 
 
 def test_prompts_of_the_evaluation_need_no_remark(model: MusicLM) -> None:
-    remarks = [outside_remark(model, prompt.text) for prompt in control_prompts(60, seed=3)]
-    assert remarks == [None] * 60
+    warnings = [out_of_domain_warning(model, prompt.text) for prompt in control_prompts(60, seed=3)]
+    assert warnings == [None] * 60
 
 
 @pytest.mark.parametrize("prompt", ["langsame Musik auf dem Klavier", "느린 첼로", "heavy metal", "a dog", "🎻"])
 def test_what_it_does_not_know_is_said(model: MusicLM, prompt: str) -> None:
-    remark = outside_remark(model, prompt)
-    assert remark is not None
-    assert "was not trained on such prompts" in remark
-    assert "\n" not in remark
+    warning = out_of_domain_warning(model, prompt)
+    assert warning is not None
+    assert "was not trained on such prompts" in warning
+    assert "\n" not in warning
