@@ -21,7 +21,7 @@ from helpers.paths import REPOSITORY
 from helpers.small_stack import Stack
 
 from open_musiclm.checkpoints import saved_steps
-from open_musiclm.config import StageTrainerConfig
+from open_musiclm.config import StageTrainerConfig, TrainerConfig
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
 from open_musiclm.training.data_stream import TrainingStream
@@ -191,7 +191,10 @@ def test_files_that_disappear(tmp_path: Path, stack: Stack, sounds: Path, tokens
     shutil.copytree(sounds, tmp_path / "sounds")
     crops = [clap_crop(stack.config)]
     statistics = StatisticsCache(tmp_path / "statistics.sqlite")
-    data = sound_data(tmp_path / "sounds", crops, 2, workers, valid_frac=0.0, seed=0, statistics=statistics)
+    config = TrainerConfig(
+        folder=str(tmp_path / "sounds"), num_train_steps=1, batch_size=2, num_workers=workers, valid_frac=0.0
+    )
+    data = sound_data(config, crops, statistics)
     (tmp_path / "sounds/3.wav").unlink()
     failures = FailureList(tmp_path / "failed", accelerator)
     with contextlib.closing(TrainingStream(data, accelerator, failures, 0)) as stream:

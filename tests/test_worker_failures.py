@@ -10,6 +10,7 @@ from helpers.sound_files import write_ramp
 from torch._utils import ExceptionWrapper
 
 from open_musiclm.audio import SoundInfo, header_info
+from open_musiclm.config import TrainerConfig
 from open_musiclm.data import statistics
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.failures import SoundFailure, as_sound_error, first_usable
@@ -62,7 +63,10 @@ def test_training_goes_on_with_another_file(
         write_ramp(tmp_path / "sound" / f"{number}.wav", 2.0)
     monkeypatch.setattr(statistics, "header_info", _failing_at("3.wav", error))
     crops = [Crop("clap", 1.0, 16000, normalized=False)]
-    data = sound_data(tmp_path / "sound", crops, 2, workers, 0.0, 0, StatisticsCache())
+    config = TrainerConfig(
+        folder=str(tmp_path / "sound"), num_train_steps=1, batch_size=2, num_workers=workers, valid_frac=0.0
+    )
+    data = sound_data(config, crops, StatisticsCache())
     accelerator = Accelerator(cpu=True)
     failures = FailureList(tmp_path / "failed.txt", accelerator)
     stream = TrainingStream(data, accelerator, failures, position=0)

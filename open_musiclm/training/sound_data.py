@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from open_musiclm.audio import SoundError, find_sounds, sound_info
+from open_musiclm.config import TrainerConfig
 from open_musiclm.config.augment import AugmentConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.data.failures import SoundFailure, as_sound_error
@@ -14,29 +15,24 @@ from open_musiclm.training.data_stream import TrainingData
 
 
 def sound_data(
-    folder: Path,
-    crops: Sequence[Crop],
-    batch_size: int,
-    num_workers: int,
-    valid_frac: float,
-    seed: int,
-    statistics: StatisticsCache,
-    augment: AugmentConfig | None = None,
+    config: TrainerConfig, crops: Sequence[Crop], statistics: StatisticsCache, augment: AugmentConfig | None = None
 ) -> TrainingData:
-    """Crops of the files below `folder`, some of them for validation (see `split_folder`), which are not changed.
+    """Crops of the files in the config's folder, some of them for validation (see `split_folder`), which stay as they
+    are.
 
     Validation files that cannot be opened are left out (`unusable` lists them). Raises UserError.
     """
-    training, kept = split_folder(find_sounds(folder), folder, valid_frac, seed)
+    folder = Path(config.folder)
+    training, kept = split_folder(find_sounds(folder), folder, config.valid_frac, config.seed)
     unusable = [failure for path in kept if (failure := _failure(path)) is not None]
     validation = sorted(set(kept) - {failure.path for failure in unusable})
     return TrainingData(
-        training=SoundDataset(training, crops, seed, statistics, augment),
-        validation=SoundDataset(validation, crops, seed, statistics) if validation else None,
+        training=SoundDataset(training, crops, config.seed, statistics, augment),
+        validation=SoundDataset(validation, crops, config.seed, statistics) if validation else None,
         validation_examples=len(validation),
         collate=collate_sounds,
-        batch_size=batch_size,
-        num_workers=num_workers,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
         unusable=unusable,
     )
 

@@ -75,16 +75,7 @@ def acoustic_ids(streams: Sequence[TokenStream], ids: Sequence[Ids]) -> Int[Tens
 
 def crops_data(config: StageTrainerConfig, model_config: ModelConfig, statistics: StatisticsCache) -> TrainingData:
     """Crops of a folder of sound, whose tokens are made in training. Raises UserError."""
-    data = sound_data(
-        Path(config.folder),
-        stage_crops(config.stage, model_config),
-        config.batch_size,
-        config.num_workers,
-        config.valid_frac,
-        config.seed,
-        statistics,
-        config.augment,
-    )
+    data = sound_data(config, stage_crops(config.stage, model_config), statistics, config.augment)
     return data if not config.caption_share else _text_conditioned_sounds(data, config)
 
 

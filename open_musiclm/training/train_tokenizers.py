@@ -9,6 +9,7 @@ from open_musiclm.config import (
     ClapRvqTrainerConfig,
     HubertKmeansTrainerConfig,
     ModelConfig,
+    TrainerConfig,
     TrainingConfig,
     require,
 )
@@ -37,15 +38,7 @@ def train_clap_rvq(model_config: ModelConfig, training_config: TrainingConfig, o
     with Run.begin(
         options, model_config, training_config, config.seed, batches_per_step=config.accumulate_batches
     ) as run:
-        data = sound_data(
-            Path(config.folder),
-            [clap_crop(model_config)],
-            config.batch_size,
-            config.num_workers,
-            config.valid_frac,
-            config.seed,
-            run.wave_statistics(),
-        )
+        data = sound_data(config, [clap_crop(model_config)], run.wave_statistics())
         clap = Clap.load(model_config, run.accelerator.device)
         quantizer = ClapQuantizer(model_config.clap_rvq_cfg, clap.embedding_dim)
         if weights is not None:
@@ -66,15 +59,16 @@ def train_hubert_kmeans(
     outputs = [weights_name("hubert_kmeans")]
     with Run.begin(options, model_config, training_config, config.seed, outputs=outputs) as run:
         check_enough_frames(find_sounds(Path(config.folder)), model_config)
-        data = sound_data(
-            Path(config.folder),
-            [tokenizer_crop("semantic", model_config.window_seconds("semantic"), model_config)],
-            config.feature_extraction_batch_size,
-            config.num_workers,
+        reading = TrainerConfig(
+            folder=config.folder,
+            num_train_steps=config.feature_extraction_num_steps,
+            batch_size=config.feature_extraction_batch_size,
             valid_frac=0.0,
+            num_workers=config.num_workers,
             seed=config.seed,
-            statistics=run.wave_statistics(),
         )
+        crop = tokenizer_crop("semantic", model_config.window_seconds("semantic"), model_config)
+        data = sound_data(reading, [crop], run.wave_statistics())
         mert = Mert.load(model_config, run.accelerator.device, trust_remote_code)
         written = HubertKmeansTrainer(run.accelerator, mert, model_config, config).train(data, run)
         return written if run.accelerator.is_main_process else None

@@ -21,7 +21,6 @@ from open_musiclm.config.backbones import (
 from open_musiclm.config.codecs import SpectralCodecTrainerConfig, VocosShape, VocosTrainerConfig
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.captions import CaptionedSound, read_captions
-from open_musiclm.data.crops import Crop
 from open_musiclm.data.split import split_folder
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.errors import UserError
@@ -66,7 +65,8 @@ class EncodecTrainingConfig(Section):
 def train_encodec(config: EncodecTrainingConfig, options: RunOptions, fine_tune_from: Path | None) -> Path | None:
     """Trains an EnCodec, new or from the directory `fine_tune_from`. Raises UserError."""
     with _begin(options, config.architecture, config.trainer) as run:
-        data = _crops(EncodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
+        crops = EncodecTrainer.crops(config.architecture, config.trainer)
+        data = sound_data(config.trainer, crops, run.wave_statistics())
         trainer = EncodecTrainer(run.accelerator, config.architecture, config.trainer)
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
@@ -85,7 +85,8 @@ def train_spectral_codec(
 ) -> Path | None:
     """Trains a spectral codec, new or from the directory `fine_tune_from`. Raises UserError."""
     with _begin(options, config.architecture, config.trainer) as run:
-        data = _crops(SpectralCodecTrainer.crops(config.architecture, config.trainer), config.trainer, run)
+        crops = SpectralCodecTrainer.crops(config.architecture, config.trainer)
+        data = sound_data(config.trainer, crops, run.wave_statistics())
         trainer = SpectralCodecTrainer(run.accelerator, config.architecture, config.trainer)
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
@@ -129,7 +130,7 @@ def train_mert(
     with _begin(options, config.architecture, config.trainer) as run:
         codec = Codec.load(model_config, run.accelerator.device)
         sample_hz = model_config.hubert_kmeans_cfg.target_sample_hz
-        data = _crops(MertTrainer.crops(codec, sample_hz, config.trainer), config.trainer, run)
+        data = sound_data(config.trainer, MertTrainer.crops(codec, sample_hz, config.trainer), run.wave_statistics())
         trainer = MertTrainer(run.accelerator, build_mert(config.architecture), codec, sample_hz, config.trainer)
         if fine_tune_from is not None:
             trainer.start_from(fine_tune_from)
@@ -199,18 +200,6 @@ def _begin(options: RunOptions, architecture: Section, config: BackboneTrainerCo
         with run:  # it is released
             raise UserError("accelerate launch --use_fsdp: only stages can be sharded; use --multi_gpu here")
     return run
-
-
-def _crops(crops: list[Crop], config: BackboneTrainerConfig, run: Run) -> TrainingData:
-    return sound_data(
-        Path(config.folder),
-        crops,
-        config.batch_size,
-        config.num_workers,
-        config.valid_frac,
-        config.seed,
-        run.wave_statistics(),
-    )
 
 
 def _train(trainer: Trainer, data: TrainingData, run: Run, config: BackboneTrainerConfig) -> Path | None:
