@@ -39,7 +39,6 @@ def rank(
     queries: Float[np.ndarray, "queries dim"],
     items: Float[np.ndarray, "items dim"],
     relevant: Sequence[Int[np.ndarray, "_"]],
-    block_numbers: int = _BLOCK_NUMBERS,
 ) -> Ranking:
     """Ranks the items for each query by their scalar product; `relevant` are the items, one or more, of each query.
 
@@ -47,7 +46,7 @@ def rank(
     number of relevant items, at most 10 (Manning et al. 2008, 8.4, cut at 10).
     """
     tie_breakers = np.random.default_rng(SEED).random(len(items)) * (_RESOLUTION / 2)
-    block = max(block_numbers // max(len(items), 1), 1)
+    block = max(_BLOCK_NUMBERS // max(len(items), 1), 1)
     places = np.empty(len(queries), dtype=np.int64)
     precision = np.empty(len(queries))
     for first in range(0, len(queries), block):

@@ -62,14 +62,14 @@ def repeat_to(wave: Float[Tensor, "samples"], samples: int) -> Float[Tensor, "re
     return wave.repeat(math.ceil(samples / wave.shape[0]))[:samples]
 
 
-def windows_of(wave: Float[Tensor, "..."], window: int, dim: int = -1) -> list[Float[Tensor, "..."]]:
-    """A wave in windows of `window` samples along `dim`; where the last would be shorter, it begins earlier.
+def windows_of(wave: Float[Tensor, "... samples"], window: int) -> list[Float[Tensor, "... window"]]:
+    """A wave in windows of `window` samples; where the last would be shorter, it begins earlier.
 
     A wave shorter than `window` is one window of its own length.
     """
-    windows = list(wave.split(window, dim=dim))
+    windows = list(wave.split(window, dim=-1))
     if len(windows) > 1:
-        windows[-1] = wave.narrow(dim, wave.shape[dim] - window, window)
+        windows[-1] = wave[..., -window:]
     return windows
 
 

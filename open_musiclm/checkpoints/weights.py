@@ -32,6 +32,7 @@ CHECKPOINTS_FOLDER = "checkpoints"
 BEST_NAME = "best.json"  # in it
 _STEP_FOLDER = re.compile(r"step_(\d+)")
 _FORMAT = "open_musiclm"
+_MOST_SHOWN = 6  # keys in a message
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,6 @@ def differing_keys(found: ModelConfig, expected: ModelConfig, section: str) -> l
     return [f"{section}.{key}: {left[key]} there, {right[key]} here" for key in left if left[key] != right[key]]
 
 
-def _shortened(items: list[str], separator: str = ", ", most: int = 6) -> str:
-    rest = f"{separator}and {len(items) - most} more" if len(items) > most else ""
-    return separator.join(items[:most]) + rest
+def _shortened(items: list[str], separator: str = ", ") -> str:
+    rest = f"{separator}and {len(items) - _MOST_SHOWN} more" if len(items) > _MOST_SHOWN else ""
+    return separator.join(items[:_MOST_SHOWN]) + rest

@@ -20,15 +20,15 @@ MOST_SAMPLES = 100_000
 _PLAUSIBLE_HZ = (1000, 1_000_000)
 
 
-def check_count(name: str, value: Any, most: int = MOST_SAMPLES) -> int:
-    """A whole number of at least 1. Raises UserError."""
+def check_count(name: str, value: Any) -> int:
+    """A whole number of at least 1, at most 100,000. Raises UserError."""
     try:
         number = operator.index(value)
     except TypeError as error:
         raise UserError(f"{name}: expected a whole number, found {kind_of(value)}") from error
-    if isinstance(value, bool) or not 1 <= number <= most:
+    if isinstance(value, bool) or not 1 <= number <= MOST_SAMPLES:
         shown = value if isinstance(value, bool) or number.bit_length() < 100 else "a longer one"
-        raise UserError(f"{name} {shown}: expected at least 1, at most {most}")
+        raise UserError(f"{name} {shown}: expected at least 1, at most {MOST_SAMPLES}")
     return number
 
 

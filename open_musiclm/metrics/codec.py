@@ -6,6 +6,7 @@ from torch import Tensor
 
 _SMALLEST_POWER = 1e-9
 _WINDOW, _HOP = 1024, 256  # samples
+_FLOOR_DB = 60.0
 
 
 def si_sdr(decoded: Float[Tensor, "batch samples"], original: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch"]:
@@ -18,15 +19,15 @@ def si_sdr(decoded: Float[Tensor, "batch samples"], original: Float[Tensor, "bat
 
 
 def log_spectral_distance(
-    decoded: Float[Tensor, "batch samples"], original: Float[Tensor, "batch samples"], floor_db: float = 60.0
+    decoded: Float[Tensor, "batch samples"], original: Float[Tensor, "batch samples"]
 ) -> Float[Tensor, "batch"]:
     """Log-spectral distance in dB (Gray and Markel 1976): the root mean square over frequencies of the difference of
     log power spectra, averaged over Hann windows of 1024 samples, one every 256. Lower is better.
 
-    Power more than `floor_db` below the loudest bin of the original is raised to that floor.
+    Power more than 60 dB below the loudest bin of the original is raised to that floor.
     """
     powers = [_power(wave) for wave in (decoded, original)]
-    floor = powers[1].amax(dim=(1, 2), keepdim=True) * 10 ** (-floor_db / 10) + _SMALLEST_POWER
+    floor = powers[1].amax(dim=(1, 2), keepdim=True) * 10 ** (-_FLOOR_DB / 10) + _SMALLEST_POWER
     left, right = (10 * power.maximum(floor).log10() for power in powers)
     return (left - right).square().mean(dim=1).sqrt().mean(dim=1)
 
