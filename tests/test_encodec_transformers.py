@@ -87,7 +87,7 @@ def test_other_wrong_or_hostile_configs_are_one_line(tmp_path: Path) -> None:
         ({"upsampling_ratios": []}, "upsampling_ratios"),
         ({"upsampling_ratios": [0, 5]}, "upsampling_ratios"),
         ({"hidden_size": 1 << 30}, "hidden_size"),
-        ({"hidden_size": 64}, "another shape"),
+        ({"hidden_size": 64}, "do not fit config.json"),
         ({"normalize": True}, "normalize"),
     ):
         path.write_text(json.dumps(content | change))

@@ -103,7 +103,7 @@ def test_24_khz_has_75_frames_a_second(tmp_path: Path) -> None:
         ({"deepnorm": True}, {}, ["deepnorm", "--trust_remote_code"]),
         ({"attention_relax": 32.0}, {}, ["attention_relax", "--trust_remote_code"]),
         ({"feature_extractor_cqt": True}, {}, ["feature_extractor_cqt", "--trust_remote_code"]),
-        ({"num_hidden_layers": 5}, {}, ["lack"]),
+        ({"num_hidden_layers": 5}, {}, ["missing"]),
     ],
 )
 def test_a_config_that_does_not_fit(tmp_path: Path, edits: dict, keys: dict, words: list[str]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from open_musiclm import __version__
 from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.legacy import stages as released
+from open_musiclm.checkpoints.state_comparison import load_state
 from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.config import ModelConfig, model_config_from_json
@@ -32,7 +33,6 @@ CHECKPOINTS_FOLDER = "checkpoints"
 BEST_NAME = "best.json"  # in it
 _STEP_FOLDER = re.compile(r"step_(\d+)")
 _FORMAT = "open_musiclm"
-_MOST_SHOWN = 6  # keys in a message
 
 
 @dataclass(frozen=True)
@@ -176,29 +176,11 @@ def trained_config(path: Path, kind: Kind, config: ModelConfig) -> ModelConfig:
 
 
 def load_into(module: nn.Module, weights: Weights) -> None:
-    """Copies weights into a module. Raises UserError that names every key that differs."""
-    expected = module.state_dict()
-    missing = sorted(expected.keys() - weights.tensors.keys())
-    unexpected = sorted(weights.tensors.keys() - expected.keys())
-    shapes = [
-        f"{name} is {list(weights.tensors[name].shape)}, the config wants {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & weights.tensors.keys())
-        if expected[name].shape != weights.tensors[name].shape
-    ]
-    problems = [f"missing {_shortened(missing)}"] if missing else []
-    problems += [f"unexpected {_shortened(unexpected)}"] if unexpected else []
-    problems += [_shortened(shapes, "; ")] if shapes else []
-    if problems:
-        raise UserError(f"{weights.path}: does not fit the model config: " + "; ".join(problems))
-    module.load_state_dict(weights.tensors)
+    """Copies weights into a module. Raises UserError that names the keys that differ."""
+    load_state(module, weights.tensors, f"{weights.path}: does not fit the model config")
 
 
 def differing_keys(found: ModelConfig, expected: ModelConfig, section: str) -> list[str]:
     """The keys of a section that differ between two model configs, as 'section.key: found, expected'."""
     left, right = (getattr(config, section).model_dump() for config in (found, expected))
     return [f"{section}.{key}: {left[key]} there, {right[key]} here" for key in left if left[key] != right[key]]
-
-
-def _shortened(items: list[str], separator: str = ", ") -> str:
-    rest = f"{separator}and {len(items) - _MOST_SHOWN} more" if len(items) > _MOST_SHOWN else ""
-    return separator.join(items[:_MOST_SHOWN]) + rest

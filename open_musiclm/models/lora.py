@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from open_musiclm.checkpoints.adapters import Adapter
 from open_musiclm.checkpoints.fingerprints import fingerprint_of
+from open_musiclm.checkpoints.state_comparison import state_differences
 from open_musiclm.config.lora import LoraConfig
 from open_musiclm.errors import UserError
 from open_musiclm.models.example_rng import ExampleDropout, Seeds, derive_seeds
@@ -70,14 +71,9 @@ def load_adapter_tensors(stage: Stage, tensors: Mapping[str, Tensor], source: ob
     """Takes the matrices of a file into the adapter of a stage. Raises UserError if they do not fit it."""
     own = {name: name.replace(f".{_NAME}", "") for name in stage.layout.state_dict() if _is_adapters(name)}
     state = stage.layout.state_dict()
-    problems = [f"{name} is missing" for name in own.values() if name not in tensors]
-    problems += [f"{name} is unexpected" for name in tensors if name not in own.values()]
-    problems += [
-        f"{name} is {list(tensors[name].shape)}, here {list(state[full].shape)}"
-        for full, name in own.items()
-        if name in tensors and tensors[name].shape != state[full].shape
-    ]
-    _refuse(problems, source, "the lora section here describes another adapter")
+    differences = state_differences({name: state[full] for full, name in own.items()}, tensors)
+    if differences:
+        raise UserError(f"{source}: the lora section here describes another adapter: {differences}")
     stage.layout.load_state_dict({full: tensors[name] for full, name in own.items()}, strict=False)
 
 

@@ -145,7 +145,7 @@ def build_stage(name: StageName, config: ModelConfig) -> Stage:
 def load_stage(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
     """Stage `name` with the weights at `path`, this project's or released, in evaluation mode. Raises UserError."""
     weights = load_weights(path, name)
-    stage = _filled(weights, name, config)
+    stage = _stage_with_weights(weights, name, config)
     if weights.model_config is not None:  # guidance needs what they were trained with
         stage.condition_dropout = weights.model_config.stage(name).condition_dropout
     return stage.to(device).eval()
@@ -164,9 +164,9 @@ def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, dev
         if getattr(section, key, False) and not any(there.startswith(prefix) for there in weights.tensors)
     ]
     if not new:
-        return _filled(weights, name, config).to(device)
+        return _stage_with_weights(weights, name, config).to(device)
     without = section.model_copy(update=dict.fromkeys(new, False))
-    old = _filled(weights, name, config.model_copy(update={f"{name}_cfg": without}))
+    old = _stage_with_weights(weights, name, config.model_copy(update={f"{name}_cfg": without}))
     stage = build_stage(name, config)
     stage.layout.load_state_dict(stage.layout.state_dict() | old.layout.state_dict())
     return stage.to(device)
@@ -174,10 +174,10 @@ def load_stage_to_train_on(path: Path, name: StageName, config: ModelConfig, dev
 
 def load_stage_to_adapt(path: Path, name: StageName, config: ModelConfig, device: torch.device) -> Stage:
     """As `load_stage`, but for training an adapter with `config`. Raises UserError."""
-    return _filled(load_weights(path, name), name, config).to(device)
+    return _stage_with_weights(load_weights(path, name), name, config).to(device)
 
 
-def _filled(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
+def _stage_with_weights(weights: Weights, name: StageName, config: ModelConfig) -> Stage:
     if weights.model_config is None and getattr(config.stage(name), "token_layout", "flat") != "flat":
         raise UserError(f"{weights.path}: released weights have token_layout flat, and the {name}_cfg here says frames")
     if weights.model_config is not None:

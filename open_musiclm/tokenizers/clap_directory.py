@@ -12,7 +12,7 @@ from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTok
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, Description, ForeignDirectory
 from open_musiclm.config.json_files import read_json_object, shown
 from open_musiclm.text_files import read_text
-from open_musiclm.tokenizers.pretrained import Activation, Dropout, Epsilon, Layers, Size, TokenId, filled
+from open_musiclm.tokenizers.pretrained import Activation, Dropout, Epsilon, Layers, Size, TokenId, pretrained_model
 
 FRONT_END_NAME = "preprocessor_config.json"
 TOKENIZER_NAME, VOCABULARY_NAME, MERGES_NAME = "tokenizer.json", "vocab.json", "merges.txt"
@@ -170,7 +170,7 @@ class ClapDirectory:
         config, extractor = self.config(), self.extractor()
         self._check_geometry(config, extractor)
         tokenizer = self.tokenizer(config)
-        model = filled(ClapModel, config, self.files.tensors(), self.files, CONSTANT)
+        model = pretrained_model(ClapModel, config, self.files.tensors(), self.files, CONSTANT)
         return ClapParts(model, tokenizer, extractor)
 
     def paths(self) -> list[Path]:

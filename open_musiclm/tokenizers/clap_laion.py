@@ -7,18 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import ClapConfig, ClapModel
-from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.checkpoints.finite import check_finite
+from open_musiclm.checkpoints.state_comparison import state_differences
 from open_musiclm.checkpoints.torch_files import read_torch_file
 from open_musiclm.config import ClapRvqConfig
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.clap_directory import CONSTANT
+from open_musiclm.tokenizers.pretrained import model_of_state
 
 _SECTION = "clap_rvq_cfg"
 _RENAMED = (
@@ -114,25 +114,12 @@ def model_of(path: Path, tensors: Mapping[str, Tensor], architecture: ClapConfig
     """
     with torch.device("meta"):
         expected = ClapModel(architecture).state_dict()
-    missing = sorted(expected.keys() - tensors.keys() - CONSTANT)
-    unexpected = sorted(name for name in tensors.keys() - expected.keys() if not _UNUSED.fullmatch(name))
-    shared = expected.keys() & tensors.keys()
-    shapes = sorted(
-        f"{name} is {list(tensors[name].shape)} instead of {list(expected[name].shape)}"
-        for name in shared
-        if tensors[name].shape != expected[name].shape
-    )
-    problems = [
-        f"{len(names)} {what}, such as {names[0]}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{path}: not the weights of LAION's CLAP: " + "; ".join(problems))
-    state: Any = {name: tensors[name] for name in shared}
+    state = {name: own for name, own in tensors.items() if name in expected or not _UNUSED.fullmatch(name)}
+    differences = state_differences(expected, state, CONSTANT)
+    if differences:
+        raise UserError(f"{path}: not the weights of LAION's CLAP: {differences}")
     check_finite(state, path)
-    disable_progress_bar()  # loading is quick
-    return ClapModel.from_pretrained(None, config=architecture, state_dict=state, dtype=torch.float32)
+    return model_of_state(ClapModel, architecture, state)
 
 
 def _check_shape(path: Path, tensors: Mapping[str, Tensor], section: ClapRvqConfig) -> None:

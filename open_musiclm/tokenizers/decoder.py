@@ -14,7 +14,7 @@ from open_musiclm.checkpoints.foreign import Description, ForeignDirectory
 from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec_model import CodecModel
-from open_musiclm.tokenizers.own_directory import CONFIG_NAME, WEIGHTS_NAME, filled, load_model
+from open_musiclm.tokenizers.own_directory import CONFIG_NAME, WEIGHTS_NAME, load_model, model_with_weights
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
 
 _KEY = "encodec_cfg: decoder"
@@ -119,7 +119,7 @@ def _read_released(files: ForeignDirectory, codec: CodecModel) -> tuple[VocosDec
     if codebooks is None or not _same_codebooks(codebooks, codec):
         raise files.refusal("its codebooks are not those of the codec: it was made for another")
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_FEATURES)}
-    return filled(lambda: VocosDecoder(architecture), own, weights), architecture
+    return model_with_weights(lambda: VocosDecoder(architecture), own, weights), architecture
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from open_musiclm.config import PositiveFloat
 from open_musiclm.config.json_files import Section
-from open_musiclm.tokenizers.own_directory import filled, load_model
+from open_musiclm.tokenizers.own_directory import load_model, model_with_weights
 
 Size = Annotated[int, Field(ge=1, le=1 << 16)]
 Few = Annotated[int, Field(ge=1, le=128)]
@@ -112,8 +112,8 @@ def load_encodec(folder: Path) -> tuple[encodec.EncodecModel, EncodecArchitectur
     return load_model(folder, EncodecArchitecture, build_encodec)
 
 
-def filled_encodec(
+def encodec_with_weights(
     architecture: EncodecArchitecture, tensors: Mapping[str, Tensor], weights: Path
 ) -> encodec.EncodecModel:
     """The model in evaluation mode with these weights, of the file `weights`. Raises UserError."""
-    return filled(lambda: build_encodec(architecture), tensors, weights)
+    return model_with_weights(lambda: build_encodec(architecture), tensors, weights)

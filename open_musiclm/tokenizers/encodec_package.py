@@ -14,7 +14,7 @@ from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec_model import CodecModel
-from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, filled_encodec, load_encodec
+from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, encodec_with_weights, load_encodec
 
 RELEASED_FILE = "encodec_24khz-d7cc33bc.th"
 _RELEASED_URL = f"https://dl.fbaipublicfiles.com/encodec/v0/{RELEASED_FILE}"
@@ -89,7 +89,7 @@ def _read_released(path: Path) -> tuple[encodec.EncodecModel, EncodecArchitectur
     architecture = EncodecArchitecture()
     tensors = read_state_dict(path) if zipfile.is_zipfile(path) else _older_state_dict(path)
     check_finite(tensors, path)
-    return filled_encodec(architecture, tensors, path), architecture
+    return encodec_with_weights(architecture, tensors, path), architecture
 
 
 def _older_state_dict(path: Path) -> dict[str, Tensor]:

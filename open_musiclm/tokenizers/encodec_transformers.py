@@ -14,7 +14,7 @@ from transformers import EncodecConfig, EncodecModel
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, Description, ForeignDirectory
 from open_musiclm.config.json_files import shown
 from open_musiclm.tokenizers.codec_model import CodecModel
-from open_musiclm.tokenizers.pretrained import Size, filled
+from open_musiclm.tokenizers.pretrained import Size, pretrained_model
 
 _Few = Annotated[int, Field(ge=1, le=128)]
 _Bandwidths = Annotated[list[Annotated[float, Field(gt=0, le=1000)]], Field(min_length=1, max_length=64)]
@@ -63,7 +63,7 @@ class EncodecTransformers(CodecModel):
     @classmethod
     def load(cls, directory: ForeignDirectory) -> "EncodecTransformers":
         """The model in float32 and evaluation mode. Raises UserError."""
-        return cls(filled(EncodecModel, _config(directory), directory.tensors(), directory))
+        return cls(pretrained_model(EncodecModel, _config(directory), directory.tensors(), directory))
 
     def encode(self, waves: Float[Tensor, "batch samples"], quantizers: int) -> Int[Tensor, "batch time quantizers"]:
         """See `CodecModel.encode`."""

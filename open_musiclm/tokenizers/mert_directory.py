@@ -15,7 +15,7 @@ from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, Description, ForeignDirectory
 from open_musiclm.config.json_files import shown
 from open_musiclm.errors import UserError
-from open_musiclm.tokenizers.pretrained import Activation, Epsilon, Layers, Size, filled
+from open_musiclm.tokenizers.pretrained import Activation, Epsilon, Layers, Size, pretrained_model
 
 TRUST_FLAG = "--trust_remote_code"
 _MODEL_TYPES = ("hubert", "mert_model")
@@ -78,7 +78,7 @@ class MertDirectory:
             return self._load_with_own_code(trust_remote_code)
         config = self._config()
         tensors = self.files.tensors()
-        return filled(HubertModel, config, tensors, self.files)
+        return pretrained_model(HubertModel, config, tensors, self.files)
 
     def paths(self) -> list[Path]:
         """The files that `load` reads. Raises UserError for a model with code of its own."""

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from open_musiclm.checkpoints.state_comparison import state_differences
 from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.config.json_files import Section, load_section
 from open_musiclm.errors import UserError
@@ -17,7 +18,6 @@ from open_musiclm.files import atomic_write, write_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-_MOST_NAMED = 3
 Architecture = TypeVar("Architecture", bound=Section)
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -39,10 +39,10 @@ def load_model(
     """The model in evaluation mode on the CPU, and its architecture. Raises UserError."""
     architecture = load_section(folder / CONFIG_NAME, kind)
     weights = folder / WEIGHTS_NAME
-    return filled(lambda: build(architecture), read_tensors(weights)[0], weights), architecture
+    return model_with_weights(lambda: build(architecture), read_tensors(weights)[0], weights), architecture
 
 
-def filled(build: Callable[[], Model], tensors: Mapping[str, Tensor], weights: Path) -> Model:
+def model_with_weights(build: Callable[[], Model], tensors: Mapping[str, Tensor], weights: Path) -> Model:
     """The model that `build` gives, in evaluation mode, with these weights, of the file `weights`.
 
     It is first built without memory, so that sizes that the weights do not have cost nothing. Raises UserError.
@@ -55,17 +55,9 @@ def filled(build: Callable[[], Model], tensors: Mapping[str, Tensor], weights: P
         raise UserError(
             f"{weights.parent / CONFIG_NAME}: no model has this architecture: {' '.join(str(error).split())[:300]}"
         ) from error
-    problems = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
-    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())]
-    problems += [
-        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & tensors.keys())
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems += [f"{name} is not of real numbers" for name, tensor in tensors.items() if not tensor.is_floating_point()]
-    if problems:
-        rest = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
-        raise UserError(f"{weights}: does not fit {CONFIG_NAME} beside it: {'; '.join(problems[:_MOST_NAMED])}{rest}")
+    differences = state_differences(expected, tensors)
+    if differences:
+        raise UserError(f"{weights}: does not fit {CONFIG_NAME} beside it: {differences}")
     model = build()
     model.load_state_dict(dict(tensors))
     return model.eval()

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from open_musiclm.checkpoints.foreign import CONFIG_NAME, ForeignDirectory
+from open_musiclm.checkpoints.state_comparison import state_differences
 
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 Layers = Annotated[int, Field(ge=1, le=128)]
@@ -25,10 +26,9 @@ Activation = Literal[
 ]  # fmt: skip
 Model = TypeVar("Model", bound=PreTrainedModel)
 _RENAMED = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
-_MOST_NAMED = 3
 
 
-def filled(
+def pretrained_model(
     kind: type[Model],
     config: Any,
     tensors: Mapping[str, Tensor],
@@ -42,12 +42,20 @@ def filled(
     with directory.reading(CONFIG_NAME), torch.device("meta"):
         expected = kind(config).state_dict()
     prefix = f"{kind.base_model_prefix}."
-    found = {_our_name(name.removeprefix(prefix)): tensor for name, tensor in tensors.items()}
-    _compare(expected, found, directory, may_lack)
-    disable_progress_bar()  # loading is quick
+    named = {_our_name(name.removeprefix(prefix)): tensor for name, tensor in tensors.items()}
+    state = {name: tensor for name, tensor in named.items() if name in expected}
+    differences = state_differences(expected, state, may_lack)
+    if differences:
+        raise directory.refusal(f"its weights do not fit {CONFIG_NAME}: {differences}")
     with directory.reading():
-        state: Any = {name: found[name] for name in expected.keys() & found.keys()}
-        return kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
+        return model_of_state(kind, config, state)
+
+
+def model_of_state(kind: type[Model], config: Any, state: Mapping[str, Tensor]) -> Model:
+    """The model with this state, in float32 and evaluation mode; tensors that it lacks are initialised."""
+    disable_progress_bar()  # loading is quick
+    whole: Any = dict(state)
+    return kind.from_pretrained(None, config=config, state_dict=whole, dtype=torch.float32)
 
 
 def _our_name(name: str) -> str:
@@ -55,25 +63,3 @@ def _our_name(name: str) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
-
-
-def _compare(
-    expected: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    directory: ForeignDirectory,
-    may_lack: frozenset[str],
-) -> None:
-    missing = sorted(expected.keys() - found.keys() - may_lack)
-    if missing:
-        raise directory.refusal(f"its weights lack {len(missing)} keys: {', '.join(missing[:_MOST_NAMED])}, ...")
-    shared = sorted(expected.keys() & found.keys())
-    shapes = [
-        f"{name} is {list(found[name].shape)}, by {CONFIG_NAME} {list(expected[name].shape)}"
-        for name in shared
-        if found[name].shape != expected[name].shape
-    ]
-    if shapes:
-        raise directory.refusal(f"{len(shapes)} of its weights have another shape: {'; '.join(shapes[:_MOST_NAMED])}")
-    for name in shared:
-        if expected[name].is_floating_point() and not found[name].is_floating_point():
-            raise directory.refusal(f"{name} in its weights is of type {str(found[name].dtype).removeprefix('torch.')}")

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from open_musiclm.checkpoints.foreign import WEIGHTS_NAME
+from open_musiclm.checkpoints.state_comparison import load_state
 from open_musiclm.checkpoints.tensor_files import read_tensors
-from open_musiclm.errors import UserError
 from open_musiclm.training.optimizer import Optimizer
 from open_musiclm.training.trainer import Batch, Resumable, Trainer
 
@@ -53,7 +53,4 @@ class BackboneTrainer(Trainer[Batch]):
 def load_pretrained_weights(model: nn.Module, directory: Path, kind: str) -> None:
     """Takes the weights that transformers wrote into a directory. Raises UserError if they do not fit."""
     file = directory / WEIGHTS_NAME
-    try:
-        model.load_state_dict(read_tensors(file)[0])
-    except RuntimeError as error:
-        raise UserError(f"{file}: does not fit this {kind}: {' '.join(str(error).split())[:300]}") from error
+    load_state(model, read_tensors(file)[0], f"{file}: does not fit this {kind}")
