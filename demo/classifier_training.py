@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from demo.classifier import SAMPLE_HZ, PromptClassifier
-from demo.token_exchange import exchanged
+from demo.token_corruption import corrupted
 from open_musiclm.audio import fit_length, read_sound, resampled, samples_of
 from open_musiclm.config.json_files import read_json_lines
 from open_musiclm.data.caption_lines import CAPTIONS_NAME
@@ -19,7 +19,7 @@ from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 Wave = Float[Tensor, "samples"]
 Codes = Int[Tensor, "1 time quantizers"]
 
-_LARGEST_EXCHANGED_SHARE, _NEARBY_STEPS = 0.5, 8
+_LARGEST_CORRUPTED_SHARE, _NEARBY_STEPS = 0.5, 8
 _LABELS = ("file", "instrument_family", "tempo_class")
 _VERSIONS = 4  # of each clip
 
@@ -60,7 +60,7 @@ def fit_classifier(
     tokenizer: MusicTokenizer, coarse: int, clips: Sequence[LabelledClip], seconds: float
 ) -> PromptClassifier:
     """A classifier fitted to the first `seconds` of each clip: clean, through the codec, through its `coarse` first
-    codebooks, and through these with some of the tokens exchanged.
+    codebooks, and through these with some of the tokens corrupted.
 
     So it does not take the codec's noise, or missing codebooks, for an instrument.
     """
@@ -95,4 +95,4 @@ def _disturb(codes: Codes, rng: torch.Generator) -> Codes:
     """Exchanges up to half of the tokens for others nearby, or from anywhere in the clip."""
     share, nearby = torch.rand(2, generator=rng).tolist()
     reach = _NEARBY_STEPS if nearby < 0.5 else codes.shape[1]
-    return exchanged(codes[0].cpu(), _LARGEST_EXCHANGED_SHARE * share, reach, rng)[None].to(codes.device)
+    return corrupted(codes[0].cpu(), _LARGEST_CORRUPTED_SHARE * share, reach, rng)[None].to(codes.device)

@@ -26,17 +26,17 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """While entered, SIGTERM, SIGINT and SIGHUP set `asked`; a second SIGINT, later, raises KeyboardInterrupt.
+    """While entered, SIGTERM, SIGINT and SIGHUP set `requested`; a second SIGINT, later, raises KeyboardInterrupt.
 
     `number` is that of the first signal, 0 before. A SIGHUP that nohup has switched off stays so.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self._asked_at = 0.0
+        self._requested_at = 0.0
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal asked for an end."""
         return self.number > 0
 
@@ -57,10 +57,10 @@ class Interruption:
             signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT and time.monotonic() - self._asked_at > _SAME_PRESS_SECONDS:
+        if self.requested and number == signal.SIGINT and time.monotonic() - self._requested_at > _SAME_PRESS_SECONDS:
             raise KeyboardInterrupt
-        if not self.asked:
-            self.number, self._asked_at = number, time.monotonic()
+        if not self.requested:
+            self.number, self._requested_at = number, time.monotonic()
         if number == _HANGUP:
             self._leave_terminals()
 

@@ -62,7 +62,7 @@ def end_output() -> None:
         try:
             sys.stdout.flush()
         except (OSError, ValueError):
-            _to_nobody(sys.stdout)
+            _to_null_device(sys.stdout)
 
 
 def _write(stream: Any, line: str) -> None:
@@ -72,7 +72,7 @@ def _write(stream: Any, line: str) -> None:
     except UnicodeEncodeError as error:
         _write(stream, line.encode(error.encoding, "backslashreplace").decode(error.encoding))
     except (OSError, ValueError):  # ValueError: the stream is closed
-        _to_nobody(stream)
+        _to_null_device(stream)
 
 
 def _above_bars(stream: Any) -> AbstractContextManager[None]:
@@ -81,7 +81,7 @@ def _above_bars(stream: Any) -> AbstractContextManager[None]:
     return nullcontext() if tqdm is None or stream is None else tqdm.tqdm.external_write_mode(file=stream)
 
 
-def _to_nobody(stream: Any) -> None:
+def _to_null_device(stream: Any) -> None:
     """Points the stream's descriptor to the null device: what it holds can then be flushed."""
     with suppress(AttributeError, OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

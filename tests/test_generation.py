@@ -106,7 +106,7 @@ def test_generation_equals_full_forward_passes(name: str, options: dict) -> None
         known = random_ids(stage, len(stage.sequences) - 1, 3, known_frames)[:, :known_frames]
         for sampling in (Sampling(), Sampling(0.4, top_k=5), Sampling(1.3, top_p=0.7), Sampling(0.0)):
             streams = [[sample_rng(1, "a prompt", row, name) for row in range(3)] for _ in range(2)]
-            generated = stage_generator(stage).generate(conditioning, known, 7, sampling, streams[0], _nobody)
+            generated = stage_generator(stage).generate(conditioning, known, 7, sampling, streams[0], _ignore)
             expected = made_anew_for_every_token(stage, conditioning, known, 7, sampling, streams[1])
             assert torch.equal(generated, expected)
             assert int(generated.max()) < stage.predicted.codebook_size  # never an end id
@@ -119,7 +119,7 @@ def test_no_frames_are_generated_where_none_are_asked_for(name: str) -> None:
     known = random_ids(stage, len(stage.sequences) - 1, 2, 3)
     streams = [sample_rng(1, "a prompt", row, name) for row in range(2)]
     generator = stage_generator(stage)
-    found = generator.generate(conditioning_of(stage, batch=2), known, 0, Sampling(), streams, _nobody)
+    found = generator.generate(conditioning_of(stage, batch=2), known, 0, Sampling(), streams, _ignore)
     assert found.shape == (2, 0, stage.predicted.quantizers)
 
 
@@ -133,7 +133,7 @@ def test_a_sample_does_not_change_with_its_batch() -> None:
     def generate(rows: list[int]) -> torch.Tensor:
         streams = [sample_rng(7, "p", row, "coarse") for row in rows]
         return stage_generator(stage).generate(
-            [ids[rows] for ids in conditioning], known[rows], 6, Sampling(), streams, _nobody
+            [ids[rows] for ids in conditioning], known[rows], 6, Sampling(), streams, _ignore
         )
 
     together = generate([0, 1, 2, 3])
@@ -222,7 +222,7 @@ def test_sampling_follows_the_distribution() -> None:
     assert torch.allclose(chosen, expected, atol=0.015)
 
 
-def _nobody() -> None:
+def _ignore() -> None:
     """Progress that nobody watches."""
 
 
@@ -234,7 +234,7 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
     conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=3)
     streams = [sample_rng(0, "a", number, name) for number in range(2)]
     rough = stage_generator(stage, torch.bfloat16)
-    chosen = rough.generate(conditioning, known, 9, Sampling(temperature=0), streams, _nobody)
+    chosen = rough.generate(conditioning, known, 9, Sampling(temperature=0), streams, _ignore)
     logits, _ = stage.training_logits(
         [*conditioning, torch.cat((known, chosen), dim=1)], [False] * len(stage.sequences)
     )
@@ -262,7 +262,7 @@ def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
     conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=2)
     without = [torch.full_like(ids, PADDING) for ids in conditioning]
     sampling, streams = Sampling(0.8, cfg_scale=cfg_scale), [sample_rng(4, "p", row, "coarse") for row in range(2)]
-    generated = stage_generator(stage).generate(conditioning, known, 6, sampling, streams, _nobody).flatten(1)
+    generated = stage_generator(stage).generate(conditioning, known, 6, sampling, streams, _ignore).flatten(1)
     sequence = torch.cat((known.flatten(1), generated), dim=1).unflatten(1, (-1, stage.predicted.quantizers))
     passes = [stage.training_logits([*fixed, sequence], [False] * 3)[0][-1] for fixed in (conditioning, without)]
     assert passes[0] is not None
@@ -371,7 +371,7 @@ def generated_windows(generator: StageGenerator, device: torch.device) -> list[t
         known = torch.randint(generator.predicted.codebook_size, (batch, known_frames, generator.predicted.quantizers))
         streams = [sample_rng(1, "p", row, "any") for row in range(batch)]
         ids = generator.generate(
-            [ids.to(device) for ids in conditioning], known.to(device), frames, Sampling(0.9), streams, _nobody
+            [ids.to(device) for ids in conditioning], known.to(device), frames, Sampling(0.9), streams, _ignore
         )
         made.append(ids.cpu())
     return made

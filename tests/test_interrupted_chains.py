@@ -25,7 +25,7 @@ from open_musiclm.interruption import Interruption
 def main(arguments):
     with Interruption() as interruption:
         (arguments.results_folder / "checkpoints" / "step_00000005").mkdir(parents=True)
-        while not interruption.asked:
+        while not interruption.requested:
             time.sleep(0.01)
         cli.print_stdout("resume with: python")
         interruption.end()

@@ -30,7 +30,7 @@ from open_musiclm.evaluation.clips import find_clips
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure
 from open_musiclm.evaluation.evaluate import evaluate
-from open_musiclm.evaluation.figures import Figure, Kind
+from open_musiclm.evaluation.figures import Figure, Metric
 from open_musiclm.evaluation.measured_set import measure_set
 from open_musiclm.evaluation.memorization import MemorizationOptions, PromptLength
 from open_musiclm.evaluation.memorization_report import memorization_card, write_report
@@ -59,7 +59,7 @@ def test_json_has_null_in_place_of_what_is_no_number(tmp_path: Path) -> None:
 
 
 def test_a_figure_without_a_number_says_so() -> None:
-    kind = Kind("key", "title", "lower", "its convention")
+    kind = Metric("key", "title", "lower", "its convention")
     nothing = kind.figure(Estimate(math.nan, 0.0, 1.0), 4)
     assert (nothing.value, nothing.low, nothing.high) == (None, None, None)
     assert nothing.note == "none: the result is nan, which is no number"
@@ -92,7 +92,7 @@ def test_distances_of_sets_without_variance_are_numbers_or_say_why(left: str, ri
             distances.per_song_figure(songs, reference, resampling)[0],
             *distances.kernel_figures(evaluated, reference, resampling),
             *distances.density_figures(evaluated, reference, resampling)[0],
-            distances.divergence_figure(Kind("mad", "MAD", "lower", ""), evaluated, reference, resampling),
+            distances.divergence_figure(Metric("mad", "MAD", "lower", ""), evaluated, reference, resampling),
         ]
         for figure in figures:
             numbers = (figure.value, figure.low, figure.high)

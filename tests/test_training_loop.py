@@ -419,10 +419,10 @@ def test_worker_that_dies_ends_with_a_clear_line(tmp_path: Path) -> None:
 def test_signal_is_remembered_and_a_second_ctrl_c_stops() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:
-        assert not interruption.asked
+        assert not interruption.requested
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # the same press, passed on by a launcher
-        assert interruption.asked
+        assert interruption.requested
         time.sleep(1.1)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

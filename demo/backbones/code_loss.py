@@ -47,16 +47,18 @@ class CodeLoss:
             return 0 * sounds.sum()
         distances = torch.cdist(sounds[single], self.codes).square()
         likely = functional.log_softmax(-_SCALE * distances, dim=1)
-        family = self._meant([(clips[number].instrument_family,) for number in single])
-        both = self._meant([(clips[number].instrument_family, clips[number].tempo_class) for number in single])
-        return (_surprise(likely, family) + _TEMPO * _surprise(likely, both)).mean()
+        family = self._codes_of([(clips[number].instrument_family,) for number in single])
+        both = self._codes_of([(clips[number].instrument_family, clips[number].tempo_class) for number in single])
+        return (_negative_log_likelihood(likely, family) + _TEMPO * _negative_log_likelihood(likely, both)).mean()
 
-    def _meant(self, wanted: Sequence[tuple[str, ...]]) -> Bool[Tensor, "clips codes"]:
+    def _codes_of(self, wanted: Sequence[tuple[str, ...]]) -> Bool[Tensor, "clips codes"]:
         """Which codes begin with what is wanted: a family, or a family and a tempo."""
         return torch.tensor([[meaning[: len(own)] == own for meaning in self.meanings] for own in wanted])
 
 
-def _surprise(likely: Float[Tensor, "clips codes"], right: Bool[Tensor, "clips codes"]) -> Float[Tensor, "clips"]:
+def _negative_log_likelihood(
+    likely: Float[Tensor, "clips codes"], right: Bool[Tensor, "clips codes"]
+) -> Float[Tensor, "clips"]:
     """Minus the log of the probability of the right codes together; 0 where there is none."""
-    surprise = -likely.masked_fill(~right, -torch.inf).logsumexp(dim=1)
-    return torch.where(right.any(dim=1), surprise, torch.zeros_like(surprise))
+    loss = -likely.masked_fill(~right, -torch.inf).logsumexp(dim=1)
+    return torch.where(right.any(dim=1), loss, torch.zeros_like(loss))

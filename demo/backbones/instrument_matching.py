@@ -70,7 +70,7 @@ def train_instrument_matching(
         _freeze(clap.model.text_model, clap.model.text_projection)
     update = _optimizer_step(clap.model, options.steps, step)
     with Interruption() as interruption:
-        while step < options.steps and not interruption.asked:
+        while step < options.steps and not interruption.requested:
             spectrograms, clips = data.batch(options.batch_size, rng)
             sounds = clap.model.get_audio_features(spectrograms[:, None]).pooler_output
             losses = matching_losses(clap, sounds, clips, rng)
@@ -80,7 +80,7 @@ def train_instrument_matching(
             step += 1
             if step % REPORT_EVERY == 0:
                 report(f"step {step}: " + ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
-            if step % SAVE_EVERY == 0 or step == options.steps or interruption.asked:
+            if step % SAVE_EVERY == 0 or step == options.steps or interruption.requested:
                 newest = _save(clap, target, step)
     if step < options.steps:
         report(f"stopped after step {step}; the same command continues the training")

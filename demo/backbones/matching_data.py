@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from demo.corpus.corpus import Clip
-from demo.token_exchange import exchanged
+from demo.token_corruption import corrupted
 from open_musiclm.audio import Sound, fit_length, read_sound, repeat_to, resampled, samples_of
 from open_musiclm.progress_bar import with_progress
 from open_musiclm.tokenizers.codec import Codec
@@ -18,7 +18,7 @@ from open_musiclm.training.backbones.spectrograms import Spectrograms
 
 _CLEAN_SHARE = 25 / 64  # of the examples of a step; the others went through the codec
 _CODED_SECONDS = (2.0, 4.0, 6.0, 8.0, 10.0)  # repeated to the length of CLAP's window
-_LARGEST_EXCHANGED_SHARE = 0.3  # of the codec's tokens
+_LARGEST_CORRUPTED_SHARE = 0.3  # of the codec's tokens
 _GAIN_DB, _SHIFTED_BANDS, _HIDDEN_BANDS = 6.0, 2, 7  # the largest of each
 _EQUALIZED_SHARE = 0.75  # of the examples
 _EQUALIZER_DB, _EQUALIZER_POINTS = 4.0, 6  # standard deviation; points of the curve along the bands
@@ -55,7 +55,7 @@ def coded_spectrograms(
 ) -> list[Spectrogram]:
     """The spectrogram, in half precision, of a random part of each file through the codec.
 
-    Each is decoded from the first few codebooks, one of the numbers in `codebooks`, with some of the tokens exchanged
+    Each is decoded from the first few codebooks, one of the numbers in `codebooks`, with some of the tokens corrupted
     for others of the same part.
     """
     found, token_rng = [], torch.Generator().manual_seed(rng.randrange(2**31))
@@ -65,7 +65,7 @@ def coded_spectrograms(
         first = rng.randrange(max(len(wave) - length, 0) + 1)
         codes = codec.encode(fit_length(wave[first:], length)[None])[0]
         codes = codes[:, : rng.choice(codebooks)]
-        codes = exchanged(codes, rng.random() * _LARGEST_EXCHANGED_SHARE, len(codes), token_rng)
+        codes = corrupted(codes, rng.random() * _LARGEST_CORRUPTED_SHARE, len(codes), token_rng)
         part = resampled(Sound(codec.decode(codes[None])[0], codec.sample_hz), spectrograms.sample_hz)
         found.append(spectrograms.mel.whole(repeat_to(part, spectrograms.mel.samples)[None])[0].half())
     return found

@@ -36,7 +36,7 @@ def matching_losses(
     """
     captions = [reword(rng.choice(clip.captions), rng) for clip in clips]
     single = [number for number, clip in enumerate(clips) if clip.instrument_family in _FAMILIES]
-    others = [tempo_sentences(rng.choice(_players(family)), rng) for family in _FAMILIES]
+    others = [tempo_sentences(rng.choice(_instruments_of(family)), rng) for family in _FAMILIES]
     own = [tempo_sentences(_BY_NAME[clips[number].instruments[0]], rng) for number in single]
     texts = embed_sentences(clap, [*captions, *(sentence for sentences in others + own for sentence in sentences)])
     pairs = Pairs(sounds, texts[: len(clips)], caption_numbers(captions))
@@ -61,7 +61,7 @@ def matching_losses(
     }
 
 
-def _players(family: str) -> list[Instrument]:
+def _instruments_of(family: str) -> list[Instrument]:
     return [instrument for instrument in INSTRUMENTS if instrument.family == family]
 
 

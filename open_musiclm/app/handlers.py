@@ -9,7 +9,7 @@ from typing import Any
 import gradio
 
 from open_musiclm.app import markup
-from open_musiclm.app.asking import asked_prompt
+from open_musiclm.app.client_prompt import client_prompt
 from open_musiclm.app.files import address
 from open_musiclm.app.jobs import Cancelled, Job, JobRunner
 from open_musiclm.app.uploads import read_upload
@@ -105,7 +105,7 @@ class Handlers:
         most = (limits.upload_seconds, limits.upload_hz)
         try:
             sound = None if style is None else await asyncio.to_thread(read_upload, self.uploads, style, *most)
-            job = self.runner.start(asked_prompt(*asked, sound), changes)
+            job = self.runner.start(client_prompt(*asked, sound), changes)
             try:
                 while not job.finished():
                     yield job, False

@@ -71,6 +71,6 @@ def serve(
     with Interruption() as interruption:
         with served(model, paths, limits, host, port, results_folder) as address:
             print_stdout(f"open {address} in a browser; Ctrl-C ends it")
-            while not interruption.asked:
+            while not interruption.requested:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         interruption.end()

@@ -129,8 +129,8 @@ def print_each(
     SIGTERM and SIGHUP end the process with status 143 and 129, after cleaning up.
     """
     done = 0
-    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _exit_by_signal) for number in asked}  # nohup ignores SIGHUP
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _exit_by_signal) for number in numbers}  # nohup ignores SIGHUP
     try:
         for result in results:
             done += 1

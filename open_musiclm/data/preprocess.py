@@ -111,7 +111,7 @@ class Preprocessor:
                 if pending is not None:
                     self._keep(*pending, writer, report, bar)
                 pending = files, started
-                if interruption.asked:
+                if interruption.requested:
                     report.interrupted = interruption.number
                     break
             if pending is not None:

@@ -30,7 +30,7 @@ class ClipPrompts:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _TimedPrompt:
     """A prompt, its name, and for a story its seconds."""
 
     name: str
@@ -38,21 +38,21 @@ class _Asked:
     seconds: float
 
     @classmethod
-    def of(cls, clip: EvaluationClip, seconds: float) -> "_Asked":
+    def of(cls, clip: EvaluationClip, seconds: float) -> "_TimedPrompt":
         assert clip.prompt is not None
-        asked = clip.prompt if clip.asked is None else clip.asked
-        return cls(clip.prompt, asked, seconds if isinstance(asked, Story) else 0.0)
+        prompt = clip.prompt if clip.described is None else clip.described
+        return cls(clip.prompt, prompt, seconds if isinstance(prompt, Story) else 0.0)
 
 
 def embed_clip_prompts(clips: Sequence[EvaluationClip], seconds: Sequence[float], clap: ClapMeasure) -> ClipPrompts:
     """The embeddings of the prompts of clips of so many `seconds`: of texts, and of mixtures as for the model. Style
     sounds are read again; clips whose style sound is missing or changed are skipped.
     """
-    asked: dict[tuple[str, float], _Asked] = {}
+    asked: dict[tuple[str, float], _TimedPrompt] = {}
     keys: dict[int, tuple[str, float]] = {}
     for place, clip in enumerate(clips):
         if clip.prompt is not None:
-            one = _Asked.of(clip, seconds[place])
+            one = _TimedPrompt.of(clip, seconds[place])
             keys[place] = (one.name, one.seconds)
             asked.setdefault(keys[place], one)
     vectors: dict[tuple[str, float], Tensor] = {}
@@ -71,7 +71,7 @@ def embed_clip_prompts(clips: Sequence[EvaluationClip], seconds: Sequence[float]
     return ClipPrompts(places, stacked, [numbers[keys[place]] for place in places], note)
 
 
-def _steady(asked: _Asked) -> SteadyPrompt | None:
+def _steady(asked: _TimedPrompt) -> SteadyPrompt | None:
     """The prompt with its sounds; None if they have changed."""
     if isinstance(asked.prompt, str):
         return asked.prompt

@@ -24,18 +24,18 @@ _LARGEST_DESCRIPTION = 1 << 20
 class EvaluationClip:
     """A sound file; the name of its prompt, and its beats per minute, where these are known.
 
-    `asked` is what a prompt that is no plain text stands for: a mixture, a style sound or a story, sounds as paths.
+    `described` is what a prompt that is no plain text stands for: a mixture, a style sound or a story, sounds as paths.
     """
 
     path: Path
     prompt: str | None
     bpm: float | None = None
-    asked: AnyPrompt | None = None
+    described: AnyPrompt | None = None
 
     @property
     def text(self) -> str | None:
         """The prompt, where it is a plain text."""
-        return self.prompt if self.asked is None else None
+        return self.prompt if self.described is None else None
 
 
 def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[EvaluationClip]:
@@ -91,10 +91,10 @@ def _clip(path: Path, folder: Path, captions: Mapping[str, CaptionLine]) -> Eval
     if not description.is_file():
         return EvaluationClip(path, None)
     content = read_json(description, _LARGEST_DESCRIPTION)
-    asked = described_prompt(content, str(description)) if isinstance(content, dict) else None
-    if asked is None or isinstance(asked, str):
-        return EvaluationClip(path, asked)
-    return EvaluationClip(path, content["prompt"], None, asked)
+    described = described_prompt(content, str(description)) if isinstance(content, dict) else None
+    if described is None or isinstance(described, str):
+        return EvaluationClip(path, described)
+    return EvaluationClip(path, content["prompt"], None, described)
 
 
 def _bpm(line: CaptionLine) -> float | None:

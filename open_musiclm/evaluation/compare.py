@@ -10,7 +10,7 @@ from open_musiclm.evaluation import distances
 from open_musiclm.evaluation.clip_prompts import embed_clip_prompts
 from open_musiclm.evaluation.distances import Resampling
 from open_musiclm.evaluation.embeddings import ClapMeasure, MertMeasure
-from open_musiclm.evaluation.figures import Figure, Kind, PerClip
+from open_musiclm.evaluation.figures import Figure, Metric, PerClip
 from open_musiclm.evaluation.measure import Measure
 from open_musiclm.evaluation.measured_set import MeasuredSet
 from open_musiclm.evaluation.options import MetricName
@@ -56,13 +56,13 @@ def describe(
         assert whole is not None
         assert isinstance(clap, ClapMeasure)
         seconds = _seconds(measured).tolist()
-        asked = embed_clip_prompts(measured.clips, seconds, clap)
-        _add(result, adherence_figures(asked, whole, resampling))
+        clip_prompts = embed_clip_prompts(measured.clips, seconds, clap)
+        _add(result, adherence_figures(clip_prompts, whole, resampling))
         own_clap = measures.get("own_clap")
         if isinstance(own_clap, ClapMeasure):
             if own is not None:  # another CLAP than the one that embeds
-                asked, whole = embed_clip_prompts(measured.clips, seconds, own_clap), own
-            result.figures.append(cycle_figure(asked, whole, resampling))
+                clip_prompts, whole = embed_clip_prompts(measured.clips, seconds, own_clap), own
+            result.figures.append(cycle_figure(clip_prompts, whole, resampling))
         else:
             reason = "none: the model's own CLAP was not named; give --checkpoint_dir or --model_config"
             result.figures.append(CYCLE.absent(reason, 0))
@@ -136,9 +136,9 @@ def _mert_figures(
     assert maximum is not None
     assert other_maximum is not None
     note = f"{mert.name}; means over each second, all of a set pooled"
-    frechet = Kind("mert_frechet", "Fréchet distance, MERT", "lower", note)
+    frechet = Metric("mert_frechet", "Fréchet distance, MERT", "lower", note)
     title = "MAD" if mert.is_mad else "MAUVE divergence, MERT"
-    mad = Kind("mad" if mert.is_mad else "mert_mauve", title, "lower", f"{mert.name}; maximum over time, one a clip")
+    mad = Metric("mad" if mert.is_mad else "mert_mauve", title, "lower", f"{mert.name}; maximum over time, one a clip")
     return [
         distances.frechet_figure(frechet, seconds, others, resampling),
         distances.divergence_figure(mad, maximum, other_maximum, resampling),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
+from open_musiclm.evaluation.figures import Figure, Metric, PerClip, median
 from open_musiclm.evaluation.vectors import ClipVectors, sample_note, some_vectors
 from open_musiclm.metrics import frechet, kernel_distance
 from open_musiclm.metrics.density import NEAREST, covered, density_of_each
@@ -24,15 +24,15 @@ MOST_VECTORS = 20_000  # of a set, if the work grows with its square
 MOST_CLUSTERED = 5000  # of a set: the paper on MAUVE takes so many; the work grows with the square, times a hundred
 FEW_VECTORS, FEW_CLIPS, FEW_FOR_MEANS = 1000, 100, 30
 
-FAD = Kind("fad", "FAD", "lower", "CLAP windows of 10 s every second, all of a set pooled (fadtk)")
-FAD_INF = Kind("fad_inf", "FAD-inf", "lower", "limit over 1 / size of 25 sizes; interval of the regression alone")
-PER_SONG = Kind("fad_per_song", "FAD of one song, median", "lower", "each clip's own windows against the reference")
-KAD = Kind("kad", "KAD, bandwidth of the reference", "lower", "CLAP windows; bandwidth as in the paper")
-KADTK = Kind("kad_kadtk", "KAD, bandwidth of the set", "lower", "CLAP windows; bandwidth as in the package kadtk")
-DENSITY = Kind(
+FAD = Metric("fad", "FAD", "lower", "CLAP windows of 10 s every second, all of a set pooled (fadtk)")
+FAD_INF = Metric("fad_inf", "FAD-inf", "lower", "limit over 1 / size of 25 sizes; interval of the regression alone")
+PER_SONG = Metric("fad_per_song", "FAD of one song, median", "lower", "each clip's own windows against the reference")
+KAD = Metric("kad", "KAD, bandwidth of the reference", "lower", "CLAP windows; bandwidth as in the paper")
+KADTK = Metric("kad_kadtk", "KAD, bandwidth of the set", "lower", "CLAP windows; bandwidth as in the package kadtk")
+DENSITY = Metric(
     "density", "density", "higher", f"one CLAP embedding a clip, k = {NEAREST}; about 1 where sets are alike"
 )
-COVERAGE = Kind("coverage", "coverage", "higher", f"one CLAP embedding a clip, k = {NEAREST}; 1 at most")
+COVERAGE = Metric("coverage", "coverage", "higher", f"one CLAP embedding a clip, k = {NEAREST}; 1 at most")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Resampling:
         return np.random.default_rng(self.seed)
 
 
-def frechet_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors, resampling: Resampling) -> Figure:
+def frechet_figure(metric: Metric, evaluated: ClipVectors, reference: ClipVectors, resampling: Resampling) -> Figure:
     """The Fréchet distance, clips of both sets resampled for its interval."""
     rng = resampling.rng()
     sizes, warning = _clip_counts(evaluated, reference), few_vectors(evaluated, reference)
@@ -62,7 +62,7 @@ def frechet_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors, r
             replicates.append(frechet.frechet_between(*drawn))
         return normal_interval(value, replicates, least=0.0)
 
-    return kind.try_to(estimate, *sizes, warning)
+    return metric.try_figure(estimate, *sizes, warning)
 
 
 def extrapolated_figure(
@@ -117,8 +117,8 @@ def kernel_figures(evaluated: ClipVectors, reference: ClipVectors, resampling: R
         return normal_interval(sums.distance(), replicates)
 
     return [
-        KAD.noted(note).try_to(lambda: estimate(1), *sizes, warning),
-        KADTK.noted(note).try_to(lambda: estimate(0), *sizes, warning),
+        KAD.with_note(note).try_figure(lambda: estimate(1), *sizes, warning),
+        KADTK.with_note(note).try_figure(lambda: estimate(0), *sizes, warning),
     ]
 
 
@@ -134,16 +134,16 @@ def density_figures(
     try:
         densities, is_covered = density_of_each(left, right), covered(left, right).double()
     except ValueError as error:
-        return [kind.absent(f"none: {error}", *sizes) for kind in (DENSITY, COVERAGE)], {}
+        return [metric.absent(f"none: {error}", *sizes) for metric in (DENSITY, COVERAGE)], {}
     note = _sampled("clips", MOST_VECTORS, evaluated, reference)
     figures = [
-        kind.noted(note).figure(percentile_interval(values, torch.mean, rng), *sizes, warning)
-        for kind, values in ((DENSITY, densities), (COVERAGE, is_covered))
+        metric.with_note(note).figure(percentile_interval(values, torch.mean, rng), *sizes, warning)
+        for metric, values in ((DENSITY, densities), (COVERAGE, is_covered))
     ]
     return figures, {DENSITY.key: densities} if len(left) == len(evaluated.vectors) else {}
 
 
-def divergence_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors, resampling: Resampling) -> Figure:
+def divergence_figure(metric: Metric, evaluated: ClipVectors, reference: ClipVectors, resampling: Resampling) -> Figure:
     """-ln MAUVE, clips resampled within the clusters for its interval."""
     sizes, rng = _clip_counts(evaluated, reference), resampling.rng()
     warning = f"{max(2, round(min(sizes) / 10))} clusters only" if min(sizes) < FEW_CLIPS else None
@@ -158,7 +158,7 @@ def divergence_figure(kind: Kind, evaluated: ClipVectors, reference: ClipVectors
         return normal_interval(mauve_divergence(buckets), replicates, least=0.0)
 
     note = _sampled("clips", MOST_CLUSTERED, evaluated, reference)
-    return kind.noted(note).try_to(estimate, *sizes, warning)
+    return metric.with_note(note).try_figure(estimate, *sizes, warning)
 
 
 def few_vectors(evaluated: ClipVectors, reference: ClipVectors) -> str | None:

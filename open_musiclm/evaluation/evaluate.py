@@ -50,8 +50,8 @@ def evaluate(measures: Mapping[str, Measure], options: EvaluationOptions) -> Eva
         for folder in dict.fromkeys((options.reference, *names.values()))
     }
     # the model's own CLAP embeds only once, if it is also the embedding model
-    asked = {name: own for name, own in measures.items() if name != "own_clap" or own is not measures.get("clap")}
-    measured = {folder: measure_set(folder, own, asked, cache, options.seconds) for folder, own in clips.items()}
+    needed = {name: own for name, own in measures.items() if name != "own_clap" or own is not measures.get("clap")}
+    measured = {folder: measure_set(folder, own, needed, cache, options.seconds) for folder, own in clips.items()}
     reference = describe(measured[options.reference], measures, options.metrics, options.resampling)
     sets = {
         name: compare(measured[folder], measured[options.reference], measures, options.metrics, options.resampling)

@@ -39,7 +39,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Metric:
     """What a figure is, whatever its value."""
 
     key: str
@@ -47,14 +47,14 @@ class Kind:
     better: Better
     note: str
 
-    def noted(self, more: str) -> "Kind":
+    def with_note(self, more: str) -> "Metric":
         """The same with more in its note."""
         return replace(self, note=self.note + more)
 
     def figure(
         self, estimate: Estimate, clips: int, reference_clips: int | None = None, warning: str | None = None
     ) -> Figure:
-        """The figure of this kind with a value; absent if it is NaN or infinite. An interval needs two finite ends."""
+        """The figure with a value; absent if that is NaN or infinite. An interval needs two finite ends."""
         if not math.isfinite(estimate.value):
             return self.absent(f"none: the result is {estimate.value}, which is no number", clips, reference_clips)
         known = all(end is not None and math.isfinite(end) for end in (estimate.low, estimate.high))
@@ -62,10 +62,10 @@ class Kind:
         return Figure(self.key, self.title, *ends, self.better, clips, reference_clips, self.note, warning)
 
     def absent(self, reason: str, clips: int, reference_clips: int | None = None) -> Figure:
-        """The figure of this kind without a value, and why."""
+        """The figure of this metric without a value, and why."""
         return Figure(self.key, self.title, None, None, None, self.better, clips, reference_clips, reason)
 
-    def try_to(
+    def try_figure(
         self, make: Callable[[], Estimate], clips: int, reference_clips: int | None = None, warning: str | None = None
     ) -> Figure:
         """The figure of what `make` gives; absent where it raises ValueError: the sets are too small."""

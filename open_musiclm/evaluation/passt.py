@@ -13,7 +13,7 @@ from open_musiclm.audio import Sound, repeat_to, resampled, windows_of
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.distances import Resampling, few_for_means
-from open_musiclm.evaluation.figures import Figure, Kind
+from open_musiclm.evaluation.figures import Figure, Metric
 from open_musiclm.evaluation.measure import Measured, identity_of
 from open_musiclm.evaluation.measured_set import MeasuredSet
 from open_musiclm.metrics.intervals import percentile_interval
@@ -21,8 +21,8 @@ from open_musiclm.metrics.kl_divergence import kl_divergence
 
 _HZ, _WINDOW_SECONDS = 32000, 10
 _NOTE = "PaSST's classes, mean over pairs of clips of the same name, in nats"
-KL_TO = Kind("kl_reference_generated", "KL(reference || clip)", "lower", _NOTE)
-KL_FROM = Kind("kl_generated_reference", "KL(clip || reference)", "lower", _NOTE)
+KL_TO = Metric("kl_reference_generated", "KL(reference || clip)", "lower", _NOTE)
+KL_FROM = Metric("kl_generated_reference", "KL(clip || reference)", "lower", _NOTE)
 
 
 class PasstMeasure:
@@ -76,16 +76,16 @@ def divergence_figures(evaluated: MeasuredSet, reference: MeasuredSet, resamplin
     pairs = [(place, places[name]) for name, place in own_places.items() if name in places]
     if not pairs:
         reason = "none: no clip has the name of a reference clip, which it would be compared with"
-        return [kind.absent(reason, 0, 0) for kind in (KL_TO, KL_FROM)]
+        return [metric.absent(reason, 0, 0) for metric in (KL_TO, KL_FROM)]
     own, other = (set_.vectors[list(rows)] for set_, rows in zip((left, right), zip(*pairs, strict=True), strict=True))
     return [
-        kind.figure(
+        metric.figure(
             percentile_interval(values, torch.mean, resampling.rng()),
             len(pairs),
             len(pairs),
             few_for_means(len(pairs)),
         )
-        for kind, values in ((KL_TO, kl_divergence(other, own)), (KL_FROM, kl_divergence(own, other)))
+        for metric, values in ((KL_TO, kl_divergence(other, own)), (KL_FROM, kl_divergence(own, other)))
     ]
 
 

@@ -8,20 +8,24 @@ from torch import Tensor
 
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.distances import Resampling, few_for_means
-from open_musiclm.evaluation.figures import Figure, Kind, PerClip, median
+from open_musiclm.evaluation.figures import Figure, Metric, PerClip, median
 from open_musiclm.evaluation.sound_measures import LevelMeasure
 from open_musiclm.evaluation.vectors import ClipVectors
 from open_musiclm.metrics import tempo
 from open_musiclm.metrics.intervals import percentile_interval
 
 _BPM = "clips whose text or caption names beats per minute"
-TEMPO_1 = Kind("tempo_accuracy_1", "tempo right (within 4 %)", "higher", _BPM)
-TEMPO_2 = Kind("tempo_accuracy_2", "tempo right, or an octave off", "higher", f"{_BPM}; factors 2, 3, 1/2, 1/3")
-TEMPO_WORD = Kind("tempo_word", "tempo as its word says", "higher", "slow below 80, fast from 120 beats per minute")
-CLIPPED = Kind("clipped_clips", "clips with clipping", "lower", "three samples in a row at full scale, in any channel")
-SILENT = Kind("silent_share", "silence, mean share", "lower", "tenths of a second below -60 dB, channels averaged")
-LOUDNESS = Kind("loudness", "loudness, median, LUFS", "neither", "ITU-R BS.1770-4, all channels; silent clips left out")
-SECONDS = Kind("seconds", "length, median, s", "neither", "of what was evaluated of each clip")
+TEMPO_1 = Metric("tempo_accuracy_1", "tempo right (within 4 %)", "higher", _BPM)
+TEMPO_2 = Metric("tempo_accuracy_2", "tempo right, or an octave off", "higher", f"{_BPM}; factors 2, 3, 1/2, 1/3")
+TEMPO_WORD = Metric("tempo_word", "tempo as its word says", "higher", "slow below 80, fast from 120 beats per minute")
+CLIPPED = Metric(
+    "clipped_clips", "clips with clipping", "lower", "three samples in a row at full scale, in any channel"
+)
+SILENT = Metric("silent_share", "silence, mean share", "lower", "tenths of a second below -60 dB, channels averaged")
+LOUDNESS = Metric(
+    "loudness", "loudness, median, LUFS", "neither", "ITU-R BS.1770-4, all channels; silent clips left out"
+)
+SECONDS = Metric("seconds", "length, median, s", "neither", "of what was evaluated of each clip")
 
 
 def tempo_figures(
@@ -31,39 +35,39 @@ def tempo_figures(
     bpm = estimates.vectors[:, 0].double()
     numbers = [clip.bpm if clip.bpm is not None else tempo.named_bpm(clip.text or "") for clip in clips]
     words = [tempo.named_class(clip.text or "") for clip in clips]
-    found: list[tuple[Kind, Sequence, Callable[..., bool]]] = [
+    found: list[tuple[Metric, Sequence, Callable[..., bool]]] = [
         (TEMPO_1, numbers, tempo.same_tempo),
         (TEMPO_2, numbers, tempo.same_tempo_but_for_octave),
         (TEMPO_WORD, words, tempo.fits),
     ]
-    return [_share(kind, bpm, named, agree, resampling) for kind, named, agree in found], {"bpm": bpm}
+    return [_share(metric, bpm, named, agree, resampling) for metric, named, agree in found], {"bpm": bpm}
 
 
 def _share(
-    kind: Kind, bpm: Float[Tensor, "clips"], named: Sequence, agree: Callable[..., bool], resampling: Resampling
+    metric: Metric, bpm: Float[Tensor, "clips"], named: Sequence, agree: Callable[..., bool], resampling: Resampling
 ) -> Figure:
     right = [agree(float(bpm[place]), name) for place, name in enumerate(named) if name is not None]
     if not right:
-        return kind.absent("none: no prompt or caption names one", 0)
+        return metric.absent("none: no prompt or caption names one", 0)
     estimate = percentile_interval(torch.tensor(right).double(), torch.mean, resampling.rng())
-    return kind.figure(estimate, len(right), None, few_for_means(len(right)))
+    return metric.figure(estimate, len(right), None, few_for_means(len(right)))
 
 
 def level_figures(levels: ClipVectors, resampling: Resampling) -> tuple[list[Figure], PerClip]:
     """Clipping, silence, loudness and length."""
     columns = levels.vectors.double().T
     loudness = columns[LevelMeasure.LOUDNESS]
-    wanted: list[tuple[Kind, Tensor, Callable[[Tensor], Tensor]]] = [
+    wanted: list[tuple[Metric, Tensor, Callable[[Tensor], Tensor]]] = [
         (CLIPPED, (columns[LevelMeasure.CLIPPED] > 0).double(), torch.mean),
         (SILENT, columns[LevelMeasure.SILENT], torch.mean),
         (LOUDNESS, loudness[loudness.isfinite()], median),
         (SECONDS, columns[LevelMeasure.SECONDS], median),
     ]
     figures = [
-        kind.figure(percentile_interval(values, statistic, resampling.rng()), len(values))
+        metric.figure(percentile_interval(values, statistic, resampling.rng()), len(values))
         if len(values)
-        else kind.absent("none: all clips are silent", 0)
-        for kind, values, statistic in wanted
+        else metric.absent("none: all clips are silent", 0)
+        for metric, values, statistic in wanted
     ]
     per_clip = {
         "loudness": loudness,

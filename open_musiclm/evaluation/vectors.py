@@ -29,7 +29,7 @@ class VectorFile:
     """Vectors of clips, one after the other, in a file that goes when nobody uses it any more."""
 
     def __init__(self) -> None:
-        with _told():
+        with _user_errors():
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed when it is mapped)
         self._dim = 0
         self._counts: list[int] = []
@@ -39,13 +39,13 @@ class VectorFile:
         if vectors.shape[1] != self._dim and self._counts:
             raise ValueError(f"vectors of {vectors.shape[1]} numbers after those of {self._dim}")
         self._dim = vectors.shape[1]
-        with _told():
+        with _user_errors():
             self._file.write(vectors.float().contiguous().numpy().tobytes())
         self._counts.append(len(vectors))
 
     def read(self) -> ClipVectors:
         """All of them, once; the tensor is the mapped file. Raises UserError if writing fails."""
-        with _told(), self._file:
+        with _user_errors(), self._file:
             self._file.flush()
             mapped = np.memmap(self._file, np.float32, "r+", shape=(sum(self._counts), self._dim))
         clips = torch.repeat_interleave(torch.arange(len(self._counts)), torch.tensor(self._counts))
@@ -53,7 +53,7 @@ class VectorFile:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _user_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -83,8 +83,8 @@ def write_candidates(
     config = model.generation_config
     written = []
     for rank, candidate in enumerate(candidates[: config.num_top_matches], start=1):
-        scores, told = {candidate.score_name: candidate.score}, _continuation(given)
-        provenance = Provenance(candidate.prompt, candidate.number, scores, config, paths, told)
+        scores, facts = {candidate.score_name: candidate.score}, _continuation(given)
+        provenance = Provenance(candidate.prompt, candidate.number, scores, config, paths, facts)
         name = _name(candidate.prompt, config, rank, given)
         path = write_generated(folder, name, candidate.wave, model.sample_hz, provenance)
         written.append(Written(candidate, path))
@@ -145,8 +145,8 @@ def _stream_files(
                     spool.append(wave)
             for request, name, spool in zip(session.requests, names, spools, strict=True):
                 similarity = _similarity(model, request.prompt, spool, config)
-                scores, told = {ClapScorer.name: similarity}, _continuation(given)
-                provenance = Provenance(request.prompt, 0, scores, config, paths, told)
+                scores, facts = {ClapScorer.name: similarity}, _continuation(given)
+                provenance = Provenance(request.prompt, 0, scores, config, paths, facts)
                 path = write_generated(folder, name, spool, model.sample_hz, provenance)
                 yield Written(Candidate(request.prompt, 0, torch.zeros(0), similarity), path)
 

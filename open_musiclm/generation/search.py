@@ -48,8 +48,8 @@ def best_of_each(
     waiting: list[Candidate] = []
     for session in model.sessions(requests, config, audio_prompt, progress):
         waves = session.waves(audio_prompt)  # of which a candidate gets a copy, or it would keep all
-        asked = [during(request.prompt, 0, config.duration) for request in session.requests]
-        scores = scorer.score(asked, waves[:, -new:]).tolist()
+        steady = [during(request.prompt, 0, config.duration) for request in session.requests]
+        scores = scorer.score(steady, waves[:, -new:]).tolist()
         waiting += [
             Candidate(
                 request.prompt, request.number, wave.clone(), score, score_name=scorer.name

@@ -37,20 +37,20 @@ def sound_ranks(
     sounds: Float[Tensor, "clips dim"],
     prompts: Float[Tensor, "prompts dim"],
     own: Sequence[int],
-    asked: Int[Tensor, "asked"] | None = None,
-) -> Int[Tensor, "asked"]:
-    """The rank of the best of a prompt's own sounds among all sounds by cosine, of all prompts or of those `asked`
+    chosen: Int[Tensor, "chosen"] | None = None,
+) -> Int[Tensor, "chosen"]:
+    """The rank of the best of a prompt's own sounds among all sounds by cosine, of all prompts or of those `chosen`
     for; 1 is the best.
 
     Foreign sounds that are as close count as closer. Every prompt has a sound.
     """
     owners = torch.tensor(own).long()
-    asked = torch.arange(len(prompts)) if asked is None else asked
+    chosen = torch.arange(len(prompts)) if chosen is None else chosen
     scores = cosines(sounds, prompts[owners])
     best = torch.full((len(prompts),), -torch.inf).double()
     np.maximum.at(best.numpy(), owners.numpy(), scores.numpy())
     as_good = torch.bincount(owners[scores >= best[owners] - _RESOLUTION], minlength=len(prompts))
-    return 1 + _count_as_close(prompts[asked], sounds, best[asked]) - as_good[asked]
+    return 1 + _count_as_close(prompts[chosen], sounds, best[chosen]) - as_good[chosen]
 
 
 def chance_recall(items: int, relevant: Int[np.ndarray, "queries"], depth: int) -> Float[np.ndarray, "queries"]:

@@ -165,7 +165,7 @@ class Loop:
         if self._max_over_processes(self._validation_failed):
             self.validation = None
             return
-        if self._max_over_processes(self.interruption.asked):
+        if self._max_over_processes(self.interruption.requested):
             return
         self._validated = (self.state.step, values)
         self.log.validated(self.state.step, values)
@@ -179,7 +179,7 @@ class Loop:
         try:
             for batch in validation:
                 yield batch
-                if self.interruption.asked:
+                if self.interruption.requested:
                     return
         except UserError as error:
             self._fail_validation(error)

@@ -134,17 +134,21 @@ def command_line() -> list[str]:
     return [*_launcher(os.environ), *sys.argv]
 
 
-def _launcher(told: Mapping[str, str]) -> list[str]:
-    processes, machines = told.get("WORLD_SIZE", "1"), told.get("GROUP_WORLD_SIZE", "1")
+def _launcher(environment: Mapping[str, str]) -> list[str]:
+    processes, machines = environment.get("WORLD_SIZE", "1"), environment.get("GROUP_WORLD_SIZE", "1")
     if processes == "1":
         return ["python"]
-    sharded = ["--use_fsdp", "--fsdp_version", told.get("FSDP_VERSION", "2")]
-    words = ["accelerate", "launch", *(sharded if told.get("ACCELERATE_USE_FSDP") == "true" else ["--multi_gpu"])]
+    words = ["accelerate", "launch"]
+    if environment.get("ACCELERATE_USE_FSDP") == "true":
+        words += ["--use_fsdp", "--fsdp_version", environment.get("FSDP_VERSION", "2")]
+    else:
+        words += ["--multi_gpu"]
     words += ["--num_processes", processes]
     if machines == "1":
         return words
-    address = ["--main_process_ip", told.get("MASTER_ADDR", ""), "--main_process_port", told.get("MASTER_PORT", "")]
-    return [*words, "--num_machines", machines, "--machine_rank", told.get("GROUP_RANK", "0"), *address]
+    address = ["--main_process_ip", environment.get("MASTER_ADDR", "")]
+    address += ["--main_process_port", environment.get("MASTER_PORT", "")]
+    return [*words, "--num_machines", machines, "--machine_rank", environment.get("GROUP_RANK", "0"), *address]
 
 
 def _with_full_paths(config: Section) -> dict[str, Any]:

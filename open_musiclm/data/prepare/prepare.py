@@ -163,7 +163,7 @@ def _examined(
     """The sources in the order of names, examined some files ahead, up to a signal."""
     ahead: deque[tuple[str, Future[Source]]] = deque()
     left = deque(names)
-    while (left or ahead) and not interruption.asked:
+    while (left or ahead) and not interruption.requested:
         while left and len(ahead) < _AHEAD * options.workers:
             name = left.popleft()
             ahead.append((name, pool.submit(examine, paths[name], options.clips)))

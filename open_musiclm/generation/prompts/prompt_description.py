@@ -26,8 +26,8 @@ def described_prompt(content: Mapping[str, Any], source: str) -> AnyPrompt | Non
     name = content.get("prompt")
     if not isinstance(name, str) or not name.strip() or not content.keys().isdisjoint(GIVEN_SOUNDS):
         return None
-    told = {key: content[key] for key in _Description.model_fields if key in content}
-    found = section_from_content(told, source, _Description)
+    described = {key: content[key] for key in _Description.model_fields if key in content}
+    found = section_from_content(described, source, _Description)
     if found.story:
         return Story([(part.seconds, _mixture(part.parts)) for part in found.story], found.crossfade)
     return _mixture(found.parts) if found.parts else name

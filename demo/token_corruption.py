@@ -5,7 +5,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 
-def exchanged(
+def corrupted(
     codes: Int[Tensor, "time quantizers"], share: float, reach: int, rng: torch.Generator
 ) -> Int[Tensor, "time quantizers"]:
     """The codes with a random `share` of them replaced by one of the same codebook up to `reach` time steps away.

@@ -10,7 +10,7 @@ from open_musiclm.generation.prompts.prompting import Prompt
 from open_musiclm.generation.prompts.story import Story
 
 
-def asked_prompt(prompt: Any, story: Any, crossfade: Any, style: Sound | None) -> Any:
+def client_prompt(prompt: Any, story: Any, crossfade: Any, style: Sound | None) -> Any:
     """The prompt or the story that a client sent, None for what it left out; `check_prompts` checks what is in it.
 
     A story is a text as that of `--story`, and has the style sound in each of its prompts. Raises UserError.
