@@ -1,6 +1,7 @@
-"""Checks the tensor shapes in the package's signatures while the tests run; one small model for all tests."""
+"""Checks the tensor shapes in the package's signatures while the tests run; a small model and a run for all tests."""
 
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -82,3 +83,19 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
             coarse, fine = (draw(acoustic.codebook_size, 3 * acoustic.output_hz, count) for count in (3, 5))
             writer.add([StoredTokens(f"{number}.wav", 0.0, 3.0, clap, semantic, coarse, fine)])
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a run of six steps."""
+    from helpers.run_folders import train  # which imports much
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(folder)
+    return folder
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(finished_run, tmp_path / "run", symlinks=True)

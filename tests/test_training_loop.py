@@ -1,34 +1,23 @@
-"""The loop, in one process: what it writes, keeps, refuses and skips; schedule and weight decay; data streams."""
+"""The loop, in one process: what it writes, keeps, refuses and skips, and how a signal ends it."""
 
 import json
-import math
-import multiprocessing
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from helpers.small_training import MadeUpTokens, collate, model_config, trainer_config, training_data
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers.small_training import MadeUpTokens, model_config, trainer_config, training_data
 from safetensors.torch import load_file
-from torch import nn
-from torch.utils.data import DataLoader
 
 from open_musiclm.checkpoints import load_weights, saved_steps
 from open_musiclm.config import StageTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.interruption import Interrupted, Interruption
 from open_musiclm.models.stages import build_stage, load_stage
-from open_musiclm.training.data_stream import TrainingStream, ValidationSet, validation_positions
-from open_musiclm.training.failure_list import FailureList
 from open_musiclm.training.loop import MAX_SKIPPED_IN_A_ROW, Loop
-from open_musiclm.training.optimizer import Optimizer, Schedule, parameter_groups
 from open_musiclm.training.options import RunOptions
 from open_musiclm.training.random_states import random_states, restore_random_states
 from open_musiclm.training.run import Run
@@ -195,36 +184,6 @@ def test_disk_that_refuses_leaves_the_last_checkpoint_whole(tmp_path: Path, monk
     assert [entry.name for entry in (folder / "checkpoints").glob("*step*")] == ["step_00000005"]
 
 
-@given(st.integers(1, 10_000), st.integers(0, 10_000))
-def test_the_rate_rises_in_a_line_and_stays(warm_up: int, step: int) -> None:
-    assert Schedule(2.0, warm_up, 1.0, 10_000).at(step) == pytest.approx(2 * min((step + 1) / warm_up, 1))
-    assert Schedule(2.0, 0, 1.0, 10_000).at(step) == 2
-
-
-@given(st.floats(0, 0.99), st.integers(2, 10_000))
-def test_the_rate_stays_for_its_share_and_falls_to_nothing(share: float, steps: int) -> None:
-    schedule = Schedule(2.0, 0, share, steps)
-    rates = [schedule.at(step) for step in range(0, steps + 1, max(steps // 50, 1))]
-    assert schedule.at(int(share * steps)) == pytest.approx(2)
-    assert rates == sorted(rates, reverse=True)
-    assert schedule.at(steps) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize(("loss_factor", "input_value"), [(float("nan"), 1.0), (1.0, float("inf")), (1.0, 1.0)])
-def test_an_update_of_a_loss_or_gradient_that_is_not_finite_is_skipped(loss_factor: float, input_value: float) -> None:
-    module = nn.Linear(2, 1)
-    optimizer = Optimizer(Accelerator(cpu=True), module, trainer_config(lr_warmup=0))
-    before = module.weight.detach().clone()
-    loss = optimizer.module(torch.full((1, 2), input_value)).sum()
-    optimizer.accelerator.backward(loss)
-    update = optimizer.update(0, [loss * loss_factor])
-    finite = loss_factor == input_value == 1.0
-    assert update.skipped != finite
-    assert torch.equal(module.weight, before) != finite
-    assert math.isfinite(update.gradient_norm) == (input_value == 1.0)
-    assert module.weight.grad is None
-
-
 def test_results_folder_is_that_of_the_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = trainer_config(num_train_steps=3)
@@ -234,13 +193,6 @@ def test_results_folder_is_that_of_the_run_that_goes_on(tmp_path: Path, monkeypa
     for source in (tmp_path / "run", tmp_path / "run/checkpoints/step_00000003"):
         options = RunOptions("semantic", log_with="none", device="cpu", continue_from=source)
         assert Run.begin(options, model_config(), config, 0).folder == tmp_path / "run"
-
-
-def test_vectors_do_not_decay() -> None:
-    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-    matrices, vectors = parameter_groups(module, weight_decay=0.1)
-    assert (matrices["weight_decay"], [list(p.shape) for p in matrices["params"]]) == (0.1, [[4, 3]])
-    assert (vectors["weight_decay"], [list(p.shape) for p in vectors["params"]]) == (0, [[4], [4], [4]])
 
 
 def test_random_states_come_back() -> None:
@@ -257,58 +209,6 @@ def test_random_states_come_back() -> None:
     draw()
     restore_random_states(states, CPU)
     assert draw() == first
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_stream_goes_on_where_it_was(tmp_path: Path, workers: int) -> None:
-    data = training_data(trainer_config(num_workers=workers))
-    accelerator = Accelerator(cpu=True)
-    failures = FailureList(tmp_path / "failed", accelerator)
-    with closing(TrainingStream(data, accelerator, failures, 0)) as stream:
-        whole = list(stream.take(5))
-    with closing(TrainingStream(data, accelerator, failures, 12)) as stream:
-        resumed = list(stream.take(2))
-    for expected, found in zip(whole[3:], resumed, strict=True):
-        assert expected.indices == found.indices
-        assert all(torch.equal(a, b) for a, b in zip(expected.batch, found.batch, strict=True))
-
-
-def test_validation_is_the_whole_set_each_time(tmp_path: Path) -> None:
-    accelerator = Accelerator(cpu=True)
-    data = replace(training_data(trainer_config()), validation_examples=1003)
-    validation = ValidationSet(data, accelerator, FailureList(tmp_path / "f", accelerator), trainer_config())
-    first, second = list(validation), list(validation)
-    assert [index for batch in first for index in batch.indices] == list(range(1003))
-    assert sum(len(batch.batch[0]) for batch in first) == 1003
-    assert all(torch.equal(a.batch[0], b.batch[0]) for a, b in zip(first, second, strict=True))
-
-
-def test_validation_may_be_a_part_of_the_set_chosen_once_at_random(tmp_path: Path) -> None:
-    class Placed(Accelerator):
-        """As if in one of several processes."""
-
-        process_index, num_processes = 0, 1
-
-        def __init__(self, index: int, processes: int) -> None:
-            super().__init__(cpu=True)
-            self.process_index, self.num_processes = index, processes
-
-    def positions(seed: int, processes: int) -> list[list[int]]:
-        config = trainer_config(max_validation_examples=30, seed=seed)
-        data = replace(training_data(config), validation_examples=1000)
-        failures = FailureList(tmp_path / "f", Accelerator(cpu=True))
-        parts = [ValidationSet(data, Placed(index, processes), failures, config) for index in range(processes)]
-        for batch in (batch for part in parts for batch in part):
-            expected = collate([MadeUpTokens()[index] for index in batch.indices])
-            assert all(torch.equal(a, b) for a, b in zip(batch.batch, expected, strict=True))
-        return [[index for batch in part for index in batch.indices] for part in parts]
-
-    (alone,), (one, other) = positions(0, 1), positions(0, 2)
-    assert len(set(alone)) == 30
-    assert max(alone) > 500  # not the first ones
-    assert sorted(one + other) == alone
-    assert positions(1, 1) != [alone]
-    assert validation_positions(20, 30, seed=0) == list(range(20))
 
 
 def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
@@ -388,32 +288,6 @@ def test_the_best_checkpoint_of_a_run_that_begins_again_is_one_that_is_there(tmp
 def test_compiling_on_a_cpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"semantic_trainer_cfg: compile: .* set it false"):
         train(tmp_path / "run", trainer_config(compile=True))
-
-
-def test_worker_that_dies_does_not_disturb_a_step(tmp_path: Path) -> None:
-    accelerator = Accelerator(cpu=True)
-    failures = FailureList(tmp_path / "f", accelerator)
-    expected = list(TrainingStream(training_data(trainer_config()), accelerator, failures, 0).take(16))
-    stream = TrainingStream(training_data(trainer_config(num_workers=2)), accelerator, failures, 0)
-    assert len(list(DataLoader(range(2), num_workers=1))) == 2  # sets PyTorch's handler of dead workers, for good
-    found = list(stream.take(1))
-    multiprocessing.active_children()[0].kill()
-    time.sleep(0.3)  # a step's work
-    found += stream.take(15)
-    stream.close()
-    for one, other in zip(expected, found, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one.batch, other.batch, strict=True))
-
-
-def test_worker_that_dies_ends_with_a_clear_line(tmp_path: Path) -> None:
-    config = trainer_config(num_workers=1)
-    data = training_data(config, MadeUpTokens(dies_at=9))
-    accelerator = Accelerator(cpu=True)
-    with (
-        closing(TrainingStream(data, accelerator, FailureList(tmp_path / "f", accelerator), 0)) as stream,
-        pytest.raises(UserError, match=r"data workers died 3 times in a row, after [12] batches .*num_workers"),
-    ):
-        list(stream.take(5))
 
 
 def test_signal_is_remembered_and_a_second_ctrl_c_stops() -> None:
