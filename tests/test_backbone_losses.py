@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backbone_trainers import SMALL, tones
 
-from open_musiclm.config.backbones import (
-    MertArchitecture,
-)
+from open_musiclm.config.backbones import MertArchitecture
 from open_musiclm.metrics.codec import log_spectral_distance, si_sdr
 from open_musiclm.tokenizers.encodec_directory import build_encodec
 from open_musiclm.training.backbones.clap_losses import Pairs, caption_numbers, contrastive_loss, retrieval_recall

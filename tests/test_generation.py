@@ -8,17 +8,12 @@ from functools import partial
 import pytest
 import torch
 from helpers.golden_cases import CPU
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from open_musiclm import cli
 from open_musiclm.config import (
-    STAGE_NAMES,
     ClapRvqConfig,
     CoarseConfig,
     EncodecConfig,
     FineConfig,
-    GenerationConfig,
     GlobalConfig,
     HubertKmeansConfig,
     ModelConfig,
@@ -28,11 +23,9 @@ from open_musiclm.config import (
 from open_musiclm.errors import UserError
 from open_musiclm.generation.decoding.cuda_graphs import GraphCache
 from open_musiclm.generation.decoding.generators import stage_generator
-from open_musiclm.generation.decoding.sampling import Sampling, gumbel_noise, sample, sample_rng, sampling_of
+from open_musiclm.generation.decoding.sampling import Sampling, gumbel_noise, sample, sample_rng
 from open_musiclm.generation.decoding.stage_generator import StageGenerator
-from open_musiclm.models.scheduled_sampling import sampled_frames, sampled_tokens
 from open_musiclm.models.stages import Stage, build_stage, forgetful_mask
-from open_musiclm.models.token_layout import PADDING
 
 OPTIONS: dict[str, dict] = {
     "continuous": {},
@@ -243,107 +236,6 @@ def test_bfloat16_weights_take_what_the_exact_ones_find_likeliest_or_nearly_so(n
     lost = exact.amax(dim=-1) - exact.gather(-1, chosen.flatten(1).unsqueeze(-1)).squeeze(-1)
     assert float(lost.max()) < 0.1
     assert float(exact.std()) > 0.1
-
-
-@pytest.mark.parametrize(("words", "scales"), [([], (1, 1, 1)), (["3"], (3, 3, 3)), (["4,2.5,0"], (4, 2.5, 0))])
-def test_guidance_is_said_for_all_stages_or_for_each(words: list[str], scales: tuple[float, ...]) -> None:
-    parser = cli.parser("")
-    cli.add_generation_arguments(parser, ["cfg_scale"])
-    arguments = parser.parse_args([f"--cfg_scale={word}" for word in words])
-    config = cli.generation_config_from(arguments, GenerationConfig())
-    assert tuple(sampling_of(config, name).cfg_scale for name in STAGE_NAMES) == scales
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("cfg_scale", [0.0, 2.5])
-def test_guidance_equals_two_full_passes(cfg_scale: float) -> None:
-    torch.manual_seed(2)
-    stage = build_stage("coarse", small_config(condition_dropout=0.1)).eval()
-    conditioning, known = conditioning_of(stage, 2), random_ids(stage, -1, 2, time=2)
-    without = [torch.full_like(ids, PADDING) for ids in conditioning]
-    sampling, streams = Sampling(0.8, cfg_scale=cfg_scale), [sample_rng(4, "p", row, "coarse") for row in range(2)]
-    generated = stage_generator(stage).generate(conditioning, known, 6, sampling, streams, _ignore).flatten(1)
-    sequence = torch.cat((known.flatten(1), generated), dim=1).unflatten(1, (-1, stage.predicted.quantizers))
-    passes = [stage.training_logits([*fixed, sequence], [False] * 3)[0][-1] for fixed in (conditioning, without)]
-    assert passes[0] is not None
-    assert passes[1] is not None
-    logits = passes[1] + cfg_scale * (passes[0] - passes[1])
-    streams = [sample_rng(4, "p", row, "coarse") for row in range(2)]
-    noise = gumbel_noise(streams, generated.shape[1], stage.predicted.codebook_size + 1, CPU)
-    plain = Sampling(0.8)
-    for number, draw in enumerate(noise):
-        expected = sample(logits[:, known.flatten(1).shape[1] + number, :-1], draw[:, :-1], plain)
-        assert torch.equal(generated[:, number], expected)
-
-
-def test_guidance_of_a_stage_without_condition_dropout_is_refused() -> None:
-    generator = stage_generator(build_stage("semantic", small_config()))
-    generator.check(Sampling())
-    with pytest.raises(UserError, match="condition_dropout"):
-        generator.check(Sampling(cfg_scale=2.0))
-
-
-@pytest.mark.parametrize("changed", ["clap", "semantic"])
-@pytest.mark.parametrize(("condition_dropout", "same"), [(0.0, False), (0.999999, True)])
-def test_condition_dropout_hides_all_conditioning_in_training_only(
-    condition_dropout: float, same: bool, changed: str
-) -> None:
-    torch.manual_seed(0)
-    config = small_config(condition_dropout=condition_dropout, ff_dropout=0.0, use_conv_ff=False)
-    stage = build_stage("coarse", config)
-    ids = {kind.name: random_ids(stage, index, 4, 9) for index, kind in enumerate(stage.sequences)}
-    other = {**ids, changed: (ids[changed] + 1) % 11}
-    seeds = torch.arange(4, dtype=torch.int32)
-
-    def losses() -> list[float]:
-        return [float(stage(list(given.values()), seeds=seeds).loss.detach()) for given in (ids, other)]
-
-    stage.train()
-    assert (losses()[0] == losses()[1]) is same
-    stage.eval()
-    assert losses()[0] != losses()[1]
-
-
-def with_layout(config: ModelConfig, token_layout: str) -> ModelConfig:
-    return config.model_copy(update={"coarse_cfg": config.coarse_cfg.model_copy(update={"token_layout": token_layout})})
-
-
-@pytest.mark.parametrize("token_layout", ["flat", "frames"])
-def test_scheduled_sampling_is_in_training_only(token_layout: str) -> None:
-    torch.manual_seed(0)
-    stage, plain = (
-        build_stage("coarse", with_layout(small_config(scheduled_sampling=share, ff_dropout=0.0), token_layout))
-        for share in (0.999999, 0.0)
-    )
-    plain.load_state_dict(stage.state_dict())
-    ids = [random_ids(stage, index, 3, 7) for index in range(3)]
-    seeds = torch.arange(3, dtype=torch.int32)
-    loss = stage(ids, seeds=seeds).loss
-    loss.backward()
-    assert not torch.equal(loss, plain(ids, seeds=seeds).loss)
-    assert torch.equal(loss, stage(ids, seeds=seeds).loss)
-    each = [stage([tokens[row : row + 1] for tokens in ids], seeds=seeds[row : row + 1]).loss for row in range(3)]
-    torch.testing.assert_close(torch.stack(each).mean(), loss)
-    with torch.no_grad():
-        assert float(stage.eval()(ids).loss) == float(plain.eval()(ids).loss)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 300), st.sampled_from([0.0, 0.5, 1.0]))
-def test_a_random_share_of_the_frames_is_drawn(time: int, share: float) -> None:
-    chosen = sampled_frames(torch.arange(400, dtype=torch.int32), share, time).float().mean(dim=1)
-    assert float(chosen.mean()) == pytest.approx(share / 2, abs=0.1)
-    if time > 50:
-        assert float((chosen > 0.02).float().mean()) == pytest.approx(share, abs=0.12)
-
-
-def test_draws_follow_the_probabilities_and_the_seed() -> None:
-    logits = torch.tensor([0.5, 0.3, 0.2, 0.0]).log().expand(2, 20_000, 4) * 0.85
-    found = sampled_tokens(logits, torch.tensor([3, 4], dtype=torch.int32))
-    shares = torch.stack([(found == number).float().mean(dim=1) for number in range(4)], dim=1)
-    torch.testing.assert_close(shares, torch.tensor([[0.5, 0.3, 0.2, 0.0]] * 2), atol=0.02, rtol=0)
-    assert torch.equal(found[1:], sampled_tokens(logits[1:], torch.tensor([4], dtype=torch.int32)))
-    assert not torch.equal(found[0], found[1])
 
 
 @pytest.mark.parametrize(("name", "layout"), [("semantic", "flat"), ("coarse", "frames")])

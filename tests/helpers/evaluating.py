@@ -1,4 +1,4 @@
-"""scripts/evaluate.py run in this process, and folders of noise for it."""
+"""scripts/evaluate.py run in this process, folders of noise for it, and the measure by a small CLAP."""
 
 import importlib.util
 from pathlib import Path
@@ -8,6 +8,9 @@ import pytest
 import soundfile
 
 from helpers.script_modules import load_script
+from helpers.small_stack import CPU, Stack
+from open_musiclm.evaluation.embeddings import ClapMeasure
+from open_musiclm.tokenizers.clap import Clap
 
 EXTRA = all(importlib.util.find_spec(name) for name in ("librosa", "matplotlib"))
 needs_extra = pytest.mark.skipif(not EXTRA, reason="needs the extra evaluate")
@@ -26,3 +29,9 @@ def write_noises(folder: Path, count: int, seconds: float, seed: int, level: flo
     for number in range(count):
         soundfile.write(folder / f"{number}.wav", rng.normal(0, level, round(seconds * 16000)), 16000)
     return folder
+
+
+def clap_measure(stack: Stack) -> ClapMeasure:
+    """The measure by the small stack's CLAP."""
+    seconds = stack.config.global_cfg.clap_audio_length_seconds
+    return ClapMeasure(Clap.load(stack.config, CPU), seconds, "small")
