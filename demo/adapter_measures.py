@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from demo.classifier import SAMPLE_HZ, PromptClassifier
+from demo.classifier import PromptClassifier
 from demo.classifier_training import LabelledClip, Wave, fit_classifier, labelled_clips
-from demo.evaluation import semantic_tokens
+from demo.evaluation import embed_clips, semantic_tokens
 from demo.prompts import control_prompts, prompts_for
-from open_musiclm.audio import Sound, find_sounds
+from open_musiclm.audio import find_sounds
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.generation.musiclm import MusicLM
 from open_musiclm.metrics.ngram_overlap import ngram_overlap
@@ -76,8 +74,8 @@ def measure(model: MusicLM, before: Generated, after: Generated, reference: Refe
 
 def _preference(model: MusicLM, before: Sequence[Wave], after: Sequence[Wave], real: Sequence[Wave]) -> Measures:
     """CLAP's similarity of generated clips to the mean of real ones, each prompt with itself."""
-    centre = torch.nn.functional.normalize(_embedded(model, real).mean(dim=0), dim=0)
-    old, new = (_embedded(model, waves) @ centre for waves in (before, after))
+    centre = torch.nn.functional.normalize(embed_clips(model, real).mean(dim=0), dim=0)
+    old, new = (embed_clips(model, waves) @ centre for waves in (before, after))
     gain = new - old
     error = float(gain.std()) / math.sqrt(len(gain))
     return {
@@ -121,7 +119,3 @@ def _ngram_overlaps(
 
 def _repeated(model: MusicLM, waves: Sequence[Wave], reference: Reference, length: int) -> float:
     return ngram_overlap([semantic_tokens(model.tokenizer, wave) for wave in waves], reference.training, length)
-
-
-def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:
-    return torch.stack([model.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])

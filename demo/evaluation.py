@@ -162,12 +162,13 @@ def _distances(model: MusicLM, generated: Sequence[Wave], real: Sequence[Wave], 
     noisy = [noise_modulated(wave, SAMPLE_HZ, rng) for wave in others[:count]]
     sets = {"generated": generated, "other real clips": others, "through the codec": coded[1::2]}
     sets["noise-modulated"] = noisy
-    embedded = _embedded(model, reference[:count])
-    distances = {name: frechet_distance(_embedded(model, waves[:count]), embedded) for name, waves in sets.items()}
+    embedded = embed_clips(model, reference[:count])
+    distances = {name: frechet_distance(embed_clips(model, waves[:count]), embedded) for name, waves in sets.items()}
     return {"clips of each set": count, **distances}
 
 
-def _embedded(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:
+def embed_clips(model: MusicLM, waves: Sequence[Wave]) -> Float[Tensor, "clips dim"]:
+    """The CLAP embeddings of waves at `SAMPLE_HZ`, on the CPU."""
     return torch.stack([model.embed_sound(Sound(wave, SAMPLE_HZ)).cpu() for wave in waves])
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import helpers.typechecker
@@ -83,6 +84,15 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> Path:
             coarse, fine = (draw(acoustic.codebook_size, 3 * acoustic.output_hz, count) for count in (3, 5))
             writer.add([StoredTokens(f"{number}.wav", 0.0, 3.0, clap, semantic, coarse, fine)])
     return folder
+
+
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Each test begins a run of its own."""
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

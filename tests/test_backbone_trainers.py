@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from helpers import forks
 from helpers.paths import DEMO, REPOSITORY
+from helpers.run_logs import losses
 from helpers.small_backbones import ENCODEC, build_codec, model_config
 from safetensors.torch import load_file
 
@@ -116,11 +117,6 @@ def run(script, folder, config, *more):
 
 def resume_from(results):
     return ["--results_folder", "again", "--continue_from_dir", results, "--continue_from_step", "1"]
-
-
-def losses(results):
-    lines = [json.loads(line) for line in (results / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
 @pytest.mark.slow

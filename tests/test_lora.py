@@ -1,12 +1,10 @@
 """LoRA: only the adapter is trained and saved, resuming is exact, and inference takes it, merged or not."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from helpers.paths import SCRIPTS
 from helpers.processes import run_script
 from helpers.small_adapter import random_adapter
@@ -34,10 +32,7 @@ def frames_stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     return build_stack(tmp_path_factory.mktemp("frames"), "frames")
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def train(

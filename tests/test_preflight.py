@@ -3,13 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 from helpers.small_training import model_config
@@ -66,10 +64,7 @@ def train_two_steps(plan: StepPlan) -> int:
     return live.peak + sum(weight.nbytes for weight in stage.parameters())
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.mark.parametrize("rank", [0, 8])

@@ -1,14 +1,13 @@
 """Little music: early stop, the best checkpoint, overfitting, memorization, augmentation, repeat, captions."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from accelerate.state import AcceleratorState
+from helpers.run_logs import log
 from helpers.small_stack import Stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,10 +32,7 @@ SECTION = {"stage": "semantic", "batch_size": 2, "valid_frac": 0.34, "num_worker
 SECTION |= {"save_reconstructed_wave": False, "save_model_every": 100, "save_results_every": 1}
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerator() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def train(stack: Stack, folder: Path, data: Path, *words: object, **section: object) -> None:
@@ -44,10 +40,6 @@ def train(stack: Stack, folder: Path, data: Path, *words: object, **section: obj
     path.write_text(json.dumps({"semantic_trainer_cfg": {**SECTION, "folder": str(data), **section}}))
     configs = ["--model_config", stack.model_config, "--training_config", path, "--results_folder", folder]
     run("train_semantic_stage", *configs, "--log_with", "none", *tokenizers(stack), *words)
-
-
-def log(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_a_history_says_when_to_stop_and_that_it_overfits() -> None:

@@ -11,6 +11,7 @@ import soundfile
 import torch
 from accelerate.state import AcceleratorState
 from helpers.paths import on_cpu
+from helpers.run_logs import log
 from helpers.script_modules import load_script
 from helpers.small_stack import Stack
 from safetensors.torch import load_file, save_file
@@ -56,10 +57,6 @@ def configs(tmp_path: Path, stack: Stack, sounds: Path) -> Configs:
 
 def tokenizers(stack: Stack) -> list[object]:
     return ["--rvq_path", stack.weights("clap_rvq"), "--kmeans_path", stack.weights("hubert_kmeans")]
-
-
-def log(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_clap_rvq_trains_goes_on_and_is_usable(tmp_path: Path, configs: Configs, stack: Stack) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.run_logs import logged
 from helpers.small_training import MadeUpTokens, model_config, trainer_config, training_data
 from safetensors.torch import load_file
 
@@ -56,11 +57,6 @@ def train(
     trainer.broken = broken
     Loop(trainer, training_data(config), run, config).train()
     return trainer
-
-
-def logged(folder: Path, key: str = "loss") -> list[float]:
-    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [line[key] for line in lines if key in line]
 
 
 def test_the_loss_falls_and_the_folder_is_complete(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.paths import SCRIPTS
 from helpers.processes import run_script
+from helpers.run_logs import logged
 from helpers.small_stack import Stack
 
 from open_musiclm.checkpoints import load_weights
@@ -31,11 +32,6 @@ def train(folder: Path, script: str, processes: int, section: dict, model_config
     return results
 
 
-def curve(folder: Path, key: str) -> list[float]:
-    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [line[key] for line in lines if key in line]
-
-
 @pytest.fixture(params=["flat", "frames"])
 def dropping(request: pytest.FixtureRequest, tmp_path: Path, stack: Stack) -> Path:
     """The small model with dropout, as the shipped configs have it, in each token layout."""
@@ -57,10 +53,10 @@ def test_stage_has_one_curve_and_goes_on_with_it(tmp_path: Path, dropping: Path,
     going_on = ["--continue_from_dir", both]
     train(tmp_path, "train_coarse_stage", 2, {**section, "batch_size": 4, "grad_accum_every": 1}, dropping, *going_on)
     for key in ("loss", "accuracy", "learning_rate", "validation_loss", "validation_accuracy"):
-        assert curve(both, key) == pytest.approx(curve(alone, key), abs=1e-4), key
-    assert curve(alone, "learning_rate")[:4] == pytest.approx([3e-3 * step / 4 for step in (1, 2, 3, 4)])
-    assert curve(both, "gradient_norm") == pytest.approx(curve(alone, "gradient_norm"), abs=1e-3)
-    assert len(curve(alone, "loss")) == 6
+        assert logged(both, key) == pytest.approx(logged(alone, key), abs=1e-4), key
+    assert logged(alone, "learning_rate")[:4] == pytest.approx([3e-3 * step / 4 for step in (1, 2, 3, 4)])
+    assert logged(both, "gradient_norm") == pytest.approx(logged(alone, "gradient_norm"), abs=1e-3)
+    assert len(logged(alone, "loss")) == 6
 
 
 @pytest.mark.slow
@@ -68,8 +64,8 @@ def test_clap_rvq_is_trained_on_all(tmp_path: Path, stack: Stack, sounds: Path) 
     section = {**RVQ, "folder": str(sounds)}
     alone = train(tmp_path, "train_clap_rvq", 1, {**section, "batch_size": 4}, stack.model_config)
     both = train(tmp_path, "train_clap_rvq", 2, {**section, "batch_size": 2}, stack.model_config)
-    assert curve(both, "loss") == pytest.approx(curve(alone, "loss"), abs=1e-6)
-    assert curve(both, "validation_loss") == pytest.approx(curve(alone, "validation_loss"), abs=1e-6)
+    assert logged(both, "loss") == pytest.approx(logged(alone, "loss"), abs=1e-6)
+    assert logged(both, "validation_loss") == pytest.approx(logged(alone, "validation_loss"), abs=1e-6)
     expected, found = (load_weights(folder, "clap_rvq").tensors for folder in (alone, both))
     for name, tensor in expected.items():
         assert torch.allclose(found[name].float(), tensor.float(), atol=1e-5), name

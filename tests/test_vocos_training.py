@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from helpers.golden_cases import CPU
 from helpers.preprocessing import settings_of
 from helpers.processes import run_script
+from helpers.run_logs import losses
 from helpers.small_backbones import build_codec
 from helpers.small_stack import CODEC, Stack
 from test_decoders import config_of
@@ -84,11 +85,6 @@ def train_vocos(folder: Path, name: str, *words: object, **more: object) -> Path
     given = ["--config", path, "--model_config", folder / "model.json", "--results_folder", folder / name]
     run_script(SCRIPTS / "train_vocos.py", [*given, "--device", "cpu", "--log_with", "none", *words], 1)
     return folder / name
-
-
-def losses(results: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (results / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
 def test_train_vocos_writes_a_decoder_and_goes_on_as_if_never_stopped(sounds: Path) -> None:

@@ -7,9 +7,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from open_musiclm.progress_bar import SECONDS_BETWEEN_LINES
 from open_musiclm.terminal import print_stderr
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 def stage_progress() -> "StageBars | StageLines":

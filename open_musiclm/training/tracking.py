@@ -18,10 +18,9 @@ from accelerate.tracking import TensorBoardTracker, WandBTracker
 from tqdm import tqdm
 
 from open_musiclm.errors import UserError
+from open_musiclm.progress_bar import SECONDS_BETWEEN_LINES
 from open_musiclm.terminal import print_stderr
 from open_musiclm.training.run_folder import LOG_NAME
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 class RunLog:
