@@ -17,10 +17,11 @@ from open_musiclm import cli
 from open_musiclm.evaluation import distances, prompt_figures
 from open_musiclm.evaluation.clip_prompts import ClipPrompts
 from open_musiclm.evaluation.distances import Resampling
+from open_musiclm.evaluation.figures import Metric
 from open_musiclm.evaluation.vectors import ClipVectors
 
 RESAMPLING = Resampling(0, 100)
-MAUVE = distances.Kind("mauve", "MAUVE", "lower", "")
+MAUVE = Metric("mauve", "MAUVE", "lower", "")
 FIGURES: dict[str, Callable[[ClipVectors, ClipVectors], object]] = {
     "FAD": lambda one, other: distances.frechet_figure(distances.FAD, one, other, RESAMPLING),
     "FAD-inf": lambda one, other: distances.extrapolated_figure(one, other, RESAMPLING),

@@ -18,7 +18,7 @@ import torch
 from generate import window_ids
 from measure import Measured, measure_alone
 from plain_stage import plain_loss
-from training_fit import say_what_fits
+from training_fit import print_what_fits
 
 from open_musiclm import cli
 from open_musiclm.config import STAGE_NAMES, ModelConfig, StageName, load_model_config
@@ -55,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     cli.print_stdout(f"{path}, {name}, torch {torch.__version__}\n")
     if arguments.fit:
-        say_what_fits(path, device, stages, step, options)
+        print_what_fits(path, device, stages, step, options)
         return
     cli.print_stdout(
         "| stage | batch | computation | tokens/s | times plain | peak MB | of the plain | share of peak |"

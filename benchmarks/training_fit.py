@@ -15,7 +15,7 @@ GIGABYTES = (8, 12, 24, 80)
 LEFT_FREE = 0.1  # for the driver, fragments, and another program's window
 
 
-def say_what_fits(
+def print_what_fits(
     path: Path,
     device: torch.device,
     stages: Sequence[StageName],
