@@ -22,6 +22,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.errors import UserError
 
+    source, target = arguments.source.resolve(), arguments.target.resolve()
+    if target.is_relative_to(source) or source.is_relative_to(target):
+        raise UserError(f"{arguments.target}: is {arguments.source}, inside it or around it; name another directory")
     files = sorted(arguments.source.rglob("*.safetensors"))
     if not files:
         raise UserError(f"{arguments.source}: holds no .safetensors; give a directory that a training wrote")

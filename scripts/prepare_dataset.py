@@ -21,7 +21,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--split_by", choices=("artist", "folder", "file"), default="folder", help="what stays in one split"
     )
-    parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of the music for validation")
+    parser.add_argument("--valid_frac", type=cli.fraction, default=0.05, help="share of the files for validation")
     parser.add_argument("--seed", type=cli.seed, default=0, help="seed of the random split")
     parser.add_argument("--workers", type=cli.positive_int, default=os.cpu_count(), help="processes")
     return parser

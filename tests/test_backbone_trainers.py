@@ -11,6 +11,7 @@ from helpers.paths import DEMO, REPOSITORY
 from helpers.run_logs import losses
 from helpers.small_backbones import ENCODEC, build_codec, model_config
 from safetensors.torch import load_file
+from transformers import ClapFeatureExtractor
 
 from open_musiclm.audio import read_sound, to_int16_and_back, write_wave
 from open_musiclm.config import EncodecConfig, HubertKmeansConfig, load_model_config
@@ -157,6 +158,9 @@ def test_spectrograms_kept_on_disk_are_those_of_the_sound_until_it_changes(tmp_p
     changed = kept.of(sound).float()
     assert changed.shape == (1001, 64)  # filled up to CLAP's ten seconds
     torch.testing.assert_close(changed, Spectrograms(extractor, None).of(sound), rtol=0, atol=0.05)
+    extractor = ClapFeatureExtractor(feature_size=64, sampling_rate=48000, frequency_min=0, frequency_max=8000)
+    other = Spectrograms(extractor, tmp_path / "kept").of(sound).float()
+    torch.testing.assert_close(other, Spectrograms(extractor, None).of(sound), rtol=0, atol=0.05)
 
 
 def test_a_crop_of_a_whole_spectrogram_is_the_spectrogram_of_the_crop(tmp_path):

@@ -99,6 +99,18 @@ def test_passes_and_the_steps_that_fit(tmp_path: Path) -> None:
     assert semantic.endswith("at most 3")
 
 
+def test_passes_that_repeat_allows(tmp_path: Path) -> None:
+    """Training ends after them, however many steps are left."""
+    for number in range(40):
+        noise(tmp_path / f"{number}.wav", 10.0)
+    config = load_training_config(FMA)
+    stage = config.semantic_trainer_cfg.model_copy(update={"repeat": 2, "valid_frac": 0.2})
+    config = config.model_copy(update={"semantic_trainer_cfg": stage})
+    facts, warnings = enough_for(check_folder(tmp_path), load_model_config(SMALL), config)
+    assert any(fact.startswith("semantic stage") and "used 2.0 times in 2 steps" in fact for fact in facts)
+    assert not any(warning.startswith("semantic stage") for warning in warnings)
+
+
 def test_names_that_are_no_unicode_are_in_the_report(tmp_path: Path) -> None:
     folder = noise(tmp_path / "sound/a.wav", 2.0).parent
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.m4a")).write_bytes(b"music")

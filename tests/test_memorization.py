@@ -87,6 +87,18 @@ def store(tmp_path_factory: pytest.TempPathFactory, stack: Stack) -> TokenStore:
     return TokenStore(folder, stack.config)
 
 
+def test_music_that_was_held_out_is_no_training_music(tmp_path: Path, stack: Stack, store: TokenStore) -> None:
+    with TokenStoreWriter(tmp_path, StoreDescription(stack.config, {})) as writer:
+        for row in range(ROWS):
+            clap, semantic, coarse, fine = (store.tokens(row, name) for name in ("clap", "semantic", "coarse", "fine"))
+            path = f"{'valid' if row % 2 else 'train'}/{row}.wav"
+            writer.add([StoredTokens(path, 0.0, float(SECONDS), clap, semantic, coarse, fine)])
+    found = random_segments(TokenStore(tmp_path, stack.config), SECONDS - 1, ROWS, seed=0)
+    assert found.files == ROWS // 2
+    allowed = [store.tokens(row, "clap").tolist() for row in range(0, ROWS, 2)]
+    assert all(any(clap.tolist()[0] in row for row in allowed) for clap in found.clap)
+
+
 @pytest.fixture
 def memorizer(stack: Stack, store: TokenStore) -> MemorizingStage:
     generator = MemorizingStage(stack.stages(["semantic"])["semantic"])

@@ -226,6 +226,13 @@ def test_tempo_words_and_numbers():
     assert named_bpm("a tempo of 107.67 bpm") == 107.67
     assert named_bpm("80-120 bpm") is None
     assert named_bpm("80 to 120 bpm") is None
+    assert named_bpm("a waltz between 90 and 100 bpm") is None
+    assert named_bpm("90 or 100 bpm") is None
+    assert named_bpm("90—100 bpm") is None
+    assert named_bpm("bpm: 120, key: C") == 120
+    assert named_bpm("a BPM of 98.5.") == 98.5
+    assert named_bpm("bpm=90-100") is None
+    assert named_bpm("120 bpm, 4/4") == 120
     assert named_bpm("999 bpm") is None
     assert named_bpm("top 40 hit") is None
     assert named_class("a slow, sad tune") is SLOW

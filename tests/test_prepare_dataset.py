@@ -163,6 +163,42 @@ def test_sources_that_come_later_join_their_side(tmp_path: Path, music: Path) ->
     assert len(sides["d/six.wav"]) == 1
 
 
+def test_validation_is_a_share_of_the_files_not_of_the_folders(tmp_path: Path) -> None:
+    music = tmp_path / "music"
+    for number in range(6):
+        place = music / ("small" if number == 0 else "big") / f"{number}.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place, tune(number, 3), HZ)
+    for seed in range(3):
+        lines = prepare(music, tmp_path / f"out{seed}", "--split_by", "folder", "--seed", seed)
+        held_out = [line["source"] for line in lines if line["clips"][0]["file"].startswith("valid/")]
+        assert held_out == ["small/0.wav"]
+
+
+def test_spellings_of_an_artist_are_one_group(tmp_path: Path) -> None:
+    music, out = tmp_path / "music", tmp_path / "out"
+    music.mkdir()
+
+    def write(name: str, artist: str, number: int) -> None:
+        with soundfile.SoundFile(music / name, "w", HZ, 1, format="FLAC") as file:
+            file.artist = artist
+            file.write(tune(number, 3))
+
+    for number, artist in enumerate(["The Band", "the band", "Other"]):
+        write(f"{number}.flac", artist, number)
+    groups = {line["source"]: line["group"] for line in prepare(music, out, "--split_by", "artist")}
+    assert groups == {"0.flac": "The Band", "1.flac": "The Band", "2.flac": "Other"}
+    write("3.flac", "THE BAND", 3)
+    assert prepare(music, out, "--split_by", "artist")[-1]["group"] == "The Band"
+
+
+def test_no_clip_is_shorter_than_two_seconds(tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.wav", tune(1, 3.25), HZ)
+    (line,) = prepare(tmp_path / "music", tmp_path / "out", "--seconds", 2)
+    assert [clip["seconds"] for clip in line["clips"]] == [2.0]
+
+
 def test_names_that_collide_or_are_no_unicode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     music, output = tmp_path / "music", tmp_path / "out"
     music.mkdir()

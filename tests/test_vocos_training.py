@@ -18,7 +18,7 @@ from helpers.small_stack import CODEC, Stack
 from test_decoders import config_of
 from torch import nn
 
-from open_musiclm.audio import SoundError, find_sounds, read_sound, write_wave
+from open_musiclm.audio import SoundError, find_sounds, read_sound, repeat_to, write_wave
 from open_musiclm.config import load_model_config
 from open_musiclm.config.codecs import VocosTrainerConfig
 from open_musiclm.config.json_files import load_section
@@ -199,6 +199,37 @@ def test_a_token_store_gives_the_codes_of_its_sound(stack: Stack, tmp_path: Path
     begin = round(source.start_seconds(1) * 24000)
     whole = tokenizer.codec.encode(sound[None, begin : begin + frames * CODEC.hop])[0]
     assert torch.equal(example.codes, whole[first : first + 12])
+
+
+def test_a_sound_shorter_than_the_window_is_repeated_as_its_codes_are(stack: Stack, tmp_path: Path) -> None:
+    noise = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
+    write_wave(tmp_path / "sound" / "a.wav", noise, 24000)
+    tokenizer = stack.tokenizer()
+    Preprocessor(stack.config, settings_of(tmp_path), tokenizer, {}, CPU).run(find_sounds(tmp_path / "sound"))
+    source = TokenStoreCodes(TokenStore(tmp_path / "store", stack.config), tmp_path / "sound", 15)
+    sound = repeat_to(read_sound(tmp_path / "sound" / "a.wav").wave, round(source.frames(0) * CODEC.hop))
+    data = CodedSounds(source, [0], Crop("codec", 0.8, 24000, normalized=False), CODEC.hop, 0, random_crops=True)
+    starts = set()
+    for number in range(20):
+        wave = data[number].wave
+        starts |= {
+            first
+            for first in range(source.frames(0) - 11)
+            if torch.equal(wave, sound[first * CODEC.hop :][: len(wave)])
+            and torch.equal(data[number].codes, source.codes(0, first, 12))
+        }
+    assert len(starts) > 2
+
+
+def test_a_token_store_of_another_codec_is_refused(stack: Stack, sounds: Path, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path).model_copy(update={"folder": str(sounds / "sounds")})
+    fingerprints = {"encodec": "of other weights"}
+    preprocessor = Preprocessor(stack.config, settings, stack.tokenizer(), fingerprints, CPU)
+    preprocessor.run(find_sounds(sounds / "sounds"))
+    store = TokenStore(tmp_path / "store", stack.config)
+    trainer = VocosTrainerConfig.model_validate(train_config(sounds)["trainer"])
+    with pytest.raises(UserError, match=r"encodec"):
+        token_store_data(stack.tokenizer().codec, store, trainer, stack.config)
 
 
 def test_a_token_store_of_changed_sound_is_refused(stack: Stack, sounds: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS, mono, part_
 from open_musiclm.audio.info import SoundInfo, check_length, header_info, part_info
 from open_musiclm.audio.layout import Part
 from open_musiclm.audio.opening import layout
-from open_musiclm.audio.waves import SILENCE_STANDARD_DEVIATION, FileSound, WaveStatistics, repeat_to
+from open_musiclm.audio.waves import SILENCE_STANDARD_DEVIATION, FileSound, WaveStatistics, repeat_to, samples_of
 from open_musiclm.errors import SoundError
 
 _PARTS_REMEMBERED = 1024
@@ -99,14 +99,15 @@ def read_channels(path: Path, start: int, frames: int) -> Float[Tensor, "channel
     return torch.cat(found, dim=1)
 
 
-def read_sound(path: Path | str) -> FileSound:
-    """The whole file as a mono wave at its own rate.
+def read_sound(path: Path | str, seconds: float | None = None) -> FileSound:
+    """The whole file, or its first `seconds`, as a mono wave at its own rate.
 
     Raises SoundError, also if the file is too short, or its channels cancel each other.
     """
     path = Path(path)
     info = sound_info(path)
-    sound = FileSound(read_samples(path, 0, info.frames), info.sample_hz, path)
+    frames = info.frames if seconds is None else min(samples_of(seconds, info.sample_hz), info.frames)
+    sound = FileSound(read_samples(path, 0, frames), info.sample_hz, path)
     if float(sound.wave.std(correction=0)) < SILENCE_STANDARD_DEVIATION and _channels_sound(path):
         raise SoundError(f"{path}: {_CANCELLED}")
     return sound

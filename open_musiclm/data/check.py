@@ -1,5 +1,6 @@
 """Whether a folder of sound is enough to train a model with given configs."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,11 +162,14 @@ def _captions(stage: StageTrainerConfig, captions: Captions) -> Iterator[Finding
 def _stage(good: Sequence[CheckedFile], stage: StageTrainerConfig, window: float, folder: Path) -> Iterator[Finding]:
     train, valid = split_folder([file.path for file in good], folder, stage.valid_frac, stage.seed)
     chosen = set(train)
-    used = stage.num_train_steps * stage.batch_size * stage.grad_accum_every * window
+    examples, steps = stage.batch_size * stage.grad_accum_every, stage.num_train_steps
+    if stage.repeat is not None:
+        steps = min(steps, max(math.ceil(stage.repeat * len(train) / examples), 1))
+    used = steps * examples * window
     passes = _passes(used, [file for file in good if file.path in chosen])
     yield Finding(
         f"{stage.stage} stage: {len(train)} files to train on, {len(valid)} to validate; every second used "
-        f"{passes:,.1f} times in {stage.num_train_steps:,} steps"
+        f"{passes:,.1f} times in {steps:,} steps"
     )
     if not train or (stage.valid_frac > 0 and not valid):
         yield Finding(
@@ -173,10 +177,9 @@ def _stage(good: Sequence[CheckedFile], stage: StageTrainerConfig, window: float
         )
     elif passes > MOST_PASSES:
         hours = used / MOST_PASSES / _SECONDS_PER_HOUR
-        steps = int(stage.num_train_steps * MOST_PASSES / passes)
         yield Finding(
             f"{stage.stage} stage: so many repetitions lead to memorization; give {hours:,.1f} hours of sound, "
-            f"or set num_train_steps to at most {max(steps, 1):,}",
+            f"or set num_train_steps to at most {max(int(steps * MOST_PASSES / passes), 1):,}",
             is_warning=True,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from open_musiclm.audio import FileSound, read_sound, samples_of
+from open_musiclm.audio import FileSound, read_sound
 from open_musiclm.data.failures import as_sound_error
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.cache import MeasureCache, all_finite, content_key
@@ -101,9 +101,7 @@ def _measured(
 
 def _read(path: Path, seconds: float | None) -> FileSound:
     with as_sound_error(path):
-        sound = read_sound(path)
-    samples = None if seconds is None else samples_of(seconds, sound.sample_hz)
-    return FileSound(sound.wave[:samples], sound.sample_hz, path)
+        return read_sound(path, seconds)
 
 
 def _check(path: Path, measure: Measure, measured: Measured) -> None:

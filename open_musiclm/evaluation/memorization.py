@@ -17,6 +17,7 @@ from torch import Tensor
 
 from open_musiclm.config import ModelConfig
 from open_musiclm.data.store_fingerprints import fingerprints_at
+from open_musiclm.data.token_dataset import split_rows
 from open_musiclm.data.token_store import TokenStore
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
@@ -106,7 +107,7 @@ class Segments:
 def random_segments(store: TokenStore, seconds: int, count: int, seed: int) -> Segments:
     """`count` segments of `seconds` at random whole seconds of rows that are long enough, one per file.
 
-    Raises UserError if no row is.
+    Where the sound was in folders `train` and `valid`, rows of `train`. Raises UserError if no row is long enough.
     """
     hz = store.description.model_config.hubert_kmeans_cfg.output_hz
     rng = np.random.default_rng(seed)
@@ -114,7 +115,7 @@ def random_segments(store: TokenStore, seconds: int, count: int, seed: int) -> S
     semantic: list[Tensor] = []
     seen: set[int] = set()
     paths = store.path_numbers()
-    for row in rng.permutation(len(store)).tolist():
+    for row in rng.permutation(split_rows(store, 0.0, seed)[0]).tolist():
         if len(clap) == count:
             break
         if int(paths[row]) in seen:

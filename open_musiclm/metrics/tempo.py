@@ -6,8 +6,10 @@ from dataclasses import dataclass
 TOLERANCE = 0.04
 _FACTORS = (1.0, 2.0, 3.0, 1 / 2, 1 / 3)
 _NUMBER = r"\d+(?:\.\d+)?"
-_TEMPO = re.compile(
-    rf"(?<![\d.,])({_NUMBER})(\s*(?:-|\u2013|to)\s*{_NUMBER})?\s*-?\s*(?:bpm|beats? (?:per|a) minute)\b", re.IGNORECASE
+_RANGE = rf"(\s*(?:[-~\u2013\u2014]|to|and|or)\s*{_NUMBER})?"
+_TEMPI = (
+    re.compile(rf"(?<![\d.,])({_NUMBER}){_RANGE}\s*-?\s*(?:bpm|beats? (?:per|a) minute)\b", re.IGNORECASE),
+    re.compile(rf"\bbpm(?:\s*[:=]|\s+(?:of|is))\s*({_NUMBER})(?!\d){_RANGE}", re.IGNORECASE),
 )
 _LOWEST, _HIGHEST = 20.0, 400.0
 
@@ -31,7 +33,7 @@ FAST = TempoClass(
 
 def named_bpm(text: str) -> float | None:
     """The beats per minute that a text names, if it names one tempo and no range."""
-    found = {(float(first), bool(last)) for first, last in _TEMPO.findall(text)}
+    found = {(float(first), bool(last)) for form in _TEMPI for first, last in form.findall(text)}
     if len(found) != 1:
         return None
     ((bpm, is_range),) = found

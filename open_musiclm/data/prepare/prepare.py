@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -22,7 +23,7 @@ from open_musiclm.data.example_order import random_generator
 from open_musiclm.data.prepare.audio_fingerprints import FingerprintIndex
 from open_musiclm.data.prepare.manifest import ClipLine, Manifest, SourceLine, Split, encoded
 from open_musiclm.data.prepare.sources import ClipOptions, Source, examine, write_clips
-from open_musiclm.data.split import TRAINING_FOLDER, VALIDATION_FOLDER, split
+from open_musiclm.data.split import TRAINING_FOLDER, VALIDATION_FOLDER
 from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder
@@ -74,8 +75,8 @@ def prepare_dataset(folder: Path, output: Path, options: PrepareOptions) -> Prep
     lock = FolderLock(output, called="--results_folder ")
     try:
         manifest = Manifest(output, options.recorded())
-        groups = _groups(paths, options)
-        manifest.begin(_sides(set(groups.values()) - manifest.groups.keys(), options, bool(manifest.groups)))
+        groups = _groups(paths, options, manifest.groups)
+        manifest.begin(_sides(Counter(groups.values()), options, manifest.groups))
         report = PrepareReport()
         with Interruption() as interruption:
             _prepare(paths, groups, captions, output, manifest, options, interruption)
@@ -214,26 +215,41 @@ def _result(future: Future):  # type: ignore[no-untyped-def]
         ) from error
 
 
-def _groups(paths: Mapping[str, Path], options: PrepareOptions) -> dict[str, str]:
-    """The group of each source, which must stay in one split: its artist, or its topmost folder."""
+def _groups(paths: Mapping[str, Path], options: PrepareOptions, known: Iterable[str]) -> dict[str, str]:
+    """The group of each source, which must stay in one split: its artist, or its topmost folder.
+
+    Names of artists that differ in case or width alone are one group, by the spelling of a known group or the first.
+    """
     if options.split_by == "file":
         return {name: name for name in paths}
     folders = {name: name.partition("/")[0] for name in paths}
     if options.split_by == "folder":
         return folders
-    return {name: artist_of(path) or folders[name] for name, path in paths.items()}
+    spellings = {_folded(group): group for group in known}
+    artists = {name: artist_of(path) or folders[name] for name, path in paths.items()}
+    return {name: spellings.setdefault(_folded(artist), artist) for name, artist in artists.items()}
 
 
-def _sides(groups: set[str], options: PrepareOptions, are_further: bool) -> dict[str, Split]:
-    """The split of each group: a share of the groups is for validation; a single group is for training.
+def _folded(artist: str) -> str:
+    return unicodedata.normalize("NFKC", artist).casefold()
 
-    New groups of an existing folder do not change the split of others.
-    """
-    if are_further:
-        chances = {group: random_generator(options.seed, *group.encode()).random() for group in groups}
-        return {group: "valid" if chance < options.valid_frac else "train" for group, chance in chances.items()}
-    _, valid = split(sorted(groups), options.valid_frac, options.seed)
-    return {group: "valid" if group in set(valid) else "train" for group in groups}
+
+def _sides(sizes: Mapping[str, int], options: PrepareOptions, known: Mapping[str, Split]) -> dict[str, Split]:
+    """The split of each group that is not `known`, of so many files: in random order, those that fit into the share
+    of the files are for validation. Where none fits, it is the smallest, unless it has most of the files."""
+    total = sum(sizes.values())
+    wanted = options.valid_frac * total + 1e-9
+    held_out = sum(count for group, count in sizes.items() if known.get(group) == "valid")
+    chances = {group: random_generator(options.seed, *group.encode()).random() for group in sizes.keys() - known.keys()}
+    sides: dict[str, Split] = dict.fromkeys(chances, "train")
+    for group in sorted(chances, key=chances.__getitem__):
+        if held_out + sizes[group] <= wanted:
+            sides[group] = "valid"
+            held_out += sizes[group]
+    smallest = min(chances, key=lambda group: (sizes[group], chances[group]), default=None)
+    if smallest and not held_out and options.valid_frac > 0 and sizes[smallest] <= total / 2:
+        sides[smallest] = "valid"
+    return sides
 
 
 def _stems(names: Iterable[str], known: Mapping[str, SourceLine]) -> dict[str, str]:

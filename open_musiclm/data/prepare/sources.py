@@ -123,7 +123,10 @@ def _write(path: Path, wave: Float[Tensor, "samples"], sample_hz: int) -> None:
 
 
 def _segments(path: Path, info: SoundInfo, longest: float) -> tuple[tuple[int, int], ...]:
-    """First sample and length of each clip: sound between silences, in equal parts of at most `longest` seconds."""
+    """First sample and length of each clip: sound between silences, in equal parts of at most `longest` seconds.
+
+    None is shorter than two seconds: where equal parts would be, the end is left out.
+    """
     step = round(_BLOCK_SECONDS * info.sample_hz)
     loud = np.flatnonzero(np.concatenate([_levels(wave, step) for wave in _waves(path, info)]) > SILENCE_DB)
     if not len(loud):
@@ -135,7 +138,7 @@ def _segments(path: Path, info: SoundInfo, longest: float) -> tuple[tuple[int, i
         seconds = (end - begin) / info.sample_hz
         if seconds < _SHORTEST_SECONDS:
             continue
-        parts = math.ceil(seconds / longest - 1e-9)
+        parts = min(math.ceil(seconds / longest - 1e-9), math.floor(seconds / _SHORTEST_SECONDS))
         length = min((end - begin) // parts, samples_of(longest, info.sample_hz))
         result += [(begin + part * length, length) for part in range(parts)]
     return tuple(result)

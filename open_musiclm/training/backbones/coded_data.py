@@ -7,6 +7,7 @@ import numpy as np
 from accelerate import Accelerator
 
 from open_musiclm.audio import find_sounds
+from open_musiclm.checkpoints.fingerprints import fingerprint_of
 from open_musiclm.config import ModelConfig
 from open_musiclm.config.codecs import VocosTrainerConfig
 from open_musiclm.data.failures import SoundFailure
@@ -40,12 +41,13 @@ def token_store_data(
     codec: Codec, store: TokenStore, config: VocosTrainerConfig, model_config: ModelConfig
 ) -> TrainingData:
     """Crops of the rows of a token store, whose sound files lie below `folder`. Raises UserError, also if the
-    tokens are those of changed sound."""
+    tokens are those of changed sound or of another codec."""
     if store.description.crops.get("augment") is not None:
         raise UserError(
             f"trainer: token_store: {store.folder}: its tokens are of changed sound (data_preprocessor_cfg.augment), "
             "which no file holds; preprocess without augment into another folder, or name a codes_folder"
         )
+    store.description.check_fingerprints(store.folder, {"encodec": fingerprint_of(codec.model.state_dict())})
     codes = TokenStoreCodes(store, Path(config.folder), model_config.encodec_cfg.output_hz)
     return _data(codes, split_rows(store, config.valid_frac, config.seed), codec, config, ())
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from open_musiclm.audio import SoundError, SoundInfo, read_window, sound_info
+from open_musiclm.audio import SoundError, SoundInfo, read_samples, repeat_to, sound_info
 from open_musiclm.data.crops import Crop, cut, span_of
 from open_musiclm.data.example_order import ExampleOrder, random_generator, rotated
 from open_musiclm.data.failures import SoundFailure, as_sound_error, first_usable
@@ -103,10 +103,24 @@ class CodedSounds(Dataset[CodedExample]):
             if path not in self._infos:
                 self._infos[path] = sound_info(path)
             info = self._infos[path]
-            seconds = self.source.start_seconds(segment) + first * self.hop / self.crop.sample_hz
-            window = read_window(path, round(seconds * info.sample_hz), span_of(self.crop, info.sample_hz), info)
+            begin = round(self.source.start_seconds(segment) * info.sample_hz)
+            offset = round(first * self.hop / self.crop.sample_hz * info.sample_hz)
+            window = _repeated(path, info, begin, offset, span_of(self.crop, info.sample_hz))
             wave = cut(window, info.sample_hz, self.crop, None)
         return CodedExample(wave, self.source.codes(segment, first, self.crop_frames), [])
+
+
+def _repeated(path: Path, info: SoundInfo, begin: int, offset: int, frames: int) -> Float[Tensor, "frames"]:
+    """`frames` samples from `offset` on, of the sound that begins at `begin` and is repeated where the file ends."""
+    period = info.frames - begin
+    if period <= 0:
+        raise SoundError(f"{path}: ends before its codes begin; has the file changed?")
+    offset %= period
+    window = read_samples(path, begin + offset, min(frames, period - offset))
+    rest = frames - len(window)
+    if rest:
+        window = torch.cat([window, repeat_to(read_samples(path, begin, min(rest, period)), rest)])
+    return window
 
 
 def collate_coded(examples: Sequence[CodedExample]) -> CodedBatch:

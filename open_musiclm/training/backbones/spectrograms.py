@@ -1,6 +1,7 @@
 """CLAP's spectrograms of whole sound files, stored on disk for later epochs."""
 
 import hashlib
+import json
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -29,12 +30,13 @@ class Spectrograms:
         self.mels: int = extractor.feature_size
         self.sample_hz: int = extractor.sampling_rate
         self.folder = folder
+        self._front_end = json.dumps(extractor.to_dict(), sort_keys=True, default=str)
 
     def of(self, path: Path) -> Float[Tensor, "time mels"]:
         """Decibels of at least `frames` frames. Raises SoundError."""
         if self.folder is None:
             return self._computed(path)
-        kept = self.folder / f"{_identity(path)}.npy"
+        kept = self.folder / f"{self._identity(path)}.npy"
         found = self._kept(kept)
         if found is not None:
             return found
@@ -63,11 +65,11 @@ class Spectrograms:
         wave = to_int16_and_back(resampled(read_sound(path), self.sample_hz))
         return self.mel.whole(wave[None])[0]
 
-
-def _identity(path: Path) -> str:
-    """A key for the content of a file: its path, size and time of change."""
-    try:
-        status = path.stat()
-    except OSError:
-        return "absent"  # never kept: reading it will say what is wrong
-    return hashlib.sha256(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:24]
+    def _identity(self, path: Path) -> str:
+        """A key for the content of a file, by its path, size and time of change, and for the extractor's settings."""
+        try:
+            status = path.stat()
+        except OSError:
+            return "absent"  # never kept: reading it will say what is wrong
+        identity = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {self._front_end}"
+        return hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:24]
