@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,17 @@ from helpers.sound_files import write_tone
 
 from open_musiclm import audio
 from open_musiclm.audio import SoundError, find_foreign_sounds, find_sounds
+from open_musiclm.config import DataPreprocessorConfig, TrainerConfig
 from open_musiclm.data.check_files import check_folder
 from open_musiclm.data.crops import Crop
+from open_musiclm.data.prepare.prepare import PrepareOptions, prepare_dataset
+from open_musiclm.data.prepare.sources import ClipOptions
+from open_musiclm.data.preprocess_sounds import find_usable
 from open_musiclm.data.sound_dataset import SoundDataset
 from open_musiclm.data.split import split
+from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.errors import UserError
+from open_musiclm.training.sound_data import sound_data
 
 ROOT = Path(__file__).resolve().parents[1]
 HZ = 16000
@@ -64,6 +70,41 @@ def test_kinds_that_cannot_be_read_are_counted_and_named(tmp_path: Path) -> None
     assert problems.pop("tone.wav") is None
     assert all(name in problem and "convert it" in problem for name, problem in problems.items() if problem)
     assert set(problems) == {"a.m4a", "B.AAC", "c.wma"}
+
+
+def _prepare(folder: Path) -> None:
+    options = PrepareOptions(ClipOptions(HZ, seconds=2.0, loudness=None), "file", valid_frac=0.0, seed=0, workers=1)
+    prepare_dataset(folder, folder.parent / "prepared", options)
+
+
+def _preprocess(folder: Path) -> None:
+    settings = DataPreprocessorConfig(folder=str(folder), results_folder=str(folder.parent / "store"))
+    find_usable(settings, filter_by_fma=False)
+
+
+def _train(folder: Path) -> None:
+    config = TrainerConfig(folder=str(folder), num_train_steps=1, batch_size=1, num_workers=0, valid_frac=0.0)
+    sound_data(config, [Crop("clap", 1.0, HZ, normalized=False)], StatisticsCache())
+
+
+@pytest.mark.parametrize("use", [_prepare, _preprocess, _train])
+def test_one_line_tells_how_many_files_cannot_be_read(
+    use: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    music = tmp_path / "music"
+    write_tone(music / "tone.wav", 3.0)
+    use(music)
+    assert "cannot be read" not in capfd.readouterr().err
+    _touch(music / "a.m4a")
+    use(music)
+    one = f"{music}: 1 sound file has a format that cannot be read here; convert it; scripts/check_data.py lists it"
+    assert one in capfd.readouterr().err.splitlines()
+    _touch(music / "b.wma")
+    use(music)
+    assert capfd.readouterr().err.count("2 sound files have formats that cannot be read here") == 1
+    monkeypatch.setenv("RANK", "1")
+    use(music)
+    assert "cannot be read" not in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -22,8 +22,9 @@ def find_sounds(folder: Path | str) -> list[Path]:
     UserError if there is no sound, or if a folder cannot be read.
     """
     folder = Path(folder)
-    sounds, foreign = _found(folder)
+    sounds = _found(folder, SOUND_EXTENSIONS)
     if not sounds:
+        foreign = find_foreign_sounds(folder)
         kinds = " ".join(sorted(SOUND_EXTENSIONS))
         of_other_kinds = f"; {len(foreign)} of a kind that cannot be read, such as {foreign[0]}" if foreign else ""
         raise UserError(
@@ -33,8 +34,11 @@ def find_sounds(folder: Path | str) -> list[Path]:
 
 
 def find_foreign_sounds(folder: Path) -> list[Path]:
-    """All files below `folder` whose names say that they are sound of a kind that cannot be read here, sorted."""
-    return _found(folder)[1]
+    """All files below `folder` whose names say that they are sound of a kind that cannot be read here, sorted.
+
+    Raises UserError if a folder cannot be read.
+    """
+    return _found(folder, FOREIGN_EXTENSIONS)
 
 
 def find_named(folder: Path, name: str) -> list[Path]:
@@ -45,17 +49,13 @@ def find_named(folder: Path, name: str) -> list[Path]:
     return sorted(path for path in _files(folder) if path.name == name) if _is_folder(folder) else []
 
 
-def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+def _found(folder: Path, extensions: frozenset[str]) -> list[Path]:
+    """The files with one of these extensions, each once, sorted."""
     if not _is_folder(folder):
         raise UserError(f"{_shortened(folder)}: no such folder of sound")
-    files = sorted(_files(folder))
-    found: tuple[list[Path], list[Path]] = ([], [])
-    for extensions, paths in zip((SOUND_EXTENSIONS, FOREIGN_EXTENSIONS), found, strict=True):
-        seen: set[tuple[int, int]] = set()
-        for path in files:
-            if path.suffix.lower() in extensions and _is_new(path, seen):
-                paths.append(path)
-    return found
+    seen: set[tuple[int, int]] = set()
+    of_the_kind = sorted(path for path in _files(folder) if path.suffix.lower() in extensions)
+    return [path for path in of_the_kind if _is_new(path, seen)]
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from open_musiclm.data.fma import filter_fma
 from open_musiclm.data.preprocess import Preprocessor
 from open_musiclm.data.preprocess_report import PreprocessReport
 from open_musiclm.data.store_fingerprints import tokenizer_fingerprints
+from open_musiclm.data.unreadable_sounds import print_unreadable
 from open_musiclm.devices import choose_device
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
@@ -26,6 +27,7 @@ def load_settings(training_config: Path, results_folder: Path | None) -> DataPre
 def find_usable(settings: DataPreprocessorConfig, filter_by_fma: bool) -> list[Path]:
     """The sound files of `settings.folder`; if asked, without those that FMA's metadata rules out. Raises UserError."""
     paths = find_sounds(Path(settings.folder))
+    print_unreadable(Path(settings.folder))
     usable = filter_fma(paths, settings.metadata_folder) if filter_by_fma else paths
     if not usable:
         raise UserError(f"{settings.folder}: FMA's metadata leaves none of its {len(paths)} sound files")

@@ -11,6 +11,7 @@ from open_musiclm.data.failures import SoundFailure, as_sound_error
 from open_musiclm.data.sound_dataset import SoundDataset, collate_sounds
 from open_musiclm.data.split import split_folder
 from open_musiclm.data.statistics import StatisticsCache
+from open_musiclm.data.unreadable_sounds import print_unreadable
 from open_musiclm.training.data_stream import TrainingData
 
 
@@ -24,6 +25,7 @@ def sound_data(
     """
     folder = Path(config.folder)
     training, kept = split_folder(find_sounds(folder), folder, config.valid_frac, config.seed)
+    print_unreadable(folder)
     unusable = [failure for path in kept if (failure := _failure(path)) is not None]
     validation = sorted(set(kept) - {failure.path for failure in unusable})
     return TrainingData(

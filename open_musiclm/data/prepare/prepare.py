@@ -24,6 +24,7 @@ from open_musiclm.data.prepare.audio_fingerprints import FingerprintIndex
 from open_musiclm.data.prepare.manifest import ClipLine, Manifest, SourceLine, Split, encoded
 from open_musiclm.data.prepare.sources import ClipOptions, Source, examine, write_clips
 from open_musiclm.data.split import TRAINING_FOLDER, VALIDATION_FOLDER
+from open_musiclm.data.unreadable_sounds import print_unreadable
 from open_musiclm.data.workers import leave_signals_to_parent
 from open_musiclm.errors import UserError
 from open_musiclm.files import atomic_write, prepare_folder
@@ -68,6 +69,7 @@ def prepare_dataset(folder: Path, output: Path, options: PrepareOptions) -> Prep
     if output.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"--results_folder {output}: is inside the folder of music {folder}; name another one")
     paths = {stored_name(path, folder): path for path in find_sounds(folder)}
+    print_unreadable(folder)
     unnameable = [name for name in paths if not _is_unicode(name)]
     paths = {name: path for name, path in paths.items() if name not in unnameable}
     captions = captions_of(list(paths.values()), folder)

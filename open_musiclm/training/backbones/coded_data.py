@@ -14,6 +14,7 @@ from open_musiclm.data.failures import SoundFailure
 from open_musiclm.data.split import split_folder
 from open_musiclm.data.token_dataset import split_rows
 from open_musiclm.data.token_store import TokenStore
+from open_musiclm.data.unreadable_sounds import print_unreadable
 from open_musiclm.errors import UserError
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.training.backbones.code_sources import CachedCodes, TokenStoreCodes
@@ -30,7 +31,9 @@ def cached_data(codec: Codec, config: VocosTrainerConfig, accelerator: Accelerat
     if config.codes_folder is None:
         raise UserError("trainer: codes_folder: missing; name a folder for the codes, or a token_store")
     codes = CachedCodes(Path(config.codes_folder), codec)
-    codes.add(sorted(find_sounds(Path(config.folder))), accelerator)
+    paths = sorted(find_sounds(Path(config.folder)))
+    print_unreadable(Path(config.folder))
+    codes.add(paths, accelerator)
     training, validation = split_folder(codes.paths, Path(config.folder), config.valid_frac, config.seed)
     places = {path: place for place, path in enumerate(codes.paths)}
     sides = [places[path] for path in training], [places[path] for path in validation]
