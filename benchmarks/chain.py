@@ -3,7 +3,7 @@
 Generation and training steps use fresh weights of the config's sizes; tokenizers are the config's own backbones
 where they can be loaded. Prints one table; each row is measured in a process of its own.
 
-    python benchmarks/chain.py --model_config configs/demo/model.json
+    python benchmarks/chain.py --model_config demo/configs/model.json
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The cost of many hours of music: operations, days, bytes and files, from counts and a measured rate.
 
-The rate is what benchmarks/preprocess.py or scripts/preprocess_data.py print for one card (seconds of sound per
+The rate is what benchmarks/preprocess.py or scripts/preprocess_data.py print for one GPU (seconds of sound per
 second). Without it, only the counts are printed: the backbones' floating-point operations are counted on the released
 architectures without computing anything.
 
@@ -22,7 +22,7 @@ from open_musiclm.data.token_store_writer import SHARD_BYTES, TOKEN_BYTES
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, build_encodec
 from open_musiclm.tokens import token_streams
 
-CARDS = (8, 64, 512)
+GPU_COUNTS = (8, 64, 512)
 CROP_SECONDS = 30
 SHIPPED = Path(__file__).resolve().parents[1] / "configs" / "model" / "musiclm_small.json"
 
@@ -31,7 +31,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.plain_parser(__doc__)
     parser.add_argument("--hours", type=cli.positive_float, default=100_000.0, help="of music")
     parser.add_argument("--track_seconds", type=cli.positive_float, default=240.0, help="length of a file")
-    parser.add_argument("--rate", type=cli.positive_float, help="seconds of sound that one card tokenizes per second")
+    parser.add_argument("--rate", type=cli.positive_float, help="seconds of sound that one GPU tokenizes per second")
     parser.add_argument(
         "--worker_rate", type=cli.positive_float, help="seconds of sound that one worker process decodes per second"
     )
@@ -52,16 +52,16 @@ def main(arguments: argparse.Namespace) -> None:
     cli.print_stdout(f"store: {stored} bytes a second, {size:,.0f} GB, {shards:,.0f} shards")
     if arguments.rate is None:
         return
-    cli.print_stdout(f"\nat {arguments.rate:g} seconds of sound a second and card")
-    cli.print_stdout(f"{'cards':>6}{'days':>10}{'files opened a second':>23}{'stored MB/s':>13}{'shards a second':>17}")
-    for cards in CARDS:
-        rate = cards * arguments.rate
+    cli.print_stdout(f"\nat {arguments.rate:g} seconds of sound a second and GPU")
+    cli.print_stdout(f"{'GPUs':>6}{'days':>10}{'files opened a second':>23}{'stored MB/s':>13}{'shards a second':>17}")
+    for gpus in GPU_COUNTS:
+        rate = gpus * arguments.rate
         cli.print_stdout(
-            f"{cards:6}{seconds / rate / 86400:10.2f}{rate / arguments.track_seconds:23.2f}"
+            f"{gpus:6}{seconds / rate / 86400:10.2f}{rate / arguments.track_seconds:23.2f}"
             f"{rate * stored / 1e6:13.2f}{rate * stored / SHARD_BYTES:17.3f}"
         )
     if arguments.worker_rate is not None:
-        cli.print_stdout(f"workers that decode for one card: {arguments.rate / arguments.worker_rate:.1f}")
+        cli.print_stdout(f"workers that decode for one GPU: {arguments.rate / arguments.worker_rate:.1f}")
 
 
 def clap_operations() -> float:

@@ -28,7 +28,7 @@ def print_what_fits(
         raise UserError("--fit: needs a GPU; a CPU's memory says nothing about a GPU's")
     cli.print_stdout("| stage | " + " | ".join(f"{size} GB" for size in GIGABYTES) + " |")
     cli.print_stdout("| --- " * (len(GIGABYTES) + 1) + "|")
-    own = torch.cuda.get_device_properties(device).total_memory / 1e9 * 1.05  # cards have a little less than they say
+    own = torch.cuda.get_device_properties(device).total_memory / 1e9 * 1.05  # GPUs have a little less than they say
     for name in stages:
 
         @functools.cache

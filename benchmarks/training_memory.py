@@ -2,7 +2,7 @@
 
 `open_musiclm/training/step_memory.py` says what is counted: 16 bytes a weight (itself, its gradient, AdamW's two
 averages), all that is kept for the backward pass, and the temporary memory of the largest part. Not counted: the CUDA
-context and libraries' own buffers, for which a tenth of the card is left free, and what several GPUs need to exchange
+context and libraries' own buffers, for which a tenth of the GPU is left free, and what several GPUs need to exchange
 gradients.
 
     python benchmarks/training_memory.py --model_config configs/model/musiclm_small.json
