@@ -25,7 +25,10 @@ def add_config_arguments(to: argparse.ArgumentParser) -> None:
 def add_run_arguments(to: argparse.ArgumentParser) -> None:
     """`--overwrite` and `--log_with`, of every training script."""
     to.add_argument(
-        "--overwrite", action="store_true", help="delete an older run in the results folder, and start over"
+        "--overwrite",
+        action="store_true",
+        help="delete an older run in the results folder and start over; when resuming there, delete only what comes "
+        "after the step",
     )
     to.add_argument(
         "--log_with", choices=("tensorboard", "wandb", "none"), default="tensorboard", help="tracker of the curves"

@@ -32,6 +32,7 @@ from open_musiclm.config.stages import CoarseConfig, FineConfig, SemanticConfig,
 from open_musiclm.errors import UserError
 
 _CODEBOOKS = AtMost(256, "every quantizer has a codebook of its own")
+_RELATIVE = "`./` and `../` begin a path relative to the config file; other relative paths are to the current folder"
 MODEL_CONFIG_NAME = "model_config.json"  # of a bundle, beside its weights
 # Section and key of each backbone, by the name that a bundle gives its folder or file.
 BACKBONES = {
@@ -80,15 +81,15 @@ class ClapRvqConfig(Section):
     )
     checkpoint_path: str | None = Field(
         default=None,
-        description="a LAION checkpoint (.pt) to use instead of `model_name`; `./file` is beside the config",
+        description="a LAION checkpoint (.pt) to use instead of `model_name`; " + _RELATIVE,
     )
     amodel_type: Literal["HTSAT-tiny", "HTSAT-base", "HTSAT-large"] = Field(
         default="HTSAT-tiny", description="audio tower of the LAION checkpoint; has no effect without one"
     )
     model_name: str | None = Field(
         default=None,
-        description="CLAP: a hub id, or a local directory (`./folder` is beside the config); null takes "
-        "`laion/clap-htsat-unfused`, or `laion/clap-htsat-fused` with `enable_fusion`",
+        description="CLAP: a hub id, or a local directory; null takes `laion/clap-htsat-unfused`, or "
+        "`laion/clap-htsat-fused` with `enable_fusion`; " + _RELATIVE,
     )
     sample_hz: SampleRate = Field(default=48000, description="sample rate of CLAP's input, Hz")
 
@@ -98,7 +99,7 @@ class HubertKmeansConfig(Section):
 
     model_name: str = Field(
         default="m-a-p/MERT-v0",
-        description="MERT: a hub id, or a local directory (`./folder` is beside the config)",
+        description="MERT: a hub id, or a local directory; " + _RELATIVE,
     )
     normalize_embeds: bool = Field(
         default=True, description="whether features are normalised per frame: zero mean, unit variance"
@@ -141,12 +142,12 @@ class EncodecConfig(Section):
     model_name: str = Field(
         default="encodec_24khz",
         description="`encodec_24khz`, the hub id of an EnCodec in transformers' layout such as "
-        "`facebook/encodec_32khz`, or a local directory (`./folder` is beside the config)",
+        "`facebook/encodec_32khz`, or a local directory; " + _RELATIVE,
     )
     decoder: str | None = Field(
         default=None,
         description="decoder of the tokens: null for the codec's own, or a Vocos, "
-        "`charactr/vocos-encodec-24khz` or a local directory",
+        "`charactr/vocos-encodec-24khz` or a local directory; " + _RELATIVE,
     )
     sample_hz: SampleRate = Field(default=24000, description="sample rate of the waves, Hz")
 

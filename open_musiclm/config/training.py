@@ -175,7 +175,9 @@ class DataPreprocessorConfig(Section):
     )
     results_folder: str = Field(description="Folder that the tokens are written to.")
     max_audio_length_seconds: Annotated[PositiveFloat, AtMost(86400, "a crop is held in memory as a whole")] = Field(
-        default=30.0, description="Longest crop of a file, in seconds; longer files are cropped."
+        default=30.0,
+        description="Longest crop of a file, in seconds; longer files are cropped. At least the longest window of "
+        "the model config, CLAP's included.",
     )
     random_crop: bool = Field(
         default=True, description="Crop at random places of a file; false: one after the other from its start."
