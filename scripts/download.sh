@@ -50,11 +50,11 @@ fetch_from_hub() {
     fetch sha256sum "${expected:-}" "$1" "$2"
 }
 
-# unpack ZIP FOLDER: once.
+# unpack ZIP FOLDER: once; after an interruption all files are written again, for one may be half written.
 unpack() {
     if [ -f "$1.unpacked" ]; then
         echo "$1 is already unpacked"
         return
     fi
-    unzip -q -n "$1" -d "$2" && touch "$1.unpacked" && echo "unpacked into $2"
+    unzip -q -o "$1" -d "$2" && touch "$1.unpacked" && echo "unpacked into $2"
 }

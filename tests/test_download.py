@@ -3,6 +3,7 @@
 import hashlib
 import re
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -93,3 +94,14 @@ def test_offline_is_one_clear_line(tmp_path: Path) -> None:
     told = shell(f"PATH={tmp_path}:$PATH; fetch sha256sum {HASH} http://nowhere.invalid/file {tmp_path}/file")
     assert told.returncode == 2
     assert "are you online" in told.stderr.splitlines()[-1]
+
+
+def test_unpacking_again_replaces_a_half_written_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "music.zip", "w") as packed:
+        packed.writestr("music/one.mp3", CONTENT)
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music/one.mp3").write_bytes(CONTENT[:1000])
+    told = shell(f"unpack {tmp_path}/music.zip {tmp_path}")
+    assert told.returncode == 0, told.stderr
+    assert (tmp_path / "music/one.mp3").read_bytes() == CONTENT
+    assert "is already unpacked" in shell(f"unpack {tmp_path}/music.zip {tmp_path}").stdout
