@@ -18,8 +18,11 @@ from open_musiclm.config.json_files import (
     read_json,
     read_json_lines,
     read_json_object,
+    section_from_content,
 )
+from open_musiclm.data.prepare.manifest import SourceLine
 from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.spectral_codec import SpectralArchitecture
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SMALL = REPOSITORY / "configs/model/musiclm_small.json"
@@ -142,6 +145,17 @@ def test_errors_stay_short_and_printable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fine_cfg") as refused:
         load_model_config(path)
     assert len(str(refused.value)) < 300
+
+
+def test_an_unknown_key_in_a_list_of_sections_is_named() -> None:
+    clip = {"file": "a.flac", "start_seconds": 0.0, "seconds": 1.0}
+    source = {"source": "a.mp3", "result": "written", "group": "a", "clips": [clip, {**clip, "second": 1.0}]}
+    with pytest.raises(UserError, match=r"^m: clips: 1: second: unknown key; known here: file, .*_seconds$"):
+        section_from_content(source, "m", SourceLine)
+    architecture = SpectralArchitecture().model_dump()
+    architecture["resolutions"][0]["bandz"] = 1
+    with pytest.raises(UserError, match=r"resolutions: 0: bandz: unknown key; known here: bands_per_octave, .*window"):
+        section_from_content(architecture, "config.json", SpectralArchitecture)
 
 
 def test_a_recursion_limit_of_the_caller_does_not_matter() -> None:

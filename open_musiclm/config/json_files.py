@@ -12,7 +12,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -170,7 +170,15 @@ def _printable(key: str) -> str:
 def _known_keys(place: tuple, kind: type[BaseModel]) -> set[str]:
     """The keys of the section that `place` points into."""
     for part in place[:-1]:
-        annotation = kind.model_fields[part].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        kind = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+        if part in kind.model_fields:  # else an index into a list of sections
+            kind = next(_sections_in(kind.model_fields[part].annotation))
     return set(kind.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that an annotation names, also as optional or in lists."""
+    options = get_args(annotation)
+    if not options and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for option in options:
+        yield from _sections_in(option)
