@@ -15,3 +15,8 @@ class UserNotice(UserWarning):
 
 class SoundError(UserError):
     """A sound file that cannot be used; the message names the file and what is wrong with it."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's error, at most 200 characters; its type if it has no text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

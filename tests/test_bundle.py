@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -12,9 +13,12 @@ import torch
 from helpers.paths import REPOSITORY
 from helpers.small_stack import CPU, Stack
 
-from open_musiclm.checkpoints.bundle import bundle_kinds, open_bundle, pack
-from open_musiclm.config import MODEL_CONFIG_NAME, load_model_config
+from open_musiclm.checkpoints.bundle import bundle_kinds, open_bundle, pack, push
+from open_musiclm.config import MODEL_CONFIG_NAME, ModelConfig, load_model_config
 from open_musiclm.errors import UserError
+from open_musiclm.tokenizers.clap import Clap
+from open_musiclm.tokenizers.codec import Codec
+from open_musiclm.tokenizers.mert import Mert
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -91,10 +95,10 @@ def own(tmp_path: Path, stack: Stack) -> Path:
     return folder
 
 
-def _named(own: Path, section: str, name: str) -> Path:
+def _named(own: Path, section: str, name: str, key: str = "model_name") -> Path:
     path = own / MODEL_CONFIG_NAME
     content = json.loads(path.read_text())
-    content[section]["model_name"] = name
+    content[section][key] = name
     path.write_text(json.dumps(content))
     return path
 
@@ -124,6 +128,38 @@ def test_a_config_that_names_any_directory(
     assert "\n" not in str(error.value)
     assert section in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+LOADERS: dict[tuple[str, str], Callable[[ModelConfig, torch.device], object]] = {
+    ("clap_rvq_cfg", "model_name"): Clap.load,
+    ("hubert_kmeans_cfg", "model_name"): Mert.load,
+    ("encodec_cfg", "model_name"): Codec.load,
+    ("encodec_cfg", "decoder"): Codec.load,
+}
+
+
+@pytest.mark.parametrize(("section", "key"), LOADERS)
+@pytest.mark.parametrize("name", ["./absent", "../absent", "/absent/one", "~/absent", "own/absent/one", "absent/"])
+def test_a_path_of_no_directory_is_no_hub_id(
+    tmp_path: Path, stack: Stack, own: Path, section: str, key: str, name: str
+) -> None:
+    path = _named(own, section, name, key)
+    told = rf"^{section}: {key}: cannot load .*{name.strip('./')}.*: no such directory; "
+    with pytest.raises(UserError, match=told):
+        packed(stack, path, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    with pytest.raises(UserError, match=told):
+        LOADERS[section, key](load_model_config(path), CPU)
+
+
+def test_a_folder_of_the_released_codecs_name_is_not_bundled_for_it(
+    tmp_path: Path, stack: Stack, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "encodec").rename(own / "encodec_24khz")
+    monkeypatch.chdir(own)
+    folder = packed(stack, _named(own, "encodec_cfg", "encodec_24khz"), tmp_path / "bundle")
+    assert load_model_config(folder / MODEL_CONFIG_NAME).encodec_cfg.model_name == "encodec_24khz"
+    assert not (folder / "encodec").exists()
 
 
 @pytest.mark.parametrize("linked", ["mert/config.json", "clap/model.safetensors", "encodec/model.safetensors", "mert"])
@@ -187,6 +223,15 @@ def test_to_the_hub_and_back(tmp_path: Path, stack: Stack, monkeypatch: pytest.M
         folder = open_bundle("someone/music")
     config = load_model_config(folder / MODEL_CONFIG_NAME)
     MusicTokenizer.load(config, folder / "clap_rvq.safetensors", folder / "hubert_kmeans.safetensors", CPU)
+
+
+def test_pushing_without_a_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    with pytest.raises(UserError, match=r"^--push_to_hub someone/music: cannot push .*bundle: .*onnect") as error:
+        push(tmp_path / "bundle", "someone/music")
+    assert "\n" not in str(error.value)
 
 
 def _argument(kind: str) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from open_musiclm.checkpoints import Kind, find_weights, load_weights, save_weights, weights_name
 from open_musiclm.checkpoints.adapters import ADAPTERS_FOLDER, WEIGHTS_NAME, adapter_name, load_adapter, save_adapter
+from open_musiclm.checkpoints.foreign import is_local
 from open_musiclm.config import (
     BACKBONES,
     GENERATION_CONFIG_NAME,
@@ -24,13 +25,13 @@ from open_musiclm.config import (
     load_model_config,
 )
 from open_musiclm.config.json_files import read_json_object
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 from open_musiclm.files import write_json
 from open_musiclm.models.lora import merge_adapters
 from open_musiclm.models.stages import load_stage
 from open_musiclm.tokenizers.clap import Clap, clap_directory
 from open_musiclm.tokenizers.clap_laion import read_laion
-from open_musiclm.tokenizers.codec import Codec, codec_decoder_paths, codec_paths
+from open_musiclm.tokenizers.codec import Codec, codec_decoder_paths, codec_paths, is_local_codec
 from open_musiclm.tokenizers.mert import load_centroids, mert_directory
 from open_musiclm.tokenizers.rvq import ClapQuantizer
 from open_musiclm.tokenizers.text_correction import TEXT_CORRECTION_NAME, TextCorrection
@@ -120,20 +121,19 @@ def open_bundle(name: str) -> Path:
     try:
         return Path(snapshot_download(name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"--checkpoint_dir {name}: no such folder, and not available on the hub: {reason}") from error
 
 
 def push(folder: Path, hub_id: str) -> None:
     """Uploads a bundle to the hub. Raises UserError."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         HfApi().create_repo(hub_id, exist_ok=True)
         HfApi().upload_folder(repo_id=hub_id, folder_path=folder)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"--push_to_hub {hub_id}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # of the hub's, the network's or the disk's
+        raise UserError(f"--push_to_hub {hub_id}: cannot push {folder}: {first_line(error)}") from error
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:
@@ -150,21 +150,21 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
 def _backbone_files(config: ModelConfig) -> dict[str, Path]:
     """The files of local backbones that a bundle copies, by their name in the bundle.
 
-    Raises UserError for a directory that is no such backbone.
+    Raises UserError for a path of no directory, and for a directory that is no such backbone.
     """
     clap, section = clap_directory(config), config.clap_rvq_cfg
     laion = section.checkpoint_path
     found: dict[str, Sequence[Path]] = {}
-    if _is_local(config, section.model_name):
+    if clap.files.local:
         found["clap"] = clap.tokenizer_paths() if laion is not None else clap.paths()
-    if _is_local(config, config.hubert_kmeans_cfg.model_name):
+    if _is_local(config, "mert"):
         found["mert"] = mert_directory(config).paths()
-    codec = [name for name in ("model_name", "decoder") if _is_local(config, getattr(config.encodec_cfg, name))]
-    if codec:
+    codec, decoder = is_local_codec(config), _is_local(config, "decoder")
+    if codec or decoder:
         Codec.load(config, torch.device("cpu"))
-    if "model_name" in codec:
+    if codec:
         found["encodec"] = codec_paths(config)
-    if "decoder" in codec:
+    if decoder:
         found["decoder"] = codec_decoder_paths(config)
     files = {f"{name}/{path.name}": path for name, paths in found.items() for path in paths}
     if laion is not None:
@@ -177,8 +177,11 @@ def _backbone_files(config: ModelConfig) -> dict[str, Path]:
     return files
 
 
-def _is_local(config: ModelConfig, name: str | None) -> bool:
-    return name is not None and Path(config.backbone(name)).is_dir()
+def _is_local(config: ModelConfig, backbone: str) -> bool:
+    """Whether the config names a local directory for one of BACKBONES. Raises UserError for a path of none."""
+    section, key = BACKBONES[backbone]
+    name = getattr(getattr(config, section), key)
+    return name is not None and is_local(config.backbone(name), f"{section}: {key}")
 
 
 def _copy(source: Path, target: Path) -> None:

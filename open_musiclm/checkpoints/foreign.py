@@ -19,13 +19,14 @@ from open_musiclm.checkpoints.tensor_files import read_tensors
 from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.checkpoints.unwrapping import unwrapped
 from open_musiclm.config.json_files import read_json_object, shown
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 _WEIGHTS_NAMES = (WEIGHTS_NAME, "pytorch_model.bin")
 _INDEX = ".index.json"
 _SHARD = re.compile(r"[\w-]+(\.[\w-]+)*\.(safetensors|bin)")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _MOST_PROBLEMS = 3
 
 
@@ -42,12 +43,27 @@ class Description(BaseModel):
 DescriptionType = TypeVar("DescriptionType", bound=Description)
 
 
+def is_local(name: str, key: str) -> bool:
+    """Whether a name is that of a directory on this machine; else it is a hub id.
+
+    Raises UserError for a path of no directory; `key` is what named it.
+    """
+    if Path(name).is_dir():
+        return True
+    if not _HUB_ID.fullmatch(name):
+        raise UserError(f"{key}: cannot load {name}: no such directory; give one that exists, or a hub id")
+    return False
+
+
 class ForeignDirectory:
-    """A directory by its path, or by a text that is a path or a hub id; `key` is what named it, for messages."""
+    """A directory by its path, or by a text that is a path or a hub id; `key` is what named it, for messages.
+
+    `local` says that it is on this machine. Raises UserError for a text that is neither a directory nor a hub id.
+    """
 
     def __init__(self, name: str | Path, key: str) -> None:
         self.name, self.key = str(name), key
-        self._local = isinstance(name, Path) or Path(name).is_dir()
+        self.local = isinstance(name, Path) or is_local(name, key)
         self._why_absent = ""
 
     def find(self, *files: str) -> Path | None:
@@ -127,7 +143,7 @@ class ForeignDirectory:
         return UserError(f"{self.key}: cannot load {self.name}: {reason}")
 
     def _find(self, file: str) -> Path | None:
-        if not self._local:
+        if not self.local:
             return self._download(file)
         path = Path(self.name) / file
         return path if path.exists() else None
@@ -140,11 +156,11 @@ class ForeignDirectory:
         try:
             return Path(hf_hub_download(self.name, file))
         except LocalEntryNotFoundError as error:
-            self._why_absent = f" ({_first_line(error)}); {remedy}"
+            self._why_absent = f" ({first_line(error)}); {remedy}"
         except EntryNotFoundError:
             pass
         except Exception as error:  # of the hub's, the network's or the disk's
-            raise self.refusal(f"{_first_line(error)}; {remedy}") from error
+            raise self.refusal(f"{first_line(error)}; {remedy}") from error
         return None
 
 
@@ -154,7 +170,3 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
     tensors = read_state_dict(path)
     check_finite(tensors, path)
     return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -114,7 +114,8 @@ def clap_directory(config: ModelConfig) -> ClapDirectory:
     """The directory that `clap_rvq_cfg` names; of a LAION file the one of its tokenizer."""
     section = config.clap_rvq_cfg
     released = _FUSED if section.enable_fusion else _UNFUSED
-    name = section.model_name or (released if section.checkpoint_path is None else _LAION_TOKENIZER)
+    default = released if section.checkpoint_path is None else _LAION_TOKENIZER
+    name = default if section.model_name is None else section.model_name
     return ClapDirectory(config.backbone(name), f"{_SECTION}: model_name")
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from open_musiclm.checkpoints.foreign import ForeignDirectory
+from open_musiclm.checkpoints.foreign import ForeignDirectory, is_local
 from open_musiclm.config import EncodecConfig, ModelConfig
 from open_musiclm.config.json_files import read_json_object
 from open_musiclm.errors import UserError
@@ -81,6 +81,15 @@ class Codec(nn.Module):
         return next(self.model.parameters()).device
 
 
+def is_local_codec(config: ModelConfig) -> bool:
+    """Whether `encodec_cfg.model_name` is a directory, and not the name of a codec to download.
+
+    Raises UserError for a path of no directory.
+    """
+    name = config.backbone(config.encodec_cfg.model_name)
+    return name != RELEASED and ("/" not in name or is_local(name, _KEY))
+
+
 def codec_paths(config: ModelConfig) -> list[Path]:
     """The files that are read of the local directory that `encodec_cfg.model_name` names.
 
@@ -112,9 +121,9 @@ def _load_model(config: ModelConfig) -> CodecModel:
         raise UserError(f"{_KEY}: {name} is stereo and not supported; use {RELEASED}")
     if name == RELEASED:
         return EncodecPackage.released(downloaded_encodec(_KEY))
-    folder = Path(config.backbone(name))
-    if not folder.is_dir() and _is_hub_id(name):
+    if not is_local_codec(config):
         return EncodecTransformers.load(ForeignDirectory(name, _KEY))
+    folder = Path(config.backbone(name))
     first, *others = codec_paths(config)
     if not others:
         return EncodecPackage.released(first)
@@ -122,11 +131,6 @@ def _load_model(config: ModelConfig) -> CodecModel:
     if "model_type" in content:
         return EncodecTransformers.load(ForeignDirectory(folder, _KEY))
     return SpectralCodec.load(folder) if "codec" in content else EncodecPackage.own(folder)
-
-
-def _is_hub_id(name: str) -> bool:
-    """owner/name, which is no path of this machine."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/")
 
 
 def _check(section: EncodecConfig, model: CodecModel, quantizers: int) -> None:

@@ -67,7 +67,7 @@ def decoder_paths(name: str) -> list[Path]:
 
 
 def _is_own(files: ForeignDirectory) -> bool:
-    return Path(files.name).is_dir() and files.find(_RELEASED_CONFIG) is None
+    return files.local and files.find(_RELEASED_CONFIG) is None
 
 
 class _Part(Description):
