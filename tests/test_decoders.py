@@ -1,6 +1,7 @@
 """Vocos decoders: the released layout against the vocos package, and our own in generation and bundles."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from helpers.golden_cases import CPU, closest
 from helpers.small_backbones import ENCODEC, build_codec, model_config
 from helpers.small_stack import CODEC, Stack
+from helpers.small_training import trainer_config
 from torch import nn
 from vocos.feature_extractors import EncodecFeatures
 from vocos.heads import ISTFTHead
@@ -17,12 +19,13 @@ from vocos.pretrained import Vocos
 
 from open_musiclm import GenerationConfig, MusicLM
 from open_musiclm.checkpoints.bundle import pack
-from open_musiclm.config import STAGE_NAMES, EncodecConfig, GlobalConfig, ModelConfig
-from open_musiclm.errors import UserError
+from open_musiclm.config import STAGE_NAMES, EncodecConfig, GlobalConfig, ModelConfig, load_model_config
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.encodec_directory import EncodecArchitecture, load_encodec
 from open_musiclm.tokenizers.own_directory import save_model
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
+from open_musiclm.training.train_stage import TokenizerPaths, stage_tools
 
 RELEASED = {"dim": 384, "intermediate_dim": 1152, "num_layers": 8, "adanorm_num_embeddings": 4}
 BANDWIDTHS = {1.5: 2, 3.0: 4, 6.0: 8, 12.0: 16}
@@ -98,6 +101,28 @@ def test_a_number_of_codebooks_between_two_trained_ones_decodes_as_the_lower(
     assert not torch.equal(codec.decode(codes[..., :4]), codec.decode(codes[..., :2]))
 
 
+TOO_FEW = "3 codebooks are to be decoded, but the decoder takes 8 or more"
+
+
+def test_fewer_codebooks_than_it_was_trained_for_are_not_decoded(stack: Stack, tmp_path: Path) -> None:
+    decoder = build_decoder(tmp_path / "vocos", CODEC, layers=1, quantizers=(8,))
+    config = load_model_config(_with_decoder(stack, decoder, tmp_path))
+    tokenizer = replace(stack.tokenizer(), codec=Codec.load(config, CPU))
+    with pytest.raises(UserError, match=f"^encodec_cfg: decoder: {TOO_FEW}"):
+        tokenizer.codec.decode(torch.zeros(1, 4, 3, dtype=torch.long))
+    model = MusicLM(config, stack.stages(), tokenizer)
+    with pytest.raises(UserError, match=f"^return_coarse_wave: {TOO_FEW}"):
+        model.generate("a", config=GenerationConfig(return_coarse_wave=True))
+    section = trainer_config(stage="coarse", use_preprocessed_data=True, save_reconstructed_wave=True)
+    with pytest.warns(UserNotice, match=f"no waves: coarse_trainer_cfg: save_reconstructed_wave: {TOO_FEW}"):
+        assert stage_tools(config, section, TokenizerPaths(None, None), CPU).codec is None
+    fine = section.model_copy(update={"stage": "fine"})
+    assert stage_tools(config, fine, TokenizerPaths(None, None), CPU).codec is not None
+    evaluated = section.model_copy(update={"evaluate_every": 1})
+    with pytest.raises(UserError, match=f"^coarse_trainer_cfg: evaluate_every: {TOO_FEW}"):
+        stage_tools(config, evaluated, TokenizerPaths(stack.weights("clap_rvq"), None), CPU)
+
+
 def test_a_decoder_of_another_codec_is_refused(released: tuple[Path, Path, Vocos], tmp_path: Path) -> None:
     _, decoder, _ = released
     other = build_codec(tmp_path / "other", REAL_SIZES, seed=1)
@@ -150,12 +175,17 @@ def with_decoder(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """The small model's config with a Vocos in it, and the Vocos."""
     folder = tmp_path_factory.mktemp("with_decoder")
     decoder = build_decoder(folder / "vocos", CODEC, layers=1, head_hop=CODEC.hop // 2)
+    return _with_decoder(stack, decoder, folder), decoder
+
+
+def _with_decoder(stack: Stack, decoder: Path, folder: Path) -> Path:
+    """Writes the small model's config with this decoder; returns its path."""
     content = json.loads(stack.model_config.read_text())
     for section in ("clap_rvq_cfg", "hubert_kmeans_cfg", "encodec_cfg"):
         content[section]["model_name"] = str(stack.folder / content[section]["model_name"])
     content["encodec_cfg"]["decoder"] = str(decoder)
     (folder / "model.json").write_text(json.dumps(content))
-    return folder / "model.json", decoder
+    return folder / "model.json"
 
 
 def test_a_bundle_carries_its_decoder_and_streams_without_a_click(

@@ -205,6 +205,10 @@ class ModelConfig(Section):
         """Coarse and fine codebooks together."""
         return self.global_cfg.num_coarse_quantizers + self.global_cfg.num_fine_quantizers
 
+    def quantizers_up_to(self, last: StageName) -> int:
+        """The codebooks of the sound if `last` is the last stage that runs: all, or the coarse ones."""
+        return self.num_acoustic_quantizers if last == "fine" else self.global_cfg.num_coarse_quantizers
+
     @property
     def stage_names(self) -> tuple[StageName, ...]:
         """The stages of the model: without fine codebooks there is no fine stage."""

@@ -217,11 +217,12 @@ class MusicLM:
 
     def _check_stages(self, config: GenerationConfig, first_stage: StageName) -> None:
         """Raises UserError if a stage that is needed from `first_stage` on is missing, or cannot sample as the config
-        says."""
+        says, or if what the last one makes cannot be decoded."""
         needed = needed_stages(self.config, config, first_stage)
         check_stages(needed, self.stages)
         for name in needed:
             self.stages[name].check(sampling_of(config, name))
+        self.tokenizer.codec.check_decodes(self.config.quantizers_up_to(needed[-1]), "return_coarse_wave")
 
     def _style_around(self, sound: Sound, start: float, end: float) -> Int[Tensor, "1 1 quantizers"]:
         """The CLAP tokens of the sound before and after these seconds, half of CLAP's window of each; of the whole

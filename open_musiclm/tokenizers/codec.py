@@ -69,12 +69,19 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch samples"]:
-        """time * hop samples at `sample_hz`; the first codebooks alone give a coarser wave. Raises UserError where
-        there is nothing to decode with."""
+        """time * hop samples at `sample_hz`; the first codebooks alone give a coarser wave. Raises UserError as
+        `check_decodes`."""
         own = codes.to(self._device)
         if self.decoder is not None:
             return self.decoder(self.model, own).to(codes.device)
         return self.model.decode(self.model.latents(own)).to(codes.device)
+
+    def check_decodes(self, quantizers: int, key: str) -> None:
+        """Raises UserError if there is no decoder for so few codebooks; `key` is what wants them decoded."""
+        if self.decoder is not None:
+            self.decoder.check(quantizers, key)
+        else:
+            self.model.check_decoder()
 
     @property
     def _device(self) -> torch.device:

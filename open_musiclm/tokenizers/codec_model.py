@@ -34,6 +34,9 @@ class CodecModel(nn.Module, ABC):
     def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
         """time * hop samples. Raises UserError if the codec has no decoder of its own."""
 
+    def check_decoder(self) -> None:
+        """Raises UserError if the codec has no decoder of its own."""
+
     def quantizers_at(self, bandwidth: float) -> int:
         """How many codebooks fit into `bandwidth` kbps."""
         of_one = math.log2(self.codebook_size) * (self.sample_hz // self.hop) / 1000

@@ -32,9 +32,21 @@ class Decoder(nn.Module):
         self.context_frames = architecture.context_frames
 
     def forward(self, codec: CodecModel, codes: Int[Tensor, "batch time quantizers"]) -> Float[Tensor, "batch samples"]:
-        """The sound of codes, from the largest number of codebooks that is available and that it was trained for."""
-        level = max(sum(count <= codes.shape[2] for count in self.quantizers) - 1, 0)
+        """The sound of codes, from the largest number of codebooks that is available and that it was trained for.
+
+        Raises UserError if it was trained for more codebooks only.
+        """
+        self.check(codes.shape[2])
+        level = sum(count <= codes.shape[2] for count in self.quantizers) - 1
         return self.model(codec.latents(codes[..., : self.quantizers[level]]), level)
+
+    def check(self, quantizers: int, key: str = _KEY) -> None:
+        """Raises UserError if it was trained for more codebooks only; `key` is what wants so few decoded."""
+        if quantizers < self.quantizers[0]:
+            raise UserError(
+                f"{key}: {quantizers} codebooks are to be decoded, but the decoder takes {self.quantizers[0]} or more; "
+                f"train one for {quantizers} with scripts/train_vocos.py"
+            )
 
 
 def load_decoder(name: str, codec: CodecModel, quantizers: int) -> Decoder:

@@ -7,7 +7,7 @@ sound (`encodec_cfg.decoder`). A directory has `config.json` and `model.safetens
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import torch
 from encodec.quantization import ResidualVectorQuantizer
@@ -188,6 +188,10 @@ class SpectralCodec(CodecModel):
 
     def decode(self, latents: Float[Tensor, "batch latent_dim time"]) -> Float[Tensor, "batch samples"]:
         """See `CodecModel.decode`. Always raises UserError."""
+        self.check_decoder()
+
+    def check_decoder(self) -> NoReturn:
+        """See `CodecModel.check_decoder`. Always raises UserError."""
         raise UserError(
             "encodec_cfg: a spectral codec has no decoder of its own; train one with scripts/train_vocos.py and name "
             "it as encodec_cfg.decoder"

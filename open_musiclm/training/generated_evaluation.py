@@ -65,7 +65,9 @@ class StageEvaluator:
             assert config.evaluate_coarse_path is not None
             coarse = stage_generator(load_stage(Path(config.evaluate_coarse_path), "coarse", model_config, device))
         quantizer = ClapQuantizer.load(rvq_path, model_config, device)
-        codec, clap = Codec.load(model_config, device), Clap.load(model_config, device)
+        codec = Codec.load(model_config, device)
+        codec.check_decodes(model_config.quantizers_up_to(config.stage), f"{config.stage}_trainer_cfg: evaluate_every")
+        clap = Clap.load(model_config, device)
         embedder = ClapEmbedder(clap, model_config.global_cfg.clap_audio_length_seconds, codec.sample_hz)
         return cls(
             model_config, embedder, quantizer, codec, coarse, config.evaluate_samples, config.seed

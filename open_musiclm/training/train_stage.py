@@ -1,6 +1,7 @@
 """Trains a stage, for the three stage scripts."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig, TrainingConfig, require
 from open_musiclm.data.store_fingerprints import fingerprints_at
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, UserNotice
 from open_musiclm.tokenizers.codec import Codec
 from open_musiclm.tokenizers.music_tokenizer import MusicTokenizer
 from open_musiclm.training.checkpointing import TrainingState, read_state
@@ -92,20 +93,37 @@ def _data(config: StageTrainerConfig, model_config: ModelConfig, tokenizers: Tok
 def stage_tools(
     model_config: ModelConfig, config: StageTrainerConfig, tokenizers: TokenizerPaths, device: torch.device
 ) -> StageTools:
-    """The tokenizers where tokens are made in training, and the codec where waves are wanted. Raises UserError."""
+    """The tokenizers where tokens are made in training, and the codec where waves are wanted and can be made.
+
+    Raises UserError.
+    """
     evaluator = None
     if config.evaluate_every is not None:
         assert tokenizers.rvq_path is not None
         evaluator = StageEvaluator.load(model_config, config, tokenizers.rvq_path, device)
+    wanted = config.save_reconstructed_wave and config.stage != "semantic"
     if config.use_preprocessed_data:
-        wanted = config.save_reconstructed_wave and config.stage != "semantic"
-        return StageTools(model_config, None, Codec.load(model_config, device) if wanted else None, evaluator)
+        codec = Codec.load(model_config, device) if wanted else None
+        return StageTools(model_config, None, _decoding(codec, model_config, config), evaluator)
     assert tokenizers.rvq_path is not None
     assert tokenizers.kmeans_path is not None
     tokenizer = MusicTokenizer.load(
         model_config, tokenizers.rvq_path, tokenizers.kmeans_path, device, tokenizers.trust_remote_code
     )
-    return StageTools(model_config, tokenizer, tokenizer.codec, evaluator)
+    codec = _decoding(tokenizer.codec if wanted else None, model_config, config)
+    return StageTools(model_config, tokenizer, codec, evaluator)
+
+
+def _decoding(codec: Codec | None, model_config: ModelConfig, config: StageTrainerConfig) -> Codec | None:
+    """The codec, None if it cannot decode this stage's tokens, which a warning says."""
+    key = f"{config.stage}_trainer_cfg: save_reconstructed_wave"
+    try:
+        if codec is not None:
+            codec.check_decodes(model_config.quantizers_up_to(config.stage), key)
+    except UserError as error:
+        warnings.warn(UserNotice(f"samples get no waves: {error}"), stacklevel=2)
+        return None
+    return codec
 
 
 def _ending_after_passes(config: StageTrainerConfig, data: TrainingData, run: Run) -> StageTrainerConfig:
