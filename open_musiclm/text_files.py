@@ -18,7 +18,7 @@ def read_text(path: Path, most_bytes: int) -> str:
     with open_regular(path) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise UserError(f"{path}: larger than {most_bytes >> 20} MiB, which is no file of this kind")
+        raise UserError(f"{path}: larger than {most_bytes >> 10:,} KiB, which is no file of this kind")
     return _decoded(content.removeprefix(_BYTE_ORDER_MARK), str(path))
 
 

@@ -1,6 +1,8 @@
 """Vocos decoders: the released layout against the vocos package, and our own in generation and bundles."""
 
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +93,32 @@ def test_released_layout_equals_the_package(
     assert closest(codec.decode(codes), expected) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (torch.Tensor.half, ""),
+        (torch.Tensor.bfloat16, ""),
+        (lambda weights: weights + weights.roll(1, 0) * 0.1, "not those of the codec"),
+        (lambda weights: weights.half() * 1.1, "not those of the codec"),
+        (lambda weights: weights[0, 0], "not those of the codec"),
+        (lambda weights: weights[:, 0], "not those of the codec"),
+        (lambda weights: weights[:-1], "not those of the codec"),
+        (lambda weights: weights.long(), "not those of the codec"),
+    ],
+)
+def test_codebooks_of_any_kind(
+    released: tuple[Path, Path, Vocos], tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], told: str
+) -> None:
+    folder, decoder, _ = released
+    tensors = torch.load(decoder / "pytorch_model.bin")
+    tensors["feature_extractor.codebook_weights"] = change(tensors["feature_extractor.codebook_weights"]).clone()
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.yaml").symlink_to(decoder / "config.yaml")
+    config = config_of(folder, tmp_path, 8, bandwidth=6.0)
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        Codec.load(config, CPU)
+
+
 def test_a_number_of_codebooks_between_two_trained_ones_decodes_as_the_lower(
     released: tuple[Path, Path, Vocos],
 ) -> None:
@@ -137,6 +165,11 @@ def test_a_decoder_of_another_codec_is_refused(released: tuple[Path, Path, Vocos
         Codec.load(config_of(small, needs_all, 3, bandwidth=0.9, codebook_size=16), CPU)
 
 
+# 480 bytes for 10 ** 14 texts, and what is nested without aliases
+ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+NESTED = "[" * 20 + "x" + "]" * 20
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -145,6 +178,9 @@ def test_a_decoder_of_another_codec_is_refused(released: tuple[Path, Path, Vocos
         ("backbone: {}", "feature_extractor"),
         ("a: " + "[" * 3000, "config.yaml"),
         ("!!python/object/apply:os.system ['true']", "config.yaml"),
+        (ALIASES, "config.yaml: an alias, *a0; write out"),
+        ("a: " + "x" * (1 << 16), "config.yaml: larger than 64 KiB"),
+        (f"{{feature_extractor: {NESTED}, backbone: {NESTED}, head: {NESTED}}}", "feature_extractor: "),
     ],
 )
 def test_a_config_that_is_no_vocos_is_one_line(tmp_path: Path, content: str, words: str) -> None:
@@ -154,6 +190,7 @@ def test_a_config_that_is_no_vocos_is_one_line(tmp_path: Path, content: str, wor
     with pytest.raises(UserError, match="encodec_cfg: decoder: cannot load") as error:
         Codec.load(config_of(codec, tmp_path / "vocos", 8, bandwidth=2.4, codebook_size=16), CPU)
     assert words in str(error.value)
+    assert len(str(error.value)) < 700
     assert "\n" not in str(error.value)
 
 

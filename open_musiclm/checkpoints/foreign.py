@@ -83,16 +83,8 @@ class ForeignDirectory:
 
     def read(self, file: str, kind: type[DescriptionType]) -> DescriptionType:
         """What `kind` describes of a JSON file. Raises UserError."""
-        content = self.read_object(file)
-        try:
-            return kind.model_validate(content)
-        except ValidationError as error:
-            problems = [
-                f"{'.'.join(str(part)[:40] for part in problem['loc'])}: {problem['msg']}, found "
-                f"{shown(problem['input'])}"
-                for problem in error.errors(include_url=False)[:_MOST_PROBLEMS]
-            ]
-            raise self.refusal(f"{file}: {'; '.join(problems)}") from error
+        with self.reading(file):
+            return kind.model_validate(self.read_object(file))
 
     def read_object(self, file: str) -> dict[str, Any]:
         """The content of a JSON file that holds an object. Raises UserError."""
@@ -135,7 +127,8 @@ class ForeignDirectory:
             section = self.key.partition(":")[0]
             raise error if str(error).startswith(f"{section}:") else self.refusal(str(error)) from error
         except Exception as error:  # a library may raise anything for a file that somebody made
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = _problems(error) if isinstance(error, ValidationError) else " ".join(str(error).split())[:300]
+            reason = reason or type(error).__name__
             raise self.refusal(f"{file}: {reason}" if file else reason) from error
 
     def refusal(self, reason: str) -> UserError:
@@ -162,6 +155,15 @@ class ForeignDirectory:
         except Exception as error:  # of the hub's, the network's or the disk's
             raise self.refusal(f"{first_line(error)}; {remedy}") from error
         return None
+
+
+def _problems(error: ValidationError) -> str:
+    """The first problems, each with the value found; pydantic's own text would hold the whole content."""
+    problems = error.errors(include_url=False)[:_MOST_PROBLEMS]
+    return "; ".join(
+        f"{'.'.join(str(part)[:40] for part in problem['loc'])}: {problem['msg']}, found {shown(problem['input'])}"
+        for problem in problems
+    )
 
 
 def _read_weights(path: Path) -> Mapping[str, Tensor]:

@@ -28,6 +28,7 @@ _LONGEST_SHOWN = 100
 _MOST_PROBLEMS = 6
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _LONGEST_SHOWN
+_SHORT.maxlevel = 3
 
 
 class Section(BaseModel):

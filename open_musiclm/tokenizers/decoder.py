@@ -13,6 +13,7 @@ from open_musiclm.checkpoints.finite import check_finite
 from open_musiclm.checkpoints.foreign import Description, ForeignDirectory
 from open_musiclm.checkpoints.torch_files import read_state_dict
 from open_musiclm.errors import UserError
+from open_musiclm.text_files import read_text
 from open_musiclm.tokenizers.codec_model import CodecModel
 from open_musiclm.tokenizers.own_directory import CONFIG_NAME, WEIGHTS_NAME, load_model, model_with_weights
 from open_musiclm.tokenizers.vocos_decoder import VocosArchitecture, VocosDecoder
@@ -82,6 +83,15 @@ def _is_own(files: ForeignDirectory) -> bool:
     return files.local and files.find(_RELEASED_CONFIG) is None
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads no aliases: a few hundred bytes of them can stand for any amount of content."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError(f"an alias, *{self.peek_event().anchor}; write out what it stands for")
+        return super().compose_node(parent, index)
+
+
 class _Part(Description):
     class_path: str
     init_args: dict[str, Any]
@@ -105,9 +115,8 @@ def _read_released(files: ForeignDirectory, codec: CodecModel) -> tuple[VocosDec
     """A Vocos of EnCodec's tokens by its authors' files, whose codebooks must be those of the codec."""
     config = files.need(_RELEASED_CONFIG)
     with files.reading(_RELEASED_CONFIG):
-        if config.stat().st_size > _MOST_YAML:
-            raise UserError(f"{config}: more than {_MOST_YAML} bytes")
-        released = _Released.model_validate(yaml.safe_load(config.read_text()))
+        content = yaml.load(read_text(config, _MOST_YAML), _Loader)
+        released = _Released.model_validate(content)
         sizes = _Sizes.model_validate(released.backbone.init_args)
         head, features = released.head.init_args, released.feature_extractor.init_args
         architecture = VocosArchitecture(
@@ -135,17 +144,20 @@ def _read_released(files: ForeignDirectory, codec: CodecModel) -> tuple[VocosDec
 
 
 @torch.no_grad()
-def _same_codebooks(found: Float[Tensor, "codes dim"], codec: CodecModel) -> bool:
-    """Whether the vectors of every code of the first codebooks are the codec's."""
-    count = len(found) // codec.codebook_size
-    if found.ndim != 2 or found.shape[1] != codec.latent_dim or not 1 <= count <= codec.codebooks:
+def _same_codebooks(found: Tensor, codec: CodecModel) -> bool:
+    """Whether a file's tensor is the [codes, dim] vectors of every code of the codec's first codebooks."""
+    if found.ndim != 2 or found.shape[1] != codec.latent_dim or not found.is_floating_point():
+        return False
+    count, rest = divmod(len(found), codec.codebook_size)
+    if rest or not 1 <= count <= codec.codebooks:
         return False
     ids = torch.arange(codec.codebook_size)
     zeros = torch.zeros_like(ids)
     for number in range(count):  # of a sum of code vectors, what changes with one code
         codes = torch.stack([ids if place == number else zeros for place in range(number + 1)], dim=-1)[None]
         vectors = codec.latents(codes)[0].T
-        own = found[number * codec.codebook_size : (number + 1) * codec.codebook_size]
-        if not torch.allclose(vectors - vectors[:1], own - own[:1], atol=1e-4):
+        own = found[number * codec.codebook_size : (number + 1) * codec.codebook_size].float()
+        rounding = torch.finfo(found.dtype).eps * float(own.abs().max())
+        if not torch.allclose(vectors - vectors[:1], own - own[:1], atol=max(1e-4, rounding)):
             return False
     return True
