@@ -62,6 +62,24 @@ def test_sample_counts_are_exact(seconds: object, hz: int) -> None:
     assert audio.samples_of(float(str(seconds)), hz) == int(str(seconds).replace(".", "")) * hz // 1000
 
 
+UNSEEKABLE = [
+    ("WAV", "GSM610"), ("AIFF", "GSM610"), ("WAV", "G721_32"), ("AU", "G723_24"), ("WAV", "NMS_ADPCM_16"),
+    ("XI", "DPCM_16"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("container", "encoding"), UNSEEKABLE)
+def test_encodings_in_which_nothing_can_seek_are_read_from_anywhere(
+    tmp_path: Path, container: str, encoding: str
+) -> None:
+    path = tmp_path / f"tone.{container.lower()}"
+    soundfile.write(path, np.sin(np.arange(12000) / 7) / 2, 8000, format=container, subtype=encoding)
+    whole = audio.read_sound(path).wave
+    assert len(whole) == audio.sound_info(path).frames >= 12000
+    for start, frames in ((1, 100), (5000, 3000), (len(whole) - 700, 700)):
+        assert torch.equal(audio.read_samples(path, start, frames), whole[start : start + frames])
+
+
 def test_statistics_of_a_file_are_those_of_its_wave(tmp_path: Path) -> None:
     path = tmp_path / "noise.wav"
     whole = _noise(path, 1_200_000, channels=2)  # more than one block

@@ -25,8 +25,11 @@ _PLAUSIBLE_HZ = (1000, 1_000_000)
 class OpenSound(soundfile.SoundFile):
     """A part of a sound file that is open for reading.
 
-    Reading continues at the last position: a seek after each block would fail in files of unknown length.
+    Reading continues at the last position: a seek after each block would fail in files of unknown length. Positions
+    are counted here: some encodings (GSM 6.10) cannot even tell theirs.
     """
+
+    _position = 0
 
     def seekable(self) -> bool:
         """False, so that soundfile does not seek after each block; `go_to` seeks."""
@@ -38,19 +41,28 @@ class OpenSound(soundfile.SoundFile):
         Raises soundfile.LibsndfileError if the very next sample cannot be decoded.
         """
         with c_stderr_hidden():
-            before, block = self.tell(), np.empty((frames, self.channels), dtype)
+            block = np.empty((frames, self.channels), dtype)
             try:
-                return self.read(out=block)
-            except soundfile.LibsndfileError:
-                decoded = self.tell() - before
+                block = self.read(out=block)
+            except soundfile.LibsndfileError as error:
+                decoded = self._told() - self._position
                 if decoded <= 0:
-                    raise
-                return block[:decoded]
+                    raise error
+                block = block[:decoded]
+            self._position += len(block)
+            return block
 
     def go_to(self, frame: int) -> None:
         """Raises soundfile.LibsndfileError."""
         with c_stderr_hidden():
-            self.seek(frame)
+            self._position = self.seek(frame)
+
+    def _told(self) -> int:
+        """libsndfile's position, 0 where it cannot tell."""
+        try:
+            return self.tell()
+        except soundfile.LibsndfileError:
+            return 0
 
 
 def layout(path: Path) -> Layout:
