@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,22 @@ def test_discriminators_are_trained_by_their_own_loss_alone(sounds: Path, monkey
     loss_of_discriminators(module, *seen[0]).backward()
     for weight, gradient in zip(module.parameters(), found, strict=True):
         torch.testing.assert_close(gradient, weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"discriminator_windows": [512, 20480]}, "discriminator_windows: the largest, 20480, .*10241 .*9600"),
+        ({"discriminator_windows": [19198]}, None),
+        ({"discriminator_periods": [2, 9601]}, "discriminator_periods: the largest, 9601, .*9601 .*9600"),
+        ({"discriminator_windows": [20480], "adversarial_weight": 0}, None),
+    ],
+)
+def test_crops_hold_the_windows_of_the_discriminators(sounds: Path, changes: dict, told: str | None) -> None:
+    config = VocosTrainingConfig.model_validate(train_config(sounds, **changes))
+    codec = Codec.load_without_decoder(load_model_config(sounds / "model.json"), CPU)
+    with pytest.raises(UserError, match=f"^trainer: {told}; raise crop_seconds") if told else nullcontext():
+        VocosTrainer(Accelerator(cpu=True), codec, vocos_architecture(config.architecture, codec), config.trainer)
 
 
 def test_discriminators_learn_to_tell_decoded_sound_and_tell_the_decoder() -> None:

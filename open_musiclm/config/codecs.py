@@ -16,6 +16,7 @@ from open_musiclm.config.fields import (
     WindowSeconds,
 )
 from open_musiclm.config.json_files import Section
+from open_musiclm.errors import UserError
 
 _LONGEST_WINDOW, _LOWEST_HZ = 2048, 8000  # samples of the longest spectrogram, and the lowest rate it is meant for
 
@@ -94,6 +95,20 @@ class VocosTrainerConfig(BackboneTrainerConfig):
         if round(self.crop_seconds * _LOWEST_HZ) < _LONGEST_WINDOW:
             raise ValueError(f"crop_seconds: {self.crop_seconds} s is shorter than a spectrogram's window; use 0.3 s")
         return self
+
+    def check_crop(self, samples: int) -> None:
+        """Raises UserError if a crop of so many samples is too short for a discriminator."""
+        if not self.adversarial:
+            return
+        for key, needed in (
+            ("discriminator_windows", max(self.discriminator_windows, default=0) // 2 + 1),  # their half is reflected
+            ("discriminator_periods", max(self.discriminator_periods, default=0)),
+        ):
+            if samples < needed:
+                raise UserError(
+                    f"trainer: {key}: the largest, {max(getattr(self, key))}, needs crops of {needed} samples or more, "
+                    f"but crop_seconds {self.crop_seconds} gives {samples}; raise crop_seconds, or leave that one out"
+                )
 
     @property
     def adversarial(self) -> bool:

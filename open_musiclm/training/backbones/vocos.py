@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from open_musiclm.audio import samples_of
 from open_musiclm.config.codecs import VocosShape, VocosTrainerConfig
 from open_musiclm.data.crops import Crop
 from open_musiclm.devices import matmul_autocast
@@ -54,6 +55,7 @@ class VocosTrainer(BackboneTrainer[CodedBatch]):
     """Trains a decoder by spectral losses, and by discriminators that are trained against it once they join.
 
     A batch passes through one of the numbers of codebooks in the architecture, at random. Validation takes the most.
+    Raises UserError if the crops are too short for the discriminators.
     """
 
     name = "vocos"
@@ -62,6 +64,7 @@ class VocosTrainer(BackboneTrainer[CodedBatch]):
         self, accelerator: Accelerator, codec: Codec, architecture: VocosArchitecture, config: VocosTrainerConfig
     ) -> None:
         self.accelerator, self.codec, self.architecture, self.config = accelerator, codec, architecture, config
+        config.check_crop(samples_of(self.crop(codec, config).seconds, codec.sample_hz))
         self.optimizer = Optimizer(accelerator, VocosDecoder(architecture).to(accelerator.device), config, _BETAS)
         self.distance = SpectralDistance(architecture.sample_hz).to(accelerator.device)
         if config.adversarial:
