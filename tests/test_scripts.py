@@ -12,6 +12,8 @@ from helpers.paths import REPOSITORY, WITHOUT_MODEL
 from helpers.script_modules import load_script
 
 from open_musiclm import cli
+from open_musiclm.app.limits import Limits
+from open_musiclm.config import GenerationConfig
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 HEAVY = ("torch", "torchaudio", "transformers", "numpy", "scipy", "sklearn", "accelerate", "pyarrow", "encodec")
@@ -94,6 +96,16 @@ def test_help_tells_each_default_once() -> None:
     assert "default: None" not in text
     text = " ".join(load_script("scripts/infer_top_match.py").arguments().format_help().split())
     assert all(of_one.count("default") < 2 for of_one in text.split(" --")[1:])
+
+
+@pytest.mark.parametrize("script", ["scripts/app.py", "demo/evaluate.py", "scripts/infer.py"])
+def test_a_flag_that_a_script_lacks_never_contradicts_another(script: str) -> None:
+    """The bundle keeps two of four samples, and the script can only say how many samples there are."""
+    words = [] if script == "scripts/infer.py" else ["--num_samples", "1"]
+    parsed = load_script(script).arguments().parse_args(words)
+    config = cli.generation_config_from(parsed, GenerationConfig(num_samples=4, num_top_matches=2))
+    assert (config.num_samples, config.num_top_matches) == (1, 1)
+    assert Limits(samples=1).within(GenerationConfig(num_samples=4, num_top_matches=2)).num_top_matches == 1
 
 
 @pytest.mark.parametrize("command", documentation.commands())

@@ -25,8 +25,10 @@ class Limits:
 
     def within(self, config: GenerationConfig) -> GenerationConfig:
         """The config with no more seconds and samples than are allowed: the defaults of a request."""
-        most = {"duration": min(config.duration, self.duration), "num_samples": min(config.num_samples, self.samples)}
-        return config.updated(most)
+        samples = min(config.num_samples, self.samples)
+        kept = min(config.num_top_matches, samples)
+        seconds = min(config.duration, self.duration)
+        return config.updated({"duration": seconds, "num_samples": samples, "num_top_matches": kept})
 
     def check(self, config: GenerationConfig) -> None:
         """Raises UserError if a request asks for more."""

@@ -63,9 +63,14 @@ def add_audio_prompt_argument(to: argparse.ArgumentParser) -> None:
 
 
 def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig) -> GenerationConfig:
-    """`base` with the values of the command line. Raises UserError."""
+    """`base` with the values of the command line. Raises UserError.
+
+    A script without `--num_top_matches` lowers it to `--num_samples`.
+    """
     flags = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
     overrides = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
+    if not hasattr(arguments, "num_top_matches"):
+        overrides["num_top_matches"] = min(base.num_top_matches, overrides.get("num_samples", base.num_samples))
     try:
         return base.updated(overrides)
     except UserError as error:
