@@ -87,7 +87,8 @@ def _batch(
     rng: random.Random,
 ) -> tuple[list[str], list[str]]:
     """Sentences, and those whose embeddings they shall have: a quarter about the confused instruments."""
-    texts, targets = [], []
+    texts: list[str] = []
+    targets: list[str] = []
     while len(texts) < BATCH // 4:
         instrument = rng.choice(list(substitutes))
         sentence = reword(rng.choice(tempo_sentences(instrument, rng)), rng)
