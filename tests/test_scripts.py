@@ -98,10 +98,16 @@ def test_help_tells_each_default_once() -> None:
     assert all(of_one.count("default") < 2 for of_one in text.split(" --")[1:])
 
 
-@pytest.mark.parametrize("script", ["scripts/app.py", "demo/evaluate.py", "scripts/infer.py"])
-def test_a_flag_that_a_script_lacks_never_contradicts_another(script: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("scripts/app.py", ["--num_samples", "1"]),
+        ("demo/generate.py", ["a", "--num_samples", "1"]),
+        ("scripts/infer.py", ["a"]),
+    ],
+)
+def test_a_flag_that_a_script_lacks_never_contradicts_another(script: str, words: list[str]) -> None:
     """The bundle keeps two of four samples, and the script can only say how many samples there are."""
-    words = [] if script == "scripts/infer.py" else ["--num_samples", "1"]
     parsed = load_script(script).arguments().parse_args(words)
     config = cli.generation_config_from(parsed, GenerationConfig(num_samples=4, num_top_matches=2))
     assert (config.num_samples, config.num_top_matches) == (1, 1)

@@ -69,8 +69,9 @@ def generation_config_from(arguments: argparse.Namespace, base: GenerationConfig
     """
     flags = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
     overrides = {name: None if value == OFF else value for name, value in flags.items() if value is not None}
-    if not hasattr(arguments, "num_top_matches"):
-        overrides["num_top_matches"] = min(base.num_top_matches, overrides.get("num_samples", base.num_samples))
+    samples = flags["num_samples"]
+    if samples is not None and not hasattr(arguments, "num_top_matches"):
+        overrides["num_top_matches"] = min(base.num_top_matches, samples)
     try:
         return base.updated(overrides)
     except UserError as error:
