@@ -45,7 +45,7 @@ class OpenSound(soundfile.SoundFile):
             try:
                 block = self.read(out=block)
             except soundfile.LibsndfileError as error:
-                decoded = self._told() - self._position
+                decoded = self._reported_position() - self._position
                 if decoded <= 0:
                     raise error
                 block = block[:decoded]
@@ -57,8 +57,8 @@ class OpenSound(soundfile.SoundFile):
         with c_stderr_hidden():
             self._position = self.seek(frame)
 
-    def _told(self) -> int:
-        """libsndfile's position, 0 where it cannot tell."""
+    def _reported_position(self) -> int:
+        """libsndfile's own position, 0 where it has none."""
         try:
             return self.tell()
         except soundfile.LibsndfileError:
