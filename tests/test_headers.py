@@ -1,6 +1,7 @@
 """Headers that lie about the length: what decodes is used, and every door to sound says the same length."""
 
 import io
+import tracemalloc
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import soundfile
 from open_musiclm import audio
 from open_musiclm.audio import SoundError
 from open_musiclm.audio.containers import flac, mpeg
-from open_musiclm.audio.containers.ogg import checksum
+from open_musiclm.audio.containers.ogg import checksum, ogg_layout
 from open_musiclm.audio.layout import PLAIN
 from open_musiclm.data.check_files import check_file
 from open_musiclm.data.crops import Crop
@@ -214,6 +215,18 @@ def test_files_that_cost_more_than_they_hold(tmp_path: Path, suffix: str, conten
     path = _write(tmp_path, suffix, content * (10_001 if suffix == "ogg" else 1))
     with pytest.raises(SoundError, match=problem):
         audio.sound_info(path)
+
+
+def test_pages_of_ogg_take_no_memory(tmp_path: Path) -> None:
+    first, page = b"OggS\0\2".ljust(26, b"\0") + b"\1\x08OpusHead", b"OggS\0".ljust(27, b"\0")
+    path = _write(tmp_path, "ogg", first + page * 20_000)
+    tracemalloc.start()
+    try:
+        with path.open("rb") as file:
+            assert ogg_layout(file, path.stat().st_size) == PLAIN
+        assert tracemalloc.get_traced_memory()[1] < 1 << 18
+    finally:
+        tracemalloc.stop()
 
 
 def test_bytes_that_begin_no_frame_are_passed_over_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from open_musiclm.audio.layout import MOST_PARTS, PLAIN, Layout, Part, Span, TooManyParts
 
@@ -14,8 +14,7 @@ _SEARCH_BYTES = 1 << 16
 _CRC_POLYNOMIAL = 0x04C11DB7
 
 
-@dataclass(frozen=True)
-class _Page:
+class _Page(NamedTuple):
     first: int
     end: int
     begins_stream: bool
@@ -25,18 +24,38 @@ class _Page:
     body: int  # the first byte of the body
 
 
+@dataclass
+class _Link:
+    """One stream of a chain: its bytes, and the last two pages with a length of its first known codec."""
+
+    first: int
+    end: int
+    in_beginning: bool = True  # more pages that begin a stream belong to it
+    serial: int | None = None
+    before: _Page | None = None
+    last: _Page | None = None
+
+    def add(self, file: BinaryIO, page: _Page) -> None:
+        """Adds the next page."""
+        self.end, self.in_beginning = page.end, page.begins_stream
+        if self.serial is None and page.begins_stream and _codec(file, page):
+            self.serial = page.serial
+        elif page.serial == self.serial and page.granule >= 0 and not page.begins_stream:
+            self.before, self.last = self.last, page
+
+
 def ogg_layout(file: BinaryIO, size: int) -> Layout:
     """One part for each stream of a chain; one whose last page has an impossible length is measured.
 
     Raises TooManyParts.
     """
-    links: list[list[_Page]] = []
+    links: list[_Link] = []
     for page in _pages(file, size):
-        if not links or (page.begins_stream and not links[-1][-1].begins_stream):
-            links.append([])
+        if not links or (page.begins_stream and not links[-1].in_beginning):
+            links.append(_Link(page.first, page.end))
             if len(links) > MOST_PARTS:
                 raise TooManyParts
-        links[-1].append(page)
+        links[-1].add(file, page)
     parts = tuple(part for link in links if (part := _part(file, link)) is not None)
     return PLAIN if len(parts) < 2 and not any(part.measured for part in parts) else Layout(parts)
 
@@ -79,16 +98,13 @@ def _next_page(file: BinaryIO, start: int) -> int:
         start += len(content) - 3
 
 
-def _part(file: BinaryIO, link: list[_Page]) -> Part | None:
+def _part(file: BinaryIO, link: _Link) -> Part | None:
     """The part of one stream; None if it holds no sound."""
-    serial = next((page.serial for page in link if page.begins_stream and _codec(file, page)), None)
-    pages = [page for page in link if page.serial == serial and page.granule >= 0 and not page.begins_stream]
-    if serial is None or not pages:
+    last, before, span = link.last, link.before, (link.first, link.end)
+    if last is None:
         return None
-    span = (link[0].first, link[-1].end)
-    if len(pages) < 2:
+    if before is None:
         return Part((span,))
-    last, before = pages[-1], pages[-2]
     most = before.granule + last.packets * _MOST_FRAMES_PER_PACKET
     # The headers' pages say 0; what follows them may begin anywhere.
     if before.granule == 0 or before.granule <= last.granule <= most:
