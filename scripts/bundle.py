@@ -18,7 +18,7 @@ def arguments() -> argparse.ArgumentParser:
         "--generation_config",
         type=Path,
         default=None,
-        help="JSON file with the generation config; default: the defaults",
+        help="JSON file with the generation config, or a folder that has one; default: the defaults",
     )
     parser.add_argument("--text_correction", type=Path, default=None, help="file that scripts/analyze_clap.py wrote")
     parser.add_argument("--push_to_hub", default=None, metavar="ID", help="upload the bundle to this hub id too")
@@ -27,6 +27,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     config = load_model_config(arguments.model_config)
+    cli.check_fine_arguments(arguments, config)
     cli.require_arguments(arguments, [f"{part}_path" for part in (*config.stage_names, "rvq", "kmeans")])
     from open_musiclm.checkpoints.bundle import bundle_kinds, pack, push
     from open_musiclm.generation.bundled_adapters import load_adapters

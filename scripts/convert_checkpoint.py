@@ -25,6 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     from open_musiclm.checkpoints.bundle import convert
     from open_musiclm.config import load_model_config
 
+    cli.exclude_arguments(arguments, "output", "results_folder")
     checkpoint = arguments.checkpoint if arguments.checkpoint.name.strip(".") else arguments.checkpoint.resolve()
     name = checkpoint.with_suffix(".safetensors")
     if arguments.results_folder is not None:

@@ -25,6 +25,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    cli.exclude_arguments(arguments, "output", "results_folder")
     folder = arguments.output or arguments.results_folder
     if folder is None:
         raise UserError("missing --output, the folder for the clips")

@@ -14,6 +14,7 @@ from helpers.script_modules import load_script
 from open_musiclm import cli
 from open_musiclm.app.limits import Limits
 from open_musiclm.config import GenerationConfig
+from open_musiclm.errors import UserError
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
 HEAVY = ("torch", "torchaudio", "transformers", "numpy", "scipy", "sklearn", "accelerate", "pyarrow", "encodec")
@@ -112,6 +113,45 @@ def test_a_flag_that_a_script_lacks_never_contradicts_another(script: str, words
     config = cli.generation_config_from(parsed, GenerationConfig(num_samples=4, num_top_matches=2))
     assert (config.num_samples, config.num_top_matches) == (1, 1)
     assert Limits(samples=1).within(GenerationConfig(num_samples=4, num_top_matches=2)).num_top_matches == 1
+
+
+ONE_STAGE = ["--model_config", str(REPOSITORY / "configs/model/musiclm_small_frames_one_stage.json")]
+PARTS = [*ONE_STAGE, "--rvq_path", "nowhere", "--kmeans_path", "nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "told"),
+    [
+        ("bundle", ["--results_folder", "new", *ONE_STAGE, "--fine_path", "a"], "--fine_path: this model has no fine"),
+        ("infer", ["a", *PARTS, "--fine_path", "a"], "--fine_path: this model has no fine stage"),
+        ("infer", ["a", *PARTS, "--fine_temperature", "0"], "--fine_temperature: this model has no fine stage"),
+        ("infer_top_match", ["a", *PARTS, "--return_coarse_wave"], "--return_coarse_wave: this model has no fine"),
+        ("infer_coarse", ["a.wav", *PARTS, "--return_coarse_wave"], "--return_coarse_wave: this model has no fine"),
+        ("infer_top_match", ["a", *PARTS, "--no-return_coarse_wave"], "missing --semantic_path"),
+        ("infer_fine", ["a.wav", *PARTS, "--fine_path", "a"], "this model has no fine stage: its coarse stage"),
+        (
+            "convert_checkpoint",
+            ["a.pt", "--kind", "coarse", *ONE_STAGE, "--output", "b", "--results_folder", "c"],
+            "--output and --results_folder: exclude each other",
+        ),
+        (
+            "make_demo_corpus",
+            ["--output", "a", "--results_folder", "b", "--soundfont", "nowhere"],
+            "--output and --results_folder: exclude each other",
+        ),
+    ],
+)
+def test_an_argument_without_effect_is_refused(script: str, words: list[str], told: str) -> None:
+    module = load_script(f"scripts/{script}.py")
+    with pytest.raises(UserError, match=f"^{told}"):
+        module.main(module.arguments().parse_args(words))
+
+
+def test_a_folder_without_a_generation_config_is_refused(tmp_path: Path) -> None:
+    module = load_script("scripts/bundle.py")
+    words = ["--results_folder", str(tmp_path / "new"), *PATHS, *MODEL, "--generation_config", str(tmp_path)]
+    with pytest.raises(UserError, match=r"generation_config\.json: cannot read"):
+        module.main(module.arguments().parse_args(words))
 
 
 @pytest.mark.parametrize("command", documentation.commands())

@@ -35,12 +35,14 @@ from open_musiclm.cli.model import (
     add_part_arguments,
     add_tokenizer_arguments,
     add_trust_argument,
+    check_fine_arguments,
     hidden,
     load_model,
     model_paths_from,
 )
 from open_musiclm.cli.process import (
     add_device_argument,
+    exclude_arguments,
     parser,
     plain_parser,
     print_each,

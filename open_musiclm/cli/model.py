@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from open_musiclm.cli.argument_types import OFF, finite_float
 from open_musiclm.cli.generation import generation_config_from
-from open_musiclm.config import STAGE_NAMES, StageName
+from open_musiclm.config import STAGE_NAMES, ModelConfig, StageName
 from open_musiclm.errors import UserError
 from open_musiclm.generation.paths import AdapterPath, ModelPaths
 
@@ -102,6 +102,16 @@ def adapter_paths_from(arguments: argparse.Namespace) -> list[AdapterPath] | Non
     return [AdapterPath(Path(path), weight) for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True)]
 
 
+def check_fine_arguments(arguments: argparse.Namespace, config: ModelConfig) -> None:
+    """Raises UserError for an argument about the fine stage if the model has none."""
+    if "fine" in config.stage_names:
+        return
+    for name in ("fine_path", "fine_temperature", "return_coarse_wave"):
+        value = getattr(arguments, name, None)
+        if value is not None and value is not False:  # a temperature may be 0
+            raise UserError(f"--{name}: this model has no fine stage (num_fine_quantizers 0); leave it out")
+
+
 def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic") -> "tuple[MusicLM, dict[str, str]]":
     """The model that the command line names, with the stages it needs from `first_stage` on, and where its parts are.
 
@@ -115,6 +125,7 @@ def load_model(arguments: argparse.Namespace, first_stage: StageName = "semantic
     config = generation_config_from(arguments, base)
     model_config = paths.read_model_config()
     stages = needed_stages(model_config, config, first_stage)
+    check_fine_arguments(arguments, model_config)
     parts = load_parts(paths, model_config, stages, arguments.device, arguments.trust_remote_code)
     model = MusicLM(model_config, *parts, config)
     return model, paths.described(stages)

@@ -64,6 +64,13 @@ def require_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> No
         raise UserError(f"missing {', '.join(missing)}")
 
 
+def exclude_arguments(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises UserError if more than one of these arguments was given."""
+    given = [f"--{name}" for name in names if getattr(arguments, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: exclude each other; give one of them")
+
+
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser) -> None:
     """Parses the command line and runs `main`.
 

@@ -160,9 +160,6 @@ class GenerationConfig(Section):
 
 
 def load_generation_config(path: Path | str) -> GenerationConfig:
-    """A generation config from its file; of a folder the one in it, or the defaults. Raises UserError."""
+    """A generation config from its file, or from the folder that has it. Raises UserError."""
     path = Path(path)
-    file = path / GENERATION_CONFIG_NAME if path.is_dir() else path
-    if path.is_dir() and not file.exists():
-        return GenerationConfig()
-    return load_section(file, GenerationConfig)
+    return load_section(path / GENERATION_CONFIG_NAME if path.is_dir() else path, GenerationConfig)

@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 
 from open_musiclm.checkpoints.bundle import open_bundle
-from open_musiclm.config import GenerationConfig, ModelConfig, StageName, load_generation_config
+from open_musiclm.config import (
+    GENERATION_CONFIG_NAME,
+    GenerationConfig,
+    ModelConfig,
+    StageName,
+    load_generation_config,
+)
 from open_musiclm.devices import choose_device
 from open_musiclm.generation.bundled_adapters import apply_adapters, bundled_adapters, load_adapters
 from open_musiclm.generation.paths import ModelPaths
@@ -26,7 +32,8 @@ def open_paths(paths: ModelPaths) -> tuple[ModelPaths, GenerationConfig]:
         return paths, GenerationConfig()
     folder = open_bundle(paths.bundle)
     adapters = bundled_adapters(folder) if paths.adapters is None else paths.adapters
-    return replace(paths, bundle=str(folder), adapters=adapters), load_generation_config(folder)
+    config = load_generation_config(folder) if (folder / GENERATION_CONFIG_NAME).exists() else GenerationConfig()
+    return replace(paths, bundle=str(folder), adapters=adapters), config
 
 
 def load_parts(
