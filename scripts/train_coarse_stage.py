@@ -17,11 +17,10 @@ def main(arguments: argparse.Namespace) -> None:
         return
     same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
     if "fine" in config.stage_names:
-        cli.print_stdout(
-            f"next: python scripts/train_fine_stage.py --training_config {arguments.training_config} {same}"
-        )
+        training_config = cli.repeated(arguments, "training_config")
+        cli.print_stdout(f"next: python scripts/train_fine_stage.py {training_config} {same}")
     else:
-        paths = f"--semantic_path SEMANTIC --coarse_path {folder}"
+        paths = cli.flags(semantic_path="SEMANTIC", coarse_path=folder)
         cli.print_stdout(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,42 @@ def test_a_folder_without_a_generation_config_is_refused(tmp_path: Path) -> None
     words = ["--results_folder", str(tmp_path / "new"), *PATHS, *MODEL, "--generation_config", str(tmp_path)]
     with pytest.raises(UserError, match=r"generation_config\.json: cannot read"):
         module.main(module.arguments().parse_args(words))
+
+
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [
+        ("train_semantic_stage", "musiclm_small"),
+        ("train_coarse_stage", "musiclm_small"),
+        ("train_coarse_stage", "musiclm_small_frames_one_stage"),
+        ("train_fine_stage", "musiclm_small"),
+        ("train_hubert_kmeans", "musiclm_small"),
+        ("train_clap_rvq", "musiclm_small"),
+    ],
+)
+def test_the_next_command_can_be_copied_whatever_the_paths_are(
+    script: str, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read as a shell reads it, by the script that it names."""
+    folder = tmp_path / "my $music's"
+    folder.mkdir()
+    model, training = folder / "model config.json", folder / "training.json"
+    shutil.copy(REPOSITORY / f"configs/model/{config}.json", model)
+    shutil.copy(REPOSITORY / "configs/training/train_musiclm_fma.json", training)
+    written = folder / "checkpoints/kmeans.safetensors"
+    monkeypatch.setattr(cli, "train_stage_from", lambda *given: folder)
+    for name, result in (("train_clap_rvq", folder), ("train_hubert_kmeans", written)):
+        monkeypatch.setattr(f"open_musiclm.training.train_tokenizers.{name}", lambda *given, result=result: result)
+    module = load_script(f"scripts/{script}.py")
+    words = ["--model_config", str(model), "--training_config", str(training), "--results_folder", str(folder)]
+    module.main(module.arguments().parse_args(words))
+    program, next_script, *given = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("next: "))
+    assert program == "python"
+    parsed = load_script(next_script).arguments().parse_args(given)
+    assert parsed.model_config == model
+    paths = {str(value) for value in vars(parsed).values()}
+    own = {"train_hubert_kmeans": {str(written.parent)}, "train_fine_stage": {str(folder)}}
+    assert paths >= own.get(script, {str(folder)} if config.endswith("one_stage") else {str(training)})
 
 
 @pytest.mark.parametrize("command", documentation.commands())

@@ -55,6 +55,7 @@ from open_musiclm.cli.training import (
     add_config_arguments,
     add_run_arguments,
     backbone_parser,
+    flags,
     repeated,
     run_options_from,
     stage_parser,

@@ -125,5 +125,9 @@ def run_options_from(
 
 def repeated(arguments: argparse.Namespace, *names: str) -> str:
     """These arguments as text of another command; a path that was not given is shown as its name in capitals."""
-    values = {name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names}
+    return flags(**{name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names})
+
+
+def flags(**values: object) -> str:
+    """Arguments as text of a command, quoted for a shell."""
     return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in values.items())
