@@ -85,8 +85,11 @@ for name in clap_rvq hubert_kmeans; do
     fi
 done
 match_instruments "$(newest "$OUT/clap/matching")" "$OUT/clap/codes" 700 --freeze_text --rvq_path "$OUT/clap_rvq"
-"$PYTHON" demo/separate_families.py "$(newest "$OUT/clap/codes")" "$OUT/clap/separated" --model_config "$MODEL" \
-    --rvq_path "$OUT/clap_rvq" --corpus "$OUT/corpus" --steps "$(awk "BEGIN { print int(1000 * $SHARE + 0.999) }")"
+if [ ! -e "$OUT/clap/separated.done" ]; then
+    "$PYTHON" demo/separate_families.py "$(newest "$OUT/clap/codes")" "$OUT/clap/separated" --model_config "$MODEL" \
+        --rvq_path "$OUT/clap_rvq" --corpus "$OUT/corpus" --steps "$(awk "BEGIN { print int(1000 * $SHARE + 0.999) }")"
+    touch "$OUT/clap/separated.done"
+fi
 "$PYTHON" demo/halve_weights.py "$OUT/clap/separated" "$CONFIGS/clap"
 # shellcheck disable=SC2086
 "$PYTHON" scripts/preprocess_data.py --model_config "$MODEL" --training_config "$TRAINING" $TOKENIZERS
