@@ -1,5 +1,6 @@
-"""Train a CLAP's text tower so that instruments of different families do not share codes of the CLAP quantizer
-(demo/backbones/family_separation.py). Without such instruments the CLAP is copied.
+"""Train a CLAP's text tower so that instruments of different families do not share codes of the CLAP quantizer.
+
+See demo/backbones/family_separation.py. If no instrument shares them, the CLAP is copied.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
         training_config = cli.repeated(arguments, "training_config")
         cli.print_stdout(f"next: python scripts/train_fine_stage.py {training_config} {same}")
     else:
-        paths = cli.flags(semantic_path="SEMANTIC", coarse_path=folder)
+        paths = cli.flags({"semantic_path": "SEMANTIC", "coarse_path": folder})
         cli.print_stdout(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 

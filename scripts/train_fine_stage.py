@@ -14,7 +14,7 @@ def main(arguments: argparse.Namespace) -> None:
     folder = cli.train_stage_from(arguments, "fine", load_model_config(arguments.model_config))
     if folder is not None:
         same = cli.repeated(arguments, "model_config", "rvq_path", "kmeans_path")
-        paths = cli.flags(semantic_path="SEMANTIC", coarse_path="COARSE", fine_path=folder)
+        paths = cli.flags({"semantic_path": "SEMANTIC", "coarse_path": "COARSE", "fine_path": folder})
         cli.print_stdout(f'next: python scripts/infer_top_match.py "PROMPT" {same} {paths}')
 
 

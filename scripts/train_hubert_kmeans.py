@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     if written is not None:
         cli.print_stdout(f"wrote {written}")
         configs = cli.repeated(arguments, "model_config", "training_config")
-        paths = cli.flags(rvq_path="RVQ", kmeans_path=written.parent)
+        paths = cli.flags({"rvq_path": "RVQ", "kmeans_path": written.parent})
         cli.print_stdout(f"next: python scripts/train_semantic_stage.py {configs} {paths}")
 
 

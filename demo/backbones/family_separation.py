@@ -28,8 +28,11 @@ _KNOWN = tuple(instrument for instrument in INSTRUMENTS if instrument.family != 
 
 @torch.no_grad()
 def confused_instruments(clap: ClapParts, quantizer: ClapQuantizer) -> dict[Instrument, Instrument]:
-    """The instruments most of whose sentences get a code that mostly another family has, each with the nearest
-    instrument of its family that is none of them; without those whose whole family is confused."""
+    """Maps each confused instrument to the nearest instrument of its family that is not confused.
+
+    A code belongs to the family with most sentences that get it. An instrument is confused if most of its sentences get
+    codes of other families. It is left out if all instruments of its family are confused.
+    """
     rng, codes, means = random.Random(0), {}, {}
     for instrument in _KNOWN:
         sentences = [sentence for _ in range(_DRAWS) for sentence in tempo_sentences(instrument, rng)]
@@ -56,8 +59,11 @@ def separate_families(
     steps: int,
     report: Callable[[str], None],
 ) -> None:
-    """Trains the text tower in place: sentences of the first instruments to the embeddings of the same sentences about
-    their substitutes, all other sentences and `captions` to the embeddings that they have."""
+    """Trains the text tower in place, for `steps` steps of `BATCH` sentences; `report` receives lines of progress.
+
+    A sentence about a confused instrument gets the embedding of the same sentence about its substitute. All other
+    sentences, and `captions`, keep the embeddings that they have.
+    """
     teacher, rng = deepcopy(clap), random.Random(0)
     others = [instrument for instrument in _KNOWN if instrument not in substitutes]
     names = [name for instrument in substitutes for name in instrument.names]

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from open_musiclm.cli.argument_types import number_in, positive_int
@@ -125,9 +126,9 @@ def run_options_from(
 
 def repeated(arguments: argparse.Namespace, *names: str) -> str:
     """These arguments as text of another command; a path that was not given is shown as its name in capitals."""
-    return flags(**{name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names})
+    return flags({name: getattr(arguments, name) or name.removesuffix("_path").upper() for name in names})
 
 
-def flags(**values: object) -> str:
-    """Arguments as text of a command, quoted for a shell."""
+def flags(values: Mapping[str, object]) -> str:
+    """Arguments by name as text of a command, quoted for a shell."""
     return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in values.items())
