@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from open_musiclm.config import Precision, TrainingPrecision
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -20,8 +20,7 @@ def choose_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: not available here ({reason}); use cuda, mps or cpu") from error
+        raise UserError(f"--device {name}: not available here ({first_line(error)}); use cuda, mps or cpu") from error
     if device.type == "meta":  # a meta device has no data
         raise UserError(f"--device {name}: holds no numbers; use cuda, mps or cpu")
     if device.type == "cuda" and device.index is not None:

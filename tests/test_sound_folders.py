@@ -12,7 +12,7 @@ from helpers import forks
 from helpers.sound_files import write_tone
 
 from open_musiclm import audio
-from open_musiclm.audio import SoundError, find_foreign_sounds, find_sounds
+from open_musiclm.audio import SoundError, find_sounds, find_unreadable_sounds
 from open_musiclm.config import DataPreprocessorConfig, TrainerConfig
 from open_musiclm.data.check_files import check_folder
 from open_musiclm.data.crops import Crop
@@ -65,7 +65,7 @@ def test_kinds_that_cannot_be_read_are_counted_and_named(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"3 of a kind that cannot be read, such as .*a\.m4a"):
         find_sounds(tmp_path)
     write_tone(tmp_path / "tone.wav", 1.0)
-    assert [path.name for path in find_foreign_sounds(tmp_path)] == ["a.m4a", "B.AAC", "c.wma"]
+    assert [path.name for path in find_unreadable_sounds(tmp_path)] == ["a.m4a", "B.AAC", "c.wma"]
     problems = {file.path.name: file.problem for file in check_folder(tmp_path)}
     assert problems.pop("tone.wav") is None
     assert all(name in problem and "convert it" in problem for name, problem in problems.items() if problem)

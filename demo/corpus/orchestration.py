@@ -105,8 +105,11 @@ def _folded(pitch: int, instrument: Instrument) -> int:
 
 
 def _weight(instrument: Instrument) -> int:
-    """Instruments that suit melodies only are chosen more often for these."""
-    return 1 if instrument.plays_chords or instrument.plays_bass else _MELODIC_WEIGHT
+    """Instruments that do not play chords are chosen more often for melodies, so that none is rare.
+
+    Bass parts do not count here: few clips have one.
+    """
+    return 1 if instrument.plays_chords else _MELODIC_WEIGHT
 
 
 def _any(instrument: Instrument) -> bool:

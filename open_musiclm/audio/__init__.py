@@ -5,7 +5,7 @@ exact: 2.3 s at 24 kHz is 55,200 samples.
 """
 
 from open_musiclm.audio.decoding import TOLERATED_SHORTFALL_SECONDS
-from open_musiclm.audio.finding import find_foreign_sounds, find_named, find_sounds
+from open_musiclm.audio.finding import find_named, find_sounds, find_unreadable_sounds
 from open_musiclm.audio.info import SoundInfo, artist_of, check_length, header_info
 from open_musiclm.audio.leveling import AROUND_SECONDS, leveled
 from open_musiclm.audio.loudness import levels_of

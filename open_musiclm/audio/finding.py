@@ -9,7 +9,7 @@ from open_musiclm.errors import UserError
 
 SOUND_EXTENSIONS = frozenset((".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au"))
 # Kinds of sound that cannot be read here.
-FOREIGN_EXTENSIONS = frozenset(
+UNREADABLE_EXTENSIONS = frozenset(
     (".m4a", ".m4b", ".mp4", ".aac", ".wma", ".ape", ".wv", ".mpc", ".mka", ".webm", ".ac3", ".dsf", ".tta", ".amr")
 )
 _LONGEST_SHOWN = 200
@@ -24,21 +24,20 @@ def find_sounds(folder: Path | str) -> list[Path]:
     folder = Path(folder)
     sounds = _found(folder, SOUND_EXTENSIONS)
     if not sounds:
-        foreign = find_foreign_sounds(folder)
-        kinds = " ".join(sorted(SOUND_EXTENSIONS))
-        of_other_kinds = f"; {len(foreign)} of a kind that cannot be read, such as {foreign[0]}" if foreign else ""
+        kinds, others = " ".join(sorted(SOUND_EXTENSIONS)), find_unreadable_sounds(folder)
+        of_other_kinds = f"; {len(others)} of a kind that cannot be read, such as {others[0]}" if others else ""
         raise UserError(
             f"{_shortened(folder)}: no sound file in this folder or below it (looked for {kinds}{of_other_kinds})"
         )
     return sounds
 
 
-def find_foreign_sounds(folder: Path) -> list[Path]:
+def find_unreadable_sounds(folder: Path) -> list[Path]:
     """All files below `folder` whose names say that they are sound of a kind that cannot be read here, sorted.
 
     Raises UserError if a folder cannot be read.
     """
-    return _found(folder, FOREIGN_EXTENSIONS)
+    return _found(folder, UNREADABLE_EXTENSIONS)
 
 
 def find_named(folder: Path, name: str) -> list[Path]:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from open_musiclm.audio import SoundError, find_foreign_sounds, find_sounds, sound_info, wave_statistics
+from open_musiclm.audio import SoundError, find_sounds, find_unreadable_sounds, sound_info, wave_statistics
 from open_musiclm.data.failures import as_sound_error
 from open_musiclm.progress_bar import with_progress
 
 _QUANTILES = (0, 10, 50, 90, 100)
 _SECONDS_PER_HOUR = 3600
-_FOREIGN = "a kind of sound that cannot be read here; convert it to flac, wav, ogg or mp3"
+_UNREADABLE = "a kind of sound that cannot be read here; convert it to flac, wav, ogg or mp3"
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def check_folder(folder: Path) -> list[CheckedFile]:
     Raises UserError if there is none that can be.
     """
     paths = find_sounds(folder)
-    foreign = [CheckedFile(path, problem=f"{path}: {_FOREIGN}") for path in find_foreign_sounds(folder)]
+    unreadable = [CheckedFile(path, problem=f"{path}: {_UNREADABLE}") for path in find_unreadable_sounds(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         checked = list(with_progress(pool.map(check_file, paths), len(paths), "decoding", "files"))
-    return sorted([*checked, *foreign], key=lambda file: file.path)
+    return sorted([*checked, *unreadable], key=lambda file: file.path)
 
 
 def usable(files: Sequence[CheckedFile]) -> list[CheckedFile]:

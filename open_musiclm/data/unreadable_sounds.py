@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from open_musiclm.audio import find_foreign_sounds
+from open_musiclm.audio import find_unreadable_sounds
 from open_musiclm.terminal import print_stderr
 
 
@@ -15,7 +15,7 @@ def print_unreadable(folder: Path) -> None:
     """
     if os.environ.get("RANK", "0") != "0":  # set by `accelerate launch`, also before accelerate's own state exists
         return
-    count = len(find_foreign_sounds(folder))
+    count = len(find_unreadable_sounds(folder))
     if count:
         files = "1 sound file has a format" if count == 1 else f"{count} sound files have formats"
         them = "it" if count == 1 else "them"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from open_musiclm.audio import Sound, repeat_to, resampled, windows_of
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 from open_musiclm.evaluation.clips import EvaluationClip
 from open_musiclm.evaluation.distances import Resampling, few_for_means
 from open_musiclm.evaluation.figures import Figure, Metric
@@ -49,7 +49,7 @@ class PasstMeasure:
 
                 return cls(get_basic_model(mode="logits"), device)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"--metrics kl: PaSST's weights are not available: {str(error).splitlines()[0]}") from error
+            raise UserError(f"--metrics kl: PaSST's weights are not available: {first_line(error)}") from error
 
     @torch.no_grad()
     def measure(self, sounds: Sequence[Sound]) -> list[Measured]:

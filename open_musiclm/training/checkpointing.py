@@ -19,7 +19,7 @@ from open_musiclm.checkpoints.finite import check_finite, named_tensors
 from open_musiclm.checkpoints.torch_files import read_torch_file
 from open_musiclm.config.fields import NonNegativeInt
 from open_musiclm.config.json_files import Section, load_section
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 from open_musiclm.files import sync, write_json
 from open_musiclm.training.early_stop import LossHistory
 from open_musiclm.training.random_states import random_states, restore_random_states
@@ -141,7 +141,7 @@ def save_checkpoint(
             _publish(unfinished, folder)
             _remove_old(results_folder, state, keep_last)
     except (OSError, RuntimeError, SafetensorError, UserError) as error:
-        reason = _refusal(unfinished.with_name(f"{unfinished.name}_probe")) or _reason(error)
+        reason = _refusal(unfinished.with_name(f"{unfinished.name}_probe")) or first_line(error)
         shutil.rmtree(unfinished, ignore_errors=True)
         kept = saved_steps(results_folder)
         remains = f"; the checkpoint of step {kept[-1]} is intact" if kept else ""
@@ -166,13 +166,13 @@ def restore_checkpoint(checkpoint: Path, trainer: Trainer, accelerator: Accelera
         except UserError as error:
             raise UserError(f"{error}; {_ANOTHER}") from error
         except _DAMAGES as error:
-            raise UserError(f"{file}: damaged, or of another training: {_reason(error)}; {_ANOTHER}") from error
+            raise UserError(f"{file}: damaged, or of another training: {first_line(error)}; {_ANOTHER}") from error
     file = checkpoint / _random_name(accelerator.process_index)
     if file.exists() or accelerator.is_main_process:
         try:
             restore_random_states(load_file(file), accelerator.device)
         except _DAMAGES as error:
-            raise UserError(f"{file}: not the random states of a process: {_reason(error)}; {_ANOTHER}") from error
+            raise UserError(f"{file}: not the random states of a process: {first_line(error)}; {_ANOTHER}") from error
     return state
 
 
@@ -254,7 +254,3 @@ def _refusal(probe: Path) -> str | None:
     finally:
         probe.unlink(missing_ok=True)
     return None
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -22,7 +22,7 @@ from open_musiclm.config import TrainingPrecision
 from open_musiclm.config.json_files import Section
 from open_musiclm.data.statistics import StatisticsCache
 from open_musiclm.devices import choose_device, choose_precision
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 from open_musiclm.training import run_folder
 from open_musiclm.training.checkpointing import find_checkpoint, read_state, results_folder_of
 from open_musiclm.training.options import RunOptions
@@ -145,8 +145,7 @@ class Run:
         try:
             self.accelerator.init_trackers(run_folder.TRACKER_FOLDER, init_kwargs=options)
         except Exception as error:  # a tracker may raise anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"--log_with {self.options.log_with}: cannot begin: {reason}") from error
+            raise UserError(f"--log_with {self.options.log_with}: cannot begin: {first_line(error)}") from error
 
 
 def _checkpoint(options: RunOptions) -> Path | None:

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.tracking import TensorBoardTracker, WandBTracker
 from tqdm import tqdm
 
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserError, first_line
 from open_musiclm.progress_bar import SECONDS_BETWEEN_LINES
 from open_musiclm.terminal import print_stderr
 from open_musiclm.training.run_folder import LOG_NAME
@@ -136,10 +136,8 @@ def log_in(log_with: str) -> None:
     try:
         wandb.login()
     except wandb.errors.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"--log_with wandb: {reason} (run wandb login, set WANDB_MODE=offline, or use tensorboard or none)"
-        ) from error
+        advice = "run wandb login, set WANDB_MODE=offline, or use tensorboard or none"
+        raise UserError(f"--log_with wandb: {first_line(error)} ({advice})") from error
 
 
 def tracker_options(log_with: str, folder: Path) -> dict[str, dict[str, str]]:

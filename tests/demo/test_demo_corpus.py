@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,6 +218,16 @@ def test_instruments_stay_in_their_range_and_differ(seed: int, voices: int) -> N
     assert 1 <= len(names) == len(set(names)) <= 4
     for voice in found:
         assert all(voice.instrument.lowest <= note.pitch <= voice.instrument.highest for note in voice.notes)
+
+
+def test_no_instrument_of_a_family_rarely_has_the_melody() -> None:
+    """A model cannot play what it never heard: once a bassoon had the melody in none of 900 clips."""
+    rng = np.random.default_rng(0)
+    melody = (scale(72, (0, 4, 7, 12, -14, 25)),)
+    leads = Counter(orchestrate(melody, Key(0, "major"), 1.0, rng)[0].instrument for _ in range(3000))
+    for family in {instrument.family for instrument in INSTRUMENTS} - {"bass"}:
+        counts = [leads[instrument] for instrument in INSTRUMENTS if instrument.family == family]
+        assert min(counts) >= sum(counts) / len(counts) / 3
 
 
 @settings(max_examples=50)
