@@ -42,6 +42,26 @@ def test_variations_differ_and_do_not_depend_on_the_batch(model: MusicLM, first_
     assert not torch.equal(other_seed, together[0])
 
 
+def test_the_decoder_gets_the_coarse_tokens_that_the_fine_stage_got(
+    model: MusicLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec's first tokens of a crop depend on where it begins, so every moment of the sound is encoded once."""
+    codec, encoded, decoded = model.tokenizer.codec, [], []
+    encode, decode = codec.encode, codec.decode
+    monkeypatch.setattr(codec, "encode", lambda wave: encoded.append(encode(wave)) or encoded[-1])
+    monkeypatch.setattr(codec, "decode", lambda tokens: decoded.append(tokens) or decode(tokens))
+    window = model.config.window_seconds("fine")
+    sound = Sound(NOISE.wave.repeat(5)[: round(2.5 * window * NOISE.sample_hz)], NOISE.sample_hz)
+    list(model.vary(sound, "fine", config=GenerationConfig()))
+    known, coarse = torch.cat(encoded, dim=1), model.config.global_cfg.num_coarse_quantizers
+    assert len(encoded) == 3
+    assert len(decoded) > 1
+    for tokens in decoded:
+        own = tokens[0, :, :coarse]
+        places = known[0, :, :coarse].unfold(0, len(own), 1).transpose(1, 2)
+        assert (places == own).all(dim=2).all(dim=1).any()
+
+
 def test_from_the_semantic_stage_on_the_style_is_all_that_is_left(model: MusicLM) -> None:
     """As new music with the CLAP tokens of the sound."""
     (varied,) = model.vary(NOISE, "semantic", name="a", config=ROUGH)

@@ -26,6 +26,7 @@ from open_musiclm.generation.prompts.prompt_checks import check_prompts
 from open_musiclm.generation.prompts.story import AnyPrompt, steps_of
 from open_musiclm.generation.tracks import (
     ClapTrack,
+    EncodedBlocks,
     EncodedTrack,
     GeneratedTrack,
     StageInputs,
@@ -125,10 +126,13 @@ class GenerationSession:
         """Chunks of the sound regenerated from the coarse or the fine stage on."""
         nothing, ticks = self.prompt_tokens(None), max(self.new_ticks, self.window["coarse"])
         tokens = SoundTokens(sound, ticks, self.grid, self.tokenizer, self.streams["coarse"].quantizers)
-        coarse: Track = EncodedTrack(tokens.coarse, len(self.requests))
+        coarse: Track
         if first_stage == "coarse":
             semantic = EncodedTrack(tokens.semantic, len(self.requests))
             coarse = self._track("coarse", semantic, nothing, self._coarse_end(nothing))
+        else:  # the decoder must get the coarse tokens that the fine stage got
+            frames = self.grid.first_frame(self.streams["coarse"], 1)
+            coarse = EncodedBlocks(tokens.coarse, self.window["fine"], frames, len(self.requests))
         yield from self.decode_stream(coarse, nothing, None)
 
     def prompt_tokens(self, audio_prompt: Sound | None) -> PromptTokens:

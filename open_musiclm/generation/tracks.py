@@ -73,6 +73,28 @@ class EncodedTrack:
         return self.encode(start, end).expand(self.batch, -1, -1)
 
 
+class EncodedBlocks:
+    """Tokens of a given sound, the same for each of `batch` requests. Blocks of `block` ticks are tokenized, each once,
+    so the tokens of a tick do not depend on the segment that is asked for. A tick has `frames` frames."""
+
+    def __init__(self, encode: Callable[[int, int], Tokens], block: int, frames: int, batch: int) -> None:
+        self._encode, self._block, self._frames, self._batch = encode, block, frames, batch
+        self._blocks: dict[int, Tokens] = {}
+
+    def tokens(self, start: int, end: int) -> Tokens:
+        """See `Track.tokens`."""
+        first = start // self._block
+        known = torch.cat([self._at(number) for number in range(first, -(-end // self._block))], dim=1)
+        begin, stop = ((tick - first * self._block) * self._frames for tick in (start, end))
+        return known[:, begin:stop].expand(self._batch, -1, -1)
+
+    def _at(self, number: int) -> Tokens:
+        if number not in self._blocks:
+            start = number * self._block
+            self._blocks[number] = self._encode(start, start + self._block)
+        return self._blocks[number]
+
+
 @dataclass(frozen=True)
 class StageInputs:
     """The inputs of a stage: sampling settings, an rng per request, CLAP tokens, and the track of the stage before it,
