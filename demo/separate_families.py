@@ -6,7 +6,10 @@ See demo/backbones/family_separation.py. If no instrument shares them, the CLAP 
 import argparse
 from pathlib import Path
 
+from demo.corpus.instruments import INSTRUMENTS
 from open_musiclm import cli
+
+_NAMES = [instrument.name for instrument in INSTRUMENTS]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -16,6 +19,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--model_config", type=Path, required=True, help="that of the quantizer")
     parser.add_argument("--rvq_path", type=Path, required=True, help="a checkpoint of the CLAP quantizer")
     parser.add_argument("--corpus", type=Path, required=True, help="a demo corpus, whose captions keep their codes")
+    parser.add_argument(
+        "--not_played", nargs="+", choices=_NAMES, default=[], help="more instruments, which the stages do not play"
+    )
     parser.add_argument("--steps", type=cli.positive_int, default=1000)
     return parser
 
@@ -34,10 +40,11 @@ def main(arguments: argparse.Namespace) -> None:
     clap = ClapDirectory(arguments.source, "source").load()
     quantizer = ClapQuantizer.load(arguments.rvq_path, config, cpu)
     captions = [caption for clip in read_clips(arguments.corpus).values() for caption in clip.captions]
-    substitutes = confused_instruments(clap, quantizer)
-    for instrument, substitute in substitutes.items():
+    not_played = [instrument for instrument in INSTRUMENTS if instrument.name in arguments.not_played]
+    substitutes = confused_instruments(clap, quantizer, not_played)
+    for (instrument, tempo), substitute in substitutes.items():
         cli.print_stdout(
-            f"{instrument.name}: has codes of another family; its sentences go to those of {substitute.name}"
+            f"{tempo} {instrument.name}: other instruments play it; its sentences go to those of {substitute.name}"
         )
     if substitutes:
         separate_families(clap, substitutes, captions, arguments.steps, cli.print_stdout)

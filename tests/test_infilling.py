@@ -116,6 +116,13 @@ def test_nothing_is_chosen_where_only_the_lost_token_follows() -> None:
     assert len(model.infill(song(2.0), 1.6, 1.92, None, 3, ROUGH).log_likelihoods) == 3
 
 
+def test_the_context_before_the_gap_is_what_the_stage_does_not_advance(stack: Stack, model: MusicLM) -> None:
+    """A window has two seconds, ten ticks."""
+    half, quarter = (Infilling(stack.config, model.tokenizer, song(8.0), 3.0, 5.0, share).gap for share in (None, 0.25))
+    assert (half.start, half.start - half.origin) == (15, 5)
+    assert quarter.start - quarter.origin == 8
+
+
 @torch.no_grad()
 def test_candidates_are_scored_by_the_likelihood_of_what_follows(stack: Stack, model: MusicLM) -> None:
     """As the training forward has it, in a window that ends with what follows."""

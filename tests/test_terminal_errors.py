@@ -28,6 +28,9 @@ def main(arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\\nSee the documentation")
     elif kind == "memory":
         raise MemoryError
+    elif kind == "tensor":
+        import torch
+        torch.empty(10**15)
     elif kind == "bug":
         raise RuntimeError("shapes differ")
 parser = cli.parser("")
@@ -64,7 +67,10 @@ def test_a_folder_that_cannot_be_copied_is_one_line(tmp_path: Path) -> None:
     assert len(answer.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("gpu", "CUDA out of memory. Tried to"), ("memory", "the main memory")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("gpu", "CUDA out of memory. Tried to"), ("memory", "the main memory"), ("tensor", "[enforce fail at alloc_cpu")],
+)
 def test_too_little_memory_is_said_with_what_to_do(tmp_path: Path, kind: str, reason: str) -> None:
     answer = failing(kind, tmp_path)
     assert answer.returncode == 2

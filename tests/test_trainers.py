@@ -233,6 +233,23 @@ def test_the_fad_of_a_stage_is_that_of_evaluation(stack: Stack, monkeypatch: pyt
     assert found["fad"] == pytest.approx(frechet_distance(generated, true), rel=1e-6)
 
 
+def test_the_evaluation_of_a_stage_does_not_depend_on_the_batches(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once every batch had the coarse stage's random numbers of the first."""
+    monkeypatch.setattr(Codec, "decode", audible)
+    config = StageTrainerConfig(
+        stage="semantic", folder="", evaluate_every=1, evaluate_samples=3, num_train_steps=1, batch_size=3,
+        evaluate_coarse_path=str(stack.weights("coarse")),
+    )  # fmt: skip
+    evaluator = StageEvaluator.load(stack.config, config, stack.weights("clap_rvq"), CPU)
+    stage = stack.stages(["semantic"])["semantic"].eval()
+    clap, semantic = stage.sequences
+    ids = [torch.randint(40, (3, 1, clap.quantizers)), torch.randint(40, (1, 99, semantic.quantizers)).repeat(3, 1, 1)]
+    apart = [[sequence[place : place + 1] for sequence in ids] for place in range(3)]
+    assert evaluator.evaluate(stage, [ids]) == pytest.approx(evaluator.evaluate(stage, apart), rel=1e-4)
+
+
 @pytest.mark.parametrize("stage", STAGE_NAMES)
 def test_a_stage_is_evaluated_by_what_it_generates(
     stage: StageName, tmp_path: Path, configs: Configs, stack: Stack, monkeypatch: pytest.MonkeyPatch

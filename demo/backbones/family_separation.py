@@ -1,13 +1,13 @@
 """Trains CLAP's text tower so that instruments of different families do not share codes of the CLAP quantizer.
 
-A prompt reaches the stages only as such codes. An instrument whose sentences mostly get codes of another family is
-played by that one. Its sentences are brought to those of the nearest instrument of its own family; all others stay
-where they are, so stages that were trained with the tower go on to understand it.
+A prompt reaches the stages only as such codes. An instrument whose sentences for a tempo mostly get codes of another
+family is played by that one at this tempo. These sentences are brought to those of the nearest instrument of its own
+family; all others stay where they are, so stages that were trained with the tower go on to understand it.
 """
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from demo.backbones.matching_losses import embed_sentences
+from demo.corpus.excerpt import TEMPI, TempoClass
 from demo.corpus.instruments import INSTRUMENTS, Instrument
 from demo.corpus.wordings import reword, tempo_sentences
 from open_musiclm.tokenizers.clap_directory import ClapParts
@@ -22,39 +23,44 @@ from open_musiclm.tokenizers.rvq import ClapQuantizer
 
 RATE, BATCH, REPORT_EVERY = 2e-4, 128, 50
 _DRAWS = 12  # of sentences for each instrument, at three tempi
-_MOST_OF_ANOTHER = 0.5  # share of an instrument's sentences
+_MOST_OF_ANOTHER = 0.5  # share of an instrument's sentences for a tempo
+Player = tuple[Instrument, TempoClass]  # an instrument at a tempo
 _KNOWN = tuple(instrument for instrument in INSTRUMENTS if instrument.family != "bass")
 
 
 @torch.no_grad()
-def confused_instruments(clap: ClapParts, quantizer: ClapQuantizer) -> dict[Instrument, Instrument]:
-    """Maps each confused instrument to the nearest instrument of its family that is not confused.
+def confused_instruments(
+    clap: ClapParts, quantizer: ClapQuantizer, not_played: Collection[Instrument] = ()
+) -> dict[Player, Instrument]:
+    """Maps each instrument, at each tempo where it is confused, to the nearest of its family that is not.
 
-    A code belongs to the family with most sentences that get it. An instrument is confused if most of its sentences get
-    codes of other families. It is left out if all instruments of its family are confused.
+    A code belongs to the family with most sentences that get it. An instrument is confused at a tempo if most of its
+    sentences for it get codes of other families. So is one that is `not_played` by the stages, whatever its codes.
+    It is left out if all instruments of its family are confused there.
     """
     rng, codes, means = random.Random(0), {}, {}
     for instrument in _KNOWN:
-        sentences = [sentence for _ in range(_DRAWS) for sentence in tempo_sentences(instrument, rng)]
-        embeddings = embed_sentences(clap, sentences)
-        means[instrument] = embeddings.mean(dim=0)
-        codes[instrument] = quantizer.encode(embeddings)[:, 0].tolist()
+        drawn = [tempo_sentences(instrument, rng) for _ in range(_DRAWS)]
+        for tempo, sentences in zip(TEMPI, zip(*drawn, strict=True), strict=True):
+            embeddings = embed_sentences(clap, list(sentences))
+            means[instrument, tempo] = embeddings.mean(dim=0)
+            codes[instrument, tempo] = quantizer.encode(embeddings)[:, 0].tolist()
     families: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for instrument, own in codes.items():
+    for (instrument, _), own in codes.items():
         for code in own:
             families[code][instrument.family] += 1
     confused = []
-    for instrument, own in codes.items():
+    for (instrument, tempo), own in codes.items():
         others = sum(families[code].most_common(1)[0][0] != instrument.family for code in own)
-        if others > _MOST_OF_ANOTHER * len(own):
-            confused.append(instrument)
-    nearest = {instrument: _nearest(instrument, means, confused) for instrument in confused}
-    return {instrument: other for instrument, other in nearest.items() if other is not None}
+        if instrument in not_played or others > _MOST_OF_ANOTHER * len(own):
+            confused.append((instrument, tempo))
+    nearest = {player: _nearest(player, means, confused) for player in confused}
+    return {player: other for player, other in nearest.items() if other is not None}
 
 
 def separate_families(
     clap: ClapParts,
-    substitutes: dict[Instrument, Instrument],
+    substitutes: dict[Player, Instrument],
     captions: Sequence[str],
     steps: int,
     report: Callable[[str], None],
@@ -62,11 +68,11 @@ def separate_families(
     """Trains the text tower in place, for `steps` steps of `BATCH` sentences; `report` receives lines of progress.
 
     A sentence about a confused instrument gets the embedding of the same sentence about its substitute. All other
-    sentences, and `captions`, keep the embeddings that they have.
+    sentences keep the embeddings that they have, as do `captions` in which no confused instrument occurs.
     """
     teacher, rng = deepcopy(clap), random.Random(0)
-    others = [instrument for instrument in _KNOWN if instrument not in substitutes]
-    names = [name for instrument in substitutes for name in instrument.names]
+    others = [(instrument, tempo) for instrument in _KNOWN for tempo in TEMPI if (instrument, tempo) not in substitutes]
+    names = [name for instrument, _ in substitutes for name in instrument.names]
     unchanged = [text for text in captions if not any(name in text for name in names)]
     tower = [*clap.model.text_model.parameters(), *clap.model.text_projection.parameters()]
     optimizer = torch.optim.AdamW(tower, RATE, weight_decay=0.0)
@@ -87,8 +93,8 @@ def separate_families(
 
 
 def _batch(
-    substitutes: dict[Instrument, Instrument],
-    others: Sequence[Instrument],
+    substitutes: dict[Player, Instrument],
+    others: Sequence[Player],
     captions: Sequence[str],
     rng: random.Random,
 ) -> tuple[list[str], list[str]]:
@@ -96,13 +102,18 @@ def _batch(
     texts: list[str] = []
     targets: list[str] = []
     while len(texts) < BATCH // 4:
-        instrument = rng.choice(list(substitutes))
-        sentence = reword(rng.choice(tempo_sentences(instrument, rng)), rng)
+        player = rng.choice(list(substitutes))
+        sentence = _sentence(player, rng)
         texts.append(sentence)
-        targets.append(_about(substitutes[instrument], instrument, sentence))
-    same = [reword(rng.choice(tempo_sentences(rng.choice(others), rng)), rng) for _ in range(BATCH // 4)]
+        targets.append(_about(substitutes[player], player[0], sentence))
+    same = [_sentence(rng.choice(others), rng) for _ in range(BATCH // 4)]
     same += [reword(rng.choice(captions), rng) for _ in range(BATCH - len(texts) - len(same))] if captions else []
     return texts + same, targets + same
+
+
+def _sentence(player: Player, rng: random.Random) -> str:
+    instrument, tempo = player
+    return reword(tempo_sentences(instrument, rng)[TEMPI.index(tempo)], rng)
 
 
 def _about(substitute: Instrument, instrument: Instrument, sentence: str) -> str:
@@ -113,11 +124,10 @@ def _about(substitute: Instrument, instrument: Instrument, sentence: str) -> str
     return f"{substitute.name} {sentence}"  # the words of a name were moved apart
 
 
-def _nearest(
-    instrument: Instrument, means: dict[Instrument, Tensor], confused: Sequence[Instrument]
-) -> Instrument | None:
-    family = [other for other in means if other.family == instrument.family and other not in confused]
-    similarity = {other: float(torch.cosine_similarity(means[instrument], means[other], dim=0)) for other in family}
+def _nearest(player: Player, means: dict[Player, Tensor], confused: Sequence[Player]) -> Instrument | None:
+    instrument, tempo = player
+    family = [other for other in _KNOWN if other.family == instrument.family and (other, tempo) not in confused]
+    similarity = {other: float(torch.cosine_similarity(means[player], means[other, tempo], dim=0)) for other in family}
     return max(similarity, key=similarity.__getitem__, default=None)
 
 

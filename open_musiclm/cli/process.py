@@ -21,6 +21,7 @@ MISUSE = 2
 INTERRUPTED = 130
 SIGNALLED = 128
 _TORCH_OUT_OF_MEMORY = "OutOfMemoryError"  # of a GPU; torch is not imported here
+_TORCH_CPU_ALLOCATOR = "DefaultCPUAllocator"  # in the text of a RuntimeError
 _LESS_MEMORY = (
     "with less: to generate, --precision bfloat16, --max_batch_size 1 or a shorter --duration; to train, a smaller "
     "batch_size with a larger grad_accum_every, or gradient_checkpointing"
@@ -95,7 +96,7 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
         terminal.print_stderr(f"error: {terminal.describe(error)}")
         _leave(MISUSE)
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or type(error).__name__ == _TORCH_OUT_OF_MEMORY):
+        if not _is_out_of_memory(error):
             raise
         terminal.print_stderr(f"error: out of memory: {next(iter(str(error).splitlines()), 'the main memory is full')}")
         terminal.print_stderr(_LESS_MEMORY)
@@ -109,6 +110,12 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     terminal.end_output()
     if status:
         sys.exit(status)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether torch or Python got no memory; for main memory torch has no error class of its own."""
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == _TORCH_OUT_OF_MEMORY
+    return out_of_memory or _TORCH_CPU_ALLOCATOR in str(error)
 
 
 def _leave(status: int) -> NoReturn:

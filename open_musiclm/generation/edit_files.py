@@ -28,7 +28,7 @@ from open_musiclm.generation.musiclm import MusicLM, variation_config
 from open_musiclm.generation.output import Provenance, record_of, slug, slugs_of_files, write_generated
 from open_musiclm.generation.progress import stage_progress
 from open_musiclm.generation.prompts.prompt_checks import check_steady_prompts
-from open_musiclm.generation.prompts.prompting import SteadyPrompt
+from open_musiclm.generation.prompts.prompting import SteadyPrompt, number_text
 from open_musiclm.generation.prompts.story import AnyPrompt
 
 
@@ -72,7 +72,11 @@ def infill_files(
     for prompt in asked:
         with stage_progress() as progress:
             infilled = model.infill(sound, edit.start, end, prompt, edit.num_candidates, config, progress)
-        names = [*slugs_of_files([edit.source]), f"{edit.start:g}-{end:g}", *([slug(str(prompt))] if prompt else [])]
+        names = [
+            *slugs_of_files([edit.source]),
+            f"{number_text(edit.start)}-{number_text(end)}",
+            *([slug(str(prompt))] if prompt else []),
+        ]
         path = folder / f"{'_'.join(names)}_seed{config.seed}.wav"
         patch = _patch(edit.source, infilled)
         scores = _scores(model, infilled, patch, prompt)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from open_musiclm.audio import FileSound, Sound, read_sound
+from open_musiclm.audio import FileSound, Sound, read_sound, samples_of
 from open_musiclm.config import GenerationConfig
 from open_musiclm.config.prompt_text import CONTINUATION_OF
 from open_musiclm.errors import UserError
@@ -153,7 +153,7 @@ def _stream_files(
 
 def _similarity(model: MusicLM, prompt: AnyPrompt, spool: SpooledWave, config: GenerationConfig) -> float:
     """The score of `ClapScorer`, for the new music only."""
-    new = round(config.duration * model.sample_hz)
+    new = samples_of(config.duration, model.sample_hz)
     wave = model.embedder.embed_segment(spool.segment, len(spool) - new, len(spool))
     return float(wave @ model.embed_prompts([during(prompt, 0, config.duration)])[0])
 

@@ -65,9 +65,20 @@ class Infilled:
 
 
 class Infilling:
-    """Seconds [start, end) of a sound, and the tokens around them."""
+    """Seconds [start, end) of a sound, and the tokens around them.
 
-    def __init__(self, config: ModelConfig, tokenizer: MusicTokenizer, sound: Sound, start: float, end: float) -> None:
+    The semantic stage advances over its window as by `GenerationConfig.semantic_advance`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: MusicTokenizer,
+        sound: Sound,
+        start: float,
+        end: float,
+        semantic_advance: float | None = None,
+    ) -> None:
         self.grid, self.streams, self.sound = TickGrid(config.token_grid), token_streams(config), sound
         window = self.grid.ticks(config.window_seconds("semantic"))
         codec = tokenizer.codec
@@ -78,7 +89,7 @@ class Infilling:
             self.grid.ticks(end),
             self.grid.whole_ticks(sound.seconds),
             window,
-            context=window - advance("semantic", window),
+            context=window - advance("semantic", window, semantic_advance),
             following=max(int(window * FOLLOWING_SHARE), beyond),
         )
         self.first = max(self.gap.known_end - window, self.gap.origin)  # of the window that scores candidates

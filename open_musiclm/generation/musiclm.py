@@ -204,7 +204,7 @@ class MusicLM:
         check_segment(sound, start, end)
         count = check_count("num_candidates", num_candidates)
         self._check_stages(config, "semantic")
-        infilling = Infilling(self.config, self.tokenizer, sound, start, end)
+        infilling = Infilling(self.config, self.tokenizer, sound, start, end, config.semantic_advance)
         (name,) = [""] if prompt is None else check_steady_prompts([prompt])
         clap = self._style_around(sound, start, end) if prompt is None else self.clap_tokens([name])
         settings = config.updated({"duration": infilling.new_seconds})

@@ -106,9 +106,10 @@ def find_checkpoint(path: Path, step: int | None) -> Path:
     return step_folder(path, steps[-1] if step is None else step)
 
 
-def results_folder_of(checkpoint: Path) -> Path:
-    """The results folder of a checkpoint folder."""
-    return checkpoint.resolve().parent.parent
+def results_folder_of(checkpoint: Path) -> Path | None:
+    """The results folder of a checkpoint folder; None if the folder is not in one, such as a copy elsewhere."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == CHECKPOINTS_FOLDER else None
 
 
 def read_state(checkpoint: Path) -> TrainingState:

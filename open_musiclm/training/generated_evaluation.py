@@ -10,7 +10,7 @@ from torch import Tensor
 
 from open_musiclm import audio
 from open_musiclm.audio import Sound
-from open_musiclm.config import ModelConfig, StageTrainerConfig
+from open_musiclm.config import ModelConfig, StageName, StageTrainerConfig
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.embeddings import frechet_windows
 from open_musiclm.generation.decoding.generators import stage_generator
@@ -84,9 +84,10 @@ class StageEvaluator:
         generated, true, wanted = _Sounds(self.embedder), _Sounds(self.embedder), []
         for ids in batches:
             own = [sequence[:left] for sequence in ids]
+            number = self.samples - left
             left -= len(own[0])
-            generated.add(self._waves(stage, [*own[:-1], self._generate(generator, own, self.samples - left)]))
-            true.add(self._waves(stage, own))
+            generated.add(self._waves(stage, [*own[:-1], self._generate(generator, own, number)], number))
+            true.add(self._waves(stage, own, number))
             wanted.append(self.quantizer.decode(own[0][:, 0]).cpu())
             if left == 0:
                 break
@@ -100,22 +101,26 @@ class StageEvaluator:
         }
 
     def _generate(self, generator: StageGenerator, ids: list[Ids], number: int) -> Ids:
-        """The last sequence, sampled at temperature 1 from the others; `number` is that of the batch's last."""
-        rngs = [sample_rng(self.seed, "", number - place, generator.name) for place in range(len(ids[0]))]
+        """The last sequence, sampled at temperature 1 from the others; `number` is that of the batch's first."""
+        rngs = self._rngs(generator.name, len(ids[0]), number)
         empty, frames = ids[-1][:, :0], ids[-1].shape[1]
         return generator.generate(ids[:-1], empty, frames, Sampling(), rngs, lambda: None)
 
-    def _waves(self, stage: Stage, ids: list[Ids]) -> Float[Tensor, "batch samples"]:
-        acoustic = acoustic_ids(stage.sequences, ids)
-        return self.codec.decode(self._coarse(ids) if acoustic is None else acoustic)
+    def _rngs(self, name: StageName, count: int, number: int) -> list[torch.Generator]:
+        """Those of `count` samples from sample `number` on: no sample depends on the batch."""
+        return [sample_rng(self.seed, "", number + place, name) for place in range(count)]
 
-    def _coarse(self, ids: list[Ids]) -> Int[Tensor, "batch time quantizers"]:
+    def _waves(self, stage: Stage, ids: list[Ids], number: int) -> Float[Tensor, "batch samples"]:
+        acoustic = acoustic_ids(stage.sequences, ids)
+        return self.codec.decode(self._coarse(ids, number) if acoustic is None else acoustic)
+
+    def _coarse(self, ids: list[Ids], number: int) -> Int[Tensor, "batch time quantizers"]:
         """Coarse tokens for the beginning of semantic ones, as much as the coarse stage's window."""
         assert self.coarse is not None
         streams, seconds = token_streams(self.model_config), self.model_config.window_seconds("coarse")
         clap, semantic = ids
         conditioning = [clap, semantic[:, : streams["semantic"].frames(seconds)]]
-        rngs = [sample_rng(self.seed, "", place, "coarse") for place in range(len(clap))]
+        rngs = self._rngs("coarse", len(clap), number)
         empty = clap.new_zeros(len(clap), 0, streams["coarse"].quantizers)
         frames = streams["coarse"].frames(seconds)
         return self.coarse.generate(conditioning, empty, frames, Sampling(), rngs, lambda: None)

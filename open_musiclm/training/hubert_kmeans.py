@@ -53,10 +53,11 @@ class HubertKmeansTrainer:
         return path
 
     def update(self, batch: SoundBatch) -> dict[str, float]:
-        """One update with the frames of a batch; the first one waits for as many frames as there are clusters.
+        """One update with the frames of a batch and of those before it that wait for one.
 
-        Returns the batch's mean squared distance from its centroids and the share of clusters it falls into, nothing
-        while the first update waits.
+        An update takes at least as many frames as there are clusters; fewer wait, and are left out at the end of the
+        run. Returns the frames' mean squared distance from their centroids and the share of clusters that they fall
+        into, nothing while they wait.
         Raises UserError if features are not finite.
         """
         features = self.accelerator.gather(self.mert.features(batch.waves["semantic"]).flatten(0, 1))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -212,16 +213,19 @@ class Loop:
             self.log.warn_once("samples", error)
 
     def _evaluate(self) -> None:
-        """What is generated from the validation set, in numbers."""
+        """What is generated from the validation set, in numbers; a signal ends this early, without a result."""
         if self.validation is None or not self.accelerator.is_main_process:
             return
+        batches = takewhile(lambda _: not self.interruption.requested, self.validation)
         try:
             with torch.random.fork_rng(devices=[]):  # a loader draws a seed
-                values = self.trainer.evaluate(self.validation)
+                values = self.trainer.evaluate(batches)
         except UserError as error:
-            self.log.warn_once("the evaluation", error)
+            if not self.interruption.requested:
+                self.log.warn_once("the evaluation", error)
         else:
-            self.log.evaluated(self.state.step, values)
+            if not self.interruption.requested:
+                self.log.evaluated(self.state.step, values)
 
     def _save(self, validated: bool) -> None:
         """Writes the checkpoint of this step, if it does not exist yet."""

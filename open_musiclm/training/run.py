@@ -79,7 +79,8 @@ class Run:
         checkpoint = _checkpoint(options)
         folder = options.results_folder
         if folder is None:
-            folder = Path("results") / options.name if checkpoint is None else results_folder_of(checkpoint)
+            resumed = None if checkpoint is None else results_folder_of(checkpoint)
+            folder = Path("results") / options.name if resumed is None else resumed
         device = choose_device(options.device)
         accelerator = _accelerator(options, folder, device, batches_per_step)
         if accelerator.num_processes > 1:  # of another machine the list of a shared folder may be older

@@ -10,6 +10,7 @@ from helpers.paths import DEMO, REPOSITORY
 from demo.backbones import family_separation
 from demo.backbones.family_separation import confused_instruments, separate_families
 from demo.backbones.matching_losses import embed_sentences
+from demo.corpus.excerpt import TEMPI
 from demo.corpus.instruments import INSTRUMENTS
 from open_musiclm.config import load_model_config
 from open_musiclm.tokenizers.clap_directory import ClapDirectory, ClapParts
@@ -29,28 +30,49 @@ def bundled_quantizer() -> ClapQuantizer:
     )
 
 
-def confused(meanings: dict[str, dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def confused(
+    meanings: dict[str, dict[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    word: str = "",
+    not_played: tuple[str, ...] = (),
+) -> dict[tuple[str, str], str]:
     """What is confused where each instrument's sentences are a vector of their own, whose place is its code; those of
-    `meanings` are sums of other instruments'."""
+    `meanings` in which `word` occurs are sums of other instruments'."""
 
     def embed(_: object, sentences: list[str]) -> torch.Tensor:
         vectors = torch.zeros(len(sentences), len(PLACES))
         for vector, sentence in zip(vectors, sentences, strict=True):
-            names = {name: own for own, instrument in NAMED.items() for name in instrument.names if name in sentence}
+            names = {name: usual for usual, known in NAMED.items() for name in known.names if name in sentence}
             name = names[max(names, key=len)]
-            for other, weight in meanings.get(name, {name: 1.0}).items():
+            own = meanings.get(name, {}) if word in sentence.split() or not word else {}
+            for other, weight in (own or {name: 1.0}).items():
                 vector[PLACES[other]] = weight
         return vectors
 
     quantizer = bundled_quantizer()
     monkeypatch.setattr(family_separation, "embed_sentences", embed)
     monkeypatch.setattr(quantizer, "encode", lambda embeddings: embeddings.argmax(dim=1, keepdim=True))
-    return {one.name: other.name for one, other in confused_instruments(bundled_clap(), quantizer).items()}
+    found = confused_instruments(bundled_clap(), quantizer, [NAMED[name] for name in not_played])
+    return {(one.name, tempo): other.name for (one, tempo), other in found.items()}
 
 
 def test_an_instrument_with_codes_of_another_family_goes_to_the_nearest_of_its_own(monkeypatch) -> None:
     meanings = {"tuba": {"acoustic guitar": 1.0, "trombone": 0.1}}
-    assert confused(meanings, monkeypatch) == {"tuba": "trombone"}
+    assert confused(meanings, monkeypatch) == {("tuba", tempo): "trombone" for tempo in TEMPI}
+
+
+def test_an_instrument_may_be_confused_at_one_tempo(monkeypatch) -> None:
+    """Once a fast cello had the code of a synthesizer, a slow one its own."""
+    monkeypatch.setattr(
+        family_separation, "tempo_sentences", lambda instrument, _: [f"{t} {instrument.name}" for t in TEMPI]
+    )
+    meanings = {"cello": {"sawtooth synthesizer": 1.0, "viola": 0.1}}
+    assert confused(meanings, monkeypatch, word="fast") == {("cello", "fast"): "viola"}
+
+
+def test_an_instrument_that_is_not_played_goes_to_another_although_its_codes_are_its_own(monkeypatch) -> None:
+    found = confused({"bassoon": {"bassoon": 1.0, "clarinet": 0.1}}, monkeypatch, not_played=("bassoon",))
+    assert found == {("bassoon", tempo): "clarinet" for tempo in TEMPI}
 
 
 def test_a_code_of_two_instruments_of_one_family_is_no_confusion(monkeypatch) -> None:
@@ -67,7 +89,8 @@ def test_only_the_sentences_of_the_instrument_change() -> None:
     texts = ["slow harp", "slow flute", "fast piano"]
     with torch.no_grad():
         before = embed_sentences(clap, texts)
-    separate_families(clap, {NAMED["harp"]: NAMED["flute"]}, ["slow piano", "harp music"], 60, lines.append)
+    substitutes = {(NAMED["harp"], tempo): NAMED["flute"] for tempo in TEMPI}
+    separate_families(clap, substitutes, ["slow piano", "harp music"], 60, lines.append)
     with torch.no_grad():
         after = embed_sentences(clap, texts)
     assert float(after[0] @ before[1]) > 0.9 > float(before[0] @ before[1])
