@@ -20,14 +20,17 @@ LIMITS = Limits(
 
 
 class Gate:
-    """Holds a model's stream after each chunk until it is opened; counts the chunks that were asked for."""
+    """Holds a model's stream after each chunk until it is opened; counts the chunks that were asked for,
+    and keeps the arguments as text."""
 
     def __init__(self, model: MusicLM) -> None:
         self.opened, self.chunks, self._stream = threading.Event(), 0, model.stream
+        self.asked: list[str] = []
         self.opened.set()
         model.stream = self.stream  # type: ignore[method-assign]
 
     def stream(self, *arguments: Any, **named: Any) -> Iterator[Any]:
+        self.asked.append(repr((arguments, named)))
         for chunk in self._stream(*arguments, **named):
             self.chunks += 1
             yield chunk
