@@ -258,6 +258,14 @@ def test_a_file_keeps_its_channels_and_every_sample_outside(model: MusicLM, tmp_
     assert story["log_likelihood"] == max(story["log_likelihoods"])
 
 
+def test_ranges_that_differ_little_are_files_of_their_own(model: MusicLM, tmp_path: Path) -> None:
+    source = write_song(tmp_path / "song.wav", "PCM_16", 24000, 1)
+    model.generation_config = ROUGH
+    for start in (1.0000001, 1.0000002):
+        list(edit_files(model, Infill(source, start, 1.5, 1), [], tmp_path / "out", {}))
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 2
+
+
 @pytest.mark.parametrize(("start", "end"), [(7.9, 8.0), (1.1, 1.2), (0.0, 0.1)])
 def test_a_tenth_of_a_second_is_long_enough(start: float, end: float) -> None:
     check_segment(song(8.0), start, end)

@@ -1,6 +1,7 @@
 """The loop, in one process: what it writes, keeps, refuses and skips, and how a signal ends it."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -191,6 +192,17 @@ def test_results_folder_is_that_of_the_run_that_goes_on(tmp_path: Path, monkeypa
         assert Run.begin(options, model_config(), config, 0).folder == tmp_path / "run"
 
 
+def test_a_copy_of_a_checkpoint_goes_on_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the run wrote beside the copy's folder, and removed files there."""
+    monkeypatch.chdir(tmp_path)
+    config = trainer_config(num_train_steps=3)
+    train(tmp_path / "run", config)
+    copy = shutil.copytree(tmp_path / "run/checkpoints/step_00000003", tmp_path / "home/backup/step_00000003")
+    options = RunOptions("semantic", log_with="none", device="cpu", continue_from=copy)
+    run = Run.begin(options, model_config(), config, 0)
+    assert (run.folder, run.resumes_in_place) == (Path("results/semantic"), False)
+
+
 def test_random_states_come_back() -> None:
     import random
 
@@ -231,6 +243,27 @@ def test_signal_ends_a_long_validation(tmp_path: Path) -> None:
     assert max(asked_for) < 20
     assert saved_steps(folder) == [5]
     assert not logged(folder, "validation_loss")
+
+
+def test_signal_ends_what_is_generated_for_an_evaluation(tmp_path: Path) -> None:
+    evaluated: list[object] = []
+
+    class Stopped(StageTrainer):
+        def evaluate(self, batches: Iterable) -> dict[str, float]:
+            signal.raise_signal(signal.SIGTERM)
+            evaluated.extend(batches)
+            return {"fad": 1.0}
+
+    config = trainer_config(num_train_steps=15)
+    run = Run.begin(RunOptions("semantic", tmp_path / "run", log_with="none", device="cpu"), model_config(), config, 0)
+    tools = StageTools(model_config(), tokenizer=None, codec=None)
+    trainer = Stopped(run.accelerator, build_stage("semantic", model_config()), tools, config)
+    trainer.evaluate_every = 1
+    with pytest.raises(Interrupted):
+        Loop(trainer, training_data(config), run, config).train()
+    assert evaluated == []
+    assert saved_steps(tmp_path / "run") == [1]
+    assert not logged(tmp_path / "run", "generated_fad")
 
 
 def test_a_validation_that_a_signal_ended_is_made_when_the_run_goes_on(tmp_path: Path) -> None:

@@ -24,14 +24,14 @@ from open_musiclm.tokenizers.rvq import ClapQuantizer
 RATE, BATCH, REPORT_EVERY = 2e-4, 128, 50
 _DRAWS = 12  # of sentences for each instrument, at three tempi
 _MOST_OF_ANOTHER = 0.5  # share of an instrument's sentences for a tempo
-Player = tuple[Instrument, TempoClass]  # an instrument at a tempo
+InstrumentAtTempo = tuple[Instrument, TempoClass]
 _KNOWN = tuple(instrument for instrument in INSTRUMENTS if instrument.family != "bass")
 
 
 @torch.no_grad()
 def confused_instruments(
     clap: ClapParts, quantizer: ClapQuantizer, not_played: Collection[Instrument] = ()
-) -> dict[Player, Instrument]:
+) -> dict[InstrumentAtTempo, Instrument]:
     """Maps each instrument, at each tempo where it is confused, to the nearest of its family that is not.
 
     A code belongs to the family with most sentences that get it. An instrument is confused at a tempo if most of its
@@ -54,13 +54,13 @@ def confused_instruments(
         others = sum(families[code].most_common(1)[0][0] != instrument.family for code in own)
         if instrument in not_played or others > _MOST_OF_ANOTHER * len(own):
             confused.append((instrument, tempo))
-    nearest = {player: _nearest(player, means, confused) for player in confused}
-    return {player: other for player, other in nearest.items() if other is not None}
+    nearest = {(instrument, tempo): _nearest(instrument, tempo, means, confused) for instrument, tempo in confused}
+    return {one: other for one, other in nearest.items() if other is not None}
 
 
 def separate_families(
     clap: ClapParts,
-    substitutes: dict[Player, Instrument],
+    substitutes: dict[InstrumentAtTempo, Instrument],
     captions: Sequence[str],
     steps: int,
     report: Callable[[str], None],
@@ -93,8 +93,8 @@ def separate_families(
 
 
 def _batch(
-    substitutes: dict[Player, Instrument],
-    others: Sequence[Player],
+    substitutes: dict[InstrumentAtTempo, Instrument],
+    others: Sequence[InstrumentAtTempo],
     captions: Sequence[str],
     rng: random.Random,
 ) -> tuple[list[str], list[str]]:
@@ -102,17 +102,16 @@ def _batch(
     texts: list[str] = []
     targets: list[str] = []
     while len(texts) < BATCH // 4:
-        player = rng.choice(list(substitutes))
-        sentence = _sentence(player, rng)
+        instrument, tempo = rng.choice(list(substitutes))
+        sentence = _sentence(instrument, tempo, rng)
         texts.append(sentence)
-        targets.append(_about(substitutes[player], player[0], sentence))
-    same = [_sentence(rng.choice(others), rng) for _ in range(BATCH // 4)]
+        targets.append(_about(substitutes[instrument, tempo], instrument, sentence))
+    same = [_sentence(*rng.choice(others), rng) for _ in range(BATCH // 4)]
     same += [reword(rng.choice(captions), rng) for _ in range(BATCH - len(texts) - len(same))] if captions else []
     return texts + same, targets + same
 
 
-def _sentence(player: Player, rng: random.Random) -> str:
-    instrument, tempo = player
+def _sentence(instrument: Instrument, tempo: TempoClass, rng: random.Random) -> str:
     return reword(tempo_sentences(instrument, rng)[TEMPI.index(tempo)], rng)
 
 
@@ -124,10 +123,15 @@ def _about(substitute: Instrument, instrument: Instrument, sentence: str) -> str
     return f"{substitute.name} {sentence}"  # the words of a name were moved apart
 
 
-def _nearest(player: Player, means: dict[Player, Tensor], confused: Sequence[Player]) -> Instrument | None:
-    instrument, tempo = player
+def _nearest(
+    instrument: Instrument,
+    tempo: TempoClass,
+    means: dict[InstrumentAtTempo, Tensor],
+    confused: Sequence[InstrumentAtTempo],
+) -> Instrument | None:
     family = [other for other in _KNOWN if other.family == instrument.family and (other, tempo) not in confused]
-    similarity = {other: float(torch.cosine_similarity(means[player], means[other, tempo], dim=0)) for other in family}
+    own = means[instrument, tempo]
+    similarity = {other: float(torch.cosine_similarity(own, means[other, tempo], dim=0)) for other in family}
     return max(similarity, key=similarity.__getitem__, default=None)
 
 

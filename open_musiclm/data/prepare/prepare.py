@@ -5,7 +5,7 @@ import os
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -176,22 +176,9 @@ def _examined(
         future.cancel()
 
 
-class _InlineExecutor(Executor):
-    """Does the work in this process, for a single worker."""
-
-    def submit(self, work, /, *arguments, **named):  # type: ignore[no-untyped-def]
-        """The result of a finished call."""
-        done: Future = Future()
-        try:
-            done.set_result(work(*arguments, **named))
-        except Exception as error:
-            done.set_exception(error)
-        return done
-
-
 def _pool(workers: int) -> Executor:
     if workers == 1:
-        return _InlineExecutor()
+        return ThreadPoolExecutor(1)  # a process would begin with seconds of imports
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_begin_worker, 0))
 
