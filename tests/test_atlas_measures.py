@@ -9,7 +9,7 @@ import pytest
 from sklearn.cross_decomposition import CCA
 
 from open_musiclm.analysis.arithmetic import cell_means, means_of_other_contexts, take_steps
-from open_musiclm.analysis.gap_tables import corrections_table, split_pairs
+from open_musiclm.analysis.gap_tables import corrections_table, gap_table, split_pairs
 from open_musiclm.analysis.labels import LabelledSound
 from open_musiclm.analysis.modality_gap import cca, distance_of_means, mean_shift, overlap, pls
 from open_musiclm.analysis.probes import probe
@@ -159,13 +159,24 @@ def test_what_lies_apart_and_what_is_mixed() -> None:
     assert overlap(normal(300, 6), normal(200, 6, seed=1)).mean() == pytest.approx(1, abs=0.05)
 
 
-def test_corrections_are_measured_on_other_sounds_and_captions() -> None:
-    """Of 40 sounds each has a caption of its own, and all have one in common."""
+def forty_sounds() -> Space:
+    """Each has a caption of its own, and all have one in common."""
     pairs = np.array([(sound, text) for sound in range(40) for text in (sound, 40)])
     sounds = [LabelledSound(Path(f"{number}.wav"), (), {}) for number in range(40)]
     nothing = [np.zeros((count, 0), dtype=np.int64) for count in (40, 41)]
     vectors = normalized(normal(41, 6))
-    space = Space(sounds, [""] * 41, vectors[:40], vectors, pairs, np.zeros((0, 1, 6)), *nothing)
+    return Space(sounds, [""] * 41, vectors[:40], vectors, pairs, np.zeros((0, 1, 6)), *nothing)
+
+
+def test_two_sounds_are_two_different_ones() -> None:
+    space = forty_sounds()
+    cosines = space.sound_vectors @ space.sound_vectors.T
+    found = dict(gap_table(space).lines)["mean cosine of any two sounds"]
+    assert found == pytest.approx(cosines[~np.eye(40, dtype=bool)].mean(), abs=1e-6)
+
+
+def test_corrections_are_measured_on_other_sounds_and_captions() -> None:
+    space = forty_sounds()
     fitted, held_out = split_pairs(space)
     assert len(fitted) == 40
     assert not set(fitted[:, 0]) & set(held_out[:, 0])

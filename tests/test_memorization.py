@@ -19,6 +19,7 @@ from open_musiclm.data.token_store_writer import TokenStoreWriter
 from open_musiclm.errors import UserError
 from open_musiclm.evaluation.memorization import (
     MemorizationOptions,
+    PromptLength,
     SemanticStage,
     continue_greedily,
     measure_memorization,
@@ -128,6 +129,15 @@ def test_what_is_known_by_heart_matches_exactly(memorizer: MemorizingStage, stor
         assert float(length.wrong_costs.min()) > 0
     rows = memorization_card({"training": found}, options(), {})["stores"]["training"]
     assert all(row["exact"][0] == row["approximate"][0] == 1 for row in rows)
+
+
+def test_an_exact_match_is_approximate_too_where_wrong_pairs_cost_nothing() -> None:
+    """Loops and silence are equal in other segments as well, so the threshold is 0."""
+    length = PromptLength(1, torch.tensor([0.0, 0.5]), torch.zeros(20_000), torch.tensor([1.0, 0.0]), 3.0)
+    card = memorization_card({"training": [length]}, options(), {})
+    (row,) = card["stores"]["training"]
+    assert card["threshold"] == 0
+    assert row["exact"][0] == row["approximate"][0] == 0.5
 
 
 def test_slips_match_approximately(memorizer: MemorizingStage, store: TokenStore) -> None:

@@ -277,6 +277,21 @@ def test_the_matching_cost_is_the_optimal_transport_of_histograms(left, right):
     assert found == pytest.approx(program.fun, abs=1e-9)
 
 
+def test_clips_of_a_prompt_are_resampled_together() -> None:
+    """Four clips of each of 30 prompts, which differ less than the prompts."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=30)
+    values = torch.from_numpy(np.repeat(means, 4) + 0.01 * rng.normal(size=120))
+    prompts = [f"prompt {number}" for number in np.repeat(np.arange(30), 4)]
+    together = percentile_interval(values, torch.mean, rng, groups=prompts)
+    apart = percentile_interval(values, torch.mean, rng)
+    of_means = percentile_interval(torch.from_numpy(means), torch.mean, rng)
+    assert together.groups == 30
+    assert together.value == apart.value
+    assert together.high - together.low == pytest.approx(of_means.high - of_means.low, rel=0.1)
+    assert apart.high - apart.low < 0.6 * (together.high - together.low)
+
+
 def test_intervals_hold_what_they_should():
     rng = np.random.default_rng(0)
     values = torch.from_numpy(rng.normal(3.0, 1.0, 400))

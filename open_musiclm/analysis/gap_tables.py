@@ -29,12 +29,17 @@ def gap_table(space: Space) -> Table:
         ["distance of the means of sounds and texts", distance_of_means(space.sound_vectors, space.text_vectors)],
         ["mean cosine of a sound and its caption", mean_cell(cosines, sounds)],
         ["mean cosine of any sound and any caption", float(means[0] @ means[1])],
-        ["mean cosine of any two sounds", float(means[0] @ means[0])],
-        ["mean cosine of any two captions", float(means[1] @ means[1])],
+        ["mean cosine of any two sounds", _mean_of_two(means[0], len(space.sound_vectors))],
+        ["mean cosine of any two captions", _mean_of_two(means[1], len(space.text_vectors))],
         ["overlap (0: apart, 1: mixed)", mean_cell(overlap(space.sound_vectors, space.text_vectors))],
     ]
     note = "Overlap: share of the other kind among a point's ten nearest neighbours, divided by that of a full mixture."
     return Table("The modality gap", note, ("measure", "value"), lines)
+
+
+def _mean_of_two(mean: Float[np.ndarray, "dim"], count: int) -> Cell:
+    """The mean cosine of two different ones of `count` unit vectors with this mean."""
+    return float((count * mean @ mean - 1) / (count - 1)) if count > 1 else "none"
 
 
 def split_pairs(space: Space) -> tuple[Int[np.ndarray, "fitted 2"], Int[np.ndarray, "held_out 2"]]:

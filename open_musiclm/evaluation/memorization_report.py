@@ -74,7 +74,8 @@ def write_report(folder: Path, card: Mapping[str, Any], stores: Mapping[str, Seq
 
 
 def _row(length: PromptLength, threshold: float) -> dict[str, Any]:
-    exact, approximate = _estimate(length.exact), _estimate((length.costs < threshold).double())
+    matches = (length.exact > 0) | (length.costs < threshold)  # the threshold may be 0
+    exact, approximate = _estimate(length.exact), _estimate(matches.double())
     return {
         "prompt_seconds": length.seconds,
         "stretches": len(length.costs),

@@ -37,7 +37,8 @@ def adherence_figures(
     clip_count, prompt_count = len(clip_prompts.clips), len(prompts)
     ranked = some_numbers(clip_count, MOST_RANKED, rng).tolist()
     scores = cosines(sounds, prompts[clip_prompts.own])
-    ranks = prompt_ranks(sounds[ranked], prompts, [clip_prompts.own[place] for place in ranked])
+    own = [clip_prompts.own[place] for place in ranked]
+    ranks = prompt_ranks(sounds[ranked], prompts, own)
     best = sound_ranks(sounds, prompts, clip_prompts.own, some_numbers(prompt_count, MOST_RANKED, rng))
     of_clips = sample_note("clips", MOST_RANKED, clip_count)
     among = f"; chance level: {(prompt_count + 1) / 2:g} of {prompt_count}{of_clips}"
@@ -46,10 +47,10 @@ def adherence_figures(
     by_chance = chance_rank(clip_count, np.bincount(clip_prompts.own, minlength=prompt_count))
     of_sounds = f"; chance level: {by_chance} of {clip_count}{of_prompts}"
     figures = [
-        _figure(CLAP_SCORE.with_note(clip_prompts.note), scores, torch.mean, rng),
-        _figure(PROMPT_RANK.with_note(among), ranks, median, rng),
-        _figure(PROMPT_RECALL.with_note(first), ranks <= 10, torch.mean, rng),
-        _figure(SOUND_RANK.with_note(of_sounds), best, median, rng),
+        _figure(CLAP_SCORE.with_note(clip_prompts.note), scores, torch.mean, rng, clip_prompts.own),
+        _figure(PROMPT_RANK.with_note(among), ranks, median, rng, own),
+        _figure(PROMPT_RECALL.with_note(first), ranks <= 10, torch.mean, rng, own),
+        _figure(SOUND_RANK.with_note(of_sounds), best, median, rng, range(len(best))),
     ]
     of_each = {
         CLAP_SCORE.key: (scores, clip_prompts.clips),
@@ -64,16 +65,23 @@ def cycle_figure(clip_prompts: ClipPrompts, whole: ClipVectors, resampling: Resa
     if not clip_prompts.clips:
         return _without_prompts(CYCLE, clip_prompts)
     scores = cosines(whole.vectors[clip_prompts.clips], clip_prompts.vectors[clip_prompts.own])
-    return _figure(CYCLE.with_note(clip_prompts.note), scores, torch.mean, resampling.rng())
+    return _figure(CYCLE.with_note(clip_prompts.note), scores, torch.mean, resampling.rng(), clip_prompts.own)
 
 
 def _without_prompts(metric: Metric, clip_prompts: ClipPrompts) -> Figure:
     return metric.absent(f"none: no clip has a prompt or caption{clip_prompts.note}", 0)
 
 
-def _figure(metric: Metric, values: Tensor, statistic: Callable[[Tensor], Tensor], rng: np.random.Generator) -> Figure:
-    estimate = percentile_interval(values.double(), statistic, rng)
-    return metric.figure(estimate, len(values), None, few_for_means(len(values)))
+def _figure(
+    metric: Metric,
+    values: Tensor,
+    statistic: Callable[[Tensor], Tensor],
+    rng: np.random.Generator,
+    prompts: Sequence[int],
+) -> Figure:
+    """The figure of a value for each clip; `prompts` are those of the clips, which are resampled whole."""
+    estimate = percentile_interval(values.double(), statistic, rng, groups=prompts)
+    return metric.figure(estimate, len(values), None, few_for_means(len(set(prompts))))
 
 
 def _spread(values: torch.Tensor, places: Sequence[int], count: int) -> torch.Tensor:

@@ -40,17 +40,24 @@ def tempo_figures(
         (TEMPO_2, numbers, tempo.same_tempo_but_for_octave),
         (TEMPO_WORD, words, tempo.fits),
     ]
-    return [_share(metric, bpm, named, agree, resampling) for metric, named, agree in found], {"bpm": bpm}
+    prompts = [clip.text for clip in clips]
+    return [_share(metric, bpm, named, prompts, agree, resampling) for metric, named, agree in found], {"bpm": bpm}
 
 
 def _share(
-    metric: Metric, bpm: Float[Tensor, "clips"], named: Sequence, agree: Callable[..., bool], resampling: Resampling
+    metric: Metric,
+    bpm: Float[Tensor, "clips"],
+    named: Sequence,
+    prompts: Sequence[str | None],
+    agree: Callable[..., bool],
+    resampling: Resampling,
 ) -> Figure:
     right = [agree(float(bpm[place]), name) for place, name in enumerate(named) if name is not None]
+    groups = [prompt for prompt, name in zip(prompts, named, strict=True) if name is not None]
     if not right:
         return metric.absent("none: no prompt or caption names one", 0)
-    estimate = percentile_interval(torch.tensor(right).double(), torch.mean, resampling.rng())
-    return metric.figure(estimate, len(right), None, few_for_means(len(right)))
+    estimate = percentile_interval(torch.tensor(right).double(), torch.mean, resampling.rng(), groups=groups)
+    return metric.figure(estimate, len(right), None, few_for_means(len(set(groups))))
 
 
 def level_figures(levels: ClipVectors, resampling: Resampling) -> tuple[list[Figure], PerClip]:

@@ -1,6 +1,6 @@
 """Bootstrap confidence intervals of 95 % (Efron and Tibshirani 1993)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,23 @@ def percentile_interval(
     statistic: Callable[[Float[Tensor, "_"]], Float[Tensor, ""]],
     rng: np.random.Generator,
     replicates: int = REPLICATES,
+    groups: Sequence[Hashable] | None = None,
 ) -> Estimate:
-    """A statistic of one number per clip, clips resampled: the 2.5th and 97.5th percentile."""
-    return _bootstrap(lambda clips: float(statistic(values[torch.from_numpy(clips)])), len(values), rng, replicates)
+    """A statistic of one number per clip, clips resampled: the 2.5th and 97.5th percentile.
+
+    Clips of one group, such as a prompt, depend on each other; with `groups`, that of each clip, whole groups are
+    resampled.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for clip, group in enumerate(range(len(values)) if groups is None else groups):
+        members.setdefault(group, []).append(clip)
+    places = [torch.tensor(own) for own in members.values()]
+    return _bootstrap(
+        lambda chosen: float(statistic(values[torch.cat([places[number] for number in chosen])])),
+        len(places),
+        rng,
+        replicates,
+    )
 
 
 def mean_interval(
