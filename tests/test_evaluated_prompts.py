@@ -11,7 +11,7 @@ from helpers.small_stack import Stack
 
 from open_musiclm import Mixture, MusicLM, Prompt, Story
 from open_musiclm.config import GenerationConfig
-from open_musiclm.errors import UserError
+from open_musiclm.errors import UserNotice
 from open_musiclm.evaluation.clip_prompts import embed_clip_prompts
 from open_musiclm.evaluation.clips import find_clips
 from open_musiclm.evaluation.distances import Resampling
@@ -123,7 +123,17 @@ def test_names_of_files_are_no_texts(generated: Path, model: MusicLM, tmp_path: 
     ],
 )
 def test_a_json_that_describes_no_prompt(told: dict, message: str, tmp_path: Path) -> None:
-    folder = write_noises(tmp_path / "sounds", 1, 0.2, seed=5)
+    """Music of others may have JSON of its own."""
+    folder = write_noises(tmp_path / "sounds", 2, 0.2, seed=5)
     (folder / "0.json").write_text(json.dumps({"prompt": "a", **told}))
-    with pytest.raises(UserError, match=message):
-        find_clips(folder)
+    (folder / "1.json").write_text(json.dumps({"prompt": "slow piano"}))
+    with pytest.warns(UserNotice, match=rf"{message}.*; the clip counts as one without a prompt"):
+        clips = find_clips(folder)
+    assert [clip.prompt for clip in clips] == [None, "slow piano"]
+
+
+def test_a_damaged_json_describes_no_prompt(tmp_path: Path) -> None:
+    folder = write_noises(tmp_path / "sounds", 1, 0.2, seed=5)
+    (folder / "0.json").write_text("[1")
+    with pytest.warns(UserNotice, match=r"0\.json: not valid JSON.*; the clip counts as one without a prompt"):
+        assert find_clips(folder)[0].prompt is None

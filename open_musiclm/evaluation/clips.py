@@ -43,7 +43,8 @@ def find_clips(folder: Path, most: int | None = None, seed: int = 0) -> list[Eva
 
     Prompts are the first caption of a sound in a captions.jsonl, which may have its "bpm" too, or in the text file
     beside it (see data/captions.py), or the prompt in the JSON beside a generated wave; an edit or a
-    continuation of a sound has none. Warns with a UserNotice of captions whose files are missing.
+    continuation of a sound has none. Warns with a UserNotice of captions whose files are missing, and of JSON that is
+    not of a generated wave.
 
     Raises UserError.
     """
@@ -90,8 +91,12 @@ def _clip(path: Path, folder: Path, captions: Mapping[str, CaptionLine]) -> Eval
     description = path.with_suffix(".json")
     if not description.is_file():
         return EvaluationClip(path, None)
-    content = read_json(description, _LARGEST_DESCRIPTION)
-    described = described_prompt(content, str(description)) if isinstance(content, dict) else None
+    try:
+        content = read_json(description, _LARGEST_DESCRIPTION)
+        described = described_prompt(content, str(description)) if isinstance(content, dict) else None
+    except UserError as error:  # music may come with JSON of its own
+        warnings.warn(UserNotice(f"{error}; the clip counts as one without a prompt"), stacklevel=2)
+        return EvaluationClip(path, None)
     if described is None or isinstance(described, str):
         return EvaluationClip(path, described)
     return EvaluationClip(path, content["prompt"], None, described)
